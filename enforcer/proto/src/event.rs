@@ -1,0 +1,265 @@
+//! What happened, in the words of the log. The ledger is rebuilt from these, so a variant or field is never removed or given new meaning.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{GrantId, QueryId, RequestId, SessionId};
+use crate::policy::Ask;
+use crate::principal::{AgentName, Approver, Caller, Process};
+use crate::query::{JobRef, Method};
+use crate::refusal::Refusal;
+use crate::scope::{Scope, TableRef};
+use crate::time::Ttl;
+
+/// Why a window ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CloseReason {
+    /// Its time was up.
+    Expired,
+    /// A person ended it.
+    Revoked,
+    /// The agent gave it back.
+    GivenBack,
+    /// Its budget of bytes or queries was spent.
+    BudgetSpent,
+    /// The host was booted anew: a deadline on the old boot clock means nothing.
+    Rebooted,
+    /// The kernel did not hold the window that the log said was open, or did not take it.
+    KernelMissing,
+}
+
+impl std::fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Expired => "its time was up",
+            Self::Revoked => "it was revoked",
+            Self::GivenBack => "the agent gave it back",
+            Self::BudgetSpent => "its budget was spent",
+            Self::Rebooted => "the host was booted anew",
+            Self::KernelMissing => "the kernel did not hold it",
+        })
+    }
+}
+
+/// One thing that happened. In the log: `{"kind":"approved",…}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Event {
+    /// The daemon began, with this policy.
+    DaemonStarted {
+        /// The host's configured name.
+        host: String,
+        /// The daemon's version.
+        version: String,
+        /// SHA-256 of the policy file.
+        policy_digest: String,
+    },
+    /// The daemon was asked to stop, and did.
+    DaemonStopped {},
+    /// The last line of the log was torn by a crash and was set aside.
+    TailRepaired {
+        /// Bytes set aside.
+        bytes: u64,
+    },
+    /// An agent asks.
+    Requested {
+        /// Its number.
+        request: RequestId,
+        /// The agent.
+        agent: AgentName,
+        /// The process that asked.
+        process: Process,
+        /// What is asked.
+        ask: Ask,
+        /// The policy rule that covers it.
+        rule: u32,
+        /// SHA-256 of what approvers are shown.
+        digest: String,
+        /// When it stops waiting, on the boot clock.
+        expires_boot_ns: u64,
+    },
+    /// A request that was refused before anyone had to decide.
+    RequestRefused {
+        /// Who asked.
+        caller: Caller,
+        /// What was asked, as far as it was understood.
+        ask: Option<Ask>,
+        /// Why not.
+        refusal: Refusal,
+    },
+    /// A decision to grant; the window opens once this is durable.
+    Approved {
+        /// The request.
+        request: RequestId,
+        /// The grant it makes.
+        grant: GrantId,
+        /// The agent.
+        agent: AgentName,
+        /// Who decided.
+        approver: Approver,
+        /// The digest the approver named.
+        digest: String,
+        /// What is granted; within what was asked.
+        scope: Scope,
+        /// How long; not longer than asked.
+        ttl: Ttl,
+        /// Byte budget.
+        bytes_max: u64,
+        /// Query budget.
+        queries_max: u64,
+        /// Opens on the boot clock.
+        opens_boot_ns: u64,
+        /// Closes on the boot clock; absolute.
+        closes_boot_ns: u64,
+        /// Closes in unix time, for people.
+        closes_unix_ns: u64,
+    },
+    /// The kernel holds the window.
+    Opened {
+        /// The grant.
+        grant: GrantId,
+        /// The agent.
+        agent: AgentName,
+    },
+    /// A decision not to grant.
+    Denied {
+        /// The request.
+        request: RequestId,
+        /// The agent.
+        agent: AgentName,
+        /// Who decided.
+        approver: Approver,
+        /// Why.
+        reason: String,
+    },
+    /// Nobody decided in time.
+    RequestExpired {
+        /// The request.
+        request: RequestId,
+        /// The agent.
+        agent: AgentName,
+    },
+    /// A decision that was refused: by someone who may not, on something that is not pending, or of something wider.
+    DecisionRefused {
+        /// Who tried.
+        caller: Caller,
+        /// What they tried to do, such as `approve r-3`.
+        action: String,
+        /// Why not.
+        refusal: Refusal,
+    },
+    /// The window has ended. Recorded after the kernel has closed it.
+    Closed {
+        /// The grant.
+        grant: GrantId,
+        /// The agent.
+        agent: AgentName,
+        /// Why.
+        reason: CloseReason,
+        /// Who ended it, where a process did.
+        by: Option<Process>,
+        /// Queries admitted in it.
+        queries: u64,
+        /// Bytes billed in it.
+        bytes: u64,
+    },
+    /// A query was admitted; it is forwarded only after this is durable.
+    QueryAdmitted {
+        /// Its number.
+        query: QueryId,
+        /// The window.
+        grant: GrantId,
+        /// The agent.
+        agent: AgentName,
+        /// The connection.
+        session: SessionId,
+        /// The process that connected.
+        process: Process,
+        /// The API method.
+        method: Method,
+        /// The SQL text, if it has one.
+        sql: Option<String>,
+        /// The tables it reads.
+        tables: Vec<TableRef>,
+        /// BigQuery's estimate, bytes.
+        bytes: u64,
+    },
+    /// The answer to an admitted query is through, or is lost.
+    QueryFinished {
+        /// Its number.
+        query: QueryId,
+        /// The window.
+        grant: GrantId,
+        /// The HTTP status, or absent where no answer came.
+        status: Option<u16>,
+        /// The job, where BigQuery named one.
+        job: Option<JobRef>,
+        /// The anonymous or named table that holds the job's result.
+        destination: Option<TableRef>,
+        /// Bytes billed or processed, as BigQuery says.
+        bytes: u64,
+        /// Body bytes sent to the agent.
+        body_bytes: u64,
+        /// From admission to the last byte, microseconds.
+        duration_us: u64,
+        /// How it ended, where not well: `cut`, `upstream`, `client gone`.
+        trouble: Option<String>,
+    },
+    /// A request to BigQuery was refused. Nothing of it was forwarded.
+    QueryRefused {
+        /// The window, where one was open.
+        grant: Option<GrantId>,
+        /// The agent.
+        agent: AgentName,
+        /// The connection.
+        session: SessionId,
+        /// The process that connected.
+        process: Process,
+        /// Method and path, or the API method.
+        request: String,
+        /// The SQL text, if it was read.
+        sql: Option<String>,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// A connection that never became a request: no origin, no TLS, a foreign name.
+    ConnectionRefused {
+        /// The agent, where known.
+        agent: Option<AgentName>,
+        /// The process, where known.
+        process: Option<Process>,
+        /// Why.
+        refusal: Refusal,
+        /// How many like it this record stands for.
+        count: u64,
+    },
+    /// A running job of a window that closed was cancelled, or could not be.
+    JobCancelled {
+        /// The window.
+        grant: GrantId,
+        /// The job.
+        job: JobRef,
+        /// `cancelled`, or what went wrong.
+        outcome: String,
+    },
+    /// The kernel refused a socket operation toward BigQuery.
+    KernelRefused {
+        /// The agent, where the process is one.
+        agent: Option<AgentName>,
+        /// The process.
+        process: Process,
+        /// The operation and why, such as `connect4: not an agent`.
+        verdict: String,
+        /// The destination.
+        destination: String,
+        /// How many like it this record stands for.
+        count: u64,
+    },
+    /// A process joined an agent's workload through `enforcer run`.
+    ProcessJoined {
+        /// The agent.
+        agent: AgentName,
+        /// The process.
+        process: Process,
+    },
+}

@@ -1,0 +1,517 @@
+//! Behaviour of the ledger: examples, and one model driven by random commands, failures and restarts.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::admission::admit;
+use crate::policy::{ApproverSet, Policy, Rule};
+use crate::principal::Caller;
+use crate::query::{DryRun, Method, QueryFacts, Touch};
+use crate::refusal::Code;
+use crate::time::{NS_PER_S, Ttl};
+
+const ALICE: u32 = 5001;
+
+fn at(second: u64) -> Now {
+    Now {
+        boot_ns: second * NS_PER_S,
+        unix_ns: 1_700_000_000 * NS_PER_S + second * NS_PER_S,
+    }
+}
+
+fn caller(uid: u32, agent: Option<&str>) -> Caller {
+    let process = Process {
+        pid: 7,
+        start_boot_ns: 1,
+        uid,
+        comm: "x".into(),
+    };
+    Caller {
+        process,
+        gids: [uid].into(),
+        agent: agent.map(|name| name.parse().expect("a name")),
+    }
+}
+
+fn bot() -> Caller {
+    caller(2001, Some("bot"))
+}
+
+fn policy(auto_approve: bool) -> Policy {
+    let rule = Rule {
+        agents: ["bot".parse().expect("a name")].into(),
+        datasets: vec![
+            "p.finance".parse().expect("exact"),
+            "p.sales_*".parse().expect("prefix"),
+        ],
+        ttl_max: "15m".parse().expect("a ttl"),
+        bytes_max: 1000,
+        queries_max: 3,
+        approvers: ApproverSet {
+            uids: [ALICE].into(),
+            gids: [].into(),
+        },
+        auto_approve,
+    };
+    Policy {
+        rules: vec![rule],
+        digest: "d".into(),
+    }
+}
+
+fn ask(scope: &str, ttl: &str) -> Command {
+    Command::Request(Ask {
+        scope: scope.parse().expect("a scope"),
+        ttl: ttl.parse().expect("a ttl"),
+        reason: "month end".into(),
+        bytes_max: None,
+        queries_max: None,
+    })
+}
+
+#[derive(Default)]
+struct Host {
+    ledger: Ledger,
+    log: Vec<(Now, Event)>,
+}
+
+impl Host {
+    fn run(
+        &mut self,
+        now: Now,
+        policy: &Policy,
+        caller: &Caller,
+        command: Command,
+    ) -> Result<Decision, Code> {
+        let decision = self
+            .ledger
+            .decide(now, policy, caller, command)
+            .map_err(|refusal| refusal.code)?;
+        self.record(now, &decision);
+        Ok(decision)
+    }
+
+    fn record(&mut self, now: Now, decision: &Decision) {
+        for event in &decision.events {
+            self.ledger.apply(now, event);
+            self.log.push((now, event.clone()));
+        }
+    }
+
+    fn open(&mut self, now: Now, ttl: &str) -> GrantId {
+        self.run(now, &policy(false), &bot(), ask("p.finance:read", ttl))
+            .expect("asked");
+        let request = self.ledger.requests().last().expect("one").id;
+        self.run(
+            now,
+            &policy(false),
+            &caller(ALICE, None),
+            Command::Approve(request, ApproveTerms::default()),
+        )
+        .expect("approved");
+        self.ledger.grants().last().expect("one").id
+    }
+
+    fn rebuilt(&self) -> Ledger {
+        let mut ledger = Ledger::default();
+        for (now, event) in &self.log {
+            ledger.apply(*now, event);
+        }
+        ledger
+    }
+}
+
+fn select(table: &str, bytes: u64) -> QueryFacts {
+    QueryFacts {
+        method: Method::JobsInsert,
+        project: Some("p".into()),
+        touch: Touch::Query(DryRun {
+            statement: "SELECT".into(),
+            tables: vec![table.parse().expect("a table")],
+            bytes,
+        }),
+        sql: None,
+        is_dry_run: false,
+    }
+}
+
+#[test]
+fn an_approved_request_opens_one_window_that_closes_at_its_deadline() {
+    let mut host = Host::default();
+    let grant = host.open(at(100), "10s");
+    assert_eq!(host.ledger.poll_timeout(), Some(at(110).boot_ns));
+    let agent = "bot".parse().expect("a name");
+    assert!(host.ledger.open_grant(&agent, at(109)).is_some());
+    assert!(
+        host.ledger.open_grant(&agent, at(110)).is_none(),
+        "the deadline itself is outside"
+    );
+    let due = host.ledger.tick(at(110));
+    assert_eq!(
+        due.first,
+        [Effect::CloseWindow {
+            agent,
+            grant,
+            reason: CloseReason::Expired
+        }]
+    );
+    host.record(at(110), &due);
+    assert_eq!(
+        host.ledger.tick(at(111)),
+        Decision::default(),
+        "closed once"
+    );
+}
+
+#[test]
+fn policy_ceilings_hold_for_ttl_and_datasets() {
+    let mut host = Host::default();
+    assert_eq!(
+        host.run(at(1), &policy(false), &bot(), ask("p.finance:read", "16m")),
+        Err(Code::PolicyExceeded)
+    );
+    assert_eq!(
+        host.run(at(1), &policy(false), &bot(), ask("p.hr:read", "1m")),
+        Err(Code::PolicyNone)
+    );
+    assert_eq!(
+        host.run(
+            at(1),
+            &policy(false),
+            &bot(),
+            ask("p.finance,p.hr:read", "1m")
+        ),
+        Err(Code::PolicyNone)
+    );
+    assert_eq!(
+        host.run(
+            at(1),
+            &policy(false),
+            &caller(2001, None),
+            ask("p.finance:read", "1m")
+        ),
+        Err(Code::CallerUnknown)
+    );
+}
+
+#[test]
+fn nobody_approves_their_own_request_by_uid_or_from_a_workload() {
+    let mut host = Host::default();
+    let mut rules = policy(false);
+    rules.rules[0].approvers.uids.insert(2001);
+    host.run(at(1), &rules, &bot(), ask("p.finance:read", "1m"))
+        .expect("asked");
+    let approve = || Command::Approve(RequestId(1), ApproveTerms::default());
+    assert_eq!(
+        host.run(at(1), &rules, &caller(2001, None), approve()),
+        Err(Code::SelfApproval)
+    );
+    assert_eq!(
+        host.run(at(1), &rules, &caller(ALICE, Some("bot")), approve()),
+        Err(Code::SelfApproval)
+    );
+    assert_eq!(
+        host.run(at(1), &rules, &caller(ALICE, Some("other")), approve()),
+        Err(Code::SelfApproval)
+    );
+    assert_eq!(
+        host.run(at(1), &rules, &caller(0, None), approve()),
+        Err(Code::CallerForbidden),
+        "root is no approver by being root"
+    );
+}
+
+#[test]
+fn an_approver_narrows_and_never_widens() {
+    let mut host = Host::default();
+    host.run(
+        at(1),
+        &policy(false),
+        &bot(),
+        ask("p.finance,p.sales_eu:read", "1m"),
+    )
+    .expect("asked");
+    let approve = |host: &mut Host, ttl: &str, dataset: &str| {
+        let datasets = Some([dataset.parse().expect("a dataset")].into());
+        let terms = ApproveTerms {
+            seen: None,
+            ttl: Some(ttl.parse().expect("a ttl")),
+            datasets,
+        };
+        host.run(
+            at(2),
+            &policy(false),
+            &caller(ALICE, None),
+            Command::Approve(RequestId(1), terms),
+        )
+        .map(|_| ())
+    };
+    assert_eq!(
+        approve(&mut host, "2m", "p.finance"),
+        Err(Code::ApprovalWider)
+    );
+    assert_eq!(approve(&mut host, "1m", "p.hr"), Err(Code::ApprovalWider));
+    assert_eq!(approve(&mut host, "30s", "p.finance"), Ok(()));
+    assert_eq!(
+        host.ledger.grants().last().expect("one").scope.to_string(),
+        "p.finance:read"
+    );
+}
+
+#[test]
+fn an_approval_of_something_else_than_was_shown_is_void() {
+    let mut host = Host::default();
+    host.run(at(1), &policy(false), &bot(), ask("p.finance:read", "1m"))
+        .expect("asked");
+    let terms = ApproveTerms {
+        seen: Some("0".repeat(64)),
+        ..ApproveTerms::default()
+    };
+    assert_eq!(
+        host.run(
+            at(1),
+            &policy(false),
+            &caller(ALICE, None),
+            Command::Approve(RequestId(1), terms)
+        ),
+        Err(Code::DigestChanged)
+    );
+}
+
+#[test]
+fn an_automatic_rule_opens_without_a_person_and_names_itself() {
+    let mut host = Host::default();
+    let decision = host
+        .run(at(1), &policy(true), &bot(), ask("p.finance:read", "1m"))
+        .expect("opened");
+    assert_eq!(decision.then.len(), 1);
+    assert_eq!(
+        host.ledger
+            .grants()
+            .last()
+            .expect("one")
+            .approver
+            .to_string(),
+        "policy rule 1"
+    );
+}
+
+#[test]
+fn admission_holds_scope_statement_budget_and_time() {
+    let mut host = Host::default();
+    let id = host.open(at(100), "10s");
+    let grant = host.ledger.grant(id).expect("open").clone();
+    let refused = |now, facts: &QueryFacts| {
+        admit(now, &grant, facts)
+            .map_err(|refusal| refusal.code)
+            .map(|_| ())
+    };
+    assert_eq!(refused(at(105), &select("p.finance.daily", 10)), Ok(()));
+    assert_eq!(
+        refused(at(110), &select("p.finance.daily", 10)),
+        Err(Code::WindowClosed)
+    );
+    assert_eq!(
+        refused(at(105), &select("p.hr.salaries", 10)),
+        Err(Code::ScopeOutside)
+    );
+    assert_eq!(
+        refused(at(105), &select("p.finance.daily", 1001)),
+        Err(Code::WindowBudget)
+    );
+    let mut script = select("p.finance.daily", 10);
+    script.touch = Touch::Query(DryRun {
+        statement: "SCRIPT".into(),
+        tables: vec![],
+        bytes: 0,
+    });
+    assert_eq!(refused(at(105), &script), Err(Code::StatementKind));
+    let mut elsewhere = select("p.finance.daily", 10);
+    elsewhere.project = Some("q".into());
+    assert_eq!(refused(at(105), &elsewhere), Err(Code::ScopeProject));
+}
+
+#[test]
+fn a_reboot_closes_every_window_and_a_window_the_kernel_lost_stays_closed() {
+    let mut host = Host::default();
+    let grant = host.open(at(100), "10m");
+    let reason = |decision: Decision| match decision.first.as_slice() {
+        [
+            Effect::CloseWindow {
+                grant: closed,
+                reason,
+                ..
+            },
+        ] if *closed == grant => Some(*reason),
+        _ => None,
+    };
+    assert_eq!(
+        reason(host.rebuilt().resume(at(5), false, |_| true)),
+        Some(CloseReason::Rebooted)
+    );
+    assert_eq!(
+        reason(host.rebuilt().resume(at(101), true, |_| false)),
+        Some(CloseReason::KernelMissing)
+    );
+    assert_eq!(
+        host.rebuilt().resume(at(101), true, |_| true),
+        Decision::default()
+    );
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Ask { seconds: u64, auto: bool },
+    Approve { request: u64 },
+    Deny { request: u64 },
+    Revoke { grant: u64 },
+    GiveBack { grant: u64 },
+    Query { bytes: u64 },
+    Wait { seconds: u64 },
+    Restart { same_boot: bool },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        (1_u64..900, any::<bool>()).prop_map(|(seconds, auto)| Step::Ask { seconds, auto }),
+        (1_u64..12).prop_map(|request| Step::Approve { request }),
+        (1_u64..12).prop_map(|request| Step::Deny { request }),
+        (1_u64..12).prop_map(|grant| Step::Revoke { grant }),
+        (1_u64..12).prop_map(|grant| Step::GiveBack { grant }),
+        (0_u64..800).prop_map(|bytes| Step::Query { bytes }),
+        (0_u64..700).prop_map(|seconds| Step::Wait { seconds }),
+        any::<bool>().prop_map(|same_boot| Step::Restart { same_boot }),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn every_window_closes_exactly_once_and_on_time_whatever_the_order_of_commands(steps in prop::collection::vec(step(), 0..60)) {
+        let mut host = Host::default();
+        let mut second = 1;
+        for step in steps {
+            let now = at(second);
+            let alice = caller(ALICE, None);
+            let _ = match step {
+                Step::Ask { seconds, auto } => {
+                    let ttl = Ttl::from_seconds(seconds).expect("in range").to_string();
+                    host.run(now, &policy(auto), &bot(), ask("p.finance:read", &ttl))
+                }
+                Step::Approve { request } => host.run(now, &policy(false), &alice, Command::Approve(RequestId(request), ApproveTerms::default())),
+                Step::Deny { request } => host.run(now, &policy(false), &alice, Command::Deny(RequestId(request), "no".into())),
+                Step::Revoke { grant } => host.run(now, &policy(false), &alice, Command::Revoke(GrantId(grant))),
+                Step::GiveBack { grant } => host.run(now, &policy(false), &bot(), Command::Close(GrantId(grant))),
+                Step::Query { bytes } => { run_query(&mut host, now, bytes); Ok(Decision::default()) }
+                Step::Wait { seconds } => { second = wait(&mut host, second, seconds); Ok(Decision::default()) }
+                Step::Restart { same_boot } => {
+                    host.ledger = host.rebuilt();
+                    let due = host.ledger.resume(now, same_boot, |_| true);
+                    host.record(now, &due);
+                    Ok(Decision::default())
+                }
+            };
+            let open = host.ledger.grants().filter(|grant| grant.closed.is_none()).count();
+            prop_assert!(open <= 1, "one window per agent");
+        }
+        wait(&mut host, second, 13 * 3600);
+        check_log(&host.log)?;
+    }
+}
+
+/// Moves time on, ticking at each deadline as the daemon does.
+fn wait(host: &mut Host, from: u64, seconds: u64) -> u64 {
+    let until = from + seconds;
+    while let Some(deadline) = host
+        .ledger
+        .poll_timeout()
+        .filter(|deadline| *deadline <= at(until).boot_ns)
+    {
+        let now = at((deadline / NS_PER_S).max(from));
+        let due = host.ledger.tick(now);
+        assert_ne!(
+            due,
+            Decision::default(),
+            "a deadline that is due does something"
+        );
+        host.record(now, &due);
+    }
+    until
+}
+
+fn run_query(host: &mut Host, now: Now, bytes: u64) {
+    let agent = "bot".parse().expect("a name");
+    let Some(grant) = host.ledger.open_grant(&agent, now) else {
+        return;
+    };
+    let Ok(admitted) = admit(now, grant, &select("p.finance.daily", bytes)) else {
+        return;
+    };
+    let (query, grant) = (host.ledger.next_query(), grant.id);
+    let admitted = Event::QueryAdmitted {
+        query,
+        grant,
+        agent,
+        session: crate::id::SessionId(1),
+        process: bot().process,
+        method: admitted.method(),
+        sql: None,
+        tables: admitted.tables().to_vec(),
+        bytes,
+    };
+    let finished = Event::QueryFinished {
+        query,
+        grant,
+        status: Some(200),
+        job: None,
+        destination: None,
+        bytes,
+        body_bytes: 0,
+        duration_us: 1,
+        trouble: None,
+    };
+    host.record(
+        now,
+        &Decision {
+            events: vec![admitted, finished],
+            ..Decision::default()
+        },
+    );
+    let due = host.ledger.tick(now);
+    host.record(now, &due);
+}
+
+fn check_log(log: &[(Now, Event)]) -> Result<(), TestCaseError> {
+    let mut deadlines = BTreeMap::new();
+    let mut closed = BTreeMap::new();
+    let mut used = BTreeMap::<GrantId, u64>::new();
+    for (now, event) in log {
+        match event {
+            Event::Approved {
+                grant,
+                closes_boot_ns,
+                ..
+            } => prop_assert!(deadlines.insert(*grant, *closes_boot_ns).is_none()),
+            Event::Closed { grant, .. } => {
+                prop_assert!(
+                    closed.insert(*grant, *now).is_none(),
+                    "{grant} closed twice"
+                );
+                prop_assert!(now.boot_ns <= deadlines[grant], "{grant} closed late");
+            }
+            Event::QueryAdmitted { grant, bytes, .. } => {
+                prop_assert!(
+                    !closed.contains_key(grant),
+                    "a query after the close of {grant}"
+                );
+                let bytes_used = used.entry(*grant).or_default();
+                *bytes_used += bytes;
+                prop_assert!(*bytes_used <= 1000, "{grant} over its byte budget");
+            }
+            _ => {}
+        }
+    }
+    prop_assert_eq!(deadlines.len(), closed.len(), "every window closes");
+    Ok(())
+}

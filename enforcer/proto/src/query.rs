@@ -1,0 +1,152 @@
+//! What one BigQuery request touches, as read from the request and from BigQuery's own dry run. Facts, not verdicts.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::scope::{DatasetRef, TableRef};
+
+/// The API methods that are understood. Every other one is refused before facts are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Method {
+    /// The discovery document: the API's own description, no data.
+    #[serde(rename = "discovery")]
+    Discovery,
+    /// `projects.list`
+    #[serde(rename = "projects.list")]
+    ProjectsList,
+    /// `datasets.list`
+    #[serde(rename = "datasets.list")]
+    DatasetsList,
+    /// `datasets.get`
+    #[serde(rename = "datasets.get")]
+    DatasetsGet,
+    /// `tables.list`
+    #[serde(rename = "tables.list")]
+    TablesList,
+    /// `tables.get`
+    #[serde(rename = "tables.get")]
+    TablesGet,
+    /// `tabledata.list`
+    #[serde(rename = "tabledata.list")]
+    TabledataList,
+    /// `jobs.insert` of a query
+    #[serde(rename = "jobs.insert")]
+    JobsInsert,
+    /// `jobs.query`
+    #[serde(rename = "jobs.query")]
+    JobsQuery,
+    /// `jobs.get`
+    #[serde(rename = "jobs.get")]
+    JobsGet,
+    /// `jobs.getQueryResults`
+    #[serde(rename = "jobs.getQueryResults")]
+    GetQueryResults,
+    /// `jobs.cancel`
+    #[serde(rename = "jobs.cancel")]
+    JobsCancel,
+}
+
+impl Method {
+    /// BigQuery's own name of the method.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Discovery => "discovery",
+            Self::ProjectsList => "projects.list",
+            Self::DatasetsList => "datasets.list",
+            Self::DatasetsGet => "datasets.get",
+            Self::TablesList => "tables.list",
+            Self::TablesGet => "tables.get",
+            Self::TabledataList => "tabledata.list",
+            Self::JobsInsert => "jobs.insert",
+            Self::JobsQuery => "jobs.query",
+            Self::JobsGet => "jobs.get",
+            Self::GetQueryResults => "jobs.getQueryResults",
+            Self::JobsCancel => "jobs.cancel",
+        }
+    }
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A BigQuery job. The location is part of the identity where BigQuery gave one.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct JobRef {
+    /// The project it runs in.
+    pub project: String,
+    /// The job id; the client may have chosen it.
+    pub job: String,
+    /// The location, from BigQuery's answer.
+    pub location: Option<String>,
+}
+
+impl JobRef {
+    /// Whether both name one job: ids are unique in a project and location, and an absent location means "wherever it is".
+    #[must_use]
+    pub fn is_same_job(&self, other: &Self) -> bool {
+        let location_agrees = match (&self.location, &other.location) {
+            (Some(a), Some(b)) => a.eq_ignore_ascii_case(b),
+            (None, _) | (_, None) => true,
+        };
+        self.project == other.project && self.job == other.job && location_agrees
+    }
+}
+
+impl fmt::Display for JobRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.location {
+            Some(location) => write!(f, "{}:{}.{}", self.project, location, self.job),
+            None => write!(f, "{}:{}", self.project, self.job),
+        }
+    }
+}
+
+/// What a request reaches for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Touch {
+    /// No data: the discovery document.
+    Nothing,
+    /// A list whose answer is filtered to what is in scope.
+    FilteredList,
+    /// Metadata of a dataset, or the list of its tables.
+    Dataset(DatasetRef),
+    /// Metadata of a table.
+    Table(TableRef),
+    /// Rows of a table, read directly. May be the anonymous result table of an own job.
+    Rows(TableRef),
+    /// An existing job, which must belong to the window.
+    Job(JobRef),
+    /// A query, as BigQuery's dry run sees it.
+    Query(DryRun),
+}
+
+/// What BigQuery's dry run vouched for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DryRun {
+    /// BigQuery's statement type, such as `SELECT`.
+    pub statement: String,
+    /// Every table the query reads, views expanded.
+    pub tables: Vec<TableRef>,
+    /// The bytes the query would process.
+    pub bytes: u64,
+}
+
+/// One request, understood.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueryFacts {
+    /// The API method.
+    pub method: Method,
+    /// The project in the path: the one that is billed for a job.
+    pub project: Option<String>,
+    /// What it reaches for.
+    pub touch: Touch,
+    /// The SQL text, for the record.
+    pub sql: Option<String>,
+    /// Whether the client itself asked for a dry run only.
+    pub is_dry_run: bool,
+}

@@ -1,0 +1,166 @@
+//! Every "no". A refusal is data, not an error: a stable code, a sentence and the next step, the same words in the client, console and log.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+macro_rules! codes {
+    ($($(#[doc = $doc:literal])+ $name:ident = $text:literal, $next:literal;)+) => {
+        /// A stable name for one kind of refusal. Codes are only ever added.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+        pub enum Code {
+            $($(#[doc = $doc])+ #[serde(rename = $text)] $name,)+
+        }
+
+        impl Code {
+            /// Every code there is, in the order of the documentation.
+            pub const ALL: &'static [Self] = &[$(Self::$name),+];
+
+            /// The code as written in logs and answers.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$name => $text),+ }
+            }
+
+            /// What to do about it; `{agent}` is not filled in, the sentence before it names who was refused.
+            #[must_use]
+            pub const fn next_step(self) -> &'static str {
+                match self { $(Self::$name => $next),+ }
+            }
+
+            /// What the code means, for the documentation.
+            #[must_use]
+            pub const fn meaning(self) -> &'static str {
+                match self { $(Self::$name => concat!($($doc),+)),+ }
+            }
+        }
+    };
+}
+
+codes! {
+    /// No window is open for the agent.
+    WindowNone = "window.none", "Ask for one: enforcer request --scope PROJECT.DATASET:read --ttl 15m --reason WHY";
+    /// The window of this connection has ended.
+    WindowClosed = "window.closed", "Ask for a new one: enforcer request --scope PROJECT.DATASET:read --ttl 15m --reason WHY";
+    /// The window's budget of bytes or queries is spent.
+    WindowBudget = "window.budget", "Make the query smaller, or ask for a new window with a larger budget.";
+    /// A dataset or table outside the window's scope.
+    ScopeOutside = "scope.outside", "Leave it out, or ask for a window that names it: enforcer request --scope PROJECT.DATASET:read";
+    /// A billing project that the window does not name.
+    ScopeProject = "scope.project", "Run the query in a project of the window's datasets.";
+    /// A statement that does more than read.
+    StatementKind = "query.statement", "Only SELECT is let through.";
+    /// Legacy SQL, which an absent useLegacySql means as well.
+    LegacySql = "query.legacy_sql", "Use GoogleSQL: bq query --nouse_legacy_sql, or useLegacySql=false.";
+    /// BigQuery's dry run did not say, or could not say, which tables the query reads.
+    NotVouched = "query.not_vouched", "Write it as one plain SELECT over named tables.";
+    /// BigQuery's dry run refused the query.
+    DryRunRefused = "query.dry_run", "Correct the query; BigQuery's own words are above.";
+    /// A job that this window did not start.
+    JobForeign = "job.foreign", "Only jobs started in the open window can be read or cancelled.";
+    /// An API method, host or path that is not let through.
+    MethodUnknown = "api.method", "See the list of methods in the documentation.";
+    /// A request that is malformed or ambiguous.
+    RequestMalformed = "api.malformed", "Send one plain JSON request.";
+    /// A query parameter or body field that is not let through.
+    FieldUnknown = "api.field", "Leave it out.";
+    /// A body larger than what is inspected.
+    BodyTooLarge = "api.body_too_large", "Make the request smaller than 1 MiB.";
+    /// The name asked for is not a protected BigQuery name, or does not match the TLS name.
+    HostMismatch = "api.host", "Send the request to the host the connection was made for.";
+    /// The upstream token could not be had.
+    TokenUnavailable = "token.unavailable", "Nothing was sent. Try again later; the operator sees the cause in the daemon's log.";
+    /// BigQuery could not be reached, or its answer could not be used.
+    UpstreamFailed = "upstream.failed", "Try again later; the operator sees the cause in the daemon's log.";
+    /// The audit log cannot be written, so nothing is allowed.
+    AuditUnavailable = "audit.unavailable", "Nothing was sent. The operator must make the audit log writable again.";
+    /// The daemon is too busy to decide.
+    Overloaded = "daemon.overloaded", "Send fewer requests at once.";
+    /// The caller is not an agent this daemon knows.
+    CallerUnknown = "caller.unknown", "Run inside an agent's workload: enforcer run --agent NAME -- COMMAND";
+    /// The caller has no right to this.
+    CallerForbidden = "caller.forbidden", "Ask someone whom the policy names.";
+    /// Approving one's own request.
+    SelfApproval = "approve.self", "Another person must decide.";
+    /// The request is not pending any more, or never was.
+    NotPending = "request.not_pending", "See: enforcer status";
+    /// What was approved is not what was shown.
+    DigestChanged = "approve.changed", "Look at the request again: enforcer status";
+    /// An approval that would widen or lengthen the request.
+    ApprovalWider = "approve.wider", "An approver may shorten and narrow, never widen.";
+    /// No policy rule allows the request.
+    PolicyNone = "policy.none", "Ask the operator for a rule that covers these datasets.";
+    /// The request exceeds what the policy rule allows.
+    PolicyExceeded = "policy.exceeded", "Ask for less.";
+    /// Too many requests are pending.
+    TooManyPending = "request.too_many", "Wait for a decision on those.";
+    /// The agent already holds an open window.
+    WindowOpen = "request.window_open", "Close it first: enforcer close GRANT";
+    /// The grant is not open.
+    NotOpen = "grant.not_open", "See: enforcer status";
+    /// The kernel did not take the window.
+    KernelFailed = "kernel.failed", "The operator sees the cause in the daemon's log.";
+    /// A text that is empty, too long or not a name.
+    InputInvalid = "input.invalid", "Correct it and try again.";
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// One refusal: which kind, and what exactly was refused and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// The kind.
+    pub code: Code,
+    /// One sentence without the final full stop: what was refused, and why. Safe to show: it holds no control characters.
+    pub what: String,
+}
+
+/// The longest sentence of a refusal, characters; what an agent wrote may be part of it.
+pub const REFUSAL_CHARS_MAX: usize = 600;
+
+impl Refusal {
+    /// A refusal of `code`, saying `what`.
+    #[must_use]
+    pub fn new(code: Code, what: impl AsRef<str>) -> Self {
+        Self {
+            code,
+            what: crate::text::safe_line(what.as_ref(), REFUSAL_CHARS_MAX),
+        }
+    }
+
+    /// The whole message, one line: sentence, next step, code.
+    #[must_use]
+    pub fn message(&self) -> String {
+        format!("{}. {} [{}]", self.what, self.code.next_step(), self.code)
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message())
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_is_unique_and_serialises_to_its_own_text() {
+        let mut seen = std::collections::BTreeSet::new();
+        for code in Code::ALL {
+            assert!(seen.insert(code.as_str()), "{code} stands twice");
+            assert_eq!(
+                serde_json::to_string(code).expect("a code"),
+                format!("\"{code}\"")
+            );
+            assert!(!code.next_step().is_empty() && !code.meaning().is_empty());
+        }
+    }
+}

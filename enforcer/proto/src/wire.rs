@@ -1,0 +1,357 @@
+//! The control socket: frames, the versioned hello, commands and replies. The only file that uses bincode.
+//!
+//! A frame is a `u32` length, little endian, then that many bytes of bincode. The client speaks first with [`Hello`]; the daemon answers
+//! with its own, and refuses another version. After that each [`Ask`] gets exactly one [`Reply`], but for [`Ask::Log`] with `follow`,
+//! which gets [`Reply::Records`] until the client goes.
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::id::{GrantId, RequestId};
+use crate::principal::AgentName;
+use crate::refusal::Refusal;
+use crate::scope::{DatasetRef, Scope};
+use crate::time::{Now, Ttl};
+
+/// The version of everything below. Both sides must have the same: the formats tolerate no added field.
+pub const VERSION: u32 = 1;
+/// What a hello starts with.
+pub const MAGIC: [u8; 8] = *b"enforcer";
+/// The longest frame, bytes; a longer one ends the connection.
+pub const FRAME_BYTES_MAX: usize = 1024 * 1024;
+/// The most log lines one reply carries.
+pub const RECORDS_PER_REPLY_MAX: usize = 256;
+
+/// A frame that cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum WireError {
+    /// The length is over [`FRAME_BYTES_MAX`].
+    #[error("a frame of {0} bytes is longer than the {FRAME_BYTES_MAX} that are allowed")]
+    TooLong(usize),
+    /// The bytes are no such message.
+    #[error("the frame cannot be read: {0}")]
+    Unreadable(String),
+    /// The other side is not an enforcer, or another version of it.
+    #[error(
+        "the other side speaks version {theirs} of the control protocol, this one {VERSION}: install the same release on both"
+    )]
+    Version {
+        /// Its version; 0 where it is no enforcer at all.
+        theirs: u32,
+    },
+}
+
+/// The first frame of each side.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    magic: [u8; 8],
+    version: u32,
+}
+
+impl Hello {
+    /// This release's hello.
+    #[must_use]
+    pub const fn ours() -> Self {
+        Self {
+            magic: MAGIC,
+            version: VERSION,
+        }
+    }
+
+    /// Whether the other side is one we understand.
+    ///
+    /// # Errors
+    /// [`WireError::Version`].
+    pub fn check(&self) -> Result<(), WireError> {
+        if self.magic != MAGIC {
+            return Err(WireError::Version { theirs: 0 });
+        }
+        if self.version == VERSION {
+            Ok(())
+        } else {
+            Err(WireError::Version {
+                theirs: self.version,
+            })
+        }
+    }
+}
+
+/// What a client asks. Who asks is known from the socket, never from the message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ask {
+    /// Ask for a window; only from an agent's workload.
+    Request(crate::policy::Ask),
+    /// Approve a request.
+    Approve {
+        /// Which.
+        request: RequestId,
+        /// The digest of what was shown.
+        seen: Option<String>,
+        /// A shorter ttl.
+        ttl: Option<Ttl>,
+        /// Fewer datasets.
+        datasets: Option<Vec<DatasetRef>>,
+    },
+    /// Deny a request.
+    Deny {
+        /// Which.
+        request: RequestId,
+        /// Why.
+        reason: String,
+    },
+    /// End a window as a person.
+    Revoke {
+        /// Which.
+        grant: GrantId,
+    },
+    /// Give a window back as its agent.
+    Close {
+        /// Which.
+        grant: GrantId,
+    },
+    /// What is open, pending and well. Agents see only their own.
+    Status,
+    /// Log lines from sequence number `from` on. Not for agents.
+    Log {
+        /// The first sequence number wanted, from 1.
+        from: u64,
+        /// Whether to go on as records come.
+        follow: bool,
+    },
+    /// Join an agent's workload: the calling process is moved into it.
+    Join {
+        /// Which agent.
+        agent: AgentName,
+    },
+}
+
+/// The daemon's answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    /// No, and why.
+    Refused(Refusal),
+    /// The request waits for a decision, or was opened at once.
+    Requested {
+        /// Its number.
+        request: RequestId,
+        /// The grant, where a rule opened it without a person.
+        grant: Option<GrantView>,
+    },
+    /// The window is open.
+    Opened(GrantView),
+    /// Done, nothing more to say.
+    Done,
+    /// The state of things.
+    Status(Box<Status>),
+    /// Log lines as they are on disk, oldest first; empty where there are no more.
+    Records(Vec<String>),
+    /// The process is in the workload; this is how a client in it is set up.
+    Joined(Joined),
+}
+
+/// What a process that joined needs to know.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Joined {
+    /// The uid to go on as, where the agent has one.
+    pub uid: Option<u32>,
+    /// Environment variables that make clients trust the proxy and carry a placeholder credential.
+    pub env: Vec<(String, String)>,
+}
+
+/// A request as shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestView {
+    /// Its number.
+    pub request: RequestId,
+    /// The agent.
+    pub agent: AgentName,
+    /// The asking process's uid.
+    pub uid: u32,
+    /// Its pid.
+    pub pid: u32,
+    /// What is asked.
+    pub ask: crate::policy::Ask,
+    /// SHA-256 of what is shown, to be named on approval.
+    pub digest: String,
+    /// The policy rule that covers it.
+    pub rule: u32,
+    /// `pending`, `approved`, `denied` or `expired`.
+    pub state: String,
+    /// The grant, where approved.
+    pub grant: Option<GrantId>,
+    /// The approver's reason, where denied.
+    pub reason: Option<String>,
+    /// How long it still waits, nanoseconds.
+    pub expires_in_ns: u64,
+}
+
+/// A window as shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GrantView {
+    /// Its number.
+    pub grant: GrantId,
+    /// The request it answers.
+    pub request: RequestId,
+    /// The agent.
+    pub agent: AgentName,
+    /// Datasets and access.
+    pub scope: Scope,
+    /// Who decided.
+    pub approver: String,
+    /// Whether it is open.
+    pub open: bool,
+    /// How long it stays open, nanoseconds; 0 when closed.
+    pub closes_in_ns: u64,
+    /// When it closes or closed, unix time, nanoseconds.
+    pub closes_unix_ns: u64,
+    /// Why it closed.
+    pub closed: Option<String>,
+    /// Queries used.
+    pub queries: u64,
+    /// Queries allowed.
+    pub queries_max: u64,
+    /// Bytes used.
+    pub bytes: u64,
+    /// Bytes allowed.
+    pub bytes_max: u64,
+    /// Live connections.
+    pub sessions: u64,
+}
+
+/// What the kernel counted since it was first attached.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelCounters {
+    /// Connections sent to the proxy.
+    pub redirected: u64,
+    /// Socket operations refused.
+    pub denied: u64,
+    /// Packets dropped at egress.
+    pub egress_dropped: u64,
+    /// Events lost because nobody read them in time.
+    pub events_lost: u64,
+}
+
+/// The state of things at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// When this was true.
+    pub now: Now,
+    /// The host's name.
+    pub host: String,
+    /// The daemon's version.
+    pub version: String,
+    /// What is wrong; empty when all is well.
+    pub unhealthy: Vec<String>,
+    /// Protected addresses and prefixes in the kernel.
+    pub endpoints: u64,
+    /// What the kernel counted.
+    pub kernel: KernelCounters,
+    /// Records in the log.
+    pub records: u64,
+    /// Requests, newest last.
+    pub requests: Vec<RequestView>,
+    /// Windows, newest last.
+    pub grants: Vec<GrantView>,
+}
+
+/// `message` as one frame, length first.
+///
+/// # Errors
+/// [`WireError::TooLong`].
+pub fn encode(message: &impl Serialize) -> Result<Vec<u8>, WireError> {
+    let body = bincode::serde::encode_to_vec(message, bincode::config::standard())
+        .map_err(|error| WireError::Unreadable(error.to_string()))?;
+    let length = u32::try_from(body.len())
+        .ok()
+        .filter(|_| body.len() <= FRAME_BYTES_MAX);
+    let length = length.ok_or(WireError::TooLong(body.len()))?;
+    let mut frame = Vec::with_capacity(4 + body.len());
+    frame.extend_from_slice(&length.to_le_bytes());
+    frame.extend_from_slice(&body);
+    Ok(frame)
+}
+
+/// The body length that a frame's first four bytes announce.
+///
+/// # Errors
+/// [`WireError::TooLong`], before anything is allocated.
+pub fn body_length(head: [u8; 4]) -> Result<usize, WireError> {
+    let length = u32::from_le_bytes(head) as usize;
+    if length <= FRAME_BYTES_MAX {
+        Ok(length)
+    } else {
+        Err(WireError::TooLong(length))
+    }
+}
+
+/// The message in a frame's body; every byte of it must belong to the message.
+///
+/// # Errors
+/// [`WireError::Unreadable`].
+pub fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, WireError> {
+    let config = bincode::config::standard().with_limit::<FRAME_BYTES_MAX>();
+    let (message, used) = bincode::serde::decode_from_slice(body, config)
+        .map_err(|error| WireError::Unreadable(error.to_string()))?;
+    if used == body.len() {
+        Ok(message)
+    } else {
+        Err(WireError::Unreadable(format!(
+            "{} bytes too many",
+            body.len() - used
+        )))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn request() -> Ask {
+        Ask::Request(crate::policy::Ask {
+            scope: "p.finance:read".parse().expect("a scope"),
+            ttl: "15m".parse().expect("a ttl"),
+            reason: "month end".into(),
+            bytes_max: Some(1),
+            queries_max: None,
+        })
+    }
+
+    #[test]
+    fn a_message_reads_back_as_it_was_written() {
+        let frame = encode(&request()).expect("short");
+        let head = frame[..4].try_into().expect("four bytes");
+        assert_eq!(body_length(head).expect("short"), frame.len() - 4);
+        assert_eq!(decode::<Ask>(&frame[4..]).expect("a message"), request());
+        assert!(
+            decode::<Ask>(&[&frame[4..], &[0]].concat()).is_err(),
+            "a byte too many"
+        );
+    }
+
+    #[test]
+    fn a_frame_longer_than_allowed_is_refused_before_it_is_read() {
+        assert!(body_length(u32::MAX.to_le_bytes()).is_err());
+        assert!(encode(&"x".repeat(FRAME_BYTES_MAX)).is_err());
+    }
+
+    #[test]
+    fn another_version_is_refused_by_name() {
+        let other = Hello {
+            magic: MAGIC,
+            version: VERSION + 1,
+        };
+        assert!(
+            matches!(other.check(), Err(WireError::Version { theirs }) if theirs == VERSION + 1)
+        );
+        assert!(Hello::ours().check().is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn hostile_bytes_never_panic_the_decoders(bytes in prop::collection::vec(any::<u8>(), 0..512)) {
+            let _ = (decode::<Ask>(&bytes), decode::<Reply>(&bytes), decode::<Hello>(&bytes));
+        }
+    }
+}

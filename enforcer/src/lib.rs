@@ -1,1 +1,6 @@
-//! Placeholder root.
+//! The daemon: it performs what `enforcer-proto` decides.
+//!
+//! Code map: [`clock`] is the only reader of clocks; [`engine`] owns the ledger, the log and the kernel's windows.
+
+pub mod clock;
+pub mod engine;

@@ -1,0 +1,223 @@
+//! How the rest of the daemon speaks to the engine: permits for queries, records for refusals, and the windows that are open now.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use enforcer_proto::admission::Admitted;
+use enforcer_proto::event::{CloseReason, Event};
+use enforcer_proto::id::{GrantId, QueryId, SessionId};
+use enforcer_proto::principal::{AgentName, Approver, Caller, Process};
+use enforcer_proto::query::{JobRef, QueryFacts};
+use enforcer_proto::refusal::{Code, Refusal};
+use enforcer_proto::scope::Scope;
+use enforcer_proto::wire::{Ask, Reply};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+
+/// The most messages that wait for the engine; past it a query is refused as [`Code::Overloaded`].
+pub const QUEUE_MAX: usize = 4096;
+
+/// A window as the proxy sees it: a snapshot, true as long as it stands in [`OpenWindows`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenWindow {
+    /// The grant.
+    pub grant: GrantId,
+    /// Its agent.
+    pub agent: AgentName,
+    /// What it covers.
+    pub scope: Scope,
+    /// Who decided; goes into the subject token's claims.
+    pub approver: Approver,
+    /// Closes on the boot clock. The proxy asks the clock itself and does not wait to be told.
+    pub closes_boot_ns: u64,
+}
+
+/// The windows that are open now, by agent.
+pub type OpenWindows = Arc<BTreeMap<AgentName, Arc<OpenWindow>>>;
+
+/// A window that has just closed, for whoever cancels its jobs and drops its token.
+#[derive(Debug, Clone)]
+pub struct ClosedWindow {
+    /// The window.
+    pub window: Arc<OpenWindow>,
+    /// Why it closed.
+    pub reason: CloseReason,
+    /// The jobs it started.
+    pub jobs: Vec<JobRef>,
+}
+
+/// Who sends a request through the proxy, and on which connection.
+#[derive(Debug, Clone)]
+pub struct Requester {
+    /// The agent.
+    pub agent: AgentName,
+    /// The connection.
+    pub session: SessionId,
+    /// The process that connected.
+    pub process: Process,
+}
+
+/// That one request was admitted **and recorded**: the only key to the upstream. Made by the engine alone.
+#[derive(Debug)]
+pub struct Permit {
+    query: QueryId,
+    window: Arc<OpenWindow>,
+    admitted: Admitted,
+    bytes_left: u64,
+}
+
+impl Permit {
+    pub(super) const fn new(query: QueryId, window: Arc<OpenWindow>, admitted: Admitted, bytes_left: u64) -> Self {
+        Self { query, window, admitted, bytes_left }
+    }
+
+    /// The query's number.
+    #[must_use]
+    pub const fn query(&self) -> QueryId {
+        self.query
+    }
+
+    /// The window it was admitted in.
+    #[must_use]
+    pub const fn window(&self) -> &Arc<OpenWindow> {
+        &self.window
+    }
+
+    /// What was admitted.
+    #[must_use]
+    pub const fn admitted(&self) -> &Admitted {
+        &self.admitted
+    }
+
+    /// The byte budget left before this query: the ceiling of its `maximumBytesBilled`.
+    #[must_use]
+    pub const fn bytes_left(&self) -> u64 {
+        self.bytes_left
+    }
+}
+
+/// How an admitted query ended.
+#[derive(Debug, Clone, Default)]
+pub struct Outcome {
+    /// The HTTP status, absent where none came.
+    pub status: Option<u16>,
+    /// The job BigQuery named.
+    pub job: Option<JobRef>,
+    /// The table that holds its result.
+    pub destination: Option<enforcer_proto::scope::TableRef>,
+    /// Bytes billed or processed, as BigQuery says.
+    pub bytes: u64,
+    /// Body bytes sent to the agent.
+    pub body_bytes: u64,
+    /// From admission to the last byte, microseconds.
+    pub duration_us: u64,
+    /// What went wrong.
+    pub trouble: Option<String>,
+}
+
+/// A message to the engine.
+#[derive(Debug)]
+pub(super) enum Message {
+    /// Something over the control socket that changes the ledger or reads it.
+    Control(Caller, Ask, oneshot::Sender<Reply>),
+    /// May this be forwarded.
+    Admit(Requester, GrantId, Box<QueryFacts>, oneshot::Sender<Result<Permit, Refusal>>),
+    /// Only to be recorded; answered when durable.
+    Record(Box<Event>, oneshot::Sender<Result<(), Refusal>>),
+    /// Only to be recorded; nobody waits.
+    Note(Box<Event>),
+}
+
+/// A way to speak to the engine. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    pub(super) queue: mpsc::Sender<Message>,
+    pub(super) windows: watch::Receiver<OpenWindows>,
+    pub(super) closed: broadcast::Sender<Arc<ClosedWindow>>,
+    pub(super) records: watch::Receiver<u64>,
+}
+
+impl Engine {
+    /// The windows that are open, and a way to be told when that changes.
+    #[must_use]
+    pub fn windows(&self) -> watch::Receiver<OpenWindows> {
+        self.windows.clone()
+    }
+
+    /// The windows that close from now on. The reader cancels jobs and drops tokens.
+    #[must_use]
+    pub fn closings(&self) -> broadcast::Receiver<Arc<ClosedWindow>> {
+        self.closed.subscribe()
+    }
+
+    /// How many records are durable; changes as the log grows.
+    #[must_use]
+    pub fn records(&self) -> watch::Receiver<u64> {
+        self.records.clone()
+    }
+
+    /// Asks to forward a request in the window `grant`. When this gives a permit, the query is durable in the log. Every permit must be
+    /// answered with [`Engine::finished`].
+    ///
+    /// # Errors
+    /// The refusal to answer with. It is already recorded.
+    pub async fn admit(&self, requester: Requester, grant: GrantId, facts: QueryFacts) -> Result<Permit, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        self.try_send(Message::Admit(requester, grant, Box::new(facts), reply))?;
+        answer.await.unwrap_or_else(|_| Err(stopping()))
+    }
+
+    /// Records an event that must be durable before it is answered: refusals of queries.
+    ///
+    /// # Errors
+    /// [`Code::AuditUnavailable`] where it could not be recorded, or the daemon is stopping or overloaded.
+    pub async fn record(&self, event: Event) -> Result<(), Refusal> {
+        let (reply, answer) = oneshot::channel();
+        self.try_send(Message::Record(Box::new(event), reply))?;
+        answer.await.unwrap_or_else(|_| Err(stopping()))
+    }
+
+    /// Records an event that nobody waits for. It waits for room in the queue rather than being lost.
+    pub async fn note(&self, event: Event) {
+        if self.queue.send(Message::Note(Box::new(event))).await.is_err() {
+            tracing::warn!("the engine has stopped: an event was not recorded");
+        }
+    }
+
+    /// Says how an admitted query ended.
+    pub async fn finished(&self, permit: Permit, outcome: Outcome) {
+        let event = Event::QueryFinished {
+            query: permit.query,
+            grant: permit.window.grant,
+            status: outcome.status,
+            job: outcome.job,
+            destination: outcome.destination,
+            bytes: outcome.bytes,
+            body_bytes: outcome.body_bytes,
+            duration_us: outcome.duration_us,
+            trouble: outcome.trouble,
+        };
+        self.note(event).await;
+    }
+
+    /// Passes on what came over the control socket.
+    pub async fn control(&self, caller: Caller, ask: Ask) -> Reply {
+        let (reply, answer) = oneshot::channel();
+        if let Err(refusal) = self.try_send(Message::Control(caller, ask, reply)) {
+            return Reply::Refused(refusal);
+        }
+        answer.await.unwrap_or_else(|_| Reply::Refused(stopping()))
+    }
+
+    fn try_send(&self, message: Message) -> Result<(), Refusal> {
+        self.queue.try_send(message).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => {
+                Refusal::new(Code::Overloaded, format!("More than {QUEUE_MAX} requests wait for a decision"))
+            }
+            mpsc::error::TrySendError::Closed(_) => stopping(),
+        })
+    }
+}
+
+fn stopping() -> Refusal {
+    Refusal::new(Code::Overloaded, "The enforcer is stopping")
+}

@@ -17,7 +17,10 @@ pub struct SystemClock;
 
 impl Clock for SystemClock {
     fn now(&self) -> Now {
-        Now { boot_ns: read(ClockId::Boottime), unix_ns: read(ClockId::Realtime) }
+        Now {
+            boot_ns: read(ClockId::Boottime),
+            unix_ns: read(ClockId::Realtime),
+        }
     }
 }
 
@@ -41,13 +44,19 @@ impl ManualClock {
 
     /// Moves on by `ns`, on both clocks.
     pub fn advance_ns(&self, ns: u64) {
-        let mut now = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut now = self
+            .0
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         *now = now.plus_ns(ns);
     }
 }
 
 impl Clock for ManualClock {
     fn now(&self) -> Now {
-        *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        *self
+            .0
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }

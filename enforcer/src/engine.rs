@@ -2,4 +2,6 @@
 
 mod handle;
 
-pub use handle::{ClosedWindow, Engine, OpenWindow, OpenWindows, Outcome, Permit, QUEUE_MAX, Requester};
+pub use handle::{
+    ClosedWindow, Engine, OpenWindow, OpenWindows, Outcome, Permit, QUEUE_MAX, Requester,
+};

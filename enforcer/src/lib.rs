@@ -2,5 +2,6 @@
 //!
 //! Code map: [`clock`] is the only reader of clocks; [`engine`] owns the ledger, the log and the kernel's windows.
 
+pub mod audit;
 pub mod clock;
 pub mod engine;

@@ -66,8 +66,18 @@ pub struct Permit {
 }
 
 impl Permit {
-    pub(super) const fn new(query: QueryId, window: Arc<OpenWindow>, admitted: Admitted, bytes_left: u64) -> Self {
-        Self { query, window, admitted, bytes_left }
+    pub(super) const fn new(
+        query: QueryId,
+        window: Arc<OpenWindow>,
+        admitted: Admitted,
+        bytes_left: u64,
+    ) -> Self {
+        Self {
+            query,
+            window,
+            admitted,
+            bytes_left,
+        }
     }
 
     /// The query's number.
@@ -120,7 +130,12 @@ pub(super) enum Message {
     /// Something over the control socket that changes the ledger or reads it.
     Control(Caller, Ask, oneshot::Sender<Reply>),
     /// May this be forwarded.
-    Admit(Requester, GrantId, Box<QueryFacts>, oneshot::Sender<Result<Permit, Refusal>>),
+    Admit(
+        Requester,
+        GrantId,
+        Box<QueryFacts>,
+        oneshot::Sender<Result<Permit, Refusal>>,
+    ),
     /// Only to be recorded; answered when durable.
     Record(Box<Event>, oneshot::Sender<Result<(), Refusal>>),
     /// Only to be recorded; nobody waits.
@@ -160,7 +175,12 @@ impl Engine {
     ///
     /// # Errors
     /// The refusal to answer with. It is already recorded.
-    pub async fn admit(&self, requester: Requester, grant: GrantId, facts: QueryFacts) -> Result<Permit, Refusal> {
+    pub async fn admit(
+        &self,
+        requester: Requester,
+        grant: GrantId,
+        facts: QueryFacts,
+    ) -> Result<Permit, Refusal> {
         let (reply, answer) = oneshot::channel();
         self.try_send(Message::Admit(requester, grant, Box::new(facts), reply))?;
         answer.await.unwrap_or_else(|_| Err(stopping()))
@@ -178,7 +198,12 @@ impl Engine {
 
     /// Records an event that nobody waits for. It waits for room in the queue rather than being lost.
     pub async fn note(&self, event: Event) {
-        if self.queue.send(Message::Note(Box::new(event))).await.is_err() {
+        if self
+            .queue
+            .send(Message::Note(Box::new(event)))
+            .await
+            .is_err()
+        {
             tracing::warn!("the engine has stopped: an event was not recorded");
         }
     }
@@ -210,9 +235,10 @@ impl Engine {
 
     fn try_send(&self, message: Message) -> Result<(), Refusal> {
         self.queue.try_send(message).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => {
-                Refusal::new(Code::Overloaded, format!("More than {QUEUE_MAX} requests wait for a decision"))
-            }
+            mpsc::error::TrySendError::Full(_) => Refusal::new(
+                Code::Overloaded,
+                format!("More than {QUEUE_MAX} requests wait for a decision"),
+            ),
             mpsc::error::TrySendError::Closed(_) => stopping(),
         })
     }

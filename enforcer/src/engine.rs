@@ -1,7 +1,188 @@
-//! The engine: one owner of the ledger, the windows in the kernel and the log.
+//! The engine: one owner of the ledger, the log and the windows in the kernel. It performs decisions, in the order of the two laws:
+//! *record, then open; close, then record*. It decides nothing itself.
+//!
+//! It runs on a thread of its own, because making records durable blocks. Messages are taken in batches, and one `fdatasync` serves all
+//! queries of a batch; no answer leaves before it.
 
 mod handle;
+mod owner;
+#[cfg(test)]
+mod tests;
+mod views;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use enforcer_proto::event::Event;
+use enforcer_proto::id::GrantId;
+use enforcer_proto::ledger::{Grant, Ledger};
+use enforcer_proto::policy::Policy;
+use enforcer_proto::principal::AgentName;
+use enforcer_proto::time::Now;
+use enforcer_proto::wire::KernelCounters;
+use tokio::sync::{broadcast, mpsc, watch};
 
 pub use handle::{
     ClosedWindow, Engine, OpenWindow, OpenWindows, Outcome, Permit, QUEUE_MAX, Requester,
 };
+use owner::Owner;
+
+use crate::audit::{AuditError, Log, Opened};
+use crate::clock::Clock;
+
+/// How often the engine tells the kernel that it is alive. The kernel refuses to redirect when it has not heard for two seconds.
+pub const HEARTBEAT: Duration = Duration::from_millis(250);
+/// How many closings a slow reader may be behind before it misses one.
+const CLOSINGS_KEPT: usize = 1024;
+
+/// A kernel operation that failed; the text says which and why.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct KernelFault(pub String);
+
+/// What the engine needs of the kernel. Implemented over the pinned maps, and by a fake in tests.
+pub trait Windows: Send {
+    /// Opens the agent's window until `closes_boot_ns`.
+    ///
+    /// # Errors
+    /// When the kernel did not take it.
+    fn open(
+        &mut self,
+        agent: &AgentName,
+        grant: GrantId,
+        opens_boot_ns: u64,
+        closes_boot_ns: u64,
+    ) -> Result<(), KernelFault>;
+    /// Removes the agent's window; one that is not there is removed already.
+    ///
+    /// # Errors
+    /// When the kernel still holds it.
+    fn close(&mut self, agent: &AgentName) -> Result<(), KernelFault>;
+    /// The grants whose windows the kernel holds.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    fn held(&self) -> Result<BTreeMap<AgentName, GrantId>, KernelFault>;
+    /// Tells the kernel that the daemon is alive at `boot_ns`.
+    ///
+    /// # Errors
+    /// When the map cannot be written.
+    fn heartbeat(&mut self, boot_ns: u64) -> Result<(), KernelFault>;
+    /// What the kernel counted.
+    fn counters(&self) -> KernelCounters;
+    /// What is wrong with the attachment, one sentence each.
+    fn drift(&self) -> Vec<String>;
+    /// How many addresses are protected.
+    fn endpoints(&self) -> u64;
+}
+
+/// What the engine is made of.
+pub struct Parts {
+    /// The host's name.
+    pub host: String,
+    /// The log's folder.
+    pub audit_dir: std::path::PathBuf,
+    /// The kernel's boot id.
+    pub boot_id: String,
+    /// The rules.
+    pub policy: Policy,
+    /// The kernel.
+    pub kernel: Box<dyn Windows>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parts")
+            .field("host", &self.host)
+            .field("audit_dir", &self.audit_dir)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The engine could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The log cannot be opened, continued or written.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+    /// The kernel cannot be read.
+    #[error("cannot read the windows that the kernel holds: {0}")]
+    Kernel(#[from] KernelFault),
+    /// The thread could not be made.
+    #[error("cannot start the engine's thread: {0}")]
+    Thread(std::io::Error),
+}
+
+/// A running engine; joining it waits until every handle is gone and the last record is durable.
+#[derive(Debug)]
+pub struct Running {
+    /// The way to speak to it.
+    pub engine: Engine,
+    /// Its thread.
+    pub thread: std::thread::JoinHandle<()>,
+}
+
+/// Rebuilds the ledger from the log, reconciles it with the kernel, records the start, and runs.
+///
+/// # Errors
+/// [`StartError`]; enforcement in the kernel is as it was.
+pub fn start(parts: Parts) -> Result<Running, StartError> {
+    let now = parts.clock.now();
+    let mut ledger = Ledger::default();
+    let opened = Log::open(&parts.audit_dir, &parts.boot_id, |record| {
+        ledger.apply(record.now(), &record.event)
+    })?;
+    let Opened {
+        log,
+        torn_bytes,
+        last_boot_id,
+    } = opened;
+    let is_same_boot = last_boot_id.as_deref() == Some(parts.boot_id.as_str());
+
+    let (queue, messages) = mpsc::channel(QUEUE_MAX);
+    let (windows, windows_seen) = watch::channel(OpenWindows::default());
+    let (closed, _) = broadcast::channel(CLOSINGS_KEPT);
+    let (records, records_seen) = watch::channel(log.count());
+    let engine = Engine {
+        queue,
+        windows: windows_seen,
+        closed: closed.clone(),
+        records: records_seen,
+    };
+
+    let held = parts.kernel.held()?;
+    let mut owner = Owner::new(parts, ledger, log, windows, closed, records);
+    owner.first_records(now, torn_bytes)?;
+    owner.resume(now, is_same_boot, |grant: &Grant| {
+        held.get(&grant.agent) == Some(&grant.id)
+    })?;
+    owner.close_strays(&held);
+
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .map_err(StartError::Thread)?;
+    let thread = std::thread::Builder::new()
+        .name("engine".to_owned())
+        .spawn(move || runtime.block_on(owner.run(messages)))
+        .map_err(StartError::Thread)?;
+    Ok(Running { engine, thread })
+}
+
+/// Whether an event only takes something away, so that it holds in memory even while it cannot be recorded.
+const fn only_restricts(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::Closed { .. }
+            | Event::RequestExpired { .. }
+            | Event::Denied { .. }
+            | Event::QueryFinished { .. }
+    )
+}
+
+fn at(now: Now, events: &[Event]) -> Vec<(Now, Event)> {
+    events.iter().map(|event| (now, event.clone())).collect()
+}

@@ -1,0 +1,636 @@
+//! The owner itself: takes messages, lets the ledger decide, performs what it says.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use enforcer_proto::admission::{Admitted, admit};
+use enforcer_proto::event::Event;
+use enforcer_proto::id::{GrantId, QueryId};
+use enforcer_proto::ledger::{
+    ApproveTerms, Command, Decision, Effect, Grant, Ledger, RequestState,
+};
+use enforcer_proto::principal::{AgentName, Caller};
+use enforcer_proto::query::QueryFacts;
+use enforcer_proto::refusal::{Code, Refusal};
+use enforcer_proto::time::Now;
+use enforcer_proto::wire::{Ask, Reply};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+
+use super::handle::Message;
+use super::{
+    ClosedWindow, HEARTBEAT, OpenWindow, OpenWindows, Parts, Permit, Requester, StartError, at,
+    only_restricts, views,
+};
+use crate::audit::Log;
+
+/// The most messages that share one sync of the log.
+const BATCH_MAX: usize = 256;
+/// The most events that wait in memory because the log cannot be written. Past it new ones are dropped, counted and shown: by then
+/// nothing has been allowed for a long time.
+const UNRECORDED_MAX: usize = 65_536;
+
+/// An answer that leaves once its record is durable.
+enum Waiting {
+    Admitted(oneshot::Sender<Result<Permit, Refusal>>, Permit),
+    Refused(oneshot::Sender<Result<Permit, Refusal>>, Refusal),
+    Recorded(oneshot::Sender<Result<(), Refusal>>),
+}
+
+pub(super) struct Owner {
+    parts: Parts,
+    ledger: Ledger,
+    log: Log,
+    windows: watch::Sender<OpenWindows>,
+    closed: broadcast::Sender<Arc<ClosedWindow>>,
+    records: watch::Sender<u64>,
+    /// Events that could not be recorded when they happened. While there are any, nothing is allowed.
+    unrecorded: VecDeque<(Now, Event)>,
+    unrecorded_lost: u64,
+    audit_fault: Option<String>,
+    /// Agents whose window the kernel did not let go; retried until it does.
+    stuck: BTreeSet<AgentName>,
+}
+
+impl Owner {
+    pub(super) fn new(
+        parts: Parts,
+        ledger: Ledger,
+        log: Log,
+        windows: watch::Sender<OpenWindows>,
+        closed: broadcast::Sender<Arc<ClosedWindow>>,
+        records: watch::Sender<u64>,
+    ) -> Self {
+        Self {
+            parts,
+            ledger,
+            log,
+            windows,
+            closed,
+            records,
+            unrecorded: VecDeque::new(),
+            unrecorded_lost: 0,
+            audit_fault: None,
+            stuck: BTreeSet::new(),
+        }
+    }
+
+    pub(super) fn first_records(&mut self, now: Now, torn_bytes: u64) -> Result<(), StartError> {
+        let mut events = Vec::new();
+        if torn_bytes > 0 {
+            events.push(Event::TailRepaired { bytes: torn_bytes });
+        }
+        events.push(Event::DaemonStarted {
+            host: self.parts.host.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            policy_digest: self.parts.policy.digest.clone(),
+        });
+        self.log.append(&at(now, &events))?;
+        Ok(())
+    }
+
+    pub(super) fn resume(
+        &mut self,
+        now: Now,
+        is_same_boot: bool,
+        in_kernel: impl Fn(&Grant) -> bool,
+    ) -> Result<(), StartError> {
+        let decision = self.ledger.resume(now, is_same_boot, in_kernel);
+        self.restrict(now, &decision);
+        self.publish(now);
+        self.parts.kernel.heartbeat(now.boot_ns)?;
+        Ok(())
+    }
+
+    /// Closes windows that the kernel holds and the log does not know as open.
+    pub(super) fn close_strays(&mut self, held: &BTreeMap<AgentName, GrantId>) {
+        for (agent, grant) in held {
+            let known = self
+                .ledger
+                .grant(*grant)
+                .is_some_and(|known| known.closed.is_none() && known.agent == *agent);
+            if !known {
+                tracing::warn!(%agent, %grant, "the kernel held a window that the log does not know: closed");
+                self.close_in_kernel(agent);
+            }
+        }
+    }
+
+    pub(super) async fn run(mut self, mut messages: mpsc::Receiver<Message>) {
+        let mut heartbeat = tokio::time::interval(HEARTBEAT);
+        heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut batch = Vec::with_capacity(BATCH_MAX);
+        loop {
+            let until_due = self.until_due();
+            tokio::select! {
+                biased;
+                () = tokio::time::sleep(until_due) => {}
+                _ = heartbeat.tick() => self.beat(),
+                count = messages.recv_many(&mut batch, BATCH_MAX) => if count == 0 { break },
+            }
+            self.tick();
+            self.take(std::mem::take(&mut batch));
+        }
+        self.stop();
+    }
+
+    /// How long until something is due. The timer runs on a clock that stops in suspend, so it never sleeps long; the heartbeat wakes
+    /// it anyway.
+    fn until_due(&self) -> Duration {
+        let now = self.parts.clock.now();
+        let due = self
+            .ledger
+            .poll_timeout()
+            .map(|due| Duration::from_nanos(due.saturating_sub(now.boot_ns)));
+        due.unwrap_or(HEARTBEAT).min(HEARTBEAT)
+    }
+
+    fn beat(&mut self) {
+        let now = self.parts.clock.now();
+        if let Err(fault) = self.parts.kernel.heartbeat(now.boot_ns) {
+            tracing::error!(%fault, "the kernel was not told that the daemon is alive");
+        }
+        for agent in std::mem::take(&mut self.stuck) {
+            self.close_in_kernel(&agent);
+        }
+        self.record_the_unrecorded();
+    }
+
+    fn tick(&mut self) {
+        let now = self.parts.clock.now();
+        let decision = self.ledger.tick(now);
+        self.restrict(now, &decision);
+    }
+
+    fn take(&mut self, batch: Vec<Message>) {
+        let mut staged = Vec::new();
+        let mut waiting = Vec::new();
+        for message in batch {
+            let now = self.parts.clock.now();
+            match message {
+                Message::Admit(requester, grant, facts, reply) => {
+                    let (event, answer) = self.judge(now, &requester, grant, &facts, reply);
+                    self.ledger.apply(now, &event);
+                    staged.push((now, event));
+                    waiting.push(answer);
+                }
+                Message::Record(event, reply) => {
+                    staged.push((now, *event));
+                    waiting.push(Waiting::Recorded(reply));
+                }
+                Message::Note(event) => {
+                    self.ledger.apply(now, &event);
+                    staged.push((now, *event));
+                }
+                Message::Control(caller, ask, reply) => {
+                    self.commit(&mut staged, &mut waiting);
+                    // Whoever asked may have gone: what was decided stands all the same.
+                    let _ = reply.send(self.control(&caller, ask));
+                }
+            }
+        }
+        self.commit(&mut staged, &mut waiting);
+        // What just finished may have spent a budget.
+        self.tick();
+    }
+
+    fn judge(
+        &self,
+        now: Now,
+        requester: &Requester,
+        grant: GrantId,
+        facts: &QueryFacts,
+        reply: oneshot::Sender<Result<Permit, Refusal>>,
+    ) -> (Event, Waiting) {
+        let held = self
+            .ledger
+            .grant(grant)
+            .filter(|held| held.agent == requester.agent);
+        let judged = held
+            .ok_or_else(|| {
+                Refusal::new(
+                    Code::WindowNone,
+                    format!(
+                        "Access Denied: agent {} holds no window {grant}",
+                        requester.agent
+                    ),
+                )
+            })
+            .and_then(|held| Ok((held, admit(now, held, facts)?)));
+        match judged {
+            Ok((held, admitted)) => {
+                let query = self.ledger.next_query();
+                let event = admitted_event(query, requester, grant, facts, &admitted);
+                let permit = Permit::new(
+                    query,
+                    Arc::new(open_window(held)),
+                    admitted,
+                    held.bytes_left(),
+                );
+                (event, Waiting::Admitted(reply, permit))
+            }
+            Err(refusal) => {
+                let event = Event::QueryRefused {
+                    grant: Some(grant),
+                    agent: requester.agent.clone(),
+                    session: requester.session,
+                    process: requester.process.clone(),
+                    request: facts.method.to_string(),
+                    sql: facts.sql.clone(),
+                    refusal: refusal.clone(),
+                };
+                (event, Waiting::Refused(reply, refusal))
+            }
+        }
+    }
+
+    /// Makes what is staged durable, then lets the answers go. Without durability every answer is a refusal.
+    fn commit(&mut self, staged: &mut Vec<(Now, Event)>, waiting: &mut Vec<Waiting>) {
+        let staged = std::mem::take(staged);
+        let recorded = self.append(&staged);
+        if recorded.is_err() {
+            self.keep_unrecorded(staged);
+        }
+        for answer in waiting.drain(..) {
+            // A receiver that is gone has its session cut; its admitted query is finished by the session's own end.
+            match (&recorded, answer) {
+                (Ok(()), Waiting::Admitted(reply, permit)) => drop(reply.send(Ok(permit))),
+                (Ok(()), Waiting::Refused(reply, refusal)) => drop(reply.send(Err(refusal))),
+                (Ok(()), Waiting::Recorded(reply)) => drop(reply.send(Ok(()))),
+                (Err(refusal), Waiting::Admitted(reply, _) | Waiting::Refused(reply, _)) => {
+                    drop(reply.send(Err(refusal.clone())))
+                }
+                (Err(refusal), Waiting::Recorded(reply)) => drop(reply.send(Err(refusal.clone()))),
+            }
+        }
+    }
+
+    fn append(&mut self, events: &[(Now, Event)]) -> Result<(), Refusal> {
+        if events.is_empty() {
+            return Ok(());
+        }
+        self.record_the_unrecorded();
+        if !self.unrecorded.is_empty() {
+            return Err(audit_unavailable());
+        }
+        self.append_now(events)
+    }
+
+    fn append_now(&mut self, events: &[(Now, Event)]) -> Result<(), Refusal> {
+        match self.log.append(events) {
+            Ok(()) => {
+                self.audit_fault = None;
+                self.records.send_replace(self.log.count());
+                Ok(())
+            }
+            Err(error) => {
+                if self.audit_fault.is_none() {
+                    tracing::error!(%error, "the audit log cannot be written: nothing is allowed until it can");
+                }
+                self.audit_fault = Some(error.to_string());
+                Err(audit_unavailable())
+            }
+        }
+    }
+
+    fn record_the_unrecorded(&mut self) {
+        while !self.unrecorded.is_empty() {
+            let count = self.unrecorded.len().min(BATCH_MAX);
+            let batch: Vec<_> = self.unrecorded.iter().take(count).cloned().collect();
+            if self.append_now(&batch).is_err() {
+                return;
+            }
+            self.unrecorded.drain(..count);
+        }
+    }
+
+    /// Keeps what happened until it can be recorded. An admission that was not recorded did not happen.
+    fn keep_unrecorded(&mut self, staged: Vec<(Now, Event)>) {
+        for (now, event) in staged {
+            if matches!(event, Event::QueryAdmitted { .. }) {
+                continue;
+            }
+            if self.unrecorded.len() >= UNRECORDED_MAX {
+                self.unrecorded_lost = self.unrecorded_lost.saturating_add(1);
+            } else {
+                self.unrecorded.push_back((now, event));
+            }
+        }
+    }
+
+    fn control(&mut self, caller: &Caller, ask: Ask) -> Reply {
+        let now = self.parts.clock.now();
+        let (command, action) = match ask {
+            Ask::Request(ask) => return self.request(now, caller, ask),
+            Ask::Status => return self.status(now, caller),
+            Ask::Approve {
+                request,
+                seen,
+                ttl,
+                datasets,
+            } => {
+                let terms = ApproveTerms {
+                    seen,
+                    ttl,
+                    datasets: datasets.map(|datasets| datasets.into_iter().collect()),
+                };
+                (
+                    Command::Approve(request, terms),
+                    format!("approve {request}"),
+                )
+            }
+            Ask::Deny { request, reason } => {
+                (Command::Deny(request, reason), format!("deny {request}"))
+            }
+            Ask::Revoke { grant } => (Command::Revoke(grant), format!("revoke {grant}")),
+            Ask::Close { grant } => (Command::Close(grant), format!("close {grant}")),
+            Ask::Log { .. } | Ask::Join { .. } => {
+                return Reply::Refused(Refusal::new(
+                    Code::InputInvalid,
+                    "This is answered elsewhere",
+                ));
+            }
+        };
+        match self.ledger.decide(now, &self.parts.policy, caller, command) {
+            Ok(decision) => match self.perform(now, &decision) {
+                Ok(Some(grant)) => self.opened_reply(now, grant),
+                Ok(None) => Reply::Done,
+                Err(refusal) => Reply::Refused(refusal),
+            },
+            Err(refusal) => {
+                let event = Event::DecisionRefused {
+                    caller: caller.clone(),
+                    action,
+                    refusal: refusal.clone(),
+                };
+                self.refuse(now, event, refusal)
+            }
+        }
+    }
+
+    fn request(&mut self, now: Now, caller: &Caller, ask: enforcer_proto::policy::Ask) -> Reply {
+        match self.ledger.decide(
+            now,
+            &self.parts.policy,
+            caller,
+            Command::Request(ask.clone()),
+        ) {
+            Ok(decision) => match self.perform(now, &decision) {
+                Ok(grant) => {
+                    let Some(request) = self.ledger.requests().next_back() else {
+                        return Reply::Refused(Refusal::new(
+                            Code::KernelFailed,
+                            "The request was lost",
+                        ));
+                    };
+                    let grant = grant
+                        .and_then(|grant| self.ledger.grant(grant))
+                        .map(|grant| views::grant(now, grant));
+                    Reply::Requested {
+                        request: request.id,
+                        grant,
+                    }
+                }
+                Err(refusal) => Reply::Refused(refusal),
+            },
+            Err(refusal) => {
+                let event = Event::RequestRefused {
+                    caller: caller.clone(),
+                    ask: Some(ask),
+                    refusal: refusal.clone(),
+                };
+                self.refuse(now, event, refusal)
+            }
+        }
+    }
+
+    fn refuse(&mut self, now: Now, event: Event, refusal: Refusal) -> Reply {
+        let staged = at(now, &[event]);
+        match self.append(&staged) {
+            Ok(()) => Reply::Refused(refusal),
+            Err(unavailable) => {
+                self.keep_unrecorded(staged);
+                Reply::Refused(unavailable)
+            }
+        }
+    }
+
+    fn opened_reply(&self, now: Now, grant: GrantId) -> Reply {
+        match self.ledger.grant(grant) {
+            Some(grant) => Reply::Opened(views::grant(now, grant)),
+            None => Reply::Done,
+        }
+    }
+
+    fn status(&self, now: Now, caller: &Caller) -> Reply {
+        let may_see = caller.agent.is_some()
+            || caller.process.uid == 0
+            || self
+                .parts
+                .policy
+                .rules
+                .iter()
+                .any(|rule| rule.approvers.names(caller));
+        if !may_see {
+            return Reply::Refused(Refusal::new(
+                Code::CallerForbidden,
+                format!("Uid {} may not see the windows", caller.process.uid),
+            ));
+        }
+        Reply::Status(Box::new(views::status(
+            now,
+            &self.parts,
+            &self.ledger,
+            caller,
+            self.log.count(),
+            self.faults(),
+        )))
+    }
+
+    fn faults(&self) -> Vec<String> {
+        let mut faults = self.parts.kernel.drift();
+        if let Some(fault) = &self.audit_fault {
+            faults.push(format!(
+                "the audit log cannot be written, so nothing is allowed: {fault}"
+            ));
+        }
+        if self.unrecorded_lost > 0 {
+            faults.push(format!(
+                "{} refusals could not be recorded and were dropped",
+                self.unrecorded_lost
+            ));
+        }
+        for agent in &self.stuck {
+            faults.push(format!(
+                "the kernel did not let go of the window of agent {agent}; the proxy refuses it"
+            ));
+        }
+        faults
+    }
+
+    /// Performs a decision: closings, then the records, then openings. Gives the grant that was opened.
+    fn perform(&mut self, now: Now, decision: &Decision) -> Result<Option<GrantId>, Refusal> {
+        if decision.then.is_empty() && decision.events.iter().all(only_restricts) {
+            self.restrict(now, decision);
+            return Ok(None);
+        }
+        self.append(&at(now, &decision.events))?;
+        for event in &decision.events {
+            self.ledger.apply(now, event);
+        }
+        let mut opened = None;
+        for effect in &decision.then {
+            if let Effect::OpenWindow {
+                agent,
+                grant,
+                opens_boot_ns,
+                closes_boot_ns,
+            } = effect
+            {
+                self.open_in_kernel(now, agent, *grant, *opens_boot_ns, *closes_boot_ns)?;
+                opened = Some(*grant);
+            }
+        }
+        Ok(opened)
+    }
+
+    /// Performs what only takes away: in force at once, recorded as soon as the log can be written.
+    fn restrict(&mut self, now: Now, decision: &Decision) {
+        let mut closed = Vec::new();
+        for effect in &decision.first {
+            if let Effect::CloseWindow {
+                agent,
+                grant,
+                reason,
+            } = effect
+            {
+                self.close_in_kernel(agent);
+                if let Some(grant) = self.ledger.grant(*grant) {
+                    let window = Arc::new(open_window(grant));
+                    closed.push(ClosedWindow {
+                        window,
+                        reason: *reason,
+                        jobs: grant.jobs().to_vec(),
+                    });
+                }
+            }
+        }
+        for event in &decision.events {
+            self.ledger.apply(now, event);
+        }
+        if !decision.first.is_empty() {
+            self.publish(now);
+        }
+        for window in closed {
+            // Nobody may be listening yet at start: then there is no session and no token either.
+            let _ = self.closed.send(Arc::new(window));
+        }
+        let staged = at(now, &decision.events);
+        if self.append(&staged).is_err() {
+            self.keep_unrecorded(staged);
+        }
+    }
+
+    fn open_in_kernel(
+        &mut self,
+        now: Now,
+        agent: &AgentName,
+        grant: GrantId,
+        opens: u64,
+        closes: u64,
+    ) -> Result<(), Refusal> {
+        if let Err(fault) = self.parts.kernel.open(agent, grant, opens, closes) {
+            tracing::error!(%agent, %grant, %fault, "the kernel did not take the window");
+            let decision = self.ledger.open_failed(grant);
+            self.restrict(now, &decision);
+            return Err(Refusal::new(
+                Code::KernelFailed,
+                format!("The kernel did not take window {grant}, so it was closed"),
+            ));
+        }
+        self.publish(now);
+        // The window is open and its approval is on disk; a lost "opened" takes nothing from the record of who allowed what.
+        let staged = at(
+            now,
+            &[Event::Opened {
+                grant,
+                agent: agent.clone(),
+            }],
+        );
+        if self.append(&staged).is_err() {
+            self.keep_unrecorded(staged);
+        }
+        Ok(())
+    }
+
+    fn close_in_kernel(&mut self, agent: &AgentName) {
+        if let Err(fault) = self.parts.kernel.close(agent) {
+            tracing::error!(%agent, %fault, "the kernel did not let go of the window; retrying");
+            self.stuck.insert(agent.clone());
+        }
+    }
+
+    fn publish(&self, now: Now) {
+        let open = self.ledger.grants().filter(|grant| grant.is_open_at(now));
+        let windows = open
+            .map(|grant| (grant.agent.clone(), Arc::new(open_window(grant))))
+            .collect();
+        self.windows.send_replace(Arc::new(windows));
+    }
+
+    /// Says that the daemon stopped. Windows stay as they are: the kernel holds their deadlines, and nothing is served without the proxy.
+    fn stop(&mut self) {
+        let now = self.parts.clock.now();
+        let staged = at(now, &[Event::DaemonStopped {}]);
+        if self.append(&staged).is_err() {
+            tracing::error!("the stop could not be recorded");
+        }
+    }
+}
+
+fn audit_unavailable() -> Refusal {
+    Refusal::new(
+        Code::AuditUnavailable,
+        "The audit log cannot be written, and nothing is allowed that cannot be recorded",
+    )
+}
+
+fn open_window(grant: &Grant) -> OpenWindow {
+    OpenWindow {
+        grant: grant.id,
+        agent: grant.agent.clone(),
+        scope: grant.scope.clone(),
+        approver: grant.approver.clone(),
+        closes_boot_ns: grant.closes_boot_ns,
+    }
+}
+
+fn admitted_event(
+    query: QueryId,
+    requester: &Requester,
+    grant: GrantId,
+    facts: &QueryFacts,
+    admitted: &Admitted,
+) -> Event {
+    Event::QueryAdmitted {
+        query,
+        grant,
+        agent: requester.agent.clone(),
+        session: requester.session,
+        process: requester.process.clone(),
+        method: admitted.method(),
+        sql: facts.sql.clone(),
+        tables: admitted.tables().to_vec(),
+        bytes: admitted.bytes(),
+    }
+}
+
+/// What became of a request, in one word.
+pub(super) const fn state_word(state: &RequestState) -> &'static str {
+    match state {
+        RequestState::Pending => "pending",
+        RequestState::Approved(_) => "approved",
+        RequestState::Denied(_) => "denied",
+        RequestState::Expired => "expired",
+    }
+}

@@ -1,0 +1,319 @@
+//! The laws of effects, on a real log and a kernel that can be made to fail.
+
+use std::path::Path;
+use std::sync::Mutex;
+
+use enforcer_proto::policy::{ApproverSet, Rule};
+use enforcer_proto::principal::{Caller, Process};
+use enforcer_proto::refusal::Code;
+use enforcer_proto::time::NS_PER_S;
+use enforcer_proto::wire::{Ask, Reply, Status};
+
+use super::*;
+use crate::clock::ManualClock;
+
+#[derive(Debug, Default)]
+struct Held {
+    windows: BTreeMap<AgentName, GrantId>,
+    /// How many records were on disk when a window was opened.
+    records_at_open: Vec<usize>,
+    refuses: bool,
+}
+
+struct FakeKernel {
+    held: Arc<Mutex<Held>>,
+    audit_dir: std::path::PathBuf,
+}
+
+fn lines_on_disk(dir: &Path) -> usize {
+    std::fs::read_to_string(dir.join("log-000001.jsonl")).map_or(0, |text| text.lines().count())
+}
+
+impl Windows for FakeKernel {
+    fn open(
+        &mut self,
+        agent: &AgentName,
+        grant: GrantId,
+        _: u64,
+        _: u64,
+    ) -> Result<(), KernelFault> {
+        let mut held = self.held.lock().expect("no panic");
+        if held.refuses {
+            return Err(KernelFault("map full".into()));
+        }
+        held.records_at_open.push(lines_on_disk(&self.audit_dir));
+        held.windows.insert(agent.clone(), grant);
+        Ok(())
+    }
+
+    fn close(&mut self, agent: &AgentName) -> Result<(), KernelFault> {
+        self.held.lock().expect("no panic").windows.remove(agent);
+        Ok(())
+    }
+
+    fn held(&self) -> Result<BTreeMap<AgentName, GrantId>, KernelFault> {
+        Ok(self.held.lock().expect("no panic").windows.clone())
+    }
+
+    fn heartbeat(&mut self, _: u64) -> Result<(), KernelFault> {
+        Ok(())
+    }
+
+    fn counters(&self) -> KernelCounters {
+        KernelCounters::default()
+    }
+
+    fn drift(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn endpoints(&self) -> u64 {
+        0
+    }
+}
+
+struct Host {
+    dir: tempfile::TempDir,
+    held: Arc<Mutex<Held>>,
+    clock: Arc<ManualClock>,
+    running: Option<Running>,
+}
+
+impl Host {
+    fn new() -> Self {
+        let clock = Arc::new(ManualClock::at(Now {
+            boot_ns: 100 * NS_PER_S,
+            unix_ns: 1_000 * NS_PER_S,
+        }));
+        let mut host = Self {
+            dir: tempfile::tempdir().expect("a folder"),
+            held: Arc::default(),
+            clock,
+            running: None,
+        };
+        host.start("boot-1").expect("starts");
+        host
+    }
+
+    fn start(&mut self, boot_id: &str) -> Result<(), StartError> {
+        let rule = Rule {
+            agents: ["bot".parse().expect("a name")].into(),
+            datasets: vec!["p.finance".parse().expect("a dataset")],
+            ttl_max: "1h".parse().expect("a ttl"),
+            bytes_max: 1000,
+            queries_max: 10,
+            approvers: ApproverSet {
+                uids: [5001].into(),
+                gids: [].into(),
+            },
+            auto_approve: false,
+        };
+        let audit_dir = self.dir.path().join("audit");
+        let kernel = Box::new(FakeKernel {
+            held: Arc::clone(&self.held),
+            audit_dir: audit_dir.clone(),
+        });
+        let policy = Policy {
+            rules: vec![rule],
+            digest: "d".into(),
+        };
+        let (host, clock) = (
+            "host-a".to_owned(),
+            Arc::clone(&self.clock) as Arc<dyn Clock>,
+        );
+        self.running = Some(start(Parts {
+            host,
+            audit_dir,
+            boot_id: boot_id.into(),
+            policy,
+            kernel,
+            clock,
+        })?);
+        Ok(())
+    }
+
+    /// Lets the engine end without any farewell that a killed daemon would not have had, but for its last record.
+    fn stop(&mut self) {
+        let Running { engine, thread } = self.running.take().expect("running");
+        drop(engine);
+        thread.join().expect("ends well");
+    }
+
+    fn engine(&self) -> &Engine {
+        &self.running.as_ref().expect("running").engine
+    }
+
+    async fn ask(&self, uid: u32, agent: Option<&str>, ask: Ask) -> Reply {
+        let process = Process {
+            pid: 7,
+            start_boot_ns: 1,
+            uid,
+            comm: "x".into(),
+        };
+        let caller = Caller {
+            process,
+            gids: [uid].into(),
+            agent: agent.map(|name| name.parse().expect("a name")),
+        };
+        self.engine().control(caller, ask).await
+    }
+
+    async fn request(&self) -> Reply {
+        let ask = enforcer_proto::policy::Ask {
+            scope: "p.finance:read".parse().expect("a scope"),
+            ttl: "10s".parse().expect("a ttl"),
+            reason: "month end".into(),
+            bytes_max: None,
+            queries_max: None,
+        };
+        self.ask(2001, Some("bot"), Ask::Request(ask)).await
+    }
+
+    async fn approve(&self) -> Reply {
+        let request = "r-1".parse().expect("an id");
+        self.ask(
+            5001,
+            None,
+            Ask::Approve {
+                request,
+                seen: None,
+                ttl: None,
+                datasets: None,
+            },
+        )
+        .await
+    }
+
+    async fn status(&self) -> Status {
+        match self.ask(0, None, Ask::Status).await {
+            Reply::Status(status) => *status,
+            other => panic!("no status: {other:?}"),
+        }
+    }
+
+    fn events(&self) -> Vec<String> {
+        let mut kinds = Vec::new();
+        crate::audit::verify(&self.dir.path().join("audit"), |record, _| {
+            let json = serde_json::to_value(&record.event).expect("plain data");
+            kinds.push(json["kind"].as_str().expect("a kind").to_owned());
+        })
+        .expect("the chain is whole");
+        kinds
+    }
+}
+
+#[tokio::test]
+async fn an_approval_is_on_disk_before_the_kernel_opens_and_the_close_after_it_closed() {
+    let mut host = Host::new();
+    assert!(matches!(host.request().await, Reply::Requested { .. }));
+    assert!(matches!(host.approve().await, Reply::Opened(view) if view.open));
+    assert_eq!(
+        host.held.lock().expect("no panic").records_at_open,
+        [3],
+        "started, requested, approved"
+    );
+    let mut windows = host.engine().windows();
+    host.clock.advance_ns(10 * NS_PER_S);
+    windows
+        .wait_for(|windows| windows.is_empty())
+        .await
+        .expect("closes");
+    host.stop();
+    assert!(host.held.lock().expect("no panic").windows.is_empty());
+    assert_eq!(
+        host.events(),
+        [
+            "daemon_started",
+            "requested",
+            "approved",
+            "opened",
+            "closed",
+            "daemon_stopped"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_window_the_kernel_refuses_is_closed_and_said() {
+    let mut host = Host::new();
+    host.request().await;
+    host.held.lock().expect("no panic").refuses = true;
+    assert!(
+        matches!(host.approve().await, Reply::Refused(refusal) if refusal.code == Code::KernelFailed)
+    );
+    assert!(host.status().await.grants.iter().all(|grant| !grant.open));
+    host.stop();
+    assert_eq!(
+        host.events(),
+        [
+            "daemon_started",
+            "requested",
+            "approved",
+            "closed",
+            "daemon_stopped"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_restart_keeps_a_window_that_log_and_kernel_agree_on() {
+    let mut host = Host::new();
+    host.request().await;
+    host.approve().await;
+    host.stop();
+    host.start("boot-1").expect("starts");
+    assert_eq!(host.engine().windows().borrow().len(), 1);
+    assert!(host.status().await.grants.iter().any(|grant| grant.open));
+}
+
+#[tokio::test]
+async fn a_window_is_gone_after_a_reboot_or_when_the_kernel_lost_it() {
+    let mut host = Host::new();
+    host.request().await;
+    host.approve().await;
+    host.stop();
+    host.start("boot-2").expect("starts");
+    assert!(host.engine().windows().borrow().is_empty());
+    assert!(
+        host.held.lock().expect("no panic").windows.is_empty(),
+        "the stray entry is removed"
+    );
+    host.stop();
+
+    let mut host = Host::new();
+    host.request().await;
+    host.approve().await;
+    host.stop();
+    host.held.lock().expect("no panic").windows.clear();
+    host.start("boot-1").expect("starts");
+    assert!(host.engine().windows().borrow().is_empty());
+}
+
+#[tokio::test]
+async fn nothing_opens_while_the_log_cannot_be_written_and_the_next_start_refuses_a_broken_log() {
+    let mut host = Host::new();
+    host.request().await;
+    host.stop();
+    let path = host.dir.path().join("audit/log-000001.jsonl");
+    let text = std::fs::read_to_string(&path)
+        .expect("text")
+        .replacen("month end", "month-end", 1);
+    std::fs::write(&path, text).expect("writes");
+    assert!(matches!(host.start("boot-1"), Err(StartError::Audit(_))));
+}
+
+#[tokio::test]
+async fn an_agent_sees_only_its_own_and_a_stranger_sees_nothing() {
+    let host = Host::new();
+    host.request().await;
+    let Reply::Status(own) = host.ask(2001, Some("bot"), Ask::Status).await else {
+        panic!("refused")
+    };
+    let Reply::Status(other) = host.ask(2002, Some("ops"), Ask::Status).await else {
+        panic!("refused")
+    };
+    assert_eq!((own.requests.len(), other.requests.len()), (1, 0));
+    assert!(
+        matches!(host.ask(3000, None, Ask::Status).await, Reply::Refused(refusal) if refusal.code == Code::CallerForbidden)
+    );
+}

@@ -4,4 +4,5 @@
 
 pub mod audit;
 pub mod clock;
+pub mod config;
 pub mod engine;

@@ -1,0 +1,183 @@
+//! The operator's configuration: TOML, every key known, parsed once into values that cannot be wrong. Read at start, never believed twice.
+
+mod file;
+mod policy;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use enforcer_proto::policy::Policy;
+use enforcer_proto::principal::AgentName;
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+pub use policy::load_policy;
+
+/// Where the configuration is looked for when no file is named.
+pub const DEFAULT_PATH: &str = "/etc/enforcer/enforcer.toml";
+/// The most agents one host may have.
+pub const AGENTS_MAX: usize = 256;
+
+/// A configuration that cannot be used; the text names the file, the cause and the cure.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {path}: {source}. Name the file with --config, or put it there")]
+    Unreadable {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// It is not the TOML it should be: a syntax error, an unknown or missing key, a value out of range.
+    #[error("{path} cannot be used: {why}")]
+    Malformed {
+        /// Which.
+        path: PathBuf,
+        /// Where and why.
+        why: String,
+    },
+}
+
+/// What a protected address answers for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AddressClass {
+    /// Only BigQuery answers there.
+    Dedicated,
+    /// Other Google names answer there too.
+    Shared,
+}
+
+/// What an agent without a window meets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WhenClosed {
+    /// A local answer in BigQuery's own words.
+    Explain,
+    /// `EPERM` from `connect()`.
+    Drop,
+}
+
+/// One agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Agent {
+    /// Its name.
+    pub name: AgentName,
+    /// Its cgroup, below the cgroup root.
+    pub cgroup: PathBuf,
+    /// The uid it must run as; absent: any.
+    pub uid: Option<u32>,
+    /// What it meets without a window.
+    pub closed: WhenClosed,
+    /// The service account its tokens are for; absent: the federated identity itself.
+    pub service_account: Option<String>,
+}
+
+/// Where upstream tokens come from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub enum TokenSource {
+    /// This host is an OIDC issuer: own key, per-window JWT, exchanged at STS.
+    Federation {
+        /// The workload identity provider's resource name.
+        audience: String,
+        /// The `iss` of the JWT.
+        issuer: String,
+        /// STS.
+        sts_url: String,
+        /// IAM Credentials, for agents with a service account.
+        iam_url: String,
+    },
+    /// The host's base identity impersonates the agent's service account.
+    Impersonation {
+        /// IAM Credentials.
+        iam_url: String,
+    },
+}
+
+/// The whole configuration, resolved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Config {
+    /// The host's name in records, JWT subjects and job labels.
+    pub host: String,
+    /// Keys and the log; 0700.
+    pub state_dir: PathBuf,
+    /// The control socket and what is published to agents.
+    pub run_dir: PathBuf,
+    /// The policy file.
+    pub policy: PathBuf,
+    /// Where the programs attach; absent: the cgroup2 mount.
+    pub cgroup_root: Option<PathBuf>,
+    /// Where maps and links are pinned.
+    pub pin_dir: PathBuf,
+    /// The daemon's own cgroup, below the root.
+    pub daemon_cgroup: PathBuf,
+    /// Names whose addresses are protected; absent: the built-in list.
+    pub protected: Option<Vec<String>>,
+    /// Resolvers; empty: the host's.
+    pub resolvers: Vec<SocketAddr>,
+    /// Prefixes that are protected whatever DNS says.
+    pub prefixes: Vec<(IpNet, AddressClass)>,
+    /// The proxy's port on 127.0.0.1 and ::1.
+    pub proxy_port: u16,
+    /// Roots trusted upstream besides the system's.
+    pub upstream_ca: Option<PathBuf>,
+    /// How long a connection upstream may take.
+    pub connect_timeout: Duration,
+    /// Where tokens come from.
+    pub token: TokenSource,
+    /// The agents.
+    pub agents: Vec<Agent>,
+}
+
+impl Config {
+    /// Reads and checks the file.
+    ///
+    /// # Errors
+    /// [`ConfigError`], naming what to correct.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = read(path)?;
+        let file: file::File =
+            toml::from_str(&text).map_err(|error| malformed(path, error.to_string()))?;
+        file.resolve().map_err(|why| malformed(path, why))
+    }
+
+    /// Reads the policy this configuration names.
+    ///
+    /// # Errors
+    /// [`ConfigError`], naming what to correct.
+    pub fn load_policy(&self) -> Result<Policy, ConfigError> {
+        let names: BTreeSet<_> = self.agents.iter().map(|agent| agent.name.clone()).collect();
+        load_policy(&self.policy, &names)
+    }
+
+    /// The log's folder.
+    #[must_use]
+    pub fn audit_dir(&self) -> PathBuf {
+        self.state_dir.join("audit")
+    }
+
+    /// The control socket.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.run_dir.join("control.sock")
+    }
+}
+
+fn read(path: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn malformed(path: &Path, why: String) -> ConfigError {
+    ConfigError::Malformed {
+        path: path.to_owned(),
+        why: why.trim_end().to_owned(),
+    }
+}

@@ -1,0 +1,340 @@
+//! The configuration file as written, and its checks. Every struct denies unknown keys.
+
+use std::net::SocketAddr;
+use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
+
+use enforcer_proto::principal::AgentName;
+use enforcer_proto::time::Ttl;
+use ipnet::IpNet;
+use serde::Deserialize;
+
+use super::{AGENTS_MAX, AddressClass, Agent, Config, TokenSource, WhenClosed};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct File {
+    host: String,
+    #[serde(default = "default_state_dir")]
+    state_dir: PathBuf,
+    #[serde(default = "default_run_dir")]
+    run_dir: PathBuf,
+    #[serde(default = "default_policy")]
+    policy: PathBuf,
+    #[serde(default)]
+    kernel: Kernel,
+    #[serde(default)]
+    names: Names,
+    #[serde(default)]
+    proxy: Proxy,
+    #[serde(default)]
+    upstream: Upstream,
+    token: Token,
+    #[serde(rename = "agent")]
+    agents: Vec<AgentFile>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Kernel {
+    cgroup_root: Option<PathBuf>,
+    pin_dir: PathBuf,
+    daemon_cgroup: PathBuf,
+}
+
+impl Default for Kernel {
+    fn default() -> Self {
+        Self {
+            cgroup_root: None,
+            pin_dir: "/sys/fs/bpf/enforcer".into(),
+            daemon_cgroup: "enforcer".into(),
+        }
+    }
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct Names {
+    protected: Option<Vec<String>>,
+    resolvers: Vec<SocketAddr>,
+    prefixes: Vec<Prefix>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Prefix {
+    prefix: IpNet,
+    class: AddressClass,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Proxy {
+    port: u16,
+}
+
+impl Default for Proxy {
+    fn default() -> Self {
+        Self { port: 841 }
+    }
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct Upstream {
+    ca_file: Option<PathBuf>,
+    connect_timeout: Option<Ttl>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "lowercase", tag = "kind")]
+enum Token {
+    Federation {
+        audience: String,
+        issuer: String,
+        #[serde(default = "default_sts")]
+        sts_url: String,
+        #[serde(default = "default_iam")]
+        iam_url: String,
+    },
+    Impersonation {
+        #[serde(default = "default_iam")]
+        iam_url: String,
+    },
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AgentFile {
+    name: AgentName,
+    cgroup: PathBuf,
+    uid: Option<u32>,
+    #[serde(default = "default_closed")]
+    closed: WhenClosed,
+    service_account: Option<String>,
+}
+
+fn default_state_dir() -> PathBuf {
+    "/var/lib/enforcer".into()
+}
+
+fn default_run_dir() -> PathBuf {
+    "/run/enforcer".into()
+}
+
+fn default_policy() -> PathBuf {
+    "/etc/enforcer/policy.toml".into()
+}
+
+fn default_sts() -> String {
+    "https://sts.googleapis.com/v1/token".into()
+}
+
+fn default_iam() -> String {
+    "https://iamcredentials.googleapis.com".into()
+}
+
+const fn default_closed() -> WhenClosed {
+    WhenClosed::Explain
+}
+
+impl File {
+    pub(super) fn resolve(self) -> Result<Config, String> {
+        check_host(&self.host)?;
+        for (key, path) in [
+            ("state_dir", &self.state_dir),
+            ("run_dir", &self.run_dir),
+            ("policy", &self.policy),
+            ("kernel.pin_dir", &self.kernel.pin_dir),
+        ] {
+            if !path.is_absolute() {
+                return Err(format!(
+                    "`{key}` must be an absolute path, not `{}`",
+                    path.display()
+                ));
+            }
+        }
+        if !(1..1024).contains(&self.proxy.port) {
+            return Err(format!(
+                "`proxy.port` must lie between 1 and 1023, so that no agent can bind it, not {}",
+                self.proxy.port
+            ));
+        }
+        check_below("kernel.daemon_cgroup", &self.kernel.daemon_cgroup)?;
+        let protected = self.names.protected.map(normalised).transpose()?;
+        let token = self.token.resolve()?;
+        let agents = resolve_agents(self.agents, &self.kernel.daemon_cgroup, &token)?;
+        Ok(Config {
+            host: self.host,
+            state_dir: self.state_dir,
+            run_dir: self.run_dir,
+            policy: self.policy,
+            cgroup_root: self.kernel.cgroup_root,
+            pin_dir: self.kernel.pin_dir,
+            daemon_cgroup: self.kernel.daemon_cgroup,
+            protected,
+            resolvers: self.names.resolvers,
+            prefixes: self
+                .names
+                .prefixes
+                .into_iter()
+                .map(|prefix| (prefix.prefix.trunc(), prefix.class))
+                .collect(),
+            proxy_port: self.proxy.port,
+            upstream_ca: self.upstream.ca_file,
+            connect_timeout: self
+                .upstream
+                .connect_timeout
+                .map_or(Duration::from_secs(10), |ttl| {
+                    Duration::from_secs(ttl.seconds())
+                }),
+            token,
+            agents,
+        })
+    }
+}
+
+impl Token {
+    fn resolve(self) -> Result<TokenSource, String> {
+        let https = |key: &str, url: &str| {
+            if url.starts_with("https://") {
+                Ok(())
+            } else {
+                Err(format!("`token.{key}` must be an https URL, not `{url}`"))
+            }
+        };
+        match self {
+            Self::Federation {
+                audience,
+                issuer,
+                sts_url,
+                iam_url,
+            } => {
+                https("issuer", &issuer)?;
+                https("sts_url", &sts_url)?;
+                https("iam_url", &iam_url)?;
+                if audience.is_empty() {
+                    return Err("`token.audience` is empty: write the provider's resource name, //iam.googleapis.com/projects/…".into());
+                }
+                Ok(TokenSource::Federation {
+                    audience,
+                    issuer,
+                    sts_url,
+                    iam_url,
+                })
+            }
+            Self::Impersonation { iam_url } => {
+                https("iam_url", &iam_url)?;
+                Ok(TokenSource::Impersonation { iam_url })
+            }
+        }
+    }
+}
+
+/// The host's name goes into JWT subjects and job labels: `[a-z0-9-]`, at most 40 bytes.
+fn check_host(host: &str) -> Result<(), String> {
+    let good = !host.is_empty()
+        && host.len() <= 40
+        && host
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    if good {
+        Ok(())
+    } else {
+        Err(format!(
+            "`host` must be 1 to 40 of a-z, 0-9 and -, not `{host}`"
+        ))
+    }
+}
+
+/// A cgroup is named below the root, without tricks: no `..`, not absolute, not the root itself.
+fn check_below(key: &str, path: &Path) -> Result<(), String> {
+    let plain = path
+        .components()
+        .all(|part| matches!(part, Component::Normal(_)));
+    if plain && path.components().next().is_some() {
+        Ok(())
+    } else {
+        Err(format!(
+            "`{key}` must be a path below the cgroup root, such as agents/finance-bot, not `{}`",
+            path.display()
+        ))
+    }
+}
+
+fn normalised(names: Vec<String>) -> Result<Vec<String>, String> {
+    names
+        .into_iter()
+        .map(|name| {
+            let lower = name.trim_end_matches('.').to_ascii_lowercase();
+            let label = |label: &str| {
+                !label.is_empty()
+                    && label.len() <= 63
+                    && label
+                        .bytes()
+                        .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+            };
+            if lower.len() <= 253 && lower.contains('.') && lower.split('.').all(label) {
+                Ok(lower)
+            } else {
+                Err(format!(
+                    "`names.protected` holds `{name}`, which is not a DNS name (no wildcards)"
+                ))
+            }
+        })
+        .collect()
+}
+
+fn resolve_agents(
+    files: Vec<AgentFile>,
+    daemon: &Path,
+    token: &TokenSource,
+) -> Result<Vec<Agent>, String> {
+    if files.is_empty() || files.len() > AGENTS_MAX {
+        return Err(format!(
+            "there must be between 1 and {AGENTS_MAX} [[agent]] sections, not {}",
+            files.len()
+        ));
+    }
+    let mut agents: Vec<Agent> = Vec::new();
+    for file in files {
+        check_below(&format!("agent {}: cgroup", file.name), &file.cgroup)?;
+        let nested = |a: &Path, b: &Path| a.starts_with(b) || b.starts_with(a);
+        if nested(&file.cgroup, daemon) {
+            return Err(format!(
+                "agent {}: its cgroup and the daemon's lie inside one another",
+                file.name
+            ));
+        }
+        if let Some(other) = agents
+            .iter()
+            .find(|other| other.name == file.name || nested(&other.cgroup, &file.cgroup))
+        {
+            return Err(format!(
+                "agents {} and {} have the same name, or cgroups inside one another",
+                other.name, file.name
+            ));
+        }
+        if file.service_account.is_none() && matches!(token, TokenSource::Impersonation { .. }) {
+            return Err(format!(
+                "agent {}: `service_account` is needed with token.kind = \"impersonation\"",
+                file.name
+            ));
+        }
+        let AgentFile {
+            name,
+            cgroup,
+            uid,
+            closed,
+            service_account,
+        } = file;
+        agents.push(Agent {
+            name,
+            cgroup,
+            uid,
+            closed,
+            service_account,
+        });
+    }
+    Ok(agents)
+}

@@ -1,0 +1,104 @@
+//! What is accepted, and that every mistake is named.
+
+use super::policy::parse_bytes;
+use super::*;
+
+const GOOD: &str = r#"
+host = "host-a"
+[token]
+kind = "federation"
+audience = "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/agents/providers/host-a"
+issuer = "https://enforcer.example.com/host-a"
+[[agent]]
+name = "finance-bot"
+cgroup = "agents/finance-bot"
+uid = 2001
+"#;
+
+const GOOD_POLICY: &str = r#"
+[[rule]]
+agents = ["finance-bot"]
+datasets = ["demo-project.finance"]
+approvers = { users = [5001] }
+"#;
+
+fn load(text: &str) -> Result<Config, String> {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("enforcer.toml");
+    std::fs::write(&path, text).expect("writes");
+    Config::load(&path).map_err(|error| error.to_string())
+}
+
+fn policy(text: &str) -> Result<Policy, String> {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("policy.toml");
+    std::fs::write(&path, text).expect("writes");
+    load_policy(&path, &["finance-bot".parse().expect("a name")].into())
+        .map_err(|error| error.to_string())
+}
+
+#[test]
+fn a_short_configuration_gets_the_documented_defaults() {
+    let config = load(GOOD).expect("loads");
+    assert_eq!(config.proxy_port, 841);
+    assert_eq!(config.socket(), Path::new("/run/enforcer/control.sock"));
+    assert_eq!(config.agents[0].closed, WhenClosed::Explain);
+}
+
+#[test]
+fn the_commented_examples_are_accepted() {
+    let config = load(include_str!("../../example/enforcer.toml")).expect("loads");
+    let names = config
+        .agents
+        .iter()
+        .map(|agent| agent.name.clone())
+        .collect();
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("policy.toml");
+    std::fs::write(&path, include_str!("../../example/policy.toml")).expect("writes");
+    load_policy(&path, &names).expect("loads");
+}
+
+#[test]
+fn every_mistake_is_named() {
+    let with = |from: &str, to: &str| load(&GOOD.replace(from, to)).expect_err("is refused");
+    assert!(with("uid = 2001", "uidd = 2001").contains("uidd"));
+    assert!(with("host = \"host-a\"", "host = \"\"").contains("`host`"));
+    assert!(with("agents/finance-bot", "/").contains("below the cgroup root"));
+    assert!(with("agents/finance-bot", "agents/../enforcer").contains("below the cgroup root"));
+    assert!(with("agents/finance-bot", "enforcer/x").contains("daemon"));
+    assert!(with("https://enforcer", "http://enforcer").contains("https"));
+    assert!(with("[token]", "[proxy]\nport = 8443\n[token]").contains("1023"));
+    assert!(
+        with(
+            "[token]",
+            "[names]\nprotected = [\"*.googleapis.com\"]\n[token]"
+        )
+        .contains("wildcards")
+    );
+    assert!(load("").expect_err("is refused").contains("host"));
+}
+
+#[test]
+fn every_mistake_in_a_policy_is_named() {
+    assert!(policy(GOOD_POLICY).is_ok());
+    let with =
+        |from: &str, to: &str| policy(&GOOD_POLICY.replace(from, to)).expect_err("is refused");
+    assert!(with("finance-bot", "other-bot").contains("not configured"));
+    assert!(with("demo-project.finance", "*").contains("bare *"));
+    assert!(with("demo-project.finance", "demo-project.*").contains("bare *"));
+    assert!(with("approvers = { users = [5001] }", "").contains("nobody could ever approve"));
+    assert!(with("[5001]", "[\"no-such-user-here\"]").contains("does not exist"));
+    assert!(with("approvers", "ttl_max = \"13h\"\napprovers").contains("12h"));
+    assert!(with("approvers", "bytes_max = \"many\"\napprovers").contains("bytes"));
+    assert!(with("approvers", "auto-approve = true\napprovers").contains("auto-approve"));
+}
+
+#[test]
+fn bytes_are_read_with_decimal_units() {
+    assert_eq!(parse_bytes("10GB"), Ok(10_000_000_000));
+    assert_eq!(parse_bytes("7"), Ok(7));
+    for text in ["", "GB", "0", "-1", "1GiB", "99999999999TB", "1.5GB"] {
+        assert!(parse_bytes(text).is_err(), "{text:?}");
+    }
+}

@@ -5,4 +5,7 @@
 pub mod audit;
 pub mod clock;
 pub mod config;
+pub mod control;
 pub mod engine;
+pub mod sockopt;
+pub mod workload;

@@ -1,0 +1,119 @@
+//! Workloads: cgroups of the v2 hierarchy, and the processes in them, as `/proc` and the cgroup file system show them.
+
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// The clock ticks per second in `/proc/PID/stat` (`USER_HZ`, 100 on every architecture Linux supports).
+const TICK_NS: u64 = 10_000_000;
+
+/// Finds the cgroup v2 mount: `/sys/fs/cgroup`, or `/sys/fs/cgroup/unified` on hosts that mix versions.
+///
+/// # Errors
+/// When no cgroup v2 is mounted.
+pub fn find_mount() -> io::Result<PathBuf> {
+    let mounts = std::fs::read_to_string("/proc/self/mounts")?;
+    let mount = mounts.lines().find_map(|line| {
+        let mut fields = line.split(' ').skip(1);
+        let (target, kind) = (fields.next()?, fields.next()?);
+        (kind == "cgroup2").then(|| PathBuf::from(target))
+    });
+    mount.ok_or_else(|| {
+        io::Error::new(
+            io::ErrorKind::NotFound,
+            "no cgroup v2 is mounted: mount it with `mount -t cgroup2 none /sys/fs/cgroup`",
+        )
+    })
+}
+
+/// The kernel's id of a cgroup: the inode of its folder.
+///
+/// # Errors
+/// When the folder does not exist.
+pub fn cgroup_id(folder: &Path) -> io::Result<u64> {
+    std::fs::metadata(folder).map(|meta| meta.ino())
+}
+
+/// Makes a cgroup and those above it. One that exists is left as it is.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn make(folder: &Path) -> io::Result<()> {
+    std::fs::create_dir_all(folder)
+}
+
+/// Moves a process into a cgroup.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn move_into(folder: &Path, pid: u32) -> io::Result<()> {
+    std::fs::write(folder.join("cgroup.procs"), pid.to_string())
+}
+
+/// The processes directly in a cgroup.
+///
+/// # Errors
+/// When the folder does not exist.
+pub fn processes(folder: &Path) -> io::Result<Vec<u32>> {
+    let text = std::fs::read_to_string(folder.join("cgroup.procs"))?;
+    Ok(text.lines().filter_map(|line| line.parse().ok()).collect())
+}
+
+/// The v2 cgroup of a process, as a path from the hierarchy's root.
+///
+/// # Errors
+/// When the process is gone, or the path cannot be trusted: outside our cgroup namespace, or deleted.
+pub fn cgroup_of(pid: u32) -> io::Result<PathBuf> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
+    let path = text.lines().find_map(|line| line.strip_prefix("0::"));
+    path.filter(|path| {
+        path.starts_with('/') && !path.starts_with("/..") && !path.ends_with(" (deleted)")
+    })
+    .map(PathBuf::from)
+    .ok_or_else(|| io::Error::other(format!("process {pid} is in no cgroup that can be named")))
+}
+
+/// When a process started, nanoseconds on the boot-time clock, in steps of 10 ms.
+///
+/// # Errors
+/// When the process is gone.
+pub fn start_boot_ns(pid: u32) -> io::Result<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The name may hold anything, spaces and brackets too: the fields begin behind its last bracket. starttime is the 22nd field.
+    let ticks = stat
+        .rsplit_once(')')
+        .and_then(|(_, rest)| rest.split_whitespace().nth(19)?.parse::<u64>().ok());
+    ticks
+        .map(|ticks| ticks.saturating_mul(TICK_NS))
+        .ok_or_else(|| io::Error::other(format!("process {pid} has no start time")))
+}
+
+/// A process's name, as it calls itself.
+///
+/// # Errors
+/// When the process is gone.
+pub fn comm(pid: u32) -> io::Result<String> {
+    std::fs::read_to_string(format!("/proc/{pid}/comm")).map(|text| text.trim_end().to_owned())
+}
+
+/// The kernel's id of this boot.
+///
+/// # Errors
+/// When `/proc` is not mounted.
+pub fn boot_id() -> io::Result<String> {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|text| text.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_has_a_cgroup_a_start_and_a_name() {
+        let pid = std::process::id();
+        assert!(cgroup_of(pid).expect("a cgroup").starts_with("/"));
+        assert!(start_boot_ns(pid).expect("a start") > 0);
+        assert!(!comm(pid).expect("a name").is_empty());
+        assert!(start_boot_ns(u32::MAX).is_err());
+    }
+}

@@ -7,5 +7,6 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod engine;
+pub mod kernel;
 pub mod sockopt;
 pub mod workload;

@@ -1,0 +1,108 @@
+//! The values in the maps that the daemon writes. Keys are cgroup ids, addresses or array places.
+
+/// How old the daemon's last sign of life may be, nanoseconds. Past it nothing is redirected: a proxy that is stopped answers nobody.
+pub const HEARTBEAT_NS_MAX: u64 = 2_000_000_000;
+/// The only TCP port of an endpoint that is led to the proxy.
+pub const ENDPOINT_PORT: u16 = 443;
+/// How deep below the hierarchy's root an agent's cgroup is looked for. A task nested deeper is nobody's, and refused.
+pub const CGROUP_LEVELS: i32 = 16;
+/// The most open windows; one for each agent.
+pub const WINDOWS_MAX: u32 = 4096;
+/// The most agents.
+pub const AGENTS_MAX: u32 = 4096;
+/// The most protected prefixes of each family.
+pub const ENDPOINTS_MAX: u32 = 16_384;
+/// The most redirected connections whose origin is remembered; the oldest is forgotten first, and the proxy refuses what it cannot ask.
+pub const ORIGINS_MAX: u32 = 16_384;
+/// The ring of events, bytes.
+pub const EVENTS_BYTES: u32 = 1 << 20;
+
+/// `Agent::uid`: any.
+pub const UID_ANY: u32 = u32::MAX;
+/// `Agent::closed`: without a window the proxy answers and explains.
+pub const CLOSED_EXPLAIN: u32 = 1;
+/// `Agent::closed`: without a window `connect()` fails.
+pub const CLOSED_DROP: u32 = 2;
+/// `Endpoint::class`: only BigQuery answers there.
+pub const CLASS_DEDICATED: u32 = 1;
+/// `Endpoint::class`: other Google names answer there too.
+pub const CLASS_SHARED: u32 = 2;
+
+/// An open window, keyed by the agent's cgroup id. The kernel itself compares it with the boot-time clock.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    /// The grant's number.
+    pub grant: u64,
+    /// Opens, `CLOCK_BOOTTIME`, nanoseconds.
+    pub opens_boot_ns: u64,
+    /// Closes, `CLOCK_BOOTTIME`, nanoseconds; the instant itself is outside.
+    pub closes_boot_ns: u64,
+}
+
+/// A configured agent, keyed by its cgroup's id.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Agent {
+    /// The uid it must run as, or [`UID_ANY`].
+    pub uid: u32,
+    /// [`CLOSED_EXPLAIN`] or [`CLOSED_DROP`].
+    pub closed: u32,
+}
+
+/// A protected prefix.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Endpoint {
+    /// [`CLASS_DEDICATED`] or [`CLASS_SHARED`].
+    pub class: u32,
+}
+
+/// What the programs need to know of the daemon. One entry, at place 0. All zero until the daemon has written it: then nobody is the
+/// daemon, and nothing is redirected.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Config {
+    /// The id of the cgroup that the daemon alone is in.
+    pub daemon_cgroup: u64,
+    /// The cookie of the network namespace that the proxy listens in.
+    pub daemon_netns: u64,
+    /// The proxy's port, host order.
+    pub proxy_port: u32,
+    /// Keeps the size a multiple of eight; zero.
+    pub reserved: u32,
+}
+
+/// What was counted on one CPU. Place 0 of a per-CPU array.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Connections led to the proxy.
+    pub redirected: u64,
+    /// Socket operations refused.
+    pub denied: u64,
+    /// Packets dropped at egress.
+    pub egress_dropped: u64,
+    /// Events that found the ring full.
+    pub events_lost: u64,
+}
+
+const _: () = assert!(size_of::<Window>() == 24);
+const _: () = assert!(size_of::<Agent>() == 8);
+const _: () = assert!(size_of::<Endpoint>() == 4);
+const _: () = assert!(size_of::<Config>() == 24);
+const _: () = assert!(size_of::<Counters>() == 32);
+
+#[cfg(feature = "user")]
+mod pod {
+    use super::{Agent, Config, Counters, Endpoint, Window};
+    use crate::record::{Origin, PortKey};
+
+    macro_rules! pod {
+        ($($name:ty),+) => {$(
+            // SAFETY: repr(C), integers and byte arrays only, no padding (the sizes are asserted), valid for every bit pattern.
+            unsafe impl aya::Pod for $name {}
+        )+};
+    }
+    pod!(Agent, Config, Counters, Endpoint, Window, Origin, PortKey);
+}

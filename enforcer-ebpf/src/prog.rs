@@ -1,0 +1,12 @@
+//! The programs. Each hook reads its context, looks up what is known, lets [`enforcer_ebpf::decide`] decide, and acts.
+
+#![expect(
+    unreachable_pub,
+    reason = "entry points are exported by name; nothing links against this binary"
+)]
+
+mod connect;
+mod egress;
+mod maps;
+mod sockops;
+mod task;

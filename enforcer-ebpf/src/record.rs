@@ -1,0 +1,146 @@
+//! What the programs leave for the daemon: the origin of a redirected connection, and events. Read with `from_bytes`, never cast.
+
+/// `Event::hook`.
+pub mod hook {
+    /// `connect()` on IPv4.
+    pub const CONNECT4: u32 = 1;
+    /// `connect()` on IPv6.
+    pub const CONNECT6: u32 = 2;
+    /// A datagram on IPv4.
+    pub const SENDMSG4: u32 = 3;
+    /// A datagram on IPv6.
+    pub const SENDMSG6: u32 = 4;
+    /// A packet on its way out.
+    pub const EGRESS: u32 = 5;
+
+    /// The hook in words.
+    #[must_use]
+    pub const fn words(hook: u32) -> &'static str {
+        match hook {
+            CONNECT4 => "connect4",
+            CONNECT6 => "connect6",
+            SENDMSG4 => "sendmsg4",
+            SENDMSG6 => "sendmsg6",
+            EGRESS => "egress",
+            _ => "unknown hook",
+        }
+    }
+}
+
+/// Where a redirected connection wanted to go, and whose it is. Left at `connect()`, asked for by the proxy at accept.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Origin {
+    /// When it was redirected, `CLOCK_BOOTTIME`, nanoseconds.
+    pub boot_ns: u64,
+    /// The cgroup of the agent whose workload the task was in.
+    pub agent_cgroup: u64,
+    /// The network namespace's cookie.
+    pub netns: u64,
+    /// When the process started, `CLOCK_BOOTTIME`, nanoseconds.
+    pub start_boot_ns: u64,
+    /// The grant whose window was open, or 0.
+    pub grant: u64,
+    /// The destination; IPv4 in its mapped spelling.
+    pub destination: [u8; 16],
+    /// Destination port, host order.
+    pub port: u32,
+    /// Thread group id in the initial pid namespace.
+    pub pid: u32,
+    /// User id in the initial user namespace.
+    pub uid: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// The task's name, padded with zeros.
+    pub comm: [u8; 16],
+}
+
+/// How the proxy finds an origin: the ports and addresses of the loopback connection. Host order but for the addresses.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PortKey {
+    /// The network namespace's cookie.
+    pub netns: u64,
+    /// The client's port.
+    pub client_port: u32,
+    /// 4 or 6: which loopback address.
+    pub family: u32,
+}
+
+/// A refusal by the kernel.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Event {
+    /// When, `CLOCK_BOOTTIME`, nanoseconds.
+    pub boot_ns: u64,
+    /// The task's own cgroup.
+    pub cgroup: u64,
+    /// The cgroup of the agent whose workload the task was in, or 0.
+    pub agent_cgroup: u64,
+    /// When the process started, `CLOCK_BOOTTIME`, nanoseconds; 0 for packets.
+    pub start_boot_ns: u64,
+    /// The destination; IPv4 in its mapped spelling.
+    pub destination: [u8; 16],
+    /// Destination port, host order; 0 where there is none.
+    pub port: u32,
+    /// A [`hook`].
+    pub hook: u32,
+    /// The number of a [`crate::verdict::Reason`].
+    pub reason: u32,
+    /// The IP protocol.
+    pub protocol: u32,
+    /// Thread group id; 0 for packets.
+    pub pid: u32,
+    /// User id; 0 for packets.
+    pub uid: u32,
+    /// The task's name, padded with zeros.
+    pub comm: [u8; 16],
+}
+
+/// The bytes of an event.
+pub const EVENT_BYTES: usize = size_of::<Event>();
+const _: () = assert!(EVENT_BYTES == 88);
+const _: () = assert!(size_of::<Origin>() == 88);
+const _: () = assert!(size_of::<PortKey>() == 16);
+
+impl Event {
+    /// Reads an event as the kernel wrote it; `None` for another length.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let bytes: &[u8; EVENT_BYTES] = bytes.try_into().ok()?;
+        let u64_at = |at: usize| {
+            u64::from_ne_bytes([
+                bytes[at],
+                bytes[at + 1],
+                bytes[at + 2],
+                bytes[at + 3],
+                bytes[at + 4],
+                bytes[at + 5],
+                bytes[at + 6],
+                bytes[at + 7],
+            ])
+        };
+        let u32_at = |at: usize| {
+            u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+        };
+        let text_at = |at: usize| {
+            let mut text = [0; 16];
+            text.copy_from_slice(&bytes[at..at + 16]);
+            text
+        };
+        Some(Self {
+            boot_ns: u64_at(0),
+            cgroup: u64_at(8),
+            agent_cgroup: u64_at(16),
+            start_boot_ns: u64_at(24),
+            destination: text_at(32),
+            port: u32_at(48),
+            hook: u32_at(52),
+            reason: u32_at(56),
+            protocol: u32_at(60),
+            pid: u32_at(64),
+            uid: u32_at(68),
+            comm: text_at(72),
+        })
+    }
+}

@@ -1,0 +1,93 @@
+//! The kernel's side of enforcement: programs attached and pinned, maps written by one owner, origins and events read.
+//!
+//! Nothing is ever detached here: the programs outlive the daemon, and a new daemon swaps them in place.
+#![expect(
+    unsafe_code,
+    reason = "the bpf system call has no safe binding for what aya does not offer"
+)]
+
+mod btf;
+mod events;
+mod load;
+mod maps;
+mod sys;
+
+use std::path::PathBuf;
+
+pub use events::Events;
+pub use load::{Attached, attach};
+pub use maps::{Kernel, Origins};
+
+/// Where and how to attach.
+#[derive(Debug, Clone)]
+pub struct KernelConfig {
+    /// The cgroup the programs attach to: the hierarchy's root.
+    pub cgroup_root: PathBuf,
+    /// Where maps and links are pinned; on a bpffs.
+    pub pin_dir: PathBuf,
+    /// The daemon's own cgroup, absolute.
+    pub daemon_cgroup: PathBuf,
+    /// The proxy's port.
+    pub proxy_port: u16,
+}
+
+/// Attaching failed, or a map could not be written. What was attached before still is.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    /// The kernel is too old, or lacks something.
+    #[error("{0}")]
+    Unsuited(String),
+    /// Not enough rights.
+    #[error(
+        "cannot {action}: not permitted. Run the daemon as root, or with CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and CAP_SYS_ADMIN"
+    )]
+    NotPermitted {
+        /// What was tried.
+        action: String,
+    },
+    /// A file operation failed.
+    #[error("cannot {action}: {source}")]
+    Io {
+        /// What was tried.
+        action: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The kernel refused a program or a map.
+    #[error("cannot {action}: {why}")]
+    Refused {
+        /// What was tried.
+        action: String,
+        /// The chain of causes, the verifier's own words included.
+        why: String,
+    },
+}
+
+/// Turns any of aya's errors into ours, with all its causes: the verifier's log is one of them.
+fn refused(action: impl Into<String>) -> impl FnOnce(&dyn std::error::Error) -> KernelError {
+    let action = action.into();
+    move |error| {
+        let mut why = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            why = format!("{why}: {cause}");
+            source = cause.source();
+        }
+        if why.contains("Operation not permitted") {
+            KernelError::NotPermitted { action }
+        } else {
+            KernelError::Refused { action, why }
+        }
+    }
+}
+
+fn io(action: impl Into<String>) -> impl FnOnce(std::io::Error) -> KernelError {
+    let action = action.into();
+    move |source| {
+        if source.kind() == std::io::ErrorKind::PermissionDenied {
+            KernelError::NotPermitted { action }
+        } else {
+            KernelError::Io { action, source }
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! Loading, attaching and pinning: fail closed, atomically, and say why not.
+
+use std::fs::{File, TryLockError};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use aya::programs::links::{FdLink, PinnedLink};
+use aya::programs::{
+    CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSockAddr, ProgramFd, SockOps,
+};
+use aya::{Ebpf, EbpfLoader};
+use enforcer_ebpf::Config;
+
+use super::btf::Btf;
+use super::maps::{Kernel, Origins, Pinned};
+use super::{Events, KernelConfig, KernelError, io, refused, sys};
+use crate::workload;
+
+/// The kernel object, proven by `cargo xtask build-ebpf --check` to come from the source.
+static OBJECT: &[u8] =
+    aya::include_bytes_aligned!("../../../enforcer-ebpf/prebuilt/enforcer.bpf.o");
+/// Changes when the layout of a pinned map does; an older daemon's maps are then left behind with its windows, and denied.
+const MAPS_DIR: &str = "maps-v1";
+const LINKS_DIR: &str = "links";
+/// The oldest kernel that has everything that is used.
+const KERNEL_MIN: (u32, u32) = (6, 1);
+const BPFFS_MAGIC: u64 = 0xcafe_4a11;
+
+const PINNED_MAPS: [&str; 10] = [
+    "WINDOWS",
+    "AGENTS",
+    "ENDPOINTS4",
+    "ENDPOINTS6",
+    "CONFIG",
+    "HEARTBEAT",
+    "COOKIES",
+    "PORTS",
+    "EVENTS",
+    "COUNTERS",
+];
+const SOCK_ADDR_PROGRAMS: [&str; 4] = ["connect4", "connect6", "sendmsg4", "sendmsg6"];
+
+/// Everything that is attached, for its owners.
+#[derive(Debug)]
+pub struct Attached {
+    /// Writes the maps.
+    pub kernel: Kernel,
+    /// Asks where a connection came from.
+    pub origins: Origins,
+    /// What the kernel refused.
+    pub events: Events,
+}
+
+/// A program's link: where it is pinned, and the program that stands behind it.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) name: &'static str,
+    pub(super) pin: PathBuf,
+    pub(super) program_id: u32,
+}
+
+/// Loads the programs, attaches them at the cgroup root (or swaps them into links that are pinned there) and pins everything. From its
+/// return on, every endpoint is refused to everybody but the daemon, whatever becomes of the daemon.
+///
+/// # Errors
+/// [`KernelError`]; what was enforced before still is.
+pub fn attach(config: &KernelConfig) -> Result<Attached, KernelError> {
+    check_kernel()?;
+    let lock = prepare_pins(&config.pin_dir)?;
+    let cgroup = File::open(&config.cgroup_root).map_err(io(format!(
+        "open the cgroup {}",
+        config.cgroup_root.display()
+    )))?;
+    let daemon_cgroup =
+        workload::cgroup_id(&config.daemon_cgroup).map_err(io("read the daemon's cgroup"))?;
+    let mut ebpf = load(&config.pin_dir)?;
+    let daemon_netns = own_netns().map_err(io("read the network namespace's cookie"))?;
+    let kernel_config = Config {
+        daemon_cgroup,
+        daemon_netns,
+        proxy_port: u32::from(config.proxy_port),
+        reserved: 0,
+    };
+
+    let links_dir = config.pin_dir.join(LINKS_DIR);
+    let mut links = Vec::new();
+    // Egress first: it is the net under the others.
+    links.push(attach_one(&mut ebpf, "egress", &cgroup, &links_dir)?);
+    for name in SOCK_ADDR_PROGRAMS {
+        links.push(attach_one(&mut ebpf, name, &cgroup, &links_dir)?);
+    }
+    links.push(attach_one(&mut ebpf, "established", &cgroup, &links_dir)?);
+
+    let mut pinned = Pinned::take(&mut ebpf)?;
+    pinned.set_config(kernel_config)?;
+    let events = Events::new(pinned.take_events()?)?;
+    let origins = Origins::open(&config.pin_dir.join(MAPS_DIR))?;
+    Ok(Attached {
+        kernel: Kernel::new(pinned, links, lock),
+        origins,
+        events,
+    })
+}
+
+fn check_kernel() -> Result<(), KernelError> {
+    let name = rustix::system::uname();
+    let release = name.release().to_string_lossy().into_owned();
+    let mut numbers = release
+        .split(['.', '-'])
+        .map_while(|part| part.parse::<u32>().ok());
+    match (numbers.next(), numbers.next()) {
+        (Some(major), Some(minor)) if (major, minor) >= KERNEL_MIN => Ok(()),
+        _ => Err(KernelError::Unsuited(format!(
+            "this kernel is {release}, and 6.1 is the oldest that is supported: boot a newer one"
+        ))),
+    }
+}
+
+/// Makes the pin folders and takes the lock that keeps a second daemon out.
+fn prepare_pins(pin_dir: &Path) -> Result<File, KernelError> {
+    let default = Path::new("/sys/fs/bpf");
+    if pin_dir.starts_with(default) && !is_bpffs(default) {
+        mount_bpffs(default)?;
+    }
+    let existing = pin_dir
+        .ancestors()
+        .find(|path| path.exists())
+        .unwrap_or(default);
+    if !is_bpffs(existing) {
+        return Err(KernelError::Unsuited(format!(
+            "{} is not on a bpffs: mount one with `mount -t bpf bpf /sys/fs/bpf`, or name another `kernel.pin_dir`",
+            pin_dir.display()
+        )));
+    }
+    for dir in [
+        pin_dir.to_owned(),
+        pin_dir.join(MAPS_DIR),
+        pin_dir.join(LINKS_DIR),
+    ] {
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&dir)
+            .map_err(io(format!("make {}", dir.display())))?;
+    }
+    lock_pins(pin_dir)
+}
+
+/// A bpffs holds no plain files, so the lock stands on the folder itself.
+fn lock_pins(pin_dir: &Path) -> Result<File, KernelError> {
+    let dir = std::fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_DIRECTORY)
+        .open(pin_dir)
+        .map_err(io(format!("open {}", pin_dir.display())))?;
+    match dir.try_lock() {
+        Ok(()) => Ok(dir),
+        Err(TryLockError::WouldBlock) => Err(KernelError::Unsuited(format!(
+            "another enforcer holds {}: stop it first, or name another `kernel.pin_dir`",
+            pin_dir.display()
+        ))),
+        Err(TryLockError::Error(source)) => Err(KernelError::Io {
+            action: format!("lock {}", pin_dir.display()),
+            source,
+        }),
+    }
+}
+
+fn is_bpffs(path: &Path) -> bool {
+    rustix::fs::statfs(path).is_ok_and(|stat| {
+        u64::try_from(stat.f_type).is_ok_and(|kind| kind & 0xffff_ffff == BPFFS_MAGIC)
+    })
+}
+
+fn mount_bpffs(at: &Path) -> Result<(), KernelError> {
+    rustix::mount::mount("bpf", at, "bpf", rustix::mount::MountFlags::empty(), None)
+        .map_err(|error| io(format!("mount a bpffs on {}", at.display()))(error.into()))
+}
+
+fn load(pin_dir: &Path) -> Result<Ebpf, KernelError> {
+    let btf = Btf::of_this_kernel()?;
+    let leader = btf.offset("task_struct", "group_leader")?;
+    let start = btf.offset("task_struct", "start_boottime")?;
+    let mut loader = EbpfLoader::new();
+    loader.override_global("OFFSET_GROUP_LEADER", &leader, true);
+    loader.override_global("OFFSET_START_BOOTTIME", &start, true);
+    for name in PINNED_MAPS {
+        loader.map_pin_path(name, pin_dir.join(MAPS_DIR).join(name));
+    }
+    loader
+        .load(OBJECT)
+        .map_err(|error| refused("load the kernel programs")(&error))
+}
+
+fn attach_one(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+    cgroup: &File,
+    links: &Path,
+) -> Result<Link, KernelError> {
+    let missing = || {
+        KernelError::Unsuited(format!(
+            "the kernel object has no program {name}: it was not built from this source"
+        ))
+    };
+    let action = format!("attach {name}");
+    let pin = links.join(name);
+    let program = ebpf.program_mut(name).ok_or_else(missing)?;
+    macro_rules! attach {
+        ($kind:ty, $attach:expr) => {{
+            let program: &mut $kind = program
+                .try_into()
+                .map_err(|error| refused(&action)(&error))?;
+            program.load().map_err(|error| refused(&action)(&error))?;
+            let info = program.info().map_err(|error| refused(&action)(&error))?;
+            let fd: ProgramFd = program
+                .fd()
+                .and_then(|fd| Ok(fd.try_clone()?))
+                .map_err(|error| refused(&action)(&error))?;
+            if pin.exists() {
+                swap(&pin, &fd)?;
+            } else {
+                let attach: fn(&mut $kind, &File) -> Result<FdLink, KernelError> = $attach;
+                let link = attach(program, cgroup)?;
+                link.pin(&pin).map_err(|error| refused(&action)(&error))?;
+            }
+            info.id()
+        }};
+    }
+    let program_id = match name {
+        "egress" => attach!(CgroupSkb, |program, cgroup| {
+            let fail = |error: &dyn std::error::Error| refused("attach egress")(error);
+            let id = program
+                .attach(
+                    cgroup,
+                    CgroupSkbAttachType::Egress,
+                    CgroupAttachMode::Single,
+                )
+                .map_err(|e| fail(&e))?;
+            program
+                .take_link(id)
+                .map_err(|e| fail(&e))?
+                .try_into()
+                .map_err(|e| fail(&e))
+        }),
+        "established" => attach!(SockOps, |program, cgroup| {
+            let fail = |error: &dyn std::error::Error| refused("attach established")(error);
+            let id = program
+                .attach(cgroup, CgroupAttachMode::Single)
+                .map_err(|e| fail(&e))?;
+            program
+                .take_link(id)
+                .map_err(|e| fail(&e))?
+                .try_into()
+                .map_err(|e| fail(&e))
+        }),
+        _ => attach!(CgroupSockAddr, |program, cgroup| {
+            let fail = |error: &dyn std::error::Error| refused("attach a socket hook")(error);
+            let id = program
+                .attach(cgroup, CgroupAttachMode::Single)
+                .map_err(|e| fail(&e))?;
+            program
+                .take_link(id)
+                .map_err(|e| fail(&e))?
+                .try_into()
+                .map_err(|e| fail(&e))
+        }),
+    };
+    Ok(Link {
+        name,
+        pin,
+        program_id,
+    })
+}
+
+/// Puts the new program behind the pinned link, in one step.
+fn swap(pin: &Path, program: &ProgramFd) -> Result<(), KernelError> {
+    let action = format!("swap the program behind {}", pin.display());
+    let link = sys::open_pin(pin).map_err(io(&action))?;
+    sys::update_link(link.as_fd(), program.as_fd()).map_err(io(&action))
+}
+
+/// The program behind a pinned link, now.
+pub(super) fn program_behind(pin: &Path) -> Result<u32, KernelError> {
+    let action = format!("read {}", pin.display());
+    let link: FdLink = PinnedLink::from_pin(pin)
+        .map_err(|error| refused(&action)(&error))?
+        .into();
+    Ok(link
+        .info()
+        .map_err(|error| refused(&action)(&error))?
+        .program_id())
+}
+
+fn own_netns() -> std::io::Result<u64> {
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0")?;
+    crate::sockopt::netns_cookie(socket.as_fd())
+}

@@ -1,0 +1,298 @@
+//! The maps, typed. Writes come from one owner; origins are read by every accepted connection through handles of their own.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+
+use aya::Ebpf;
+use aya::maps::lpm_trie::{Key, LpmTrie};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
+use enforcer_ebpf::map::{CLASS_DEDICATED, CLASS_SHARED};
+use enforcer_ebpf::{Agent, Config, Counters, Endpoint, Origin, PortKey, Window};
+use ipnet::IpNet;
+
+use super::load::{Link, program_behind};
+use super::{KernelError, refused};
+use crate::config::AddressClass;
+
+/// The maps that the daemon writes, as the loader left them.
+pub(super) struct Pinned {
+    windows: HashMap<MapData, u64, Window>,
+    agents: HashMap<MapData, u64, Agent>,
+    endpoints4: LpmTrie<MapData, [u8; 4], Endpoint>,
+    endpoints6: LpmTrie<MapData, [u8; 16], Endpoint>,
+    config: Array<MapData, Config>,
+    heartbeat: Array<MapData, u64>,
+    counters: PerCpuArray<MapData, Counters>,
+    events: Option<RingBuf<MapData>>,
+}
+
+impl std::fmt::Debug for Pinned {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pinned").finish_non_exhaustive()
+    }
+}
+
+impl Pinned {
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
+        fn typed<T: TryFrom<Map, Error = MapError>>(
+            ebpf: &mut Ebpf,
+            name: &str,
+        ) -> Result<T, KernelError> {
+            let map = ebpf.take_map(name).ok_or_else(|| {
+                KernelError::Unsuited(format!("the kernel object has no map {name}"))
+            })?;
+            T::try_from(map).map_err(|error| refused(format!("open the map {name}"))(&error))
+        }
+        Ok(Self {
+            windows: typed(ebpf, "WINDOWS")?,
+            agents: typed(ebpf, "AGENTS")?,
+            endpoints4: typed(ebpf, "ENDPOINTS4")?,
+            endpoints6: typed(ebpf, "ENDPOINTS6")?,
+            config: typed(ebpf, "CONFIG")?,
+            heartbeat: typed(ebpf, "HEARTBEAT")?,
+            counters: typed(ebpf, "COUNTERS")?,
+            events: Some(typed(ebpf, "EVENTS")?),
+        })
+    }
+
+    pub(super) fn set_config(&mut self, config: Config) -> Result<(), KernelError> {
+        self.config
+            .set(0, config, 0)
+            .map_err(|error| refused("write the map CONFIG")(&error))
+    }
+
+    pub(super) fn take_events(&mut self) -> Result<RingBuf<MapData>, KernelError> {
+        self.events
+            .take()
+            .ok_or_else(|| KernelError::Unsuited("the events are read already".into()))
+    }
+}
+
+/// The one writer of the maps.
+#[derive(Debug)]
+pub struct Kernel {
+    pinned: Pinned,
+    links: Vec<Link>,
+    /// Held while this daemon lives: a second one cannot share the pins.
+    _lock: File,
+}
+
+impl Kernel {
+    pub(super) const fn new(pinned: Pinned, links: Vec<Link>, lock: File) -> Self {
+        Self {
+            pinned,
+            links,
+            _lock: lock,
+        }
+    }
+
+    /// Opens (or replaces) the window of the agent whose cgroup this is.
+    ///
+    /// # Errors
+    /// When the map is full or cannot be written.
+    pub fn open(&mut self, cgroup: u64, window: Window) -> Result<(), KernelError> {
+        self.pinned
+            .windows
+            .insert(cgroup, window, 0)
+            .map_err(|error| refused("open a window in the kernel")(&error))
+    }
+
+    /// Closes the window of the agent whose cgroup this is.
+    ///
+    /// # Errors
+    /// When the map cannot be written.
+    pub fn close(&mut self, cgroup: u64) -> Result<(), KernelError> {
+        absent_is_done(self.pinned.windows.remove(&cgroup))
+            .map_err(|error| refused("close a window in the kernel")(&error))
+    }
+
+    /// The windows the kernel holds, past ones included.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    pub fn windows(&self) -> Result<BTreeMap<u64, Window>, KernelError> {
+        let read: Result<_, _> = self.pinned.windows.iter().collect();
+        read.map_err(|error: MapError| refused("read the windows in the kernel")(&error))
+    }
+
+    /// Makes these the agents, and no others.
+    ///
+    /// # Errors
+    /// When the map cannot be written.
+    pub fn set_agents(&mut self, agents: &BTreeMap<u64, Agent>) -> Result<(), KernelError> {
+        let fail = |error: MapError| refused("write the agents into the kernel")(&error);
+        for (cgroup, agent) in agents {
+            self.pinned.agents.insert(cgroup, agent, 0).map_err(fail)?;
+        }
+        let held: Vec<u64> = self
+            .pinned
+            .agents
+            .keys()
+            .collect::<Result<_, _>>()
+            .map_err(fail)?;
+        for cgroup in held.iter().filter(|cgroup| !agents.contains_key(cgroup)) {
+            absent_is_done(self.pinned.agents.remove(cgroup)).map_err(fail)?;
+        }
+        Ok(())
+    }
+
+    /// Makes these the protected prefixes, and no others: new ones first, so that nothing is ever unprotected in between.
+    ///
+    /// # Errors
+    /// When a map is full or cannot be written; what was protected before still is.
+    pub fn set_endpoints(
+        &mut self,
+        endpoints: &BTreeMap<IpNet, AddressClass>,
+    ) -> Result<(), KernelError> {
+        let fail =
+            |error: MapError| refused("write the protected addresses into the kernel")(&error);
+        for (net, class) in endpoints {
+            let class = match class {
+                AddressClass::Dedicated => CLASS_DEDICATED,
+                AddressClass::Shared => CLASS_SHARED,
+            };
+            match net {
+                IpNet::V4(net) => self
+                    .pinned
+                    .endpoints4
+                    .insert(&key4(*net), Endpoint { class }, 0)
+                    .map_err(fail)?,
+                IpNet::V6(net) => self
+                    .pinned
+                    .endpoints6
+                    .insert(&key6(*net), Endpoint { class }, 0)
+                    .map_err(fail)?,
+            }
+        }
+        let held4: Vec<_> = self
+            .pinned
+            .endpoints4
+            .keys()
+            .collect::<Result<_, _>>()
+            .map_err(fail)?;
+        let held6: Vec<_> = self
+            .pinned
+            .endpoints6
+            .keys()
+            .collect::<Result<_, _>>()
+            .map_err(fail)?;
+        let is_gone = |address: IpAddr, length: u32| {
+            let net = u8::try_from(length)
+                .ok()
+                .and_then(|length| IpNet::new(address, length).ok());
+            net.is_none_or(|net| !endpoints.contains_key(&net))
+        };
+        for key in held4
+            .iter()
+            .filter(|key| is_gone(IpAddr::from(key.data()), key.prefix_len()))
+        {
+            absent_is_done(self.pinned.endpoints4.remove(key)).map_err(fail)?;
+        }
+        for key in held6
+            .iter()
+            .filter(|key| is_gone(IpAddr::from(key.data()), key.prefix_len()))
+        {
+            absent_is_done(self.pinned.endpoints6.remove(key)).map_err(fail)?;
+        }
+        Ok(())
+    }
+
+    /// Says that the daemon was alive at `boot_ns`.
+    ///
+    /// # Errors
+    /// When the map cannot be written.
+    pub fn heartbeat(&mut self, boot_ns: u64) -> Result<(), KernelError> {
+        self.pinned
+            .heartbeat
+            .set(0, boot_ns, 0)
+            .map_err(|error| refused("tell the kernel that the daemon is alive")(&error))
+    }
+
+    /// What was counted on all CPUs since the maps were made.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    pub fn counters(&self) -> Result<Counters, KernelError> {
+        let all = self
+            .pinned
+            .counters
+            .get(&0, 0)
+            .map_err(|error| refused("read the kernel's counters")(&error))?;
+        Ok(all.iter().fold(Counters::default(), |sum, cpu| Counters {
+            redirected: sum.redirected.saturating_add(cpu.redirected),
+            denied: sum.denied.saturating_add(cpu.denied),
+            egress_dropped: sum.egress_dropped.saturating_add(cpu.egress_dropped),
+            events_lost: sum.events_lost.saturating_add(cpu.events_lost),
+        }))
+    }
+
+    /// What is not as it was attached: one sentence each, empty when all is well.
+    #[must_use]
+    pub fn drift(&self) -> Vec<String> {
+        let check = |link: &Link| match program_behind(&link.pin) {
+            Ok(id) if id == link.program_id => None,
+            Ok(id) => Some(format!(
+                "program {id} stands behind {} instead of ours: somebody replaced it",
+                link.name
+            )),
+            Err(error) => Some(format!("the link of {} is gone: {error}", link.name)),
+        };
+        self.links.iter().filter_map(check).collect()
+    }
+}
+
+fn absent_is_done(removed: Result<(), MapError>) -> Result<(), MapError> {
+    match removed {
+        Err(MapError::KeyNotFound | MapError::ElementNotFound) => Ok(()),
+        Err(MapError::SyscallError(error))
+            if error.io_error.raw_os_error() == Some(libc::ENOENT) =>
+        {
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+fn key4(net: ipnet::Ipv4Net) -> Key<[u8; 4]> {
+    Key::new(u32::from(net.prefix_len()), net.network().octets())
+}
+
+fn key6(net: ipnet::Ipv6Net) -> Key<[u8; 16]> {
+    Key::new(u32::from(net.prefix_len()), net.network().octets())
+}
+
+/// Asks where an accepted connection wanted to go. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Origins {
+    ports: Arc<HashMap<MapData, PortKey, Origin>>,
+}
+
+impl Origins {
+    pub(super) fn open(maps: &Path) -> Result<Self, KernelError> {
+        let fail = |error: MapError| refused("open the map PORTS")(&error);
+        let data = MapData::from_pin(maps.join("PORTS")).map_err(fail)?;
+        let map = Map::from_map_data(data).map_err(fail)?;
+        Ok(Self {
+            ports: Arc::new(HashMap::try_from(map).map_err(fail)?),
+        })
+    }
+
+    /// The origin of the connection from `peer` in the network namespace `netns`; `None` where it was not led here by the kernel.
+    #[must_use]
+    pub fn origin(&self, peer: SocketAddr, netns: u64) -> Option<Origin> {
+        let family = if peer.ip().to_canonical().is_ipv4() {
+            4
+        } else {
+            6
+        };
+        let key = PortKey {
+            netns,
+            client_port: u32::from(peer.port()),
+            family,
+        };
+        self.ports.get(&key, 0).ok()
+    }
+}

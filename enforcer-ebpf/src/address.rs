@@ -5,6 +5,7 @@
 /// Covers v4-mapped (RFC 4291), the NAT64 well-known prefix 64:ff9b::/96 (RFC 6052) and 6to4 2002::/16 (RFC 3056): a network that
 /// translates those must not be a way around.
 #[must_use]
+#[inline(always)]
 pub const fn embedded_v4(ip: [u8; 16]) -> Option<[u8; 4]> {
     let first_ten_zero = all_zero(ip, 0, 10);
     if first_ten_zero && ip[10] == 0xff && ip[11] == 0xff {
@@ -23,12 +24,14 @@ pub const fn embedded_v4(ip: [u8; 16]) -> Option<[u8; 4]> {
 
 /// Whether the address is one of this host's own: 127/8, ::1, or mapped 127/8; also unspecified, which connects to this host.
 #[must_use]
+#[inline(always)]
 pub const fn is_own_v4(ip: [u8; 4]) -> bool {
     ip[0] == 127 || (ip[0] == 0 && ip[1] == 0 && ip[2] == 0 && ip[3] == 0)
 }
 
 /// As [`is_own_v4`], for IPv6.
 #[must_use]
+#[inline(always)]
 pub const fn is_own_v6(ip: [u8; 16]) -> bool {
     match embedded_v4(ip) {
         Some(v4) => is_own_v4(v4),
@@ -36,6 +39,7 @@ pub const fn is_own_v6(ip: [u8; 16]) -> bool {
     }
 }
 
+#[inline(always)]
 const fn all_zero(ip: [u8; 16], from: usize, to: usize) -> bool {
     let mut at = from;
     while at < to {
@@ -49,6 +53,7 @@ const fn all_zero(ip: [u8; 16], from: usize, to: usize) -> bool {
 
 /// The v4-mapped spelling of an IPv4 address: how records hold both families in one field.
 #[must_use]
+#[inline(always)]
 pub const fn mapped(ip: [u8; 4]) -> [u8; 16] {
     [
         0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, ip[0], ip[1], ip[2], ip[3],

@@ -108,6 +108,7 @@ pub enum Verdict {
 
 /// Decides on one socket operation.
 #[must_use]
+#[inline(always)]
 pub const fn decide(facts: &Facts) -> Verdict {
     if facts.is_daemon {
         return Verdict::Allow;
@@ -147,11 +148,13 @@ pub const fn decide(facts: &Facts) -> Verdict {
 
 /// Whether the window is open at `now`: `[opens, closes)`.
 #[must_use]
+#[inline(always)]
 pub const fn is_open(window: &Window, now_boot_ns: u64) -> bool {
     window.opens_boot_ns <= now_boot_ns && now_boot_ns < window.closes_boot_ns
 }
 
 /// A heartbeat from the future is none: nothing but the daemon's own clock writes it.
+#[inline(always)]
 const fn is_alive(facts: &Facts) -> bool {
     let beat = facts.heartbeat_boot_ns;
     // The writer samples the clock before the map is written, so a beat is never ahead of a reader by more than it takes to read.

@@ -1,1 +1,17 @@
-//! Placeholder root.
+//! The test world: network namespaces as the internet, cgroups as workloads, real programs in them.
+//!
+//! Everything belongs to the test process: namespaces and mounts live in file descriptors and vanish with it, children die with it, and
+//! cgroups that a killed run left behind are swept by the next. How to write a test: start a stage (or a world), run real programs in
+//! it, assert on what they printed, what the far side saw, and what the log says.
+
+pub mod capture;
+pub mod cgroup;
+pub mod stage;
+
+/// Panics when not root: these tests change the kernel, and a test that skips itself shows nothing.
+pub fn require_root() {
+    assert!(
+        rustix::process::geteuid().is_root(),
+        "these tests load kernel programs: run them as root (sudo cargo xtask test)"
+    );
+}

@@ -1,1 +1,3 @@
-//! Integration.
+//! Integration tests: the real kernel, real programs, real clients. They need root, and say so.
+
+mod kernel;

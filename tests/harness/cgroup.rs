@@ -1,0 +1,111 @@
+//! A subtree of the cgroup v2 hierarchy for one test. Removed on drop; what a killed run left is swept by the next.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+const PREFIX: &str = "enforcer-test-";
+static COUNT: AtomicU32 = AtomicU32::new(0);
+
+/// A folder of cgroups.
+#[derive(Debug)]
+pub struct Cgroups {
+    root: PathBuf,
+}
+
+impl Cgroups {
+    /// Makes a subtree of its own below the cgroup2 mount.
+    #[must_use]
+    pub fn new() -> Self {
+        let mount = mount();
+        sweep(&mount);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let root = mount.join(format!("{PREFIX}{}-{number}", std::process::id()));
+        std::fs::create_dir(&root).expect("makes a cgroup: cgroup v2 must be writable");
+        Self { root }
+    }
+
+    /// The subtree's root.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// A cgroup in it, made when absent.
+    #[must_use]
+    pub fn make(&self, name: &str) -> PathBuf {
+        let path = self.root.join(name);
+        std::fs::create_dir_all(&path).expect("makes a cgroup");
+        path
+    }
+}
+
+impl Default for Cgroups {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Cgroups {
+    fn drop(&mut self) {
+        remove(&self.root);
+    }
+}
+
+/// The kernel's id of a cgroup.
+#[must_use]
+pub fn id(path: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(path).expect("a cgroup").ino()
+}
+
+/// The cgroup2 mount, wherever this host has it.
+#[must_use]
+pub fn mount() -> PathBuf {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").expect("reads /proc/self/mounts");
+    let found = mounts.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split(' ').collect();
+        (fields.get(2) == Some(&"cgroup2")).then(|| PathBuf::from(fields[1]))
+    });
+    found.expect("cgroup v2 is mounted somewhere")
+}
+
+/// Removes the subtrees of test processes that are gone.
+fn sweep(mount: &Path) {
+    let Ok(entries) = std::fs::read_dir(mount) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let pid = name
+            .strip_prefix(PREFIX)
+            .and_then(|rest| rest.split('-').next());
+        if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            remove(&entry.path());
+        }
+    }
+}
+
+/// Kills what is left in the subtree (only a test's own children can be) and removes it, deepest first.
+fn remove(path: &Path) {
+    // cgroup.kill is written before each try: a process that is being born is killed by the next round.
+    for _ in 0..200 {
+        let _ = std::fs::write(path.join("cgroup.kill"), "1");
+        if remove_folders(path) {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+}
+
+fn remove_folders(path: &Path) -> bool {
+    let Ok(entries) = std::fs::read_dir(path) else {
+        return !path.exists();
+    };
+    for entry in entries
+        .flatten()
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+    {
+        remove_folders(&entry.path());
+    }
+    std::fs::remove_dir(path).is_ok()
+}

@@ -1,0 +1,280 @@
+//! Two hosts on a wire: "host", where the enforcer and the agents live, and "internet", where the far side answers.
+//!
+//! The namespaces have no names; they live as long as their file descriptors. The host also has a mount namespace of its own, with a
+//! bpffs for pins and its own resolver files, so that nothing of it is seen by, or left to, the machine the tests run on.
+
+use std::fs::File;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_change};
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
+
+use crate::cgroup::Cgroups;
+use crate::require_root;
+
+/// The host's address on the wire.
+pub const HOST4: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+/// The internet's address on the wire; its DNS server as well.
+pub const INTERNET4: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
+/// The internet's IPv6 address on the wire.
+pub const INTERNET6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 2);
+/// Where BigQuery answers.
+pub const BIGQUERY4: Ipv4Addr = Ipv4Addr::new(10, 77, 8, 7);
+/// Where BigQuery answers on IPv6.
+pub const BIGQUERY6: Ipv6Addr = Ipv6Addr::new(0xfd77, 8, 0, 0, 0, 0, 0, 7);
+/// Where STS and IAM Credentials answer.
+pub const STS4: Ipv4Addr = Ipv4Addr::new(10, 77, 8, 8);
+/// Where STS and IAM Credentials answer on IPv6.
+pub const STS6: Ipv6Addr = Ipv6Addr::new(0xfd77, 8, 0, 0, 0, 0, 0, 8);
+/// A host that nobody protects.
+pub const OTHER4: Ipv4Addr = Ipv4Addr::new(10, 77, 9, 9);
+/// A host that nobody protects, on IPv6.
+pub const OTHER6: Ipv6Addr = Ipv6Addr::new(0xfd77, 9, 0, 0, 0, 0, 0, 9);
+
+/// Which side of the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// Where the enforcer and the agents live.
+    Host,
+    /// Where the far side answers.
+    Internet,
+}
+
+/// The two hosts, and the host's cgroups.
+#[derive(Debug)]
+pub struct Stage {
+    host: OwnedFd,
+    internet: OwnedFd,
+    mounts: OwnedFd,
+    dir: tempfile::TempDir,
+    /// The host's cgroups.
+    pub cgroups: Cgroups,
+}
+
+impl Stage {
+    /// Builds the stage.
+    #[must_use]
+    pub fn new() -> Self {
+        require_root();
+        let dir = tempfile::Builder::new()
+            .prefix("enforcer-stage-")
+            .tempdir()
+            .expect("makes a folder");
+        // Everyone in the world must be able to reach what is published in it.
+        std::fs::set_permissions(
+            dir.path(),
+            std::os::unix::fs::PermissionsExt::from_mode(0o755),
+        )
+        .expect("opens the folder");
+        for name in ["bpf", "etc"] {
+            std::fs::create_dir(dir.path().join(name)).expect("makes a folder");
+        }
+        let resolv = format!("nameserver {INTERNET4}\noptions timeout:2 attempts:2\n");
+        std::fs::write(dir.path().join("etc/resolv.conf"), resolv).expect("writes");
+        std::fs::write(
+            dir.path().join("etc/hosts"),
+            "127.0.0.1 localhost\n::1 localhost\n",
+        )
+        .expect("writes");
+        let stage = Self {
+            host: new_netns(),
+            internet: new_netns(),
+            mounts: new_mounts(dir.path()),
+            dir,
+            cgroups: Cgroups::new(),
+        };
+        stage.wire();
+        stage
+    }
+
+    /// A folder of the test's own, readable by everyone.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The host's bpffs.
+    #[must_use]
+    pub fn bpffs(&self) -> PathBuf {
+        self.dir.path().join("bpf")
+    }
+
+    /// A command that will run on one side, with the host's mounts, and die with the thread that started it.
+    #[must_use]
+    pub fn command(&self, side: Side, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        self.command_in(side, None, None, program)
+    }
+
+    /// As [`Stage::command`], in a cgroup and under a uid (and the gid of the same number).
+    #[must_use]
+    pub fn command_in(
+        &self,
+        side: Side,
+        cgroup: Option<&Path>,
+        uid: Option<u32>,
+        program: impl AsRef<std::ffi::OsStr>,
+    ) -> Command {
+        let net = self.netns(side).try_clone().expect("clones");
+        let mounts = self.mounts.try_clone().expect("clones");
+        let procs = cgroup.map(|path| {
+            File::options()
+                .write(true)
+                .open(path.join("cgroup.procs"))
+                .expect("opens the cgroup")
+        });
+        let mut command = Command::new(program);
+        // SAFETY: between fork and exec only system calls are made, on descriptors that were opened before.
+        unsafe {
+            command.pre_exec(move || {
+                if let Some(procs) = &procs {
+                    rustix::io::write(procs, b"0")?;
+                }
+                move_into_link_name_space(mounts.as_fd(), Some(LinkNameSpaceType::Mount))?;
+                move_into_link_name_space(net.as_fd(), Some(LinkNameSpaceType::Network))?;
+                if let Some(uid) = uid {
+                    become_user(uid)?;
+                }
+                rustix::process::set_parent_process_death_signal(Some(
+                    rustix::process::Signal::KILL,
+                ))?;
+                Ok(())
+            });
+        }
+        command
+    }
+
+    /// Runs `work` on a thread that is on one side of the wire.
+    ///
+    /// # Panics
+    /// When `work` does.
+    pub fn on<T: Send>(&self, side: Side, work: impl FnOnce() -> T + Send) -> T {
+        std::thread::scope(|scope| {
+            let run = || {
+                self.enter(side);
+                work()
+            };
+            scope
+                .spawn(run)
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    /// Moves the calling thread to one side, mounts included. It cannot come back.
+    pub fn enter(&self, side: Side) {
+        // SAFETY: this thread no longer shares its working folder with others, which setns of a mount namespace demands.
+        unsafe { unshare_unsafe(UnshareFlags::FS) }.expect("unshares");
+        move_into_link_name_space(self.mounts.as_fd(), Some(LinkNameSpaceType::Mount))
+            .expect("enters the mounts");
+        move_into_link_name_space(self.netns(side).as_fd(), Some(LinkNameSpaceType::Network))
+            .expect("enters the network");
+    }
+
+    fn netns(&self, side: Side) -> &OwnedFd {
+        match side {
+            Side::Host => &self.host,
+            Side::Internet => &self.internet,
+        }
+    }
+
+    fn wire(&self) {
+        let path = |fd: &OwnedFd| format!("/proc/{}/fd/{}", std::process::id(), fd.as_raw_fd());
+        let ip = |side: Side, args: &str| {
+            let status = self
+                .command(side, "ip")
+                .args(args.split(' '))
+                .status()
+                .expect("ip runs: install iproute2");
+            assert!(status.success(), "ip {args}");
+        };
+        ip(
+            Side::Host,
+            &format!(
+                "link add wire0 type veth peer name wire1 netns {}",
+                path(&self.internet)
+            ),
+        );
+        for (side, device, v4, v6) in [
+            (Side::Host, "wire0", HOST4, "fd77::1"),
+            (Side::Internet, "wire1", INTERNET4, "fd77::2"),
+        ] {
+            ip(side, "link set lo up");
+            ip(side, &format!("addr add {v4}/24 dev {device}"));
+            ip(side, &format!("addr add {v6}/64 dev {device} nodad"));
+            ip(side, &format!("link set {device} up"));
+        }
+        for address in [BIGQUERY4, STS4, OTHER4]
+            .map(IpAddr::from)
+            .into_iter()
+            .chain([BIGQUERY6, STS6, OTHER6].map(IpAddr::from))
+        {
+            let (length, more) = if address.is_ipv4() {
+                (32, "")
+            } else {
+                (128, " nodad")
+            };
+            ip(
+                Side::Internet,
+                &format!("addr add {address}/{length} dev lo{more}"),
+            );
+        }
+        ip(Side::Host, &format!("route add default via {INTERNET4}"));
+        ip(Side::Host, &format!("-6 route add default via {INTERNET6}"));
+    }
+}
+
+impl Default for Stage {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn become_user(uid: u32) -> std::io::Result<()> {
+    // SAFETY: plain system calls of the only thread of a process that is about to exec.
+    let done = unsafe {
+        libc::setgroups(0, std::ptr::null()) == 0
+            && libc::setgid(uid) == 0
+            && libc::setuid(uid) == 0
+    };
+    if done {
+        Ok(())
+    } else {
+        Err(std::io::Error::last_os_error())
+    }
+}
+
+/// A new network namespace, held by its descriptor alone.
+fn new_netns() -> OwnedFd {
+    let make = || {
+        // SAFETY: only this thread moves, and it ends at once.
+        unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.expect("makes a network namespace");
+        OwnedFd::from(File::open("/proc/thread-self/ns/net").expect("opens it"))
+    };
+    std::thread::spawn(make).join().expect("does not panic")
+}
+
+/// A mount namespace with a bpffs and resolver files of its own.
+fn new_mounts(dir: &Path) -> OwnedFd {
+    let dir = dir.to_owned();
+    let make = move || {
+        // SAFETY: only this thread moves, and it ends at once.
+        unsafe { unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::FS) }
+            .expect("makes a mount namespace");
+        mount_change(
+            "/",
+            MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
+        )
+        .expect("makes mounts private");
+        mount("bpf", dir.join("bpf"), "bpf", MountFlags::empty(), None).expect("mounts a bpffs");
+        for name in ["resolv.conf", "hosts"] {
+            mount_bind(dir.join("etc").join(name), Path::new("/etc").join(name))
+                .expect("binds a resolver file");
+        }
+        OwnedFd::from(File::open("/proc/thread-self/ns/mnt").expect("opens it"))
+    };
+    std::thread::spawn(make).join().expect("does not panic")
+}

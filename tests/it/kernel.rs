@@ -1,0 +1,436 @@
+//! The kernel programs on the running kernel: what they refuse, what they lead to the proxy, and that time closes windows by itself.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use enforcer::clock::{Clock, SystemClock};
+use enforcer::config::AddressClass;
+use enforcer::kernel::{Attached, KernelConfig, attach};
+use enforcer::sockopt::netns_cookie;
+use enforcer_ebpf::map::{CLOSED_DROP, CLOSED_EXPLAIN};
+use enforcer_ebpf::{Agent, Origin, Window};
+use harness::capture::Capture;
+use harness::cgroup;
+use harness::stage::{BIGQUERY4, BIGQUERY6, OTHER4, Side, Stage};
+
+const PORT: u16 = 841;
+const AGENT_UID: u32 = 2001;
+
+struct Kernel {
+    stage: Stage,
+    attached: Attached,
+    agent: PathBuf,
+    daemon: PathBuf,
+    listeners: [TcpListener; 2],
+}
+
+fn now() -> u64 {
+    SystemClock.now().boot_ns
+}
+
+impl Kernel {
+    fn new(closed: u32) -> Self {
+        let stage = Stage::new();
+        let (agent, daemon) = (
+            stage.cgroups.make("agents/bot"),
+            stage.cgroups.make("enforcer"),
+        );
+        let mut attached = attach_on(&stage, &daemon);
+        let agents = BTreeMap::from([(
+            cgroup::id(&agent),
+            Agent {
+                uid: AGENT_UID,
+                closed,
+            },
+        )]);
+        attached
+            .kernel
+            .set_agents(&agents)
+            .expect("writes the agents");
+        let endpoints = [IpAddr::from(BIGQUERY4), IpAddr::from(BIGQUERY6)]
+            .map(|ip| (ip.into(), AddressClass::Dedicated));
+        attached
+            .kernel
+            .set_endpoints(&endpoints.into())
+            .expect("writes the endpoints");
+        attached.kernel.heartbeat(now()).expect("beats");
+        let listeners = stage.on(Side::Host, || {
+            [
+                TcpListener::bind(("127.0.0.1", PORT)).expect("binds"),
+                TcpListener::bind(("::1", PORT)).expect("binds"),
+            ]
+        });
+        // The far side answers whoever gets there: then a refusal is ours and not the network's.
+        Self {
+            stage,
+            attached,
+            agent,
+            daemon,
+            listeners,
+        }
+    }
+
+    fn open(&mut self, seconds: f64) -> u64 {
+        let opens_boot_ns = now();
+        let closes_boot_ns = opens_boot_ns + Duration::from_secs_f64(seconds).as_nanos() as u64;
+        self.attached
+            .kernel
+            .open(
+                cgroup::id(&self.agent),
+                Window {
+                    grant: 7,
+                    opens_boot_ns,
+                    closes_boot_ns,
+                },
+            )
+            .expect("opens");
+        closes_boot_ns
+    }
+
+    fn probe(&self, cgroup: &Path, uid: u32, how: &str, to: &str, port: u16) -> String {
+        probe(&self.stage, cgroup, uid, how, to, port)
+    }
+
+    fn agent(&self, how: &str, to: impl ToString) -> String {
+        self.probe(&self.agent, AGENT_UID, how, &to.to_string(), 443)
+    }
+
+    fn origin(&self, listener: usize) -> (Option<Origin>, SocketAddr) {
+        let (stream, peer) = self.listeners[listener].accept().expect("accepts");
+        let netns = netns_cookie(stream.as_fd()).expect("a cookie");
+        (self.attached.origins.origin(peer, netns), peer)
+    }
+}
+
+fn attach_on(stage: &Stage, daemon: &Path) -> Attached {
+    let config = KernelConfig {
+        cgroup_root: stage.cgroups.root().to_owned(),
+        pin_dir: stage.bpffs().join("enforcer"),
+        daemon_cgroup: daemon.to_owned(),
+        proxy_port: PORT,
+    };
+    stage.on(Side::Host, || attach(&config)).expect("attaches")
+}
+
+fn probe(stage: &Stage, cgroup: &Path, uid: u32, how: &str, to: &str, port: u16) -> String {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("world/probe.py");
+    let text = std::fs::read_to_string(script).expect("reads");
+    let uid = (uid != 0).then_some(uid);
+    let output = stage
+        .command_in(Side::Host, Some(cgroup), uid, "/usr/bin/python3")
+        .args(["-c", &text, how, to, &port.to_string()])
+        .output()
+        .expect("python runs");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+fn far_side(stage: &Stage, addresses: &[IpAddr]) -> Vec<TcpListener> {
+    stage.on(Side::Internet, || {
+        addresses
+            .iter()
+            .map(|ip| TcpListener::bind((*ip, 443)).expect("binds"))
+            .collect()
+    })
+}
+
+#[test]
+fn without_a_window_nothing_of_anybody_reaches_bigquery() {
+    let kernel = Kernel::new(CLOSED_DROP);
+    let _far = far_side(&kernel.stage, &[BIGQUERY4.into(), BIGQUERY6.into()]);
+    let capture = Capture::start(&kernel.stage, [BIGQUERY4.into(), BIGQUERY6.into()]);
+    let other = kernel.stage.cgroups.make("other/deep/er");
+    for (place, uid) in [(&kernel.agent, AGENT_UID), (&other, 2002), (&other, 0)] {
+        for to in [
+            BIGQUERY4.to_string(),
+            BIGQUERY6.to_string(),
+            format!("::ffff:{BIGQUERY4}"),
+            format!("64:ff9b::{BIGQUERY4}"),
+        ] {
+            for how in ["tcp", "udp", "udp_connected", "fast_open"] {
+                assert_eq!(
+                    kernel.probe(place, uid, how, &to, 443),
+                    "EPERM",
+                    "{how} to {to} as {uid}"
+                );
+            }
+        }
+    }
+    for to in [BIGQUERY4.to_string(), BIGQUERY6.to_string()] {
+        assert_eq!(
+            kernel.probe(&other, 0, "ping", &to, 0),
+            "EPERM",
+            "the egress program is the net under the hooks"
+        );
+    }
+    assert_eq!(capture.packets(), 0, "not one packet left the host");
+    let counters = kernel.attached.kernel.counters().expect("counts");
+    assert!(
+        counters.denied >= 48 && counters.egress_dropped >= 2 && counters.redirected == 0,
+        "{counters:?}"
+    );
+}
+
+#[test]
+fn the_capture_sees_what_does_get_out() {
+    let kernel = Kernel::new(CLOSED_DROP);
+    let _far = far_side(&kernel.stage, &[BIGQUERY4.into(), OTHER4.into()]);
+    let capture = Capture::start(&kernel.stage, [BIGQUERY4.into()]);
+    assert_eq!(
+        kernel.probe(&kernel.daemon, 0, "tcp", &BIGQUERY4.to_string(), 443),
+        "ok",
+        "the daemon's own cgroup passes"
+    );
+    assert!(capture.packets() > 0);
+    assert_eq!(
+        kernel.agent("tcp", OTHER4),
+        "ok",
+        "what is not BigQuery is left alone"
+    );
+}
+
+#[test]
+fn an_open_window_leads_to_the_proxy_and_says_whose_the_connection_is() {
+    let mut kernel = Kernel::new(CLOSED_EXPLAIN);
+    let capture = Capture::start(&kernel.stage, [BIGQUERY4.into(), BIGQUERY6.into()]);
+    kernel.open(60.0);
+    let destinations = [
+        (
+            0,
+            BIGQUERY4.to_string(),
+            IpAddr::from(BIGQUERY4.to_ipv6_mapped()),
+        ),
+        (1, BIGQUERY6.to_string(), IpAddr::from(BIGQUERY6)),
+        (
+            1,
+            format!("::ffff:{BIGQUERY4}"),
+            IpAddr::from(BIGQUERY4.to_ipv6_mapped()),
+        ),
+    ];
+    for (listener, to, destination) in destinations {
+        assert_eq!(kernel.agent("tcp", &to), "ok");
+        let origin = kernel.origin(listener).0.expect("an origin");
+        assert_eq!((origin.grant, origin.uid, origin.port), (7, AGENT_UID, 443));
+        assert_eq!(IpAddr::from(origin.destination), destination);
+        assert_eq!(origin.agent_cgroup, cgroup::id(&kernel.agent));
+        assert!(origin.comm.starts_with(b"python3") && origin.pid > 1);
+        let age_ns = now() - origin.start_boot_ns;
+        assert!(
+            age_ns < 60_000_000_000,
+            "the process started {age_ns} ns ago"
+        );
+    }
+    assert_eq!(
+        capture.packets(),
+        0,
+        "what is led to the proxy does not leave the host either"
+    );
+}
+
+#[test]
+fn without_a_window_an_agent_that_is_explained_to_reaches_the_proxy_with_no_grant() {
+    let kernel = Kernel::new(CLOSED_EXPLAIN);
+    assert_eq!(kernel.agent("tcp", BIGQUERY4), "ok");
+    assert_eq!(kernel.origin(0).0.expect("an origin").grant, 0);
+}
+
+#[test]
+fn another_uid_or_a_deeper_nest_in_the_workload_is_judged_by_the_agent() {
+    let mut kernel = Kernel::new(CLOSED_EXPLAIN);
+    kernel.open(60.0);
+    assert_eq!(
+        kernel.probe(&kernel.agent, 2002, "tcp", &BIGQUERY4.to_string(), 443),
+        "EPERM"
+    );
+    let nested = kernel.stage.cgroups.make("agents/bot/a/b/c");
+    assert_eq!(
+        kernel.probe(&nested, AGENT_UID, "tcp", &BIGQUERY4.to_string(), 443),
+        "ok"
+    );
+    assert_eq!(
+        kernel.origin(0).0.expect("an origin").agent_cgroup,
+        cgroup::id(&kernel.agent)
+    );
+}
+
+#[test]
+fn the_kernel_closes_a_window_by_itself() {
+    let mut kernel = Kernel::new(CLOSED_DROP);
+    let closes = kernel.open(0.6);
+    assert_eq!(kernel.agent("tcp", BIGQUERY4), "ok");
+    // The kernel's own clock is the subject here, so this waits for it. Nobody writes a map meanwhile.
+    std::thread::sleep(Duration::from_nanos(closes.saturating_sub(now())));
+    assert_eq!(kernel.agent("tcp", BIGQUERY4), "EPERM");
+    assert_eq!(
+        kernel.attached.kernel.windows().expect("reads").len(),
+        1,
+        "the entry is still there: time alone closed it"
+    );
+}
+
+#[test]
+fn a_silent_daemon_is_not_connected_to() {
+    let mut kernel = Kernel::new(CLOSED_EXPLAIN);
+    kernel.open(60.0);
+    kernel
+        .attached
+        .kernel
+        .heartbeat(now() - 3_000_000_000)
+        .expect("beats");
+    assert_eq!(kernel.agent("tcp", BIGQUERY4), "EPERM");
+    kernel.attached.kernel.heartbeat(now()).expect("beats");
+    assert_eq!(kernel.agent("tcp", BIGQUERY4), "ok");
+}
+
+#[test]
+fn the_proxys_port_cannot_be_dialled_directly_under_any_spelling() {
+    let mut kernel = Kernel::new(CLOSED_EXPLAIN);
+    kernel.open(60.0);
+    for to in [
+        "127.0.0.1",
+        "127.1.2.3",
+        "0.0.0.0",
+        "::1",
+        "::",
+        "::ffff:127.0.0.1",
+    ] {
+        assert_eq!(
+            kernel.probe(&kernel.agent, AGENT_UID, "tcp", to, PORT),
+            "EPERM",
+            "{to}"
+        );
+    }
+}
+
+#[test]
+fn a_connection_the_kernel_did_not_lead_here_has_no_origin() {
+    let kernel = Kernel::new(CLOSED_EXPLAIN);
+    // The test's own thread is outside the cgroups the programs are attached to: it stands for any way around them.
+    kernel.stage.on(Side::Host, || {
+        drop(TcpStream::connect(("127.0.0.1", PORT)).expect("connects"))
+    });
+    assert_eq!(kernel.origin(0).0, None);
+}
+
+#[test]
+fn a_loader_that_is_gone_leaves_everything_refused() {
+    let Kernel {
+        stage,
+        attached,
+        agent,
+        ..
+    } = Kernel::new(CLOSED_EXPLAIN);
+    let capture = Capture::start(&stage, [BIGQUERY4.into()]);
+    let _far = far_side(&stage, &[BIGQUERY4.into()]);
+    drop(attached);
+    let other = stage.cgroups.make("other");
+    assert_eq!(
+        probe(&stage, &other, 0, "tcp", &BIGQUERY4.to_string(), 443),
+        "EPERM"
+    );
+    // The heartbeat grows stale: waiting for the kernel's clock is the subject.
+    std::thread::sleep(Duration::from_millis(2_100));
+    assert_eq!(
+        probe(
+            &stage,
+            &agent,
+            AGENT_UID,
+            "tcp",
+            &BIGQUERY4.to_string(),
+            443
+        ),
+        "EPERM"
+    );
+    assert_eq!(capture.packets(), 0);
+}
+
+#[test]
+fn a_restart_keeps_the_windows_and_never_lets_a_connection_through() {
+    let Kernel {
+        stage,
+        attached,
+        agent,
+        daemon,
+        ..
+    } = Kernel::new(CLOSED_DROP);
+    let mut attached = Some(attached);
+    let window = Window {
+        grant: 9,
+        opens_boot_ns: now(),
+        closes_boot_ns: now() + 60_000_000_000,
+    };
+    attached
+        .as_mut()
+        .expect("attached")
+        .kernel
+        .open(cgroup::id(&agent), window)
+        .expect("opens");
+    let _far = far_side(&stage, &[BIGQUERY4.into()]);
+    let capture = Capture::start(&stage, [BIGQUERY4.into()]);
+    let hammer = "import socket,sys\nn=0\nwhile True:\n try:\n  socket.create_connection(('10.77.8.7',443),0.2);print('reached');sys.exit()\n except PermissionError: n+=1\n";
+    let other = stage.cgroups.make("other");
+    let mut child = stage
+        .command_in(Side::Host, Some(&other), Some(2002), "/usr/bin/python3")
+        .args(["-c", hammer])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("python runs");
+    for _ in 0..5 {
+        drop(attached.take());
+        let again = attach_on(&stage, &daemon);
+        assert_eq!(
+            again
+                .kernel
+                .windows()
+                .expect("reads")
+                .get(&cgroup::id(&agent)),
+            Some(&window)
+        );
+        let drift = stage.on(Side::Host, || again.kernel.drift());
+        assert!(drift.is_empty(), "{drift:?}");
+        attached = Some(again);
+    }
+    child.kill().expect("kills");
+    child.wait().expect("ends");
+    let mut printed = String::new();
+    child
+        .stdout
+        .take()
+        .expect("piped")
+        .read_to_string(&mut printed)
+        .expect("reads");
+    assert_eq!((printed.as_str(), capture.packets()), ("", 0));
+}
+
+#[test]
+fn two_daemons_cannot_share_pins_and_a_lost_link_is_seen() {
+    let kernel = Kernel::new(CLOSED_DROP);
+    let config = KernelConfig {
+        cgroup_root: kernel.stage.cgroups.root().to_owned(),
+        pin_dir: kernel.stage.bpffs().join("enforcer"),
+        daemon_cgroup: kernel.daemon.clone(),
+        proxy_port: PORT,
+    };
+    let error = kernel
+        .stage
+        .on(Side::Host, || attach(&config))
+        .expect_err("is refused")
+        .to_string();
+    assert!(error.contains("another enforcer"), "{error}");
+    let drift = kernel.stage.on(Side::Host, || {
+        std::fs::remove_file(config.pin_dir.join("links/connect4")).expect("removes");
+        kernel.attached.kernel.drift()
+    });
+    assert!(
+        drift.len() == 1 && drift[0].contains("connect4"),
+        "{drift:?}"
+    );
+}

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 
 pub use events::Events;
 pub use load::{Attached, attach};
-pub use maps::{Kernel, Origins};
+pub use maps::{EndpointMaps, Kernel, Origins};
 
 /// Where and how to attach.
 #[derive(Debug, Clone)]

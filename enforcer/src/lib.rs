@@ -1,8 +1,13 @@
-//! The daemon: it performs what `enforcer-proto` decides.
+//! The daemon and its command line: they perform what `enforcer-proto` decides.
 //!
-//! Code map: [`clock`] is the only reader of clocks; [`engine`] owns the ledger, the log and the kernel's windows.
+//! Code map: [`cli`] parses and prints; [`app`] starts everything in order; [`engine`] owns the ledger, the log and the kernel's windows;
+//! [`kernel`] attaches the programs; [`control`] serves people and agents; [`proxy`] and [`bigquery`] judge and forward requests;
+//! [`token`] has the only credentials; [`dns`] keeps the protected addresses true; [`clock`] is the only reader of clocks.
 
 pub mod audit;
+pub mod bigquery;
+pub mod cli;
+pub mod client_setup;
 pub mod clock;
 pub mod config;
 pub mod control;

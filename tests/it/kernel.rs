@@ -54,8 +54,8 @@ impl Kernel {
         let endpoints = [IpAddr::from(BIGQUERY4), IpAddr::from(BIGQUERY6)]
             .map(|ip| (ip.into(), AddressClass::Dedicated));
         attached
-            .kernel
-            .set_endpoints(&endpoints.into())
+            .endpoints
+            .set(&endpoints.into())
             .expect("writes the endpoints");
         attached.kernel.heartbeat(now()).expect("beats");
         let listeners = stage.on(Side::Host, || {

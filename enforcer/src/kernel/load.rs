@@ -13,7 +13,7 @@ use aya::{Ebpf, EbpfLoader};
 use enforcer_ebpf::Config;
 
 use super::btf::Btf;
-use super::maps::{Kernel, Origins, Pinned};
+use super::maps::{EndpointMaps, Kernel, Origins, Pinned};
 use super::{Events, KernelConfig, KernelError, io, refused, sys};
 use crate::workload;
 
@@ -46,6 +46,8 @@ const SOCK_ADDR_PROGRAMS: [&str; 4] = ["connect4", "connect6", "sendmsg4", "send
 pub struct Attached {
     /// Writes the maps.
     pub kernel: Kernel,
+    /// Writes the protected addresses.
+    pub endpoints: EndpointMaps,
     /// Asks where a connection came from.
     pub origins: Origins,
     /// What the kernel refused.
@@ -94,10 +96,12 @@ pub fn attach(config: &KernelConfig) -> Result<Attached, KernelError> {
 
     let mut pinned = Pinned::take(&mut ebpf)?;
     pinned.set_config(kernel_config)?;
+    let endpoints = pinned.take_endpoints()?;
     let events = Events::new(pinned.take_events()?)?;
     let origins = Origins::open(&config.pin_dir.join(MAPS_DIR))?;
     Ok(Attached {
         kernel: Kernel::new(pinned, links, lock),
+        endpoints,
         origins,
         events,
     })

@@ -21,8 +21,7 @@ use crate::config::AddressClass;
 pub(super) struct Pinned {
     windows: HashMap<MapData, u64, Window>,
     agents: HashMap<MapData, u64, Agent>,
-    endpoints4: LpmTrie<MapData, [u8; 4], Endpoint>,
-    endpoints6: LpmTrie<MapData, [u8; 16], Endpoint>,
+    endpoints: Option<EndpointMaps>,
     config: Array<MapData, Config>,
     heartbeat: Array<MapData, u64>,
     counters: PerCpuArray<MapData, Counters>,
@@ -49,8 +48,10 @@ impl Pinned {
         Ok(Self {
             windows: typed(ebpf, "WINDOWS")?,
             agents: typed(ebpf, "AGENTS")?,
-            endpoints4: typed(ebpf, "ENDPOINTS4")?,
-            endpoints6: typed(ebpf, "ENDPOINTS6")?,
+            endpoints: Some(EndpointMaps {
+                v4: typed(ebpf, "ENDPOINTS4")?,
+                v6: typed(ebpf, "ENDPOINTS6")?,
+            }),
             config: typed(ebpf, "CONFIG")?,
             heartbeat: typed(ebpf, "HEARTBEAT")?,
             counters: typed(ebpf, "COUNTERS")?,
@@ -62,6 +63,12 @@ impl Pinned {
         self.config
             .set(0, config, 0)
             .map_err(|error| refused("write the map CONFIG")(&error))
+    }
+
+    pub(super) fn take_endpoints(&mut self) -> Result<EndpointMaps, KernelError> {
+        self.endpoints
+            .take()
+            .ok_or_else(|| KernelError::Unsuited("the endpoints are written already".into()))
     }
 
     pub(super) fn take_events(&mut self) -> Result<RingBuf<MapData>, KernelError> {
@@ -139,67 +146,6 @@ impl Kernel {
         Ok(())
     }
 
-    /// Makes these the protected prefixes, and no others: new ones first, so that nothing is ever unprotected in between.
-    ///
-    /// # Errors
-    /// When a map is full or cannot be written; what was protected before still is.
-    pub fn set_endpoints(
-        &mut self,
-        endpoints: &BTreeMap<IpNet, AddressClass>,
-    ) -> Result<(), KernelError> {
-        let fail =
-            |error: MapError| refused("write the protected addresses into the kernel")(&error);
-        for (net, class) in endpoints {
-            let class = match class {
-                AddressClass::Dedicated => CLASS_DEDICATED,
-                AddressClass::Shared => CLASS_SHARED,
-            };
-            match net {
-                IpNet::V4(net) => self
-                    .pinned
-                    .endpoints4
-                    .insert(&key4(*net), Endpoint { class }, 0)
-                    .map_err(fail)?,
-                IpNet::V6(net) => self
-                    .pinned
-                    .endpoints6
-                    .insert(&key6(*net), Endpoint { class }, 0)
-                    .map_err(fail)?,
-            }
-        }
-        let held4: Vec<_> = self
-            .pinned
-            .endpoints4
-            .keys()
-            .collect::<Result<_, _>>()
-            .map_err(fail)?;
-        let held6: Vec<_> = self
-            .pinned
-            .endpoints6
-            .keys()
-            .collect::<Result<_, _>>()
-            .map_err(fail)?;
-        let is_gone = |address: IpAddr, length: u32| {
-            let net = u8::try_from(length)
-                .ok()
-                .and_then(|length| IpNet::new(address, length).ok());
-            net.is_none_or(|net| !endpoints.contains_key(&net))
-        };
-        for key in held4
-            .iter()
-            .filter(|key| is_gone(IpAddr::from(key.data()), key.prefix_len()))
-        {
-            absent_is_done(self.pinned.endpoints4.remove(key)).map_err(fail)?;
-        }
-        for key in held6
-            .iter()
-            .filter(|key| is_gone(IpAddr::from(key.data()), key.prefix_len()))
-        {
-            absent_is_done(self.pinned.endpoints6.remove(key)).map_err(fail)?;
-        }
-        Ok(())
-    }
-
     /// Says that the daemon was alive at `boot_ns`.
     ///
     /// # Errors
@@ -241,6 +187,66 @@ impl Kernel {
             Err(error) => Some(format!("the link of {} is gone: {error}", link.name)),
         };
         self.links.iter().filter_map(check).collect()
+    }
+}
+
+/// The protected addresses in the kernel. One writer: whoever keeps them true to their names.
+pub struct EndpointMaps {
+    v4: LpmTrie<MapData, [u8; 4], Endpoint>,
+    v6: LpmTrie<MapData, [u8; 16], Endpoint>,
+}
+
+impl std::fmt::Debug for EndpointMaps {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EndpointMaps").finish_non_exhaustive()
+    }
+}
+
+impl EndpointMaps {
+    /// Makes these the protected prefixes, and no others: new ones first, so that nothing is ever unprotected in between.
+    ///
+    /// # Errors
+    /// When a map is full or cannot be written; what was protected before still is.
+    pub fn set(&mut self, endpoints: &BTreeMap<IpNet, AddressClass>) -> Result<(), KernelError> {
+        let fail =
+            |error: MapError| refused("write the protected addresses into the kernel")(&error);
+        for (net, class) in endpoints {
+            let class = match class {
+                AddressClass::Dedicated => CLASS_DEDICATED,
+                AddressClass::Shared => CLASS_SHARED,
+            };
+            match net {
+                IpNet::V4(net) => self
+                    .v4
+                    .insert(&key4(*net), Endpoint { class }, 0)
+                    .map_err(fail)?,
+                IpNet::V6(net) => self
+                    .v6
+                    .insert(&key6(*net), Endpoint { class }, 0)
+                    .map_err(fail)?,
+            }
+        }
+        let held4: Vec<_> = self.v4.keys().collect::<Result<_, _>>().map_err(fail)?;
+        let held6: Vec<_> = self.v6.keys().collect::<Result<_, _>>().map_err(fail)?;
+        let is_gone = |address: IpAddr, length: u32| {
+            let net = u8::try_from(length)
+                .ok()
+                .and_then(|length| IpNet::new(address, length).ok());
+            net.is_none_or(|net| !endpoints.contains_key(&net))
+        };
+        for key in held4
+            .iter()
+            .filter(|key| is_gone(IpAddr::from(key.data()), key.prefix_len()))
+        {
+            absent_is_done(self.v4.remove(key)).map_err(fail)?;
+        }
+        for key in held6
+            .iter()
+            .filter(|key| is_gone(IpAddr::from(key.data()), key.prefix_len()))
+        {
+            absent_is_done(self.v6.remove(key)).map_err(fail)?;
+        }
+        Ok(())
     }
 }
 

@@ -1,0 +1,133 @@
+//! BigQuery's answers: which job, where its result lies, what it cost; and lists cut down to the scope.
+
+use enforcer_proto::query::JobRef;
+use enforcer_proto::scope::{DatasetRef, Scope, TableRef};
+use serde_json::Value;
+
+/// What an answer says of a job.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct JobFacts {
+    /// Which.
+    pub job: Option<JobRef>,
+    /// The table that holds its result.
+    pub destination: Option<TableRef>,
+    /// Bytes billed, or processed where nothing is said of billing.
+    pub bytes: u64,
+}
+
+/// Reads a job resource, or the answer of `jobs.query`.
+#[must_use]
+pub fn job_facts(answer: &Value) -> JobFacts {
+    let text = |value: &Value, name: &str| value[name].as_str().map(str::to_owned);
+    let reference = &answer["jobReference"];
+    let location = text(reference, "location").or_else(|| text(answer, "location"));
+    let job = text(reference, "projectId")
+        .zip(text(reference, "jobId"))
+        .map(|(project, job)| JobRef {
+            project,
+            job,
+            location,
+        });
+    let table = &answer["configuration"]["query"]["destinationTable"];
+    let destination = text(table, "projectId")
+        .zip(text(table, "datasetId"))
+        .zip(text(table, "tableId"))
+        .and_then(|((project, dataset), table)| {
+            DatasetRef::new(&project, &dataset)
+                .and_then(|dataset| TableRef::new(dataset, &table))
+                .ok()
+        });
+    let statistics = &answer["statistics"];
+    let bytes = [
+        &statistics["query"]["totalBytesBilled"],
+        &answer["totalBytesBilled"],
+        &statistics["totalBytesProcessed"],
+        &answer["totalBytesProcessed"],
+    ];
+    let bytes = bytes
+        .into_iter()
+        .find_map(|value| value.as_str().and_then(|bytes| bytes.parse().ok()))
+        .unwrap_or(0);
+    JobFacts {
+        job,
+        destination,
+        bytes,
+    }
+}
+
+/// Cuts a list of projects, datasets or tables down to what the scope names. Counts of what was there are dropped: they tell of the rest.
+pub fn filter_list(answer: &mut Value, scope: &Scope) {
+    let Some(answer) = answer.as_object_mut() else {
+        return;
+    };
+    answer.remove("totalItems");
+    for (list, is_covered) in [
+        ("projects", covers_project as fn(&Value, &Scope) -> bool),
+        ("datasets", |item, scope| {
+            covers(&item["datasetReference"], scope)
+        }),
+        ("tables", |item, scope| {
+            covers(&item["tableReference"], scope)
+        }),
+    ] {
+        if let Some(items) = answer.get_mut(list).and_then(Value::as_array_mut) {
+            items.retain(|item| is_covered(item, scope));
+        }
+    }
+}
+
+fn covers_project(item: &Value, scope: &Scope) -> bool {
+    let id = item["projectReference"]["projectId"]
+        .as_str()
+        .or_else(|| item["id"].as_str());
+    id.is_some_and(|id| scope.covers_project(id))
+}
+
+fn covers(reference: &Value, scope: &Scope) -> bool {
+    let names = reference["projectId"]
+        .as_str()
+        .zip(reference["datasetId"].as_str());
+    names
+        .and_then(|(project, dataset)| DatasetRef::new(project, dataset).ok())
+        .is_some_and(|dataset| scope.covers(&dataset))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_job_is_read_with_its_result_and_its_cost() {
+        let facts = job_facts(&json!({
+            "jobReference": {"projectId": "p", "jobId": "j", "location": "US"},
+            "configuration": {"query": {"destinationTable": {"projectId": "p", "datasetId": "_anon", "tableId": "a1"}}},
+            "statistics": {"totalBytesProcessed": "8", "query": {"totalBytesBilled": "10"}},
+        }));
+        assert_eq!(facts.job.expect("a job").to_string(), "p:US.j");
+        assert_eq!(
+            facts.destination.expect("a table").to_string(),
+            "p._anon.a1"
+        );
+        assert_eq!(facts.bytes, 10);
+        assert_eq!(job_facts(&json!({})), JobFacts::default());
+    }
+
+    #[test]
+    fn a_list_shows_only_what_is_in_scope_and_no_count_of_the_rest() {
+        let scope: Scope = "p.finance:read".parse().expect("a scope");
+        let mut answer = json!({"totalItems": 2, "datasets": [
+            {"datasetReference": {"projectId": "p", "datasetId": "finance"}},
+            {"datasetReference": {"projectId": "p", "datasetId": "hr"}},
+        ]});
+        filter_list(&mut answer, &scope);
+        assert_eq!(
+            answer,
+            json!({"datasets": [{"datasetReference": {"projectId": "p", "datasetId": "finance"}}]})
+        );
+        let mut answer = json!({"projects": [{"id": "q"}, {"id": "p"}]});
+        filter_list(&mut answer, &scope);
+        assert_eq!(answer, json!({"projects": [{"id": "p"}]}));
+    }
+}

@@ -1,0 +1,367 @@
+//! The command line. It holds no authority: it asks the daemon, and prints what it says.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "this is the command line"
+)]
+
+mod ask;
+mod log;
+mod run;
+mod show;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+use enforcer_proto::id::{GrantId, RequestId};
+use enforcer_proto::principal::AgentName;
+use enforcer_proto::refusal::Refusal;
+use enforcer_proto::scope::{DatasetRef, Scope};
+use enforcer_proto::time::Ttl;
+
+use crate::config::{Config, DEFAULT_PATH};
+use crate::control::LinkError;
+
+/// Where the daemon listens unless told otherwise.
+const DEFAULT_SOCKET: &str = "/run/enforcer/control.sock";
+/// Something failed.
+const EXIT_ERROR: u8 = 1;
+/// The daemon said no; the refusal's code says why.
+const EXIT_REFUSED: u8 = 3;
+/// The daemon could not be reached.
+const EXIT_UNREACHABLE: u8 = 4;
+
+/// Just-in-time BigQuery access for agents: ask for a window, decide on it, watch it close by itself.
+#[derive(Parser, Debug)]
+#[command(
+    name = "enforcer",
+    version,
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong arguments, 3 refused, 4 daemon not reachable."
+)]
+struct Cli {
+    /// The daemon's control socket.
+    #[arg(long, global = true, env = "ENFORCER_SOCKET", default_value = DEFAULT_SOCKET)]
+    socket: PathBuf,
+    /// Print JSON instead of text.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Args, Debug)]
+struct ConfigArg {
+    /// The configuration file.
+    #[arg(long, default_value = DEFAULT_PATH)]
+    config: PathBuf,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Run the daemon: attach the kernel programs, serve the proxy and the control socket.
+    Daemon(ConfigArg),
+    /// Check the configuration and the policy, and print them resolved. Changes nothing.
+    Check(ConfigArg),
+    /// Ask for a window (as an agent).
+    Request {
+        /// What: PROJECT.DATASET:read, several datasets with commas.
+        #[arg(long)]
+        scope: Scope,
+        /// How long: 90s, 15m, 1h.
+        #[arg(long, default_value = "15m")]
+        ttl: Ttl,
+        /// Why, for the person who decides.
+        #[arg(long)]
+        reason: String,
+        /// Byte budget; the policy's when absent.
+        #[arg(long)]
+        bytes_max: Option<u64>,
+        /// Query budget; the policy's when absent.
+        #[arg(long)]
+        queries_max: Option<u64>,
+        /// Wait for the decision.
+        #[arg(long)]
+        wait: bool,
+    },
+    /// Approve a request; it may be shortened and narrowed.
+    Approve {
+        /// Which, such as r-17.
+        request: RequestId,
+        /// A shorter ttl.
+        #[arg(long)]
+        ttl: Option<Ttl>,
+        /// Only these datasets (repeat it).
+        #[arg(long = "dataset")]
+        datasets: Vec<DatasetRef>,
+        /// The digest of what you were shown: a request that has changed since is not approved.
+        #[arg(long)]
+        seen: Option<String>,
+    },
+    /// Deny a request.
+    Deny {
+        /// Which, such as r-17.
+        request: RequestId,
+        /// Why, for the one who asked.
+        #[arg(long)]
+        reason: String,
+    },
+    /// End a window at once (as a person).
+    Revoke {
+        /// Which, such as g-17.
+        grant: GrantId,
+    },
+    /// Give a window back (as its agent).
+    Close {
+        /// Which, such as g-17.
+        grant: GrantId,
+    },
+    /// Show windows, requests and health.
+    Status,
+    /// Read the log.
+    Log {
+        /// Go on as records come.
+        #[arg(long)]
+        follow: bool,
+        /// Only what concerns this grant.
+        #[arg(long)]
+        grant: Option<GrantId>,
+        /// Only what concerns this agent.
+        #[arg(long)]
+        agent: Option<AgentName>,
+        #[command(subcommand)]
+        verify: Option<LogCommand>,
+    },
+    /// Run a command inside an agent's workload, with the client's environment set up.
+    Run {
+        /// Which agent.
+        #[arg(long)]
+        agent: AgentName,
+        /// The command and its arguments.
+        #[arg(trailing_var_arg = true, required = true)]
+        command: Vec<std::ffi::OsString>,
+    },
+    /// Set clients up to trust the proxy.
+    Client {
+        #[command(subcommand)]
+        command: ClientCommand,
+    },
+}
+
+#[derive(Subcommand, Debug)]
+enum LogCommand {
+    /// Check the whole chain on disk; names the first record that is bad.
+    Verify {
+        /// The log's folder; of the configuration when absent.
+        #[arg(long)]
+        dir: Option<PathBuf>,
+        #[command(flatten)]
+        config: ConfigArg,
+    },
+}
+
+#[derive(Subcommand, Debug)]
+enum ClientCommand {
+    /// Write the CA bundle, the Cloud SDK's properties and the environment file.
+    Setup {
+        #[command(flatten)]
+        config: ConfigArg,
+        /// The Cloud SDK's folder, such as /usr/lib/google-cloud-sdk; its properties file is changed in place.
+        #[arg(long)]
+        sdk: Option<PathBuf>,
+        /// Where to write the environment file for login shells and services.
+        #[arg(long)]
+        env_file: Option<PathBuf>,
+        /// Only show what would be written.
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+/// Why a command ended badly; decides the exit code.
+enum Failure {
+    Refused(Refusal),
+    Unreachable(PathBuf, LinkError),
+    Other(anyhow::Error),
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::Other(error.into())
+    }
+}
+
+/// Runs the command line.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let json = cli.json;
+    match dispatch(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => report(&failure, json),
+    }
+}
+
+fn dispatch(cli: Cli) -> Result<(), Failure> {
+    match cli.command {
+        Command::Daemon(arg) => Err(Failure::Other(anyhow::anyhow!("{}", arg.config.display()))),
+        Command::Check(arg) => check(&arg.config, cli.json),
+        Command::Run { agent, command } => run::run(&cli.socket, &agent, &command),
+        Command::Client {
+            command:
+                ClientCommand::Setup {
+                    config,
+                    sdk,
+                    env_file,
+                    dry_run,
+                },
+        } => Ok(run::client_setup(
+            &config.config,
+            sdk.as_deref(),
+            env_file.as_deref(),
+            dry_run,
+        )?),
+        Command::Log {
+            verify: Some(LogCommand::Verify { dir, config }),
+            ..
+        } => {
+            let dir = dir.map_or_else(
+                || Config::load(&config.config).map(|config| config.audit_dir()),
+                Ok,
+            )?;
+            log::verify(&dir, cli.json)
+        }
+        Command::Log {
+            follow,
+            grant,
+            agent,
+            verify: None,
+        } => ask::log(&cli.socket, &log::Filter { grant, agent }, follow, cli.json),
+        Command::Request {
+            scope,
+            ttl,
+            reason,
+            bytes_max,
+            queries_max,
+            wait,
+        } => {
+            let ask = enforcer_proto::policy::Ask {
+                scope,
+                ttl,
+                reason,
+                bytes_max,
+                queries_max,
+            };
+            ask::request(&cli.socket, ask, wait, cli.json)
+        }
+        Command::Approve {
+            request,
+            ttl,
+            datasets,
+            seen,
+        } => {
+            let datasets = (!datasets.is_empty()).then_some(datasets);
+            ask::one(
+                &cli.socket,
+                enforcer_proto::wire::Ask::Approve {
+                    request,
+                    seen,
+                    ttl,
+                    datasets,
+                },
+                cli.json,
+            )
+        }
+        Command::Deny { request, reason } => ask::one(
+            &cli.socket,
+            enforcer_proto::wire::Ask::Deny { request, reason },
+            cli.json,
+        ),
+        Command::Revoke { grant } => ask::one(
+            &cli.socket,
+            enforcer_proto::wire::Ask::Revoke { grant },
+            cli.json,
+        ),
+        Command::Close { grant } => ask::one(
+            &cli.socket,
+            enforcer_proto::wire::Ask::Close { grant },
+            cli.json,
+        ),
+        Command::Status => ask::one(&cli.socket, enforcer_proto::wire::Ask::Status, cli.json),
+    }
+}
+
+fn check(path: &Path, json: bool) -> Result<(), Failure> {
+    let config = Config::load(path)?;
+    let policy = config.load_policy()?;
+    if json {
+        println!(
+            "{}",
+            serde_json::to_string_pretty(&config).context("printing the configuration")?
+        );
+        return Ok(());
+    }
+    println!(
+        "{} is good: host {}, {} agents, {} policy rules",
+        path.display(),
+        config.host,
+        config.agents.len(),
+        policy.rules.len()
+    );
+    for agent in &config.agents {
+        let uid = agent
+            .uid
+            .map_or_else(|| "any uid".to_owned(), |uid| format!("uid {uid}"));
+        println!(
+            "  agent {}: cgroup {}, {uid}",
+            agent.name,
+            agent.cgroup.display()
+        );
+    }
+    for (at, rule) in policy.rules.iter().enumerate() {
+        let datasets: Vec<String> = rule.datasets.iter().map(ToString::to_string).collect();
+        let who = if rule.auto_approve {
+            "opens without a person".to_owned()
+        } else {
+            format!(
+                "uids {:?}, gids {:?} decide",
+                rule.approvers.uids, rule.approvers.gids
+            )
+        };
+        println!(
+            "  rule {}: {} for up to {}, {who}",
+            at + 1,
+            datasets.join(", "),
+            rule.ttl_max
+        );
+    }
+    Ok(())
+}
+
+fn report(failure: &Failure, json: bool) -> ExitCode {
+    let (code, kind, message) = match failure {
+        Failure::Refused(refusal) => (
+            EXIT_REFUSED,
+            refusal.code.as_str(),
+            format!("refused: {refusal}"),
+        ),
+        Failure::Unreachable(socket, error) => {
+            let message = format!(
+                "the enforcer's daemon cannot be reached at {}: {error}. Is it running (enforcer daemon)? Is --socket right?",
+                socket.display()
+            );
+            (EXIT_UNREACHABLE, "daemon.unreachable", message)
+        }
+        Failure::Other(error) => (EXIT_ERROR, "failed", format!("{error:#}")),
+    };
+    if json {
+        println!(
+            "{}",
+            serde_json::json!({"error": {"code": kind, "message": message}})
+        );
+    } else {
+        eprintln!("enforcer: {message}");
+    }
+    ExitCode::from(code)
+}

@@ -1,0 +1,103 @@
+//! The names BigQuery answers to, how a name is normalised, and what may be concluded from it. Pure text.
+
+use std::collections::BTreeSet;
+
+use crate::config::AddressClass;
+
+/// Regions with a `bigquery.REGION.rep.googleapis.com` endpoint, from the API's discovery document.
+const REP_REGIONS: [&str; 24] = [
+    "asia-south1",
+    "asia-south2",
+    "europe-west1",
+    "europe-west2",
+    "europe-west3",
+    "europe-west4",
+    "europe-west6",
+    "europe-west8",
+    "europe-west9",
+    "me-central2",
+    "northamerica-northeast1",
+    "northamerica-northeast2",
+    "us-central1",
+    "us-central2",
+    "us-east1",
+    "us-east4",
+    "us-east5",
+    "us-east7",
+    "us-south1",
+    "us-west1",
+    "us-west2",
+    "us-west3",
+    "us-west4",
+    "us-west8",
+];
+/// Names that are not made from a region.
+const GLOBAL: [&str; 6] = [
+    "bigquery.googleapis.com",
+    "bigquery.mtls.googleapis.com",
+    "bigquerystorage.googleapis.com",
+    "bigquerystorage.mtls.googleapis.com",
+    "content-bigquery.googleapis.com",
+    "www.googleapis.com",
+];
+/// The longest DNS name, in characters without the trailing dot.
+const NAME_CHARS_MAX: usize = 253;
+
+/// The built-in list: global, mutual-TLS, regional and locational names of BigQuery, its storage API and the legacy host.
+#[must_use]
+pub fn protected_default() -> Vec<String> {
+    let regional = REP_REGIONS.iter().flat_map(|region| {
+        [
+            format!("bigquery.{region}.rep.googleapis.com"),
+            format!("bigquery.{region}.rep.mtls.googleapis.com"),
+            format!("{region}-bigquery.googleapis.com"),
+        ]
+    });
+    GLOBAL
+        .iter()
+        .map(|name| (*name).to_owned())
+        .chain(regional)
+        .collect()
+}
+
+/// A name in the one form everything compares: lower case, without the trailing dot. `None` when it is no host name.
+#[must_use]
+pub fn normalise(name: &str) -> Option<String> {
+    let name = name.strip_suffix('.').unwrap_or(name);
+    let label_is_sound = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    };
+    (name.len() <= NAME_CHARS_MAX && name.split('.').all(label_is_sound))
+        .then(|| name.to_ascii_lowercase())
+}
+
+/// What the addresses of a protected name answer for. The default domain's front ends serve every Google API;
+/// Private Service Connect names and the operator's own are BigQuery's alone.
+#[must_use]
+pub fn class_of(name: &str) -> AddressClass {
+    let in_google = name.ends_with(".googleapis.com");
+    if in_google && !name.ends_with(".p.googleapis.com") {
+        AddressClass::Shared
+    } else {
+        AddressClass::Dedicated
+    }
+}
+
+/// The DNS subtrees a certificate authority for these names must be confined to.
+#[must_use]
+pub fn permitted_subtrees(names: &[String]) -> Vec<String> {
+    let subtree = |name: &String| {
+        if name.ends_with(".googleapis.com") {
+            "googleapis.com".to_owned()
+        } else {
+            name.clone()
+        }
+    };
+    let set: BTreeSet<String> = names.iter().map(subtree).collect();
+    set.into_iter().collect()
+}

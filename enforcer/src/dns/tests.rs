@@ -1,0 +1,331 @@
+//! The set and its task under virtual time, and hostile answers.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use enforcer_proto::time::{NS_PER_S, Now};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::endpoints::{
+    ADDRESSES_PER_NAME_MAX, BACKOFF_MAX, EndpointSet, GRACE, TTL_MAX, TTL_MIN, keep,
+};
+use super::protected::{class_of, normalise, permitted_subtrees, protected_default};
+use super::*;
+use crate::clock::ManualClock;
+use crate::config::AddressClass::{self, Dedicated, Shared};
+
+const BQ: &str = "bigquery.googleapis.com";
+
+fn answer(addresses: &[&str], ttl_s: u64) -> Answer {
+    Answer {
+        addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
+        ttl: Duration::from_secs(ttl_s),
+    }
+}
+
+fn set() -> EndpointSet {
+    EndpointSet::new([(BQ.to_owned(), Shared)], [])
+}
+
+fn nets(set: &EndpointSet) -> Vec<String> {
+    set.current().keys().map(ToString::to_string).collect()
+}
+
+const fn s(seconds: u64) -> u64 {
+    seconds * NS_PER_S
+}
+
+#[test]
+fn a_new_set_asks_both_families_at_once_and_holds_the_prefixes_from_the_start() {
+    let net = "199.36.153.8/30".parse().unwrap();
+    let set = EndpointSet::new([(BQ.to_owned(), Shared)], [(net, Dedicated)]);
+    assert_eq!(set.due(0).len(), 2);
+    assert_eq!(set.current(), BTreeMap::from([(net, Dedicated)]));
+    assert_eq!(set.unanswered(), [BQ]);
+}
+
+#[test]
+fn a_name_is_asked_again_after_its_ttl_clamped_to_the_bounds() {
+    for (ttl, wait) in [
+        (0, TTL_MIN),
+        (60, Duration::from_secs(60)),
+        (86400, TTL_MAX),
+    ] {
+        let mut set = set();
+        set.answered(BQ, Family::V4, &answer(&["192.0.2.1"], ttl), 0);
+        set.answered(BQ, Family::V6, &answer(&[], 86400), 0);
+        assert_eq!(set.next_boot_ns(), Some(s(wait.as_secs())));
+        assert!(set.due(s(wait.as_secs()) - 1).is_empty());
+    }
+}
+
+#[test]
+fn an_address_that_vanishes_is_kept_for_the_grace_and_then_dropped() {
+    let mut set = set();
+    set.answered(BQ, Family::V4, &answer(&["192.0.2.1", "192.0.2.2"], 60), 0);
+    set.answered(BQ, Family::V4, &answer(&["192.0.2.2"], 60), s(60));
+    assert_eq!(nets(&set), ["192.0.2.1/32", "192.0.2.2/32"]);
+    let end = s(60) + s(GRACE.as_secs());
+    set.expire(end - 1);
+    assert_eq!(nets(&set).len(), 2);
+    set.expire(end);
+    assert_eq!(nets(&set), ["192.0.2.2/32"]);
+}
+
+#[test]
+fn an_address_whose_ttl_outlasts_the_grace_is_kept_until_the_ttl_ends() {
+    let mut set = set();
+    set.answered(BQ, Family::V4, &answer(&["192.0.2.1"], 7200), 0);
+    set.answered(BQ, Family::V4, &answer(&["192.0.2.2"], 60), s(300));
+    set.expire(s(7199));
+    assert_eq!(nets(&set).len(), 2);
+    set.expire(s(7200));
+    assert_eq!(nets(&set), ["192.0.2.2/32"]);
+}
+
+#[test]
+fn an_address_that_comes_back_is_current_again() {
+    let mut set = set();
+    set.answered(BQ, Family::V4, &answer(&["192.0.2.1"], 60), 0);
+    set.answered(BQ, Family::V4, &answer(&["192.0.2.2"], 60), s(60));
+    set.answered(BQ, Family::V4, &answer(&["192.0.2.1"], 60), s(120));
+    set.expire(s(120) + s(GRACE.as_secs()));
+    assert_eq!(nets(&set), ["192.0.2.1/32"]);
+}
+
+#[test]
+fn a_failed_look_up_keeps_every_address_and_waits_longer_each_time() {
+    let mut set = set();
+    set.answered(BQ, Family::V4, &answer(&["192.0.2.1"], 60), 0);
+    set.answered(BQ, Family::V6, &answer(&[], 300), 0);
+    let mut now = s(60);
+    let mut waits = Vec::new();
+    for _ in 0..20 {
+        set.failed(BQ, Family::V4, now);
+        set.failed(BQ, Family::V6, now);
+        set.expire(now);
+        assert_eq!(nets(&set), ["192.0.2.1/32"]);
+        let next = set.next_boot_ns().unwrap();
+        waits.push((next - now) / NS_PER_S);
+        now = next;
+    }
+    assert_eq!(waits[..6], [1, 2, 4, 8, 16, 32]);
+    assert_eq!(*waits.last().unwrap(), BACKOFF_MAX.as_secs());
+}
+
+#[test]
+fn a_server_that_rotates_endlessly_cannot_grow_the_set_past_its_bound() {
+    let mut set = set();
+    for round in 0..20_u32 {
+        let addresses = (0..100)
+            .map(|index| IpAddr::from(std::net::Ipv4Addr::from(0xC000_0200 + round * 100 + index)));
+        let many = Answer {
+            addresses: addresses.collect(),
+            ttl: Duration::from_secs(5),
+        };
+        set.answered(BQ, Family::V4, &many, s(u64::from(round) * 5));
+    }
+    assert_eq!(nets(&set).len(), ADDRESSES_PER_NAME_MAX);
+}
+
+#[test]
+fn an_address_that_is_shared_by_one_name_is_shared() {
+    let mut set = EndpointSet::new(
+        [("a.test".to_owned(), Dedicated), (BQ.to_owned(), Shared)],
+        [],
+    );
+    for name in ["a.test", BQ] {
+        set.answered(name, Family::V4, &answer(&["192.0.2.1"], 60), 0);
+    }
+    let only: Vec<AddressClass> = set.current().into_values().collect();
+    assert_eq!(only, [Shared]);
+}
+
+#[test]
+fn rebinding_answers_are_refused_also_when_they_are_mapped_into_v6() {
+    for text in [
+        "127.0.0.1",
+        "0.0.0.0",
+        "0.1.2.3",
+        "169.254.169.254",
+        "224.0.0.1",
+        "255.255.255.255",
+        "::1",
+        "::",
+        "fe80::1",
+        "ff02::1",
+        "::ffff:127.0.0.1",
+        "::ffff:169.254.169.254",
+        "fd00:ec2::254",
+    ] {
+        assert!(refused_address(text.parse().unwrap()).is_some(), "{text}");
+    }
+    for text in [
+        "10.77.8.7",
+        "172.16.0.1",
+        "fd77:8::7",
+        "2607:f8b0::1",
+        "199.36.153.8",
+    ] {
+        assert!(refused_address(text.parse().unwrap()).is_none(), "{text}");
+    }
+    let mixed = vec!["127.0.0.1".parse().unwrap(), "192.0.2.1".parse().unwrap()];
+    assert_eq!(
+        usable(BQ, mixed, Duration::ZERO).unwrap(),
+        answer(&["192.0.2.1"], 0)
+    );
+    let only = usable(
+        BQ,
+        vec!["::ffff:127.0.0.1".parse().unwrap()],
+        Duration::ZERO,
+    );
+    assert!(matches!(only, Err(NamesError::OnlyRefused { .. })));
+}
+
+#[test]
+fn names_are_compared_in_one_form_and_odd_ones_are_no_names() {
+    assert_eq!(normalise("BigQuery.GoogleAPIs.com.").as_deref(), Some(BQ));
+    for odd in [
+        "",
+        ".",
+        "a..b",
+        "a.b..",
+        "a b",
+        "[::1]",
+        "a%2eb",
+        "-a.b",
+        "bigquéry.com",
+        "a\0.b",
+    ] {
+        assert_eq!(normalise(odd), None, "{odd:?}");
+    }
+}
+
+#[test]
+fn the_built_in_names_are_sound_and_their_authority_is_confined_to_one_subtree() {
+    let names = protected_default();
+    assert_eq!(names.len(), 6 + 24 * 3);
+    for name in &names {
+        assert_eq!(normalise(name).as_ref(), Some(name));
+        assert_eq!(class_of(name), Shared);
+    }
+    assert_eq!(permitted_subtrees(&names), ["googleapis.com"]);
+    assert_eq!(class_of("bigquery-x.p.googleapis.com"), Dedicated);
+    assert_eq!(class_of("bq.corp.example"), Dedicated);
+}
+
+/// Answers that a test can change.
+#[derive(Debug, Default)]
+struct Scripted(Mutex<Option<Answer>>);
+
+#[async_trait]
+impl Lookup for Scripted {
+    async fn lookup(&self, name: &str, family: Family) -> Result<Answer, NamesError> {
+        match (family, self.0.lock().unwrap().clone()) {
+            (Family::V4, Some(answer)) => Ok(answer),
+            (Family::V6, Some(_)) => Ok(Answer {
+                addresses: Vec::new(),
+                ttl: Duration::from_secs(300),
+            }),
+            (Family::V4 | Family::V6, None) => Err(failed(name, &"down")),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_task_sends_the_first_round_then_only_changes_and_stops_when_told() {
+    let names = Arc::new(Scripted::default());
+    let clock = Arc::new(ManualClock::at(Now {
+        boot_ns: 0,
+        unix_ns: 0,
+    }));
+    let (sender, mut current) = watch::channel(super::endpoints::Endpoints::new());
+    let stop = CancellationToken::new();
+    let task = tokio::spawn(keep(
+        set(),
+        names.clone(),
+        clock.clone(),
+        sender,
+        stop.clone(),
+    ));
+    current.changed().await.unwrap();
+    assert!(
+        current.borrow_and_update().is_empty(),
+        "nothing answered yet"
+    );
+    *names.0.lock().unwrap() = Some(answer(&["192.0.2.1"], 60));
+    clock.advance_ns(s(1));
+    current.changed().await.unwrap();
+    assert_eq!(current.borrow_and_update().len(), 1);
+    clock.advance_ns(s(60));
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    assert!(
+        !current.has_changed().unwrap(),
+        "the same answer is no news"
+    );
+    stop.cancel();
+    task.await.unwrap();
+}
+
+/// A DNS server on loopback that gives one A record (ttl 30), no AAAA, and SERVFAIL for other names.
+async fn small_server() -> (SocketAddr, tokio::task::JoinHandle<()>) {
+    let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let address = socket.local_addr().unwrap();
+    let task = tokio::spawn(async move {
+        let mut buffer = [0; 512];
+        loop {
+            let (length, from) = socket.recv_from(&mut buffer).await.unwrap();
+            let query = &buffer[..length];
+            let _ = socket.send_to(&reply(query), from).await;
+        }
+    });
+    (address, task)
+}
+
+/// Written by hand so that the test does not trust the library it tests.
+fn reply(query: &[u8]) -> Vec<u8> {
+    let name_end = 12 + query[12..].iter().position(|byte| *byte == 0).unwrap();
+    let question = &query[12..name_end + 5];
+    let known = question
+        .to_ascii_lowercase()
+        .starts_with(b"\x08bigquery\x0agoogleapis\x03com");
+    let is_a = question[question.len() - 3] == 1;
+    let answers = u8::from(known && is_a);
+    let rcode = if known { 0 } else { 2 };
+    let mut out = query[..2].to_vec();
+    out.extend([0x81, 0x80 | rcode, 0, 1, 0, answers, 0, 0, 0, 0]);
+    out.extend(question);
+    if answers == 1 {
+        out.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 30, 0, 4, 192, 0, 2, 7]);
+    }
+    out
+}
+
+#[tokio::test]
+async fn configured_servers_are_asked_on_their_port_and_their_ttl_is_kept() {
+    let (address, task) = small_server().await;
+    let names = Names::fresh(&[address]).unwrap();
+    let v4 = names.lookup(BQ, Family::V4).await.unwrap();
+    assert_eq!(v4, answer(&["192.0.2.7"], 30));
+    let v6 = names.lookup(BQ, Family::V6).await.unwrap();
+    assert!(v6.addresses.is_empty());
+    let both = names.lookup_both(BQ).await.unwrap();
+    assert_eq!(both.addresses.len(), 1);
+    task.abort();
+}
+
+#[tokio::test]
+async fn a_server_failure_is_an_error_and_never_an_empty_answer() {
+    let (address, task) = small_server().await;
+    let names = Names::fresh(&[address]).unwrap();
+    let failed = names.lookup("broken.googleapis.com", Family::V4).await;
+    assert!(
+        matches!(failed, Err(NamesError::Failed { .. })),
+        "{failed:?}"
+    );
+    task.abort();
+}

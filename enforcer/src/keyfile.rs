@@ -1,0 +1,200 @@
+//! Private keys on disk: read only when nobody but the owner may, written atomically with mode 0600. Never logs content.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
+
+/// The largest key file, bytes.
+const KEY_BYTES_MAX: u64 = 64 * 1024;
+
+/// A key file that cannot be used; the text names the cure.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyFileError {
+    /// The system said no.
+    #[error("cannot {doing} {path}: {source}")]
+    Io {
+        /// What was tried.
+        doing: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Others may read or write it.
+    #[error(
+        "{path} holds a private key but its mode is {mode:04o}: others can use it. Run: chmod 0600 {path}"
+    )]
+    Open {
+        /// Which file.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+    },
+    /// Somebody else owns it.
+    #[error("{path} holds a private key but belongs to uid {owner}. Run: chown root {path}")]
+    Owner {
+        /// Which file.
+        path: PathBuf,
+        /// Its owner.
+        owner: u32,
+    },
+    /// It is no regular file of sensible size.
+    #[error("{path} is not a key file (a regular file of at most 64 KiB)")]
+    NotAFile {
+        /// Which.
+        path: PathBuf,
+    },
+}
+
+/// Reads a private file; `None` when there is none.
+///
+/// # Errors
+/// [`KeyFileError`], naming the `chmod` or `chown` that cures it.
+pub fn read(path: &Path) -> Result<Option<Zeroizing<String>>, KeyFileError> {
+    let io = |source| at("read", path, source);
+    // O_NOFOLLOW: a link could point the daemon at a file others control. O_NONBLOCK: a FIFO must not hang it.
+    let opened = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK)
+        .open(path);
+    let file = match opened {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other.map_err(io)?,
+    };
+    // Asked of the open file, not of the path: nothing can be swapped in between.
+    let metadata = file.metadata().map_err(io)?;
+    if !metadata.is_file() || metadata.len() > KEY_BYTES_MAX {
+        let path = path.to_owned();
+        return Err(KeyFileError::NotAFile { path });
+    }
+    if metadata.mode() & 0o077 != 0 {
+        return Err(KeyFileError::Open {
+            path: path.to_owned(),
+            mode: metadata.mode() & 0o7777,
+        });
+    }
+    let me = rustix::process::geteuid().as_raw();
+    if metadata.uid() != me && metadata.uid() != 0 {
+        return Err(KeyFileError::Owner {
+            path: path.to_owned(),
+            owner: metadata.uid(),
+        });
+    }
+    let mut text = Zeroizing::new(String::new());
+    file.take(KEY_BYTES_MAX)
+        .read_to_string(&mut text)
+        .map_err(io)?;
+    Ok(Some(text))
+}
+
+/// Writes a private file: mode 0600 from the first byte, durable, in place only when whole.
+///
+/// # Errors
+/// [`KeyFileError::Io`].
+pub fn write(path: &Path, text: &str) -> Result<(), KeyFileError> {
+    replace(path, text.as_bytes(), 0o600)
+}
+
+/// Replaces a file by one of `mode`, atomically and durably.
+///
+/// # Errors
+/// [`KeyFileError::Io`].
+pub fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), KeyFileError> {
+    let io = |source| at("write", path, source);
+    let mut name = path
+        .file_name()
+        .ok_or_else(|| io(io::ErrorKind::InvalidInput.into()))?
+        .to_owned();
+    name.push(format!(".new-{}", std::process::id()));
+    let draft = path.with_file_name(name);
+    let written = write_draft(&draft, content, mode).and_then(|()| fs::rename(&draft, path));
+    if let Err(error) = written {
+        // The draft may hold a key: better gone. It may also never have come to be.
+        let _ = fs::remove_file(&draft);
+        return Err(io(error));
+    }
+    sync_folder(path).map_err(io)
+}
+
+fn write_draft(draft: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    match fs::remove_file(draft) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(draft)?;
+    // The umask may have taken bits away that a published file needs.
+    rustix::fs::fchmod(&file, rustix::fs::Mode::from_raw_mode(mode))?;
+    file.write_all(content)?;
+    file.sync_all()
+}
+
+fn sync_folder(path: &Path) -> io::Result<()> {
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        Some(_) | None => Path::new("."),
+    };
+    File::open(folder)?.sync_all()
+}
+
+fn at(doing: &'static str, path: &Path, source: io::Error) -> KeyFileError {
+    KeyFileError::Io {
+        doing,
+        path: path.to_owned(),
+        source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_written_key_is_private_and_reads_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("k.pem");
+        assert!(read(&path).unwrap().is_none());
+        write(&path, "secret").unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        assert_eq!(read(&path).unwrap().unwrap().as_str(), "secret");
+        assert_eq!(
+            fs::read_dir(folder.path()).unwrap().count(),
+            1,
+            "no draft is left"
+        );
+    }
+
+    #[test]
+    fn a_key_that_others_can_read_is_refused_with_the_chmod_that_cures_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("k.pem");
+        write(&path, "secret").unwrap();
+        for mode in [0o640, 0o604, 0o620, 0o660] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            let error = read(&path).unwrap_err().to_string();
+            assert!(
+                error.contains(&format!("chmod 0600 {}", path.display())),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_link_a_folder_and_a_fifo_are_no_keys() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("target");
+        write(&target, "secret").unwrap();
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        assert!(read(&link).is_err());
+        assert!(read(folder.path()).is_err());
+    }
+}

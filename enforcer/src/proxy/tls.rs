@@ -1,0 +1,168 @@
+//! TLS towards agents: the server name in the hello must be a protected one, and the leaf is made for exactly that name.
+//! No name, or a foreign one, ends the handshake with an alert and a refusal that can be recorded. The caller bounds the time.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::authority::Authority;
+use crate::clock::Clock;
+use crate::dns::protected::normalise;
+
+/// The names a handshake may ask for, normalised.
+#[derive(Debug, Clone, Default)]
+pub struct ProtectedNames(BTreeSet<String>);
+
+impl FromIterator<String> for ProtectedNames {
+    fn from_iter<I: IntoIterator<Item = String>>(names: I) -> Self {
+        Self(
+            names
+                .into_iter()
+                .filter_map(|name| normalise(&name))
+                .collect(),
+        )
+    }
+}
+
+impl ProtectedNames {
+    /// Whether this normalised name is protected.
+    #[must_use]
+    pub fn contains(&self, name: &str) -> bool {
+        self.0.contains(name)
+    }
+}
+
+/// Why a handshake did not become a connection.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsRefusal {
+    /// The bytes were no readable ClientHello.
+    #[error("no readable TLS hello came")]
+    Unreadable(#[source] std::io::Error),
+    /// The hello named no server: an address alone says nothing about what is wanted there.
+    #[error("the TLS hello named no server (SNI)")]
+    NoName,
+    /// The hello named a server that is not protected.
+    #[error("the TLS hello asked for {0}, which is not a protected name")]
+    ForeignName(String),
+    /// The client broke off, most often because it does not trust the authority.
+    #[error(
+        "the TLS handshake for {name} failed; run `enforcer client setup` if the client does not trust the authority"
+    )]
+    Handshake {
+        /// The protected name asked for.
+        name: String,
+        /// What the client or the library said.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// A finished handshake.
+#[derive(Debug)]
+pub struct Accepted<S> {
+    /// The connection.
+    pub stream: TlsStream<S>,
+    /// The protected name asked for, normalised.
+    pub name: String,
+    /// Whether HTTP/2 was agreed on.
+    pub h2: bool,
+}
+
+/// Accepts handshakes for the protected names.
+#[derive(Debug, Clone)]
+pub struct TlsFront {
+    config: Arc<ServerConfig>,
+    names: Arc<ProtectedNames>,
+}
+
+impl TlsFront {
+    /// A front for these names, with leaves from this authority.
+    ///
+    /// # Errors
+    /// When the TLS library has no protocol version in common with itself; never seen.
+    pub fn new(
+        authority: Arc<Authority>,
+        names: Arc<ProtectedNames>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, rustls::Error> {
+        let leaves = Leaves {
+            authority,
+            names: Arc::clone(&names),
+            clock,
+        };
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(leaves));
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(Self {
+            config: Arc::new(config),
+            names,
+        })
+    }
+
+    /// The server side of one handshake.
+    ///
+    /// # Errors
+    /// [`TlsRefusal`]; the client has been sent an alert where it could still be.
+    pub async fn accept<S>(&self, io: S) -> Result<Accepted<S>, TlsRefusal>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let acceptor = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), io);
+        let start = acceptor.await.map_err(TlsRefusal::Unreadable)?;
+        let asked = start.client_hello().server_name().map(ToOwned::to_owned);
+        let wanted = self.judge(asked.as_deref());
+        // The same resolver sees the same name again: a refused one ends in an alert here.
+        let handshake = start.into_stream(Arc::clone(&self.config)).await;
+        let name = wanted?;
+        let stream = handshake.map_err(|source| TlsRefusal::Handshake {
+            name: name.clone(),
+            source,
+        })?;
+        let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        Ok(Accepted { stream, name, h2 })
+    }
+
+    fn judge(&self, asked: Option<&str>) -> Result<String, TlsRefusal> {
+        let asked = asked.ok_or(TlsRefusal::NoName)?;
+        match normalise(asked) {
+            Some(name) if self.names.contains(&name) => Ok(name),
+            Some(_) | None => Err(TlsRefusal::ForeignName(asked.to_owned())),
+        }
+    }
+}
+
+/// Leaves by server name, for protected names alone.
+#[derive(Debug)]
+struct Leaves {
+    authority: Arc<Authority>,
+    names: Arc<ProtectedNames>,
+    clock: Arc<dyn Clock>,
+}
+
+impl ResolvesServerCert for Leaves {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let name = normalise(hello.server_name()?)?;
+        if !self.names.contains(&name) {
+            return None;
+        }
+        match self.authority.leaf(&name, self.clock.now()) {
+            Ok(leaf) => Some(leaf),
+            Err(error) => {
+                tracing::error!(%name, %error, "no certificate could be made");
+                None
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

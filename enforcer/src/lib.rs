@@ -17,5 +17,6 @@ pub mod kernel;
 pub mod keyfile;
 pub mod proxy;
 pub mod sockopt;
+pub mod token;
 pub mod upstream;
 pub mod workload;

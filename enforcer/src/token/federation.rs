@@ -1,0 +1,257 @@
+//! The default minter: a JWT per window, signed by the host's own key, exchanged at STS, and optionally for a service
+//! account's token at IAM Credentials. No long-lived Google secret exists on the host.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use enforcer_proto::time::NS_PER_S;
+use secrecy::SecretString;
+use serde::{Deserialize, Deserializer, Serialize};
+use zeroize::Zeroizing;
+
+use super::exchange::{Post, post};
+use super::impersonation::{impersonate, impersonated_principal};
+use super::{
+    AccessToken, BEYOND_WINDOW, Endpoint, IssuerKey, MintRequest, Minted, Minter, SCOPE_BIGQUERY,
+    SCOPE_CLOUD_PLATFORM, TokenError, plus,
+};
+use crate::upstream::Upstream;
+
+/// Assertions begin this long ago, for clocks that differ; Google refuses one from the future.
+const BACKDATE_S: u64 = 10;
+/// The longest subject Google maps, bytes.
+const SUBJECT_BYTES_MAX: usize = 127;
+/// What all mapped attributes may have together, bytes.
+const CLAIMS_BYTES_MAX: usize = 8192;
+/// The default bound on `exp - iat`; the provider's attribute condition should hold the same number.
+pub const ASSERTION_LIFE_MAX: Duration = Duration::from_secs(900);
+/// RFC 8693's name for an access token.
+const ACCESS_TOKEN_TYPE: &str = "urn:ietf:params:oauth:token-type:access_token";
+
+/// Where the host is known, and as what.
+#[derive(Debug, Clone)]
+pub struct FederationOptions {
+    /// The workload identity provider's resource name: `//iam.googleapis.com/projects/…/providers/…`.
+    pub audience: String,
+    /// The JWT's `iss`.
+    pub issuer: String,
+    /// STS's token address.
+    pub sts_url: String,
+    /// IAM Credentials' address, without path.
+    pub iam_url: String,
+    /// The bound on `exp - iat` of an assertion; [`ASSERTION_LIFE_MAX`] unless the provider's condition says otherwise.
+    pub assertion_life_max: Duration,
+}
+
+impl FederationOptions {
+    /// Options with the default bound on an assertion's life.
+    #[must_use]
+    pub const fn new(audience: String, issuer: String, sts_url: String, iam_url: String) -> Self {
+        Self {
+            audience,
+            issuer,
+            sts_url,
+            iam_url,
+            assertion_life_max: ASSERTION_LIFE_MAX,
+        }
+    }
+}
+
+/// The federation minter.
+#[derive(Debug)]
+pub struct Federation {
+    options: FederationOptions,
+    key: IssuerKey,
+    upstream: Arc<Upstream>,
+}
+
+#[derive(Serialize)]
+struct Claims<'a> {
+    iss: &'a str,
+    aud: &'a str,
+    sub: &'a str,
+    iat: u64,
+    exp: u64,
+    jti: &'a str,
+    host: &'a str,
+    agent: &'a str,
+    session: &'a str,
+    grant: &'a str,
+    approver: &'a str,
+    /// `ds:project.dataset`: Google maps them to groups.
+    datasets: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct StsAnswer {
+    access_token: SecretString,
+    token_type: String,
+    issued_token_type: Option<String>,
+    #[serde(default, deserialize_with = "number_or_text")]
+    expires_in: Option<u64>,
+}
+
+impl Federation {
+    /// A minter with this key.
+    #[must_use]
+    pub const fn new(options: FederationOptions, key: IssuerKey, upstream: Arc<Upstream>) -> Self {
+        Self {
+            options,
+            key,
+            upstream,
+        }
+    }
+
+    /// The issuer's key, for the JWKS that Google is given.
+    #[must_use]
+    pub const fn key(&self) -> &IssuerKey {
+        &self.key
+    }
+
+    /// The JWT for one window.
+    fn assertion(&self, request: &MintRequest) -> Result<Zeroizing<String>, TokenError> {
+        let subject = subject(request);
+        if subject.len() > SUBJECT_BYTES_MAX {
+            return Err(TokenError::SubjectTooLong(subject.len()));
+        }
+        let now_s = request.now.unix_ns / NS_PER_S;
+        let iat = now_s.saturating_sub(BACKDATE_S);
+        let wanted = request.remaining.saturating_add(BEYOND_WINDOW).as_secs();
+        let cap = iat.saturating_add(self.options.assertion_life_max.as_secs());
+        let claims = Claims {
+            iss: &self.options.issuer,
+            aud: &self.options.audience,
+            sub: &subject,
+            iat,
+            exp: now_s.saturating_add(wanted).min(cap),
+            jti: &request.session,
+            host: &request.host,
+            agent: &request.agent,
+            session: &request.session,
+            grant: &request.grant,
+            approver: &request.approver,
+            datasets: request
+                .datasets
+                .iter()
+                .map(|name| format!("ds:{name}"))
+                .collect(),
+        };
+        let size = serde_json::to_vec(&claims)
+            .map_err(|_| TokenError::Sign)?
+            .len();
+        if size > CLAIMS_BYTES_MAX {
+            return Err(TokenError::ClaimsTooLarge(size));
+        }
+        self.key.sign(&claims).ok_or(TokenError::Sign)
+    }
+
+    async fn exchange(&self, request: &MintRequest, scope: &str) -> Result<Minted, TokenError> {
+        let assertion = self.assertion(request)?;
+        let body = form_urlencoded::Serializer::new(String::new())
+            .append_pair(
+                "grant_type",
+                "urn:ietf:params:oauth:grant-type:token-exchange",
+            )
+            .append_pair("audience", &self.options.audience)
+            .append_pair("scope", scope)
+            .append_pair("requested_token_type", ACCESS_TOKEN_TYPE)
+            .append_pair("subject_token_type", "urn:ietf:params:oauth:token-type:jwt")
+            .append_pair("subject_token", &assertion)
+            .finish();
+        let answer: StsAnswer = post(
+            &self.upstream,
+            Post {
+                endpoint: Endpoint::Sts,
+                url: &self.options.sts_url,
+                content_type: "application/x-www-form-urlencoded",
+                body: Zeroizing::new(body),
+                bearer: None,
+            },
+        )
+        .await?;
+        let (token, life_s) = answer.checked()?;
+        Ok(Minted {
+            token,
+            expires_boot_ns: plus(request.now.boot_ns, life_s),
+            principal: format!(
+                "principal:{}/subject/{}",
+                pool(&self.options.audience),
+                subject(request)
+            ),
+        })
+    }
+}
+
+#[async_trait]
+impl Minter for Federation {
+    async fn mint(&self, request: &MintRequest) -> Result<Minted, TokenError> {
+        let Some(account) = &request.service_account else {
+            return self.exchange(request, SCOPE_BIGQUERY).await;
+        };
+        let federated = self.exchange(request, SCOPE_CLOUD_PLATFORM).await?;
+        let (token, expires_boot_ns) = impersonate(
+            &self.upstream,
+            &self.options.iam_url,
+            account,
+            &federated.token,
+            request,
+        )
+        .await?;
+        Ok(Minted {
+            token,
+            expires_boot_ns,
+            principal: impersonated_principal(account),
+        })
+    }
+}
+
+impl StsAnswer {
+    /// The token and its life in seconds.
+    fn checked(self) -> Result<(AccessToken, u64), TokenError> {
+        let unusable = |why| TokenError::Unusable {
+            endpoint: Endpoint::Sts,
+            why,
+        };
+        if !self.token_type.eq_ignore_ascii_case("Bearer") {
+            return Err(unusable("its token is no bearer token"));
+        }
+        if self
+            .issued_token_type
+            .is_some_and(|kind| kind != ACCESS_TOKEN_TYPE)
+        {
+            return Err(unusable("its token is no access token"));
+        }
+        let life_s = self
+            .expires_in
+            .filter(|seconds| *seconds > 0)
+            .ok_or_else(|| unusable("it did not say how long its token lives"))?;
+        let token = AccessToken::new(self.access_token)
+            .ok_or_else(|| unusable("its token cannot stand in a header"))?;
+        Ok((token, life_s))
+    }
+}
+
+fn subject(request: &MintRequest) -> String {
+    format!("{}/agent/{}", request.host, request.agent)
+}
+
+/// The pool a provider belongs to.
+fn pool(audience: &str) -> &str {
+    audience.split("/providers/").next().unwrap_or(audience)
+}
+
+/// Google sends a number; some servers send it as text.
+fn number_or_text<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Either {
+        Number(u64),
+        Text(String),
+    }
+    Ok(match Option::<Either>::deserialize(from)? {
+        Some(Either::Number(seconds)) => Some(seconds),
+        Some(Either::Text(text)) => text.parse().ok(),
+        None => None,
+    })
+}

@@ -207,9 +207,8 @@ fn drive(
 ) {
     tokio::spawn(async move {
         // Cancelled first: dropping the driver is what cuts the streams.
-        match stop.run_until_cancelled(driver).await {
-            Some(Err(error)) => tracing::debug!(%error, "an upstream connection ended"),
-            Some(Ok(())) | None => {}
+        if let Some(Err(error)) = stop.run_until_cancelled(driver).await {
+            tracing::debug!(%error, "an upstream connection ended");
         }
         drop(permit);
     });

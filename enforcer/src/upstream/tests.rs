@@ -298,3 +298,78 @@ async fn a_file_of_roots_without_a_certificate_is_named_in_the_error() {
     .unwrap_err();
     assert!(error.to_string().contains(empty.path().to_str().unwrap()));
 }
+
+/// A server that answers the first request of a connection and, having read the second, hangs up. Counts requests read.
+async fn hangs_up_on_the_second(
+    tls: TlsAcceptor,
+    listener: TcpListener,
+    requests: Arc<AtomicUsize>,
+    closes_after_first: bool,
+) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    loop {
+        let (tcp, _) = listener.accept().await.unwrap();
+        let mut stream = tls.accept(tcp).await.unwrap();
+        for turn in 0..2 {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                if stream.read_exact(&mut byte).await.is_err() {
+                    break;
+                }
+                head.push(byte[0]);
+            }
+            if head.is_empty() {
+                break;
+            }
+            requests.fetch_add(1, Ordering::SeqCst);
+            if turn == 0 {
+                let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+                stream.write_all(answer).await.unwrap();
+                stream.flush().await.unwrap();
+            }
+            if closes_after_first {
+                break;
+            }
+        }
+    }
+}
+
+async fn two_requests(closes_after_first: bool) -> (Result<(), UpstreamError>, usize) {
+    let (tls, roots) = identity("a.test", &["http/1.1"]);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://a.test:{}/", listener.local_addr().unwrap().port());
+    let requests = Arc::new(AtomicUsize::new(0));
+    let serving = hangs_up_on_the_second(tls, listener, Arc::clone(&requests), closes_after_first);
+    let server = tokio::spawn(serving);
+    let client = Upstream::new(UpstreamOptions {
+        extra_ca_file: Some(roots.path().to_owned()),
+        connect_timeout: Duration::from_secs(5),
+        resolver: Arc::new(Loopback),
+    })
+    .unwrap();
+    text(client.send(1, get(&url)).await.unwrap()).await;
+    settle().await;
+    let second = client.send(1, get(&url)).await.map(drop);
+    server.abort();
+    (second, requests.load(Ordering::SeqCst))
+}
+
+#[tokio::test]
+async fn a_request_that_was_sent_on_a_dying_connection_is_never_sent_twice() {
+    let (second, requests) = two_requests(false).await;
+    assert!(matches!(second, Err(UpstreamError::Http { .. })));
+    assert_eq!(requests, 2);
+}
+
+#[tokio::test]
+async fn a_connection_the_server_closed_while_idle_is_replaced() {
+    for _ in 0..20 {
+        let (second, requests) = two_requests(true).await;
+        // The close may race with the request: then it fails, but it is not sent twice either.
+        match second {
+            Ok(()) => assert_eq!(requests, 2),
+            Err(error) => assert!(matches!(error, UpstreamError::Http { .. }) && requests == 1),
+        }
+    }
+}

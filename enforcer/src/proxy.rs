@@ -1,4 +1,301 @@
-//! The proxy: what agents' redirected connections meet.
+//! The proxy: what agents' redirected connections meet. Every request is judged anew; only an admitted and recorded one is forwarded.
+//!
+//! [`serve`] accepts, asks the kernel whose the connection is, and speaks TLS; [`request`] judges; [`forward`] is the only way upstream for
+//! what an agent sent; [`cut`] ends what a closing window leaves open; [`closer`] cancels its jobs and drops its token.
 
 pub mod authority;
+pub mod closer;
+mod coalesce;
+pub mod cut;
+pub mod forward;
+pub mod request;
 pub mod tls;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use enforcer_proto::event::Event;
+use enforcer_proto::id::{GrantId, SessionId};
+use enforcer_proto::principal::{AgentName, Process};
+use enforcer_proto::refusal::{Code, Refusal};
+use http::HeaderValue;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::engine::{Engine, OpenWindow, Requester};
+use crate::upstream::Upstream;
+pub use coalesce::Coalesce;
+use tls::{TlsFront, TlsRefusal};
+
+/// The most agents' connections at once. Past it they wait in the kernel's backlog.
+pub const CONNECTIONS_MAX: usize = 8192;
+/// The most connections of one agent at once; one more is refused.
+pub const CONNECTIONS_PER_AGENT_MAX: usize = 1024;
+/// How long a TLS handshake may take.
+pub const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long the head of a request may take.
+const HEAD: Duration = Duration::from_secs(30);
+/// The most bytes a request's head may have.
+const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// The most requests at once on one HTTP/2 connection.
+const STREAMS_MAX: u32 = 100;
+
+/// Whose a connection is, as the kernel says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// The agent.
+    pub agent: AgentName,
+    /// The process that connected.
+    pub process: Process,
+    /// Where it wanted to go.
+    pub destination: SocketAddr,
+}
+
+/// Asks the kernel whose an accepted connection is. `None` refuses it.
+pub trait OriginSource: Send + Sync {
+    /// The origin of `stream`, which `peer` connected.
+    fn origin(&self, stream: &TcpStream, peer: SocketAddr) -> Option<Peer>;
+}
+
+/// Tokens by window. They never leave the daemon.
+#[async_trait]
+pub trait Tokens: Send + Sync {
+    /// The `Authorization` to send in an open window; marked sensitive.
+    ///
+    /// # Errors
+    /// [`Code::TokenUnavailable`].
+    async fn for_query(&self, window: &OpenWindow) -> Result<HeaderValue, Refusal>;
+    /// The same, to cancel jobs of a window that has closed. Only what is still held: nothing is minted for it.
+    ///
+    /// # Errors
+    /// [`Code::TokenUnavailable`].
+    async fn for_cancel(&self, window: &OpenWindow) -> Result<HeaderValue, Refusal>;
+    /// Drops whatever is held for a grant.
+    fn forget(&self, grant: GrantId);
+}
+
+/// What the proxy is made of.
+pub struct Proxy {
+    /// This host's name, for job labels.
+    pub host: String,
+    /// Decides and records.
+    pub engine: Engine,
+    /// Knows whose a connection is.
+    pub origins: Arc<dyn OriginSource>,
+    /// Speaks TLS to agents.
+    pub tls: TlsFront,
+    /// Speaks TLS to Google.
+    pub upstream: Arc<Upstream>,
+    /// Has the tokens.
+    pub tokens: Arc<dyn Tokens>,
+    /// Cancels jobs.
+    pub closer: closer::Closer,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Connections that never became a request, by who and why.
+    pub refused: Arc<Coalesce>,
+    /// Numbers sessions.
+    pub sessions: AtomicU64,
+    /// Connections by agent.
+    pub connections: Mutex<BTreeMap<AgentName, usize>>,
+}
+
+impl std::fmt::Debug for Proxy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Proxy")
+            .field("host", &self.host)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One agent connection.
+#[derive(Debug)]
+pub struct Session {
+    /// Who.
+    pub requester: Requester,
+    /// The protected name that TLS agreed on.
+    pub name: String,
+}
+
+/// Serves one listener until `stop`.
+pub async fn serve(proxy: Arc<Proxy>, listener: TcpListener, stop: CancellationToken) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let next = async {
+            let place = Arc::clone(&places)
+                .acquire_owned()
+                .await
+                .map_err(io::Error::other)?;
+            Ok::<_, io::Error>((place, listener.accept().await?))
+        };
+        match stop.run_until_cancelled(next).await {
+            None => return,
+            Some(Ok((place, (stream, peer)))) => {
+                let proxy = Arc::clone(&proxy);
+                tokio::spawn(async move {
+                    proxy.connection(stream, peer).await;
+                    drop(place);
+                });
+            }
+            Some(Err(error)) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    }
+}
+
+impl Proxy {
+    async fn connection(self: Arc<Self>, stream: TcpStream, from: SocketAddr) {
+        let Some(peer) = self.origins.origin(&stream, from) else {
+            let what = format!("A connection from {from} was not led here by the kernel");
+            self.refuse(None, Refusal::new(Code::CallerUnknown, what));
+            return reset(&stream);
+        };
+        let Some(_place) = self.place(&peer.agent) else {
+            let what = format!(
+                "Agent {} has more than {CONNECTIONS_PER_AGENT_MAX} connections",
+                peer.agent
+            );
+            self.refuse(Some(&peer), Refusal::new(Code::Overloaded, what));
+            return reset(&stream);
+        };
+        let accepted = match tokio::time::timeout(HANDSHAKE, self.tls.accept(stream)).await {
+            Ok(Ok(accepted)) => accepted,
+            Ok(Err(refusal)) => return self.refuse(Some(&peer), tls_refusal(&refusal)),
+            Err(_) => {
+                let what = format!(
+                    "The TLS handshake took longer than {} s",
+                    HANDSHAKE.as_secs()
+                );
+                return self.refuse(Some(&peer), Refusal::new(Code::RequestMalformed, what));
+            }
+        };
+        let session = SessionId(self.sessions.fetch_add(1, Ordering::Relaxed) + 1);
+        let requester = Requester {
+            agent: peer.agent,
+            session,
+            process: peer.process,
+        };
+        let session = Arc::new(Session {
+            requester,
+            name: accepted.name,
+        });
+        let mut server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+        server
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD)
+            .max_buf_size(HEAD_BYTES_MAX);
+        server
+            .http2()
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(STREAMS_MAX)
+            .max_header_list_size(HEAD_BYTES_MAX as u32);
+        let service = hyper::service::service_fn(|request| {
+            let (proxy, session) = (Arc::clone(&self), Arc::clone(&session));
+            async move {
+                Ok::<_, std::convert::Infallible>(request::answer(&proxy, &session, request).await)
+            }
+        });
+        if let Err(error) = server
+            .serve_connection(TokioIo::new(accepted.stream), service)
+            .await
+        {
+            self.malformed(&session, error.as_ref());
+        }
+    }
+
+    /// A connection that ended because what came over it is not HTTP is recorded; one that was cut or closed is not news.
+    fn malformed(&self, session: &Session, error: &(dyn std::error::Error + 'static)) {
+        let parse = error
+            .downcast_ref::<hyper::Error>()
+            .is_some_and(|error| error.is_parse() || error.is_parse_too_large());
+        if parse {
+            let Requester { agent, process, .. } = session.requester.clone();
+            let refusal = Refusal::new(
+                Code::RequestMalformed,
+                format!("What came over the connection is not HTTP: {error}"),
+            );
+            self.refused.add(Some(agent), Some(process), refusal);
+        } else {
+            tracing::debug!(%error, "a session ended");
+        }
+    }
+
+    fn refuse(&self, peer: Option<&Peer>, refusal: Refusal) {
+        self.refused.add(
+            peer.map(|peer| peer.agent.clone()),
+            peer.map(|peer| peer.process.clone()),
+            refusal,
+        );
+    }
+
+    fn place(&self, agent: &AgentName) -> Option<Place<'_>> {
+        let mut connections = self
+            .connections
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let count = connections.entry(agent.clone()).or_insert(0);
+        if *count >= CONNECTIONS_PER_AGENT_MAX {
+            return None;
+        }
+        *count += 1;
+        Some(Place {
+            connections: &self.connections,
+            agent: agent.clone(),
+        })
+    }
+}
+
+/// One of an agent's places; given back on drop.
+struct Place<'a> {
+    connections: &'a Mutex<BTreeMap<AgentName, usize>>,
+    agent: AgentName,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut connections = self
+            .connections
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(count) = connections.get_mut(&self.agent) {
+            *count = count.saturating_sub(1);
+        }
+    }
+}
+
+fn tls_refusal(refusal: &TlsRefusal) -> Refusal {
+    Refusal::new(Code::HostMismatch, refusal.to_string())
+}
+
+/// Closes without a farewell: what was not led here gets not one byte.
+fn reset(stream: &TcpStream) {
+    if let Err(error) = rustix::net::sockopt::set_socket_linger(stream, Some(Duration::ZERO)) {
+        tracing::debug!(%error, "a refused connection is closed and not reset");
+    }
+}
+
+/// The event for connections that were refused.
+fn connection_refused(
+    agent: Option<AgentName>,
+    process: Option<Process>,
+    refusal: Refusal,
+    count: u64,
+) -> Event {
+    Event::ConnectionRefused {
+        agent,
+        process,
+        refusal,
+        count,
+    }
+}

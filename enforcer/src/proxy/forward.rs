@@ -1,0 +1,310 @@
+//! The way upstream. An agent's request goes only with a [`Permit`]; a dry run only in an open window. Headers pass by allow-list, both ways.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use enforcer_proto::query::Method;
+use enforcer_proto::refusal::{Code, Refusal};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Request, Response};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use serde_json::Value;
+
+use super::{Proxy, Session};
+use crate::bigquery::answer::JobFacts;
+use crate::bigquery::route::Route;
+use crate::clock::Clock;
+use crate::engine::{Engine, OpenWindow, Outcome, Permit};
+use crate::upstream::full;
+
+/// The largest answer that is read whole before it is passed on: jobs, lists, `jobs.query` (BigQuery's pages end at 20 MB), bytes.
+pub const ANSWER_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// How long BigQuery may take to begin an answer. Long polls of clients end at 200 s.
+const ANSWER: Duration = Duration::from_secs(300);
+
+/// What of a request's headers passes.
+const REQUEST_HEADERS: [HeaderName; 3] = [header::ACCEPT, header::USER_AGENT, header::CONTENT_TYPE];
+const REQUEST_HEADERS_X: [&str; 2] = ["x-goog-api-client", "x-goog-request-reason"];
+/// What of an answer's headers passes.
+const ANSWER_HEADERS: [HeaderName; 6] = [
+    header::CONTENT_TYPE,
+    header::CONTENT_ENCODING,
+    header::DATE,
+    header::ETAG,
+    header::VARY,
+    header::CACHE_CONTROL,
+];
+
+/// An answer of BigQuery's, head and whole body.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+}
+
+impl Answer {
+    /// The body as JSON; null where it is none.
+    pub(super) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or(Value::Null)
+    }
+}
+
+/// Says how an admitted query ended: once, whatever happens to whoever holds it.
+pub(super) struct Finish {
+    engine: Engine,
+    clock: Arc<dyn Clock>,
+    started_boot_ns: u64,
+    permit: Option<Permit>,
+    outcome: Outcome,
+    is_complete: bool,
+}
+
+impl Finish {
+    pub(super) fn new(proxy: &Proxy, permit: Permit) -> Self {
+        Self {
+            engine: proxy.engine.clone(),
+            clock: Arc::clone(&proxy.clock),
+            started_boot_ns: proxy.clock.now().boot_ns,
+            permit: Some(permit),
+            outcome: Outcome::default(),
+            is_complete: false,
+        }
+    }
+
+    pub(super) fn status(&mut self, status: u16) {
+        self.outcome.status = Some(status);
+    }
+
+    pub(super) fn facts(&mut self, facts: JobFacts) {
+        let JobFacts {
+            job,
+            destination,
+            bytes,
+        } = facts;
+        (
+            self.outcome.job,
+            self.outcome.destination,
+            self.outcome.bytes,
+        ) = (job, destination, bytes);
+    }
+
+    pub(super) fn sent(&mut self, bytes: usize) {
+        self.outcome.body_bytes = self.outcome.body_bytes.saturating_add(bytes as u64);
+    }
+
+    pub(super) const fn complete(&mut self) {
+        self.is_complete = true;
+    }
+
+    /// Says so now, and waits until it is said.
+    pub(super) async fn end(mut self) {
+        if let Some((permit, outcome)) = self.take() {
+            self.engine.finished(permit, outcome).await;
+        }
+    }
+
+    fn take(&mut self) -> Option<(Permit, Outcome)> {
+        let permit = self.permit.take()?;
+        let mut outcome = std::mem::take(&mut self.outcome);
+        if !self.is_complete {
+            outcome
+                .trouble
+                .get_or_insert_with(|| "the client went away".to_owned());
+        }
+        outcome.duration_us = self
+            .clock
+            .now()
+            .boot_ns
+            .saturating_sub(self.started_boot_ns)
+            / 1000;
+        Some((permit, outcome))
+    }
+
+    pub(super) fn trouble(&mut self, what: &str) {
+        self.is_complete = true;
+        self.outcome.trouble.get_or_insert_with(|| what.to_owned());
+    }
+}
+
+impl Drop for Finish {
+    fn drop(&mut self) {
+        let Some((permit, outcome)) = self.take() else {
+            return;
+        };
+        let engine = self.engine.clone();
+        tokio::spawn(async move { engine.finished(permit, outcome).await });
+    }
+}
+
+/// Sends an admitted request and gives the answer's head, its body still coming.
+///
+/// # Errors
+/// [`Code::TokenUnavailable`] or [`Code::UpstreamFailed`].
+pub(super) async fn send(
+    proxy: &Proxy,
+    session: &Session,
+    finish: &Finish,
+    route: &Route,
+    headers: &HeaderMap,
+    body: Option<Bytes>,
+) -> Result<Response<Incoming>, Refusal> {
+    // Only a query that is not finished has its permit still.
+    let permit = finish
+        .permit
+        .as_ref()
+        .ok_or_else(|| failed(&"it is finished already"))?;
+    let method = match permit.admitted().method() {
+        Method::JobsInsert | Method::JobsQuery | Method::JobsCancel => http::Method::POST,
+        Method::Discovery
+        | Method::ProjectsList
+        | Method::DatasetsList
+        | Method::DatasetsGet
+        | Method::TablesList
+        | Method::TablesGet
+        | Method::TabledataList
+        | Method::JobsGet
+        | Method::GetQueryResults => http::Method::GET,
+    };
+    let uri = format!("https://{}{}", session.name, route.path_and_query());
+    exchange(proxy, permit.window(), method, &uri, Some(headers), body).await
+}
+
+/// Sends a dry run of our own in the agent's name, and gives the whole answer.
+///
+/// # Errors
+/// [`Code::TokenUnavailable`] or [`Code::UpstreamFailed`].
+pub(super) async fn dry_run(
+    proxy: &Proxy,
+    session: &Session,
+    window: &OpenWindow,
+    project: &str,
+    body: &Value,
+) -> Result<Answer, Refusal> {
+    let uri = format!(
+        "https://{}/bigquery/v2/projects/{project}/jobs",
+        session.name
+    );
+    let body = Bytes::from(body.to_string());
+    let answer = exchange(proxy, window, http::Method::POST, &uri, None, Some(body)).await?;
+    read_whole(answer).await
+}
+
+async fn exchange(
+    proxy: &Proxy,
+    window: &OpenWindow,
+    method: http::Method,
+    uri: &str,
+    headers: Option<&HeaderMap>,
+    body: Option<Bytes>,
+) -> Result<Response<Incoming>, Refusal> {
+    let authorization = proxy.tokens.for_query(window).await?;
+    let mut request = Request::builder().method(method).uri(uri);
+    if let Some(out) = request.headers_mut() {
+        if let Some(headers) = headers {
+            pass(headers, out, &REQUEST_HEADERS);
+            for name in REQUEST_HEADERS_X {
+                if let Some(value) = headers.get(name) {
+                    out.insert(name, value.clone());
+                }
+            }
+        }
+        if body.is_some() {
+            out.insert(
+                header::CONTENT_TYPE,
+                HeaderValue::from_static("application/json"),
+            );
+        }
+        out.insert(header::AUTHORIZATION, authorization.clone());
+    }
+    let request = request
+        .body(full(body.unwrap_or_default()))
+        .map_err(|error| failed(&error))?;
+    let sent = tokio::time::timeout(ANSWER, proxy.upstream.send(window.grant.0, request)).await;
+    let answer = sent.map_err(|_| failed(&"it took too long"))?.map_err(|error| {
+        tracing::warn!(grant = %window.grant, error = %chain(&error), "BigQuery could not be reached");
+        failed(&error)
+    })?;
+    check(answer, &authorization)
+}
+
+/// Answers that must not reach a client are turned into refusals: those that speak of our token, and those that lead elsewhere.
+fn check(
+    answer: Response<Incoming>,
+    authorization: &HeaderValue,
+) -> Result<Response<Incoming>, Refusal> {
+    let token = authorization
+        .as_bytes()
+        .strip_prefix(b"Bearer ")
+        .unwrap_or(authorization.as_bytes());
+    let echoes = ANSWER_HEADERS
+        .iter()
+        .filter_map(|name| answer.headers().get(name))
+        .any(|value| contains(value.as_bytes(), token));
+    if echoes {
+        return Err(failed(&"the answer carried a credential"));
+    }
+    match answer.status().as_u16() {
+        401 | 407 => Err(Refusal::new(
+            Code::TokenUnavailable,
+            "BigQuery did not accept the token",
+        )),
+        300..=399 => Err(failed(&"the answer leads to another place")),
+        _ => Ok(answer),
+    }
+}
+
+fn contains(text: &[u8], part: &[u8]) -> bool {
+    !part.is_empty() && text.windows(part.len()).any(|window| window == part)
+}
+
+/// Reads an answer whole, up to [`ANSWER_BYTES_MAX`].
+///
+/// # Errors
+/// [`Code::UpstreamFailed`].
+pub(super) async fn read_whole(answer: Response<Incoming>) -> Result<Answer, Refusal> {
+    let (head, body) = answer.into_parts();
+    let body = tokio::time::timeout(ANSWER, Limited::new(body, ANSWER_BYTES_MAX).collect()).await;
+    let body = body
+        .map_err(|_| failed(&"it took too long"))?
+        .map_err(|error| failed(&error))?
+        .to_bytes();
+    Ok(Answer {
+        status: head.status.as_u16(),
+        headers: head.headers,
+        body,
+    })
+}
+
+/// Copies the headers that may pass.
+pub(super) fn pass(from: &HeaderMap, to: &mut HeaderMap, allowed: &[HeaderName]) {
+    for name in allowed {
+        if let Some(value) = from.get(name) {
+            to.insert(name, value.clone());
+        }
+    }
+}
+
+/// Copies the headers of an answer that may pass.
+pub(super) fn pass_answer(from: &HeaderMap, to: &mut HeaderMap) {
+    pass(from, to, &ANSWER_HEADERS);
+}
+
+fn failed(why: &impl std::fmt::Display) -> Refusal {
+    Refusal::new(
+        Code::UpstreamFailed,
+        format!("BigQuery did not give an answer that can be used: {why}"),
+    )
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

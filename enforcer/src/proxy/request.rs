@@ -1,0 +1,522 @@
+//! One request: read, understood, judged, and only then forwarded. Every refusal is on record before it is answered.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use enforcer_proto::event::Event;
+use enforcer_proto::id::GrantId;
+use enforcer_proto::query::{Method, QueryFacts, Touch};
+use enforcer_proto::refusal::{Code, Refusal};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
+
+use super::cut::{BodyError, CutBody, closed};
+use super::forward::{self, Answer, Finish};
+use super::{Proxy, Session};
+use crate::bigquery::answer::{filter_list, job_facts};
+use crate::bigquery::job::{Limits, QueryJob};
+use crate::bigquery::route::{Route, Target, route};
+use crate::bigquery::{dry_run, json, refuse};
+use crate::engine::{OpenWindow, Permit};
+
+/// An answer's body.
+pub(super) type Body = UnsyncBoxBody<Bytes, BodyError>;
+
+/// A "no", and whether it is on record already.
+enum No {
+    /// To be recorded before it is answered.
+    New(Refusal),
+    /// Recorded by the engine.
+    Recorded(Refusal),
+}
+
+impl From<Refusal> for No {
+    fn from(refusal: Refusal) -> Self {
+        Self::New(refusal)
+    }
+}
+
+/// A request as understood so far; what a record of its refusal names.
+struct Understood {
+    route: Route,
+    job: Option<QueryJob>,
+}
+
+/// Answers one request.
+pub(super) async fn answer(
+    proxy: &Arc<Proxy>,
+    session: &Arc<Session>,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    let line = format!("{} {}", request.method(), request.uri().path());
+    let (head, body) = request.into_parts();
+    let read = match read_body(&head.headers, body).await {
+        Ok(body) => understand(session, &head, &body),
+        Err(refusal) => Err(refusal),
+    };
+    let sql = read
+        .as_ref()
+        .ok()
+        .and_then(|read| read.job.as_ref())
+        .map(|job| job.sql().to_owned());
+    let window = current_window(proxy, session);
+    let grant = window.as_ref().ok().map(|window| window.grant);
+    // Without a window that is the answer, whatever else is wrong with the request.
+    let done = match (window, read) {
+        (Err(refusal), _) | (Ok(_), Err(refusal)) => Err(No::New(refusal)),
+        (Ok(window), Ok(read)) => serve(proxy, session, &head.headers, &window, read).await,
+    };
+    match done {
+        Ok(response) => response,
+        Err(No::Recorded(refusal)) => refusal_response(&refusal),
+        Err(No::New(refusal)) => {
+            let refusal = record(proxy, session, grant, line, sql, refusal).await;
+            refusal_response(&refusal)
+        }
+    }
+}
+
+async fn record(
+    proxy: &Proxy,
+    session: &Session,
+    grant: Option<GrantId>,
+    request: String,
+    sql: Option<String>,
+    refusal: Refusal,
+) -> Refusal {
+    let event = Event::QueryRefused {
+        grant,
+        agent: session.requester.agent.clone(),
+        session: session.requester.session,
+        process: session.requester.process.clone(),
+        request,
+        sql,
+        refusal: refusal.clone(),
+    };
+    proxy.engine.record(event).await.err().unwrap_or(refusal)
+}
+
+/// The agent's window that is open now, by the list and by the clock.
+fn current_window(proxy: &Proxy, session: &Session) -> Result<Arc<OpenWindow>, Refusal> {
+    let agent = &session.requester.agent;
+    let windows = proxy.engine.windows();
+    let window = windows.borrow().get(agent).cloned();
+    match window {
+        Some(window) if proxy.clock.now().boot_ns < window.closes_boot_ns => Ok(window),
+        Some(window) => Err(window_closed(&window)),
+        None => Err(Refusal::new(
+            Code::WindowNone,
+            format!("Access Denied: BigQuery: agent {agent} has no open window"),
+        )),
+    }
+}
+
+fn window_closed(window: &OpenWindow) -> Refusal {
+    Refusal::new(
+        Code::WindowClosed,
+        format!(
+            "Access Denied: BigQuery: window {} of agent {} has closed",
+            window.grant, window.agent
+        ),
+    )
+}
+
+async fn read_body(headers: &HeaderMap, body: Incoming) -> Result<Bytes, Refusal> {
+    if headers
+        .get(header::CONTENT_ENCODING)
+        .is_some_and(|encoding| encoding.as_bytes() != b"identity")
+    {
+        return Err(Refusal::new(
+            Code::RequestMalformed,
+            "A compressed body is not read, and what is not read is not forwarded",
+        ));
+    }
+    let read = Limited::new(body, json::BODY_BYTES_MAX).collect().await;
+    let body = read.map_err(|error| {
+        if error.downcast_ref::<LengthLimitError>().is_some() {
+            Refusal::new(
+                Code::BodyTooLarge,
+                format!(
+                    "The body has more than the {} bytes that are inspected",
+                    json::BODY_BYTES_MAX
+                ),
+            )
+        } else {
+            Refusal::new(
+                Code::RequestMalformed,
+                format!("The body could not be read: {error}"),
+            )
+        }
+    })?;
+    Ok(body.to_bytes())
+}
+
+fn understand(
+    session: &Session,
+    head: &http::request::Parts,
+    body: &Bytes,
+) -> Result<Understood, Refusal> {
+    check_host(session, head)?;
+    if head.headers.contains_key("x-http-method-override") {
+        return Err(Refusal::new(
+            Code::RequestMalformed,
+            "A method override is not let through",
+        ));
+    }
+    let route = route(head.method.as_str(), head.uri.path(), head.uri.query())?;
+    let job = match route.method {
+        Method::JobsInsert => Some(QueryJob::from_insert(json::object(body)?)?),
+        Method::JobsQuery => Some(QueryJob::from_query(json::object(body)?)?),
+        Method::Discovery
+        | Method::ProjectsList
+        | Method::DatasetsList
+        | Method::DatasetsGet
+        | Method::TablesList
+        | Method::TablesGet
+        | Method::TabledataList
+        | Method::JobsGet
+        | Method::GetQueryResults
+        | Method::JobsCancel => None,
+    };
+    if let (Some(job), Target::NewJob { project }) = (&job, &route.target) {
+        // A job reference that names another project than the path could be billed elsewhere.
+        if job
+            .chosen()
+            .and_then(|(_, chosen)| chosen)
+            .is_some_and(|chosen| chosen != project)
+        {
+            return Err(Refusal::new(
+                Code::RequestMalformed,
+                "The job reference and the path name different projects",
+            ));
+        }
+    }
+    Ok(Understood { route, job })
+}
+
+/// The host of the request must be the name that TLS agreed on: Google's front ends choose by the former.
+fn check_host(session: &Session, head: &http::request::Parts) -> Result<(), Refusal> {
+    let hosts: Vec<&[u8]> = head
+        .headers
+        .get_all(header::HOST)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
+    let authority = head
+        .uri
+        .authority()
+        .map(|authority| authority.as_str().as_bytes());
+    let is_name = |host: &[u8]| {
+        let host = host.to_ascii_lowercase();
+        let host = host.strip_suffix(b":443").unwrap_or(&host);
+        host.strip_suffix(b".").unwrap_or(host) == session.name.as_bytes()
+    };
+    let named = hosts.iter().copied().chain(authority);
+    let (count, all) = named.fold((0, true), |(count, all), host| {
+        (count + 1, all && is_name(host))
+    });
+    if count > 0 && hosts.len() <= 1 && all {
+        Ok(())
+    } else {
+        Err(Refusal::new(
+            Code::HostMismatch,
+            format!(
+                "The request is not for {}, the name the connection was made for",
+                session.name
+            ),
+        ))
+    }
+}
+
+async fn serve(
+    proxy: &Arc<Proxy>,
+    session: &Arc<Session>,
+    headers: &HeaderMap,
+    window: &Arc<OpenWindow>,
+    read: Understood,
+) -> Result<Response<Body>, No> {
+    let Understood { route, job } = read;
+    match (job, &route.target) {
+        (Some(job), Target::NewJob { project }) => {
+            let project = project.clone();
+            start_job(proxy, session, headers, window, route, job, &project).await
+        }
+        (_, target) => {
+            let (touch, project) = touched(target);
+            let facts = QueryFacts {
+                method: route.method,
+                project,
+                touch,
+                sql: None,
+                is_dry_run: false,
+            };
+            let permit = admit(proxy, session, window, facts).await?;
+            Ok(relay(
+                proxy,
+                session,
+                headers,
+                Finish::new(proxy, permit),
+                window,
+                &route,
+            )
+            .await?)
+        }
+    }
+}
+
+/// What a request without a body of SQL reaches for, and the project it names.
+fn touched(target: &Target) -> (Touch, Option<String>) {
+    match target {
+        Target::Discovery => (Touch::Nothing, None),
+        Target::Projects => (Touch::FilteredList, None),
+        Target::Datasets { project } | Target::NewJob { project } => {
+            (Touch::FilteredList, Some(project.clone()))
+        }
+        Target::Dataset(dataset) | Target::Tables(dataset) => (
+            Touch::Dataset(dataset.clone()),
+            Some(dataset.project().to_owned()),
+        ),
+        Target::Table(table) => (
+            Touch::Table(table.clone()),
+            Some(table.dataset().project().to_owned()),
+        ),
+        Target::Rows(table) => (
+            Touch::Rows(table.clone()),
+            Some(table.dataset().project().to_owned()),
+        ),
+        Target::Job(job) => (Touch::Job(job.clone()), Some(job.project.clone())),
+    }
+}
+
+async fn admit(
+    proxy: &Proxy,
+    session: &Session,
+    window: &OpenWindow,
+    facts: QueryFacts,
+) -> Result<Permit, No> {
+    proxy
+        .engine
+        .admit(session.requester.clone(), window.grant, facts)
+        .await
+        .map_err(No::Recorded)
+}
+
+/// Waits for `work`, but not past the end of the window.
+async fn within<T>(
+    proxy: &Proxy,
+    window: &Arc<OpenWindow>,
+    work: impl Future<Output = Result<T, Refusal>>,
+) -> Result<T, Refusal> {
+    tokio::select! {
+        biased;
+        () = closed(Arc::clone(window), proxy.engine.windows(), Arc::clone(&proxy.clock)) => Err(window_closed(window)),
+        done = work => done,
+    }
+}
+
+/// Forwards a request that starts nothing, and passes its answer on.
+async fn relay(
+    proxy: &Arc<Proxy>,
+    session: &Session,
+    headers: &HeaderMap,
+    mut finish: Finish,
+    window: &Arc<OpenWindow>,
+    route: &Route,
+) -> Result<Response<Body>, Refusal> {
+    let sent = within(
+        proxy,
+        window,
+        forward::send(proxy, session, &finish, route, headers, None),
+    )
+    .await;
+    let answer = sent.inspect_err(|refusal| finish.trouble(&refusal.what))?;
+    finish.status(answer.status().as_u16());
+    match route.method {
+        Method::ProjectsList | Method::DatasetsList => {
+            let mut answer = within(proxy, window, forward::read_whole(answer)).await?;
+            let mut list = answer.json();
+            filter_list(&mut list, &window.scope);
+            answer.body = Bytes::from(list.to_string());
+            Ok(pass_on(answer, finish).await)
+        }
+        Method::JobsGet | Method::JobsCancel => {
+            let answer = within(proxy, window, forward::read_whole(answer)).await?;
+            if answer.status == 200 {
+                let read = answer.json();
+                let facts = job_facts(if read["job"].is_object() {
+                    &read["job"]
+                } else {
+                    &read
+                });
+                if let Some(job) = facts
+                    .job
+                    .clone()
+                    .filter(|_| read["status"]["state"] == "DONE")
+                {
+                    proxy.closer.job_done(window.grant, job);
+                }
+                finish.facts(facts);
+            }
+            Ok(pass_on(answer, finish).await)
+        }
+        Method::Discovery
+        | Method::DatasetsGet
+        | Method::TablesList
+        | Method::TablesGet
+        | Method::TabledataList
+        | Method::JobsInsert
+        | Method::JobsQuery
+        | Method::GetQueryResults => Ok(stream(proxy, window, answer, finish)),
+    }
+}
+
+/// Dry run, judgement, record, and only then the job itself.
+async fn start_job(
+    proxy: &Arc<Proxy>,
+    session: &Arc<Session>,
+    headers: &HeaderMap,
+    window: &Arc<OpenWindow>,
+    route: Route,
+    job: QueryJob,
+    project: &str,
+) -> Result<Response<Body>, No> {
+    let asked = job.dry_run_body();
+    let answer = within(
+        proxy,
+        window,
+        forward::dry_run(proxy, session, window, project, &asked),
+    )
+    .await?;
+    let run = dry_run::read(answer.status, &answer.json(), job.sql())?;
+    let facts = QueryFacts {
+        method: route.method,
+        project: Some(project.to_owned()),
+        touch: Touch::Query(run),
+        sql: Some(job.sql().to_owned()),
+        is_dry_run: job.is_dry_run(),
+    };
+    let permit = admit(proxy, session, window, facts).await?;
+    let limits = Limits {
+        bytes_max: permit.bytes_left(),
+        timeout_ms: (window
+            .closes_boot_ns
+            .saturating_sub(proxy.clock.now().boot_ns)
+            / 1_000_000)
+            .max(1),
+        labels: vec![
+            ("agent", window.agent.to_string()),
+            ("grant", window.grant.to_string()),
+            ("host", proxy.host.clone()),
+            ("session", session.requester.session.to_string()),
+        ],
+    };
+    let body = Bytes::from(job.forward_body(&limits).to_string());
+    let finish = Finish::new(proxy, permit);
+    // On its own task: a job whose start is under way when the window closes must still be learnt of, to be cancelled.
+    let started = tokio::spawn(run_job(
+        Arc::clone(proxy),
+        Arc::clone(session),
+        headers.clone(),
+        finish,
+        Arc::clone(window),
+        route,
+        body,
+    ));
+    let done = within(proxy, window, async {
+        started
+            .await
+            .unwrap_or_else(|_| Err(Refusal::new(Code::UpstreamFailed, "The request was lost")))
+    });
+    Ok(done.await?)
+}
+
+async fn run_job(
+    proxy: Arc<Proxy>,
+    session: Arc<Session>,
+    headers: HeaderMap,
+    mut finish: Finish,
+    window: Arc<OpenWindow>,
+    route: Route,
+    body: Bytes,
+) -> Result<Response<Body>, Refusal> {
+    let answer = match forward::send(&proxy, &session, &finish, &route, &headers, Some(body)).await
+    {
+        Ok(answer) => forward::read_whole(answer).await,
+        Err(refusal) => Err(refusal),
+    };
+    let answer = answer.inspect_err(|refusal| finish.trouble(&refusal.what))?;
+    finish.status(answer.status);
+    let read = answer.json();
+    let facts = if answer.status == 200 {
+        job_facts(&read)
+    } else {
+        Default::default()
+    };
+    let job = facts.job.clone();
+    finish.facts(facts);
+    let response = pass_on(answer, finish).await;
+    if let Some(job) = job {
+        let is_done = read["status"]["state"] == "DONE" || read["jobComplete"] == true;
+        if is_done {
+            proxy.closer.job_done(window.grant, job);
+        } else if current_window(&proxy, &session).is_ok_and(|open| open.grant == window.grant) {
+            // The window is open: its close will find the job in the ledger.
+        } else {
+            proxy.closer.cancel(&window, job).await;
+        }
+    }
+    Ok(response)
+}
+
+/// An answer that was read whole, as it is passed on. What it said is in the engine's queue before the client can act on it.
+async fn pass_on(answer: Answer, mut finish: Finish) -> Response<Body> {
+    let Answer {
+        status,
+        headers,
+        body,
+    } = answer;
+    finish.sent(body.len());
+    finish.complete();
+    finish.end().await;
+    let mut response = Response::new(whole(body));
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
+    forward::pass_answer(&headers, response.headers_mut());
+    response
+}
+
+/// An answer that is passed on as it comes, and cut when the window closes.
+fn stream(
+    proxy: &Proxy,
+    window: &Arc<OpenWindow>,
+    answer: Response<Incoming>,
+    finish: Finish,
+) -> Response<Body> {
+    let (head, body) = answer.into_parts();
+    let cut = closed(
+        Arc::clone(window),
+        proxy.engine.windows(),
+        Arc::clone(&proxy.clock),
+    );
+    let mut response = Response::new(CutBody::new(body, Box::pin(cut), finish).boxed_unsync());
+    *response.status_mut() = head.status;
+    forward::pass_answer(&head.headers, response.headers_mut());
+    response
+}
+
+fn refusal_response(refusal: &Refusal) -> Response<Body> {
+    let mut response = Response::new(whole(Bytes::from(refuse::body(refusal))));
+    *response.status_mut() = StatusCode::FORBIDDEN;
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static(refuse::CONTENT_TYPE),
+    );
+    response
+}
+
+fn whole(bytes: Bytes) -> Body {
+    Full::new(bytes)
+        .map_err(|never: std::convert::Infallible| match never {})
+        .boxed_unsync()
+}

@@ -205,7 +205,7 @@ pub fn main() -> ExitCode {
 
 fn dispatch(cli: Cli) -> Result<(), Failure> {
     match cli.command {
-        Command::Daemon(arg) => Err(Failure::Other(anyhow::anyhow!("{}", arg.config.display()))),
+        Command::Daemon(arg) => Ok(crate::app::run(&arg.config)?),
         Command::Check(arg) => check(&arg.config, cli.json),
         Command::Run { agent, command } => run::run(&cli.socket, &agent, &command),
         Command::Client {

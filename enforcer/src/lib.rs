@@ -4,6 +4,7 @@
 //! [`kernel`] attaches the programs; [`control`] serves people and agents; [`proxy`] and [`bigquery`] judge and forward requests;
 //! [`token`] has the only credentials; [`dns`] keeps the protected addresses true; [`clock`] is the only reader of clocks.
 
+pub mod app;
 pub mod audit;
 pub mod bigquery;
 pub mod cli;

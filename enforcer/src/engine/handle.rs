@@ -140,6 +140,8 @@ pub(super) enum Message {
     Record(Box<Event>, oneshot::Sender<Result<(), Refusal>>),
     /// Only to be recorded; nobody waits.
     Note(Box<Event>),
+    /// The daemon stops: record that, and end, whoever still holds a handle.
+    Stop,
 }
 
 /// A way to speak to the engine. Cheap to clone.
@@ -222,6 +224,13 @@ impl Engine {
             trouble: outcome.trouble,
         };
         self.note(event).await;
+    }
+
+    /// Tells the engine to end after what is queued. Later messages are refused.
+    pub async fn stop(&self) {
+        if self.queue.send(Message::Stop).await.is_err() {
+            tracing::warn!("the engine had stopped already");
+        }
     }
 
     /// Passes on what came over the control socket.

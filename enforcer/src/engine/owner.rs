@@ -1,6 +1,7 @@
 //! The owner itself: takes messages, lets the ledger decide, performs what it says.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -129,7 +130,9 @@ impl Owner {
                 count = messages.recv_many(&mut batch, BATCH_MAX) => if count == 0 { break },
             }
             self.tick();
-            self.take(std::mem::take(&mut batch));
+            if self.take(std::mem::take(&mut batch)).is_break() {
+                break;
+            }
         }
         self.stop();
     }
@@ -162,7 +165,8 @@ impl Owner {
         self.restrict(now, &decision);
     }
 
-    fn take(&mut self, batch: Vec<Message>) {
+    fn take(&mut self, batch: Vec<Message>) -> ControlFlow<()> {
+        let mut flow = ControlFlow::Continue(());
         let mut staged = Vec::new();
         let mut waiting = Vec::new();
         for message in batch {
@@ -182,6 +186,7 @@ impl Owner {
                     self.ledger.apply(now, &event);
                     staged.push((now, *event));
                 }
+                Message::Stop => flow = ControlFlow::Break(()),
                 Message::Control(caller, ask, reply) => {
                     self.commit(&mut staged, &mut waiting);
                     // Whoever asked may have gone: what was decided stands all the same.
@@ -192,6 +197,7 @@ impl Owner {
         self.commit(&mut staged, &mut waiting);
         // What just finished may have spent a budget.
         self.tick();
+        flow
     }
 
     fn judge(

@@ -1,0 +1,418 @@
+//! Starts everything in order, and stops it in the reverse one. Enforcement comes first and is never taken back: whatever fails after it,
+//! the kernel goes on refusing.
+
+mod identity;
+mod kernel;
+mod tokens;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use enforcer_ebpf::Agent as KernelAgent;
+use enforcer_ebpf::map::{CLOSED_DROP, CLOSED_EXPLAIN, UID_ANY};
+use enforcer_proto::policy::Policy;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::client_setup::Files;
+use crate::clock::{Clock, SystemClock};
+use crate::config::{Config, WhenClosed};
+use crate::control::peer::{Identify, Workload};
+use crate::control::{self, Control};
+use crate::dns::Names;
+use crate::dns::endpoints::{self, EndpointSet, Endpoints};
+use crate::dns::protected::{class_of, permitted_subtrees, protected_default};
+use crate::engine::{self, Engine, Parts, Running};
+use crate::kernel::{Attached, KernelConfig};
+use crate::proxy::authority::{Authority, AuthorityOptions};
+use crate::proxy::closer::Closer;
+use crate::proxy::tls::TlsFront;
+use crate::proxy::{self, Coalesce, Proxy};
+use crate::token;
+use crate::upstream::{Upstream, UpstreamOptions};
+use crate::workload;
+use identity::Origins;
+
+/// How long what is under way may take to end when the daemon is stopped.
+const DRAIN: Duration = Duration::from_secs(5);
+/// How often the authority is asked whether it must be renewed.
+const RENEW: Duration = Duration::from_secs(3600);
+
+/// Runs the daemon until it is told to stop.
+///
+/// # Errors
+/// What could not be started, and what to do about it. Enforcement is as it was, or stricter.
+pub fn run(path: &Path) -> Result<()> {
+    telemetry();
+    ensure!(
+        rustix::process::geteuid().is_root(),
+        "the daemon must run as root: it attaches kernel programs (sudo enforcer daemon)"
+    );
+    token::harden().context("protecting the daemon's memory")?;
+    let config = Config::load(path)?;
+    let policy = config.load_policy()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("starting the runtime")?;
+    runtime.block_on(daemon(config, policy))
+}
+
+fn telemetry() {
+    use tracing_subscriber::EnvFilter;
+    // gcp_auth logs the bodies of failed answers at WARN; those may hold credentials.
+    let filter = EnvFilter::try_from_env("ENFORCER_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = filter.add_directive("gcp_auth=error".parse().unwrap_or_default());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
+}
+
+async fn daemon(config: Config, policy: Policy) -> Result<()> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let places = Places::prepare(&config)?;
+    // Attached before anything else: from here on nobody but this process reaches what is protected.
+    let Attached {
+        kernel,
+        endpoints: maps,
+        origins,
+        events,
+    } = crate::kernel::attach(&KernelConfig {
+        cgroup_root: places.root.clone(),
+        pin_dir: config.pin_dir.clone(),
+        daemon_cgroup: places.daemon.clone(),
+        proxy_port: config.proxy_port,
+    })?;
+    let stop = CancellationToken::new();
+    let tasks = TaskTracker::new();
+
+    let names: Vec<String> = config.protected.clone().unwrap_or_else(protected_default);
+    let count = protect(&config, &names, maps, &clock, &stop, &tasks).await?;
+    let kernel = kernel::AgentWindows::new(kernel, &places.cgroups, count);
+    kernel.set_agents(&places.kernel_agents(&config))?;
+
+    let files = Files::in_run_dir(&config.run_dir);
+    let authority = open_authority(&config, &names, clock.as_ref(), &files)?;
+    let upstream = open_upstream(&config)?;
+    let minter = tokens::minter(&config, &upstream).await?;
+
+    let identify = Arc::new(Identify::new(
+        &places.mount,
+        places.workloads(&config),
+        &policy,
+    ));
+    let Running { engine, thread } = engine::start(Parts {
+        host: config.host.clone(),
+        audit_dir: config.audit_dir(),
+        boot_id: workload::boot_id().context("reading the boot id")?,
+        policy,
+        kernel: Box::new(kernel),
+        clock: Arc::clone(&clock),
+    })?;
+
+    let agents = identity::by_cgroup(&places.cgroups);
+    let refused = Arc::new(Coalesce::default());
+    let tokens = Arc::new(tokens::ByWindow::new(&config, minter, Arc::clone(&clock)));
+    let closer = Closer::new(
+        engine.clone(),
+        Arc::clone(&upstream),
+        Arc::clone(&tokens) as _,
+    );
+    let proxy = Arc::new(Proxy {
+        host: config.host.clone(),
+        engine: engine.clone(),
+        origins: Arc::new(Origins::new(origins, agents.clone())),
+        tls: TlsFront::new(
+            Arc::clone(&authority),
+            Arc::new(names.iter().cloned().collect()),
+            Arc::clone(&clock),
+        )?,
+        upstream,
+        tokens,
+        closer: closer.clone(),
+        clock: Arc::clone(&clock),
+        refused: Arc::clone(&refused),
+        sessions: AtomicU64::new(clock.now().unix_ns / 1_000_000_000),
+        connections: std::sync::Mutex::default(),
+    });
+    for ip in [
+        IpAddr::from(Ipv4Addr::LOCALHOST),
+        IpAddr::from(Ipv6Addr::LOCALHOST),
+    ] {
+        let listener = listen(ip, config.proxy_port).await?;
+        tasks.spawn(proxy::serve(Arc::clone(&proxy), listener, stop.clone()));
+    }
+    tasks.spawn(closer.run(stop.clone()));
+    tasks.spawn(identity::record_events(
+        events,
+        agents,
+        engine.clone(),
+        stop.clone(),
+    ));
+    tasks.spawn({
+        let (engine, stop) = (engine.clone(), stop.clone());
+        async move { refused.run(&engine, stop).await }
+    });
+    tasks.spawn(renew(
+        authority,
+        files.clone(),
+        Arc::clone(&clock),
+        stop.clone(),
+    ));
+    let control = Control {
+        engine: engine.clone(),
+        audit_dir: config.audit_dir(),
+        identify,
+        client_env: files.env(),
+    };
+    serve_control(&config, control, &stop, &tasks)?;
+
+    tracing::info!(host = %config.host, socket = %config.socket().display(), "ready");
+    wait_for_signal().await?;
+    shut_down(stop, &tasks, engine, thread).await
+}
+
+/// The cgroups: found, made and entered.
+struct Places {
+    mount: PathBuf,
+    root: PathBuf,
+    daemon: PathBuf,
+    /// Each agent's cgroup, absolute, with its kernel id.
+    cgroups: Vec<(enforcer_proto::principal::AgentName, PathBuf, u64)>,
+}
+
+impl Places {
+    fn prepare(config: &Config) -> Result<Self> {
+        let mount = workload::find_mount()?;
+        let root = config.cgroup_root.clone().unwrap_or_else(|| mount.clone());
+        ensure!(
+            root.starts_with(&mount),
+            "kernel.cgroup_root {} is not below the cgroup v2 mount {}",
+            root.display(),
+            mount.display()
+        );
+        let daemon = root.join(&config.daemon_cgroup);
+        workload::make(&daemon)
+            .with_context(|| format!("making the daemon's cgroup {}", daemon.display()))?;
+        let pid = std::process::id();
+        workload::move_into(&daemon, pid)
+            .with_context(|| format!("moving into {}", daemon.display()))?;
+        let others: Vec<u32> = workload::processes(&daemon)?
+            .into_iter()
+            .filter(|other| *other != pid)
+            .collect();
+        if !others.is_empty() {
+            bail!(
+                "processes {others:?} are in the daemon's own cgroup {}, and would pass as the daemon: move them out first",
+                daemon.display()
+            );
+        }
+        let mut cgroups = Vec::new();
+        for agent in &config.agents {
+            let folder = root.join(&agent.cgroup);
+            workload::make(&folder)
+                .with_context(|| format!("making the cgroup of agent {}", agent.name))?;
+            cgroups.push((
+                agent.name.clone(),
+                folder.clone(),
+                workload::cgroup_id(&folder)?,
+            ));
+        }
+        Ok(Self {
+            mount,
+            root,
+            daemon,
+            cgroups,
+        })
+    }
+
+    fn workloads(&self, config: &Config) -> Vec<Workload> {
+        let uid_of = |name: &enforcer_proto::principal::AgentName| {
+            config
+                .agents
+                .iter()
+                .find(|agent| agent.name == *name)
+                .and_then(|agent| agent.uid)
+        };
+        let workload = |(agent, folder, _): &(_, PathBuf, u64)| Workload {
+            uid: uid_of(agent),
+            agent: agent.clone(),
+            folder: folder.clone(),
+        };
+        self.cgroups.iter().map(workload).collect()
+    }
+
+    fn kernel_agents(&self, config: &Config) -> BTreeMap<u64, KernelAgent> {
+        let ids = self.cgroups.iter().map(|(_, _, id)| *id);
+        let agents = config.agents.iter().map(|agent| KernelAgent {
+            uid: agent.uid.unwrap_or(UID_ANY),
+            closed: match agent.closed {
+                WhenClosed::Explain => CLOSED_EXPLAIN,
+                WhenClosed::Drop => CLOSED_DROP,
+            },
+        });
+        ids.zip(agents).collect()
+    }
+}
+
+/// Puts the protected addresses into the kernel, and keeps them true. Gives how many there are.
+async fn protect(
+    config: &Config,
+    names: &[String],
+    mut maps: crate::kernel::EndpointMaps,
+    clock: &Arc<dyn Clock>,
+    stop: &CancellationToken,
+    tasks: &TaskTracker,
+) -> Result<watch::Receiver<u64>> {
+    let lookup = Arc::new(Names::fresh(&config.resolvers)?);
+    let classed = names.iter().map(|name| (name.clone(), class_of(name)));
+    let set = EndpointSet::new(classed, config.prefixes.iter().copied());
+    let (sender, mut current) = watch::channel(Endpoints::new());
+    tasks.spawn(endpoints::keep(
+        set,
+        lookup,
+        Arc::clone(clock),
+        sender,
+        stop.clone(),
+    ));
+    // The first round of look-ups, whatever came of it: static prefixes hold in any case.
+    current
+        .changed()
+        .await
+        .context("resolving the protected names")?;
+    maps.set(&current.borrow_and_update())?;
+    let (count, counted) = watch::channel(current.borrow().len() as u64);
+    let stop = stop.clone();
+    tasks.spawn(async move {
+        while let Some(Ok(())) = stop.run_until_cancelled(current.changed()).await {
+            let endpoints = current.borrow_and_update().clone();
+            match maps.set(&endpoints) {
+                Ok(()) => drop(count.send_replace(endpoints.len() as u64)),
+                Err(error) => tracing::error!(%error, "new addresses of BigQuery could not be protected; the known ones still are"),
+            }
+        }
+    });
+    Ok(counted)
+}
+
+fn open_authority(
+    config: &Config,
+    names: &[String],
+    clock: &dyn Clock,
+    files: &Files,
+) -> Result<Arc<Authority>> {
+    std::fs::create_dir_all(&config.run_dir)
+        .with_context(|| format!("making {}", config.run_dir.display()))?;
+    let options = AuthorityOptions {
+        dir: config.state_dir.clone(),
+        host: config.host.clone(),
+        permitted: permitted_subtrees(names),
+    };
+    let authority = Authority::open(options, clock.now())?;
+    files.publish(&authority.pem())?;
+    Ok(Arc::new(authority))
+}
+
+fn open_upstream(config: &Config) -> Result<Arc<Upstream>> {
+    let resolver = Arc::new(Names::caching(&config.resolvers)?);
+    let options = UpstreamOptions {
+        extra_ca_file: config.upstream_ca.clone(),
+        connect_timeout: config.connect_timeout,
+        resolver,
+    };
+    Ok(Arc::new(Upstream::new(options)?))
+}
+
+async fn listen(ip: IpAddr, port: u16) -> Result<TcpListener> {
+    let address = SocketAddr::new(ip, port);
+    TcpListener::bind(address).await.with_context(|| {
+        format!("binding the proxy to {address}: is another process on it? Name a free port below 1024 as `proxy.port`")
+    })
+}
+
+fn serve_control(
+    config: &Config,
+    control: Control,
+    stop: &CancellationToken,
+    tasks: &TaskTracker,
+) -> Result<()> {
+    let path = config.socket();
+    let listener = control::bind(&path)
+        .with_context(|| format!("binding the control socket {}", path.display()))?;
+    let stop = stop.clone();
+    tasks.spawn(async move {
+        stop.run_until_cancelled(control::serve(listener, Arc::new(control)))
+            .await;
+    });
+    Ok(())
+}
+
+async fn renew(
+    authority: Arc<Authority>,
+    files: Files,
+    clock: Arc<dyn Clock>,
+    stop: CancellationToken,
+) {
+    while stop
+        .run_until_cancelled(tokio::time::sleep(RENEW))
+        .await
+        .is_some()
+    {
+        let renewed = authority.renew(clock.now()).map_err(anyhow::Error::from);
+        let done = renewed.and_then(|renewed| {
+            if renewed {
+                files.publish(&authority.pem())
+            } else {
+                Ok(())
+            }
+        });
+        if let Err(error) = done {
+            tracing::error!(error = %format!("{error:#}"), "the certificate authority could not be renewed");
+        }
+    }
+}
+
+async fn wait_for_signal() -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+/// Lets tasks end, then the engine: its last record is the last thing that happens.
+async fn shut_down(
+    stop: CancellationToken,
+    tasks: &TaskTracker,
+    engine: Engine,
+    thread: std::thread::JoinHandle<()>,
+) -> Result<()> {
+    tracing::info!("stopping; the kernel goes on refusing");
+    stop.cancel();
+    tasks.close();
+    if tokio::time::timeout(DRAIN, tasks.wait()).await.is_err() {
+        tracing::warn!("something is still under way, and is cut");
+    }
+    engine.stop().await;
+    drop(engine);
+    let joined = tokio::task::spawn_blocking(move || thread.join())
+        .await
+        .context("waiting for the engine")?;
+    ensure!(
+        joined.is_ok(),
+        "the engine ended badly; its last words are above"
+    );
+    Ok(())
+}

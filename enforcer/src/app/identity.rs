@@ -1,0 +1,132 @@
+//! From what the kernel reports to whom it concerns: cgroup ids to agents, origins to peers, events to records.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use enforcer_ebpf::Reason;
+use enforcer_ebpf::record::hook;
+use enforcer_proto::event::Event;
+use enforcer_proto::principal::{AgentName, Process};
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+
+use crate::engine::Engine;
+use crate::kernel::Events;
+use crate::proxy::{OriginSource, Peer};
+use crate::sockopt::netns_cookie;
+
+/// Agents by their cgroup's id.
+pub(super) type ByCgroup = Arc<BTreeMap<u64, AgentName>>;
+
+/// How often what the kernel refused is recorded.
+const FLUSH: Duration = Duration::from_secs(1);
+/// The most different refusals that are kept apart between two records; further ones are counted under the last.
+const KINDS_MAX: usize = 256;
+
+pub(super) fn by_cgroup(cgroups: &[(AgentName, PathBuf, u64)]) -> ByCgroup {
+    Arc::new(
+        cgroups
+            .iter()
+            .map(|(name, _, id)| (*id, name.clone()))
+            .collect(),
+    )
+}
+
+/// Origins as the proxy wants them.
+pub(super) struct Origins {
+    origins: crate::kernel::Origins,
+    agents: ByCgroup,
+}
+
+impl Origins {
+    pub(super) const fn new(origins: crate::kernel::Origins, agents: ByCgroup) -> Self {
+        Self { origins, agents }
+    }
+}
+
+impl OriginSource for Origins {
+    fn origin(&self, stream: &TcpStream, peer: SocketAddr) -> Option<Peer> {
+        let netns = netns_cookie(stream.as_fd()).ok()?;
+        let origin = self.origins.origin(peer, netns)?;
+        let agent = self.agents.get(&origin.agent_cgroup)?.clone();
+        let process = process(origin.pid, origin.start_boot_ns, origin.uid, &origin.comm);
+        Some(Peer {
+            agent,
+            process,
+            destination: destination(origin.destination, origin.port),
+        })
+    }
+}
+
+fn process(pid: u32, start_boot_ns: u64, uid: u32, comm: &[u8; 16]) -> Process {
+    let name = comm.split(|byte| *byte == 0).next().unwrap_or_default();
+    Process {
+        pid,
+        start_boot_ns,
+        uid,
+        comm: String::from_utf8_lossy(name).into_owned(),
+    }
+}
+
+fn destination(ip: [u8; 16], port: u32) -> SocketAddr {
+    let ip = IpAddr::from(Ipv6Addr::from(ip)).to_canonical();
+    SocketAddr::new(ip, u16::try_from(port).unwrap_or(0))
+}
+
+/// Records what the kernel refused, coalesced: one record a second for each process, reason and destination.
+pub(super) async fn record_events(
+    mut events: Events,
+    agents: ByCgroup,
+    engine: Engine,
+    stop: CancellationToken,
+) {
+    let mut counted: BTreeMap<(u64, u32, u32, u32, SocketAddr), (enforcer_ebpf::Event, u64)> =
+        BTreeMap::new();
+    let mut flush = tokio::time::interval(FLUSH);
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            _ = flush.tick() => {
+                for (event, count) in std::mem::take(&mut counted).into_values() {
+                    engine.note(refused(&event, &agents, count)).await;
+                }
+            }
+            event = events.next() => match event {
+                Ok(event) => {
+                    let key = (event.agent_cgroup, event.pid, event.hook, event.reason, destination(event.destination, event.port));
+                    if counted.len() >= KINDS_MAX && !counted.contains_key(&key) {
+                        if let Some(mut last) = counted.last_entry() {
+                            last.get_mut().1 = last.get().1.saturating_add(1);
+                        }
+                    } else {
+                        counted.entry(key).or_insert((event, 0)).1 += 1;
+                    }
+                }
+                Err(error) => {
+                    tracing::error!(%error, "the kernel's events cannot be read any more; it goes on refusing");
+                    break;
+                }
+            },
+        }
+    }
+    for (event, count) in counted.into_values() {
+        engine.note(refused(&event, &agents, count)).await;
+    }
+}
+
+fn refused(event: &enforcer_ebpf::Event, agents: &ByCgroup, count: u64) -> Event {
+    let reason = Reason::from_number(event.reason)
+        .map_or("a reason this daemon does not know", Reason::words);
+    Event::KernelRefused {
+        agent: agents.get(&event.agent_cgroup).cloned(),
+        process: process(event.pid, event.start_boot_ns, event.uid, &event.comm),
+        verdict: format!("{} refused: {reason}", hook::words(event.hook)),
+        destination: destination(event.destination, event.port).to_string(),
+        count,
+    }
+}

@@ -311,8 +311,8 @@ fn open_authority(
     clock: &dyn Clock,
     files: &Files,
 ) -> Result<Arc<Authority>> {
-    std::fs::create_dir_all(&config.run_dir)
-        .with_context(|| format!("making {}", config.run_dir.display()))?;
+    make_dir(&config.state_dir, 0o700)?;
+    make_dir(&config.run_dir, 0o755)?;
     let options = AuthorityOptions {
         dir: config.state_dir.clone(),
         host: config.host.clone(),
@@ -321,6 +321,13 @@ fn open_authority(
     let authority = Authority::open(options, clock.now())?;
     files.publish(&authority.pem())?;
     Ok(Arc::new(authority))
+}
+
+/// Makes a folder with these rights; one that exists keeps its own.
+fn make_dir(path: &Path, mode: u32) -> Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    let made = std::fs::DirBuilder::new().recursive(true).mode(mode).create(path);
+    made.with_context(|| format!("making the folder {}", path.display()))
 }
 
 fn open_upstream(config: &Config) -> Result<Arc<Upstream>> {

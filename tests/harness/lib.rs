@@ -7,6 +7,7 @@
 pub mod capture;
 pub mod cgroup;
 pub mod stage;
+pub mod world;
 
 /// Panics when not root: these tests change the kernel, and a test that skips itself shows nothing.
 pub fn require_root() {

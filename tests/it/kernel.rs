@@ -117,7 +117,7 @@ fn attach_on(stage: &Stage, daemon: &Path) -> Attached {
 }
 
 fn probe(stage: &Stage, cgroup: &Path, uid: u32, how: &str, to: &str, port: u16) -> String {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("world/probe.py");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("world/agent/probe.py");
     let text = std::fs::read_to_string(script).expect("reads");
     let uid = (uid != 0).then_some(uid);
     let output = stage

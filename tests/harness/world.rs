@@ -1,0 +1,401 @@
+//! The whole world: the stage, Google on its far side, a real daemon on its near side, agents and people.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::stage::{BIGQUERY4, BIGQUERY6, INTERNET4, INTERNET6, OTHER4, OTHER6, STS4, STS6, Side, Stage};
+
+/// The agent's uid.
+pub const AGENT_UID: u32 = 2001;
+/// Another agent's uid.
+pub const OTHER_AGENT_UID: u32 = 2002;
+/// The approver's uid.
+pub const APPROVER_UID: u32 = 5001;
+/// The token that the agent's own client sends. It must never reach the far side.
+pub const AGENTS_OWN_TOKEN: &str = "ya29.the-agents-own-token";
+
+/// Which addresses the far side answers on: a client tries the first family that its name resolves to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// Only IPv4.
+    V4,
+    /// Only IPv6.
+    V6,
+}
+
+/// Who runs a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Who {
+    /// Root, outside any workload.
+    Operator,
+    /// The approver's uid, outside any workload.
+    Approver,
+    /// `finance-bot`, in its workload.
+    Agent,
+    /// `ops-bot`, in its workload.
+    OtherAgent,
+}
+
+/// A running world.
+#[derive(Debug)]
+pub struct World {
+    daemon: Option<Child>,
+    /// Killed before the stage goes.
+    _children: Vec<Running>,
+    /// The two hosts.
+    pub stage: Stage,
+    /// Changes to the policy's text before the daemon starts.
+    policy: String,
+}
+
+#[derive(Debug)]
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let text = self.daemon_log();
+            let tail: Vec<&str> = text.lines().rev().take(30).collect();
+            eprintln!("--- the daemon's last words, newest first\n{}", tail.join("\n"));
+        }
+        self.kill_daemon();
+    }
+}
+
+impl World {
+    /// Builds the world with Google on one address family, and starts the daemon.
+    #[must_use]
+    pub fn start(family: Family) -> Self {
+        let mut world = Self::without_daemon(family);
+        world.start_daemon();
+        world
+    }
+
+    /// The same, the daemon not started yet.
+    #[must_use]
+    pub fn without_daemon(family: Family) -> Self {
+        let stage = Stage::new();
+        let far = stage.dir().join("google");
+        let engine_home = stage.dir().join("engine");
+        for dir in [&far, &engine_home, &stage.dir().join("agent"), &stage.dir().join("run")] {
+            std::fs::create_dir_all(dir).expect("makes a folder");
+        }
+        give_to(&stage.dir().join("agent"), AGENT_UID);
+        let engine = python(&stage, Side::Internet, None, None, "far/engine.py").arg(&engine_home).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let both = |v4: Ipv4Addr, v6: Ipv6Addr| match family {
+            Family::V4 => v4.to_string(),
+            Family::V6 => v6.to_string(),
+        };
+        let google = python(&stage, Side::Internet, None, None, "far/world.py")
+            .arg("--dir")
+            .arg(&far)
+            .arg("--jwks")
+            .arg(stage.dir().join("run/jwks.json"))
+            .args(["--dns", &INTERNET4.to_string(), &INTERNET6.to_string(), "--address"])
+            .arg(format!("bigquery.googleapis.com={}", both(BIGQUERY4, BIGQUERY6)))
+            .arg(format!("sts.googleapis.com={}", both(STS4, STS6)))
+            .arg(format!("iamcredentials.googleapis.com={}", both(STS4, STS6)))
+            .arg(format!("example.com={}", both(OTHER4, OTHER6)))
+            .stdout(Stdio::null())
+            .stderr(std::fs::File::create(far.join("stderr")).expect("makes a file"))
+            .spawn();
+        let children = vec![Running(engine.expect("the engine starts")), Running(google.expect("Google starts"))];
+        wait_for("Google", || far.join("ready").exists());
+        let world = Self { daemon: None, _children: children, stage, policy: policy("15m", false) };
+        world.write_config();
+        world
+    }
+
+    /// Where BigQuery answers, both families.
+    #[must_use]
+    pub fn bigquery() -> [IpAddr; 2] {
+        [BIGQUERY4.into(), BIGQUERY6.into()]
+    }
+
+    /// Uses another policy from the next start on.
+    pub fn set_policy(&mut self, text: &str) {
+        self.policy = text.to_owned();
+        self.write_config();
+    }
+
+    /// The daemon's folder for keys and the log.
+    #[must_use]
+    pub fn state_dir(&self) -> PathBuf {
+        self.stage.dir().join("state")
+    }
+
+    /// The configuration file.
+    #[must_use]
+    pub fn config(&self) -> PathBuf {
+        self.stage.dir().join("enforcer.toml")
+    }
+
+    fn write_config(&self) {
+        let dir = self.stage.dir();
+        let text = format!(
+            r#"host = "host-a"
+state_dir = "{0}/state"
+run_dir = "{0}/run"
+policy = "{0}/policy.toml"
+[kernel]
+cgroup_root = "{1}"
+pin_dir = "{0}/bpf/enforcer"
+[names]
+protected = ["bigquery.googleapis.com"]
+resolvers = ["{INTERNET4}:53"]
+[upstream]
+ca_file = "{0}/google/world-ca.pem"
+[token]
+kind = "federation"
+audience = "//iam.googleapis.com/projects/123456789012/locations/global/workloadIdentityPools/agents/providers/host-a"
+issuer = "https://enforcer.example.com/host-a"
+[[agent]]
+name = "finance-bot"
+cgroup = "agents/finance-bot"
+uid = {AGENT_UID}
+[[agent]]
+name = "ops-bot"
+cgroup = "agents/ops-bot"
+uid = {OTHER_AGENT_UID}
+"#,
+            dir.display(),
+            self.stage.cgroups.root().display()
+        );
+        std::fs::write(self.config(), text).expect("writes");
+        std::fs::write(dir.join("policy.toml"), &self.policy).expect("writes");
+    }
+
+    /// Starts the daemon and waits until it answers.
+    pub fn start_daemon(&mut self) {
+        let log = std::fs::File::options().create(true).append(true).open(self.stage.dir().join("daemon.log")).expect("makes a file");
+        let mut command = self.stage.command(Side::Host, enforcer());
+        command.arg("daemon").arg("--config").arg(self.config()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        self.daemon = Some(command.spawn().expect("the daemon starts: build it with cargo build -p enforcer"));
+        wait_for("the daemon", || {
+            let ended = self.daemon.as_mut().expect("spawned").try_wait().expect("waits");
+            assert!(ended.is_none(), "the daemon ended: {}", self.daemon_log());
+            self.cli(Who::Operator, &["status"]).status.success()
+        });
+    }
+
+    /// What the daemon wrote to its standard error.
+    #[must_use]
+    pub fn daemon_log(&self) -> String {
+        std::fs::read_to_string(self.stage.dir().join("daemon.log")).unwrap_or_default()
+    }
+
+    /// Kills the daemon without warning.
+    pub fn kill_daemon(&mut self) {
+        if let Some(mut daemon) = self.daemon.take() {
+            let _ = daemon.kill();
+            let _ = daemon.wait();
+        }
+    }
+
+    /// Sends the daemon a signal.
+    pub fn signal_daemon(&self, signal: rustix::process::Signal) {
+        let daemon = self.daemon.as_ref().expect("the daemon runs");
+        let pid = rustix::process::Pid::from_child(daemon);
+        rustix::process::kill_process(pid, signal).expect("signals");
+    }
+
+    /// A command of the enforcer's, run by somebody.
+    #[must_use]
+    pub fn cli(&self, who: Who, args: &[&str]) -> Output {
+        self.run_as(who, enforcer()).args(args).output().expect("the command line runs")
+    }
+
+    /// The same with `--json`, which must succeed.
+    #[must_use]
+    pub fn json(&self, who: Who, args: &[&str]) -> Value {
+        let output = self.cli(who, &[args, &["--json"]].concat());
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{args:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_str(&text).expect("prints JSON")
+    }
+
+    /// A program run by somebody, with the client's environment.
+    #[must_use]
+    pub fn run_as(&self, who: Who, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let (cgroup, uid) = match who {
+            Who::Operator => (None, None),
+            Who::Approver => (None, Some(APPROVER_UID)),
+            Who::Agent => (Some(self.stage.cgroups.make("agents/finance-bot")), Some(AGENT_UID)),
+            Who::OtherAgent => (Some(self.stage.cgroups.make("agents/ops-bot")), Some(OTHER_AGENT_UID)),
+        };
+        let mut command = self.stage.command_in(Side::Host, cgroup.as_deref(), uid, program);
+        let run = self.stage.dir().join("run");
+        let bundle = run.join("ca-bundle.pem");
+        command
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("HOME", self.stage.dir().join("agent"))
+            .env("ENFORCER_SOCKET", run.join("control.sock"))
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            .env("REQUESTS_CA_BUNDLE", &bundle)
+            .env("CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE", &bundle)
+            .env("CLOUDSDK_AUTH_ACCESS_TOKEN_FILE", run.join("placeholder-token"))
+            .env("CLOUDSDK_CONFIG", self.stage.dir().join("agent/gcloud"))
+            .current_dir(self.stage.dir());
+        command
+    }
+
+    /// Opens a window for `finance-bot`: asked by it, approved by the approver.
+    #[must_use]
+    pub fn open_window(&self, scope: &str, ttl: &str) -> String {
+        let asked = self.json(Who::Agent, &["request", "--scope", scope, "--ttl", ttl, "--reason", "month end"]);
+        let request = asked["request"].as_str().expect("an id").to_owned();
+        let approved = self.json(Who::Approver, &["approve", &request]);
+        approved["grant"]["grant"].as_str().expect("an id").to_owned()
+    }
+
+    /// Runs SQL as `finance-bot` with a fresh, unmodified client; one result for each statement.
+    #[must_use]
+    pub fn query(&self, statements: &[&str]) -> Vec<Value> {
+        let mut command = self.run_as(Who::Agent, venv_python());
+        let output = command.arg(script("agent/query.py")).args(statements).output().expect("python runs");
+        let text = String::from_utf8_lossy(&output.stdout);
+        let results: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("prints JSON")).collect();
+        assert_eq!(results.len(), statements.len(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+        results
+    }
+
+    /// A client that stays, with one kept-alive connection.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        let mut command = self.run_as(Who::Agent, venv_python());
+        command.arg(script("agent/query.py")).arg("-").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().expect("python runs");
+        let (input, output) = (child.stdin.take().expect("piped"), child.stdout.take().expect("piped"));
+        Client { input, output: BufReader::new(output), _child: Running(child) }
+    }
+
+    /// What went wrong on purpose from now on, such as `{"sts": "down"}`.
+    pub fn set_faults(&self, faults: &Value) {
+        std::fs::write(self.stage.dir().join("google/faults.json"), faults.to_string()).expect("writes");
+    }
+
+    /// Every HTTP request the far side got.
+    #[must_use]
+    pub fn far_requests(&self) -> Vec<Value> {
+        self.far_lines("requests.jsonl")
+    }
+
+    /// Every token the far side minted.
+    #[must_use]
+    pub fn tokens(&self) -> Vec<Value> {
+        self.far_lines("tokens.jsonl")
+    }
+
+    fn far_lines(&self, name: &str) -> Vec<Value> {
+        let text = std::fs::read_to_string(self.stage.dir().join("google").join(name)).unwrap_or_default();
+        text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    }
+
+    /// The log's records, as the operator reads them.
+    #[must_use]
+    pub fn records(&self) -> Vec<Value> {
+        let output = self.cli(Who::Operator, &["log", "--json"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    }
+
+    /// The log's events of one kind.
+    #[must_use]
+    pub fn events(&self, kind: &str) -> Vec<Value> {
+        self.records().into_iter().map(|record| record["event"].clone()).filter(|event| event["kind"] == kind).collect()
+    }
+}
+
+/// A client with one kept-alive connection.
+#[derive(Debug)]
+pub struct Client {
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+    _child: Running,
+}
+
+impl Client {
+    /// Sends SQL without waiting for what comes of it.
+    pub fn send(&mut self, sql: &str) {
+        writeln!(self.input, "{sql}").expect("the client reads");
+    }
+
+    /// What came of the oldest SQL that was sent.
+    pub fn receive(&mut self) -> Value {
+        let mut line = String::new();
+        self.output.read_line(&mut line).expect("the client answers");
+        serde_json::from_str(&line).unwrap_or_else(|_| json!({"error": format!("the client said {line:?}")}))
+    }
+
+    /// Sends SQL and waits.
+    pub fn query(&mut self, sql: &str) -> Value {
+        self.send(sql);
+        self.receive()
+    }
+}
+
+/// A policy with one rule for `finance-bot`.
+#[must_use]
+pub fn policy(ttl_max: &str, auto_approve: bool) -> String {
+    format!(
+        "[[rule]]\nagents = [\"finance-bot\"]\ndatasets = [\"demo-project.finance\"]\nttl_max = \"{ttl_max}\"\n\
+         approvers = {{ users = [{APPROVER_UID}] }}\nauto_approve = {auto_approve}\n"
+    )
+}
+
+/// The daemon's program: named by `ENFORCER_BIN`, else beside the running test.
+#[must_use]
+pub fn enforcer() -> PathBuf {
+    if let Some(path) = std::env::var_os("ENFORCER_BIN") {
+        return path.into();
+    }
+    let me = std::env::current_exe().expect("a path");
+    let found = me.ancestors().map(|dir| dir.join("enforcer")).find(|path| path.is_file());
+    found.expect("the enforcer is built: cargo build -p enforcer")
+}
+
+/// The virtual environment's Python; made by `cargo xtask venv`.
+#[must_use]
+pub fn venv_python() -> PathBuf {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/venv/bin/python");
+    assert!(path.exists(), "{} is missing: make it with `cargo xtask venv`", path.display());
+    path
+}
+
+fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("world").join(name)
+}
+
+fn python(stage: &Stage, side: Side, cgroup: Option<&Path>, uid: Option<u32>, name: &str) -> Command {
+    let mut command = stage.command_in(side, cgroup, uid, venv_python());
+    command.env("PYTHONDONTWRITEBYTECODE", "1").arg(script(name));
+    command
+}
+
+fn give_to(path: &Path, uid: u32) {
+    std::os::unix::fs::chown(path, Some(uid), Some(uid)).expect("gives the folder away");
+}
+
+/// Waits for something that another process does.
+pub fn wait_for(what: &str, mut is_done: impl FnMut() -> bool) {
+    for _ in 0..1200 {
+        if is_done() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    panic!("{what} did not come within a minute");
+}

@@ -1,0 +1,103 @@
+"""STS and IAM Credentials, strict: every claim of a JWT is checked against the provider's set-up, every token has an end.
+
+Shapes: the discovery documents of sts.v1 and iamcredentials.v1; RFC 8693.
+"""
+
+import json
+import secrets
+import threading
+import time
+import urllib.parse
+
+import jwt
+
+AUDIENCE = "//iam.googleapis.com/projects/123456789012/locations/global/workloadIdentityPools/agents/providers/host-a"
+ISSUER = "https://enforcer.example.com/host-a"
+HOST = "host-a"
+SCOPES = ("https://www.googleapis.com/auth/bigquery", "https://www.googleapis.com/auth/cloud-platform")
+GRANT = "urn:ietf:params:oauth:grant-type:token-exchange"
+TOKEN_TYPE = "urn:ietf:params:oauth:token-type:access_token"
+SUBJECT_TYPES = ("urn:ietf:params:oauth:token-type:jwt", "urn:ietf:params:oauth:token-type:id_token")
+JWK_MEMBERS = {"kty", "alg", "use", "kid", "n", "e", "x", "y", "crv"}
+
+
+class Refused(Exception):
+    pass
+
+
+def check(condition, why):
+    if not condition:
+        raise Refused(why)
+
+
+class Tokens:
+    def __init__(self, folder, jwks):
+        self.jwks = jwks
+        self.lock = threading.Lock()
+        self.minted = {}
+        self.log = open(folder / "tokens.jsonl", "a", buffering=1)
+
+    def mint(self, kind, subject, scope, life_s, claims):
+        token = "ya29." + secrets.token_urlsafe(48)
+        expires = time.time() + life_s
+        with self.lock:
+            self.minted[token] = (kind, scope, expires)
+            entry = {"token": token, "kind": kind, "sub": subject, "scope": scope, "expires": expires, "claims": claims}
+            self.log.write(json.dumps(entry) + "\n")
+        return token
+
+    def is_valid(self, token):
+        with self.lock:
+            kind_scope_expires = self.minted.get(token)
+        return kind_scope_expires is not None and time.time() < kind_scope_expires[2]
+
+    def exchange(self, method, path, headers, body):
+        try:
+            check(method == "POST" and path == "/v1/token", "no such method")
+            check("authorization" not in headers, "an exchange carries no Authorization")
+            form = dict(urllib.parse.parse_qsl(body.decode(), strict_parsing=True))
+            check(form.get("grant_type") == GRANT, "grant_type")
+            check(form.get("audience") == AUDIENCE, "audience")
+            check(form.get("requested_token_type") == TOKEN_TYPE, "requested_token_type")
+            check(form.get("subject_token_type") in SUBJECT_TYPES, "subject_token_type")
+            check(form.get("scope") in SCOPES, "scope")
+            claims = self.verify(form.get("subject_token", ""))
+        except (Refused, ValueError, jwt.PyJWTError) as error:
+            return 400, {"error": "invalid_grant", "error_description": str(error)}
+        life_s = int(min(3600, claims["exp"] - time.time()))
+        token = self.mint("federated", claims["sub"], form["scope"], life_s, claims)
+        return 200, {"access_token": token, "issued_token_type": TOKEN_TYPE, "token_type": "Bearer", "expires_in": life_s}
+
+    def verify(self, token):
+        keys = json.loads(self.jwks.read_text())["keys"]
+        for key in keys:
+            check(set(key) <= JWK_MEMBERS, f"JWK members {sorted(set(key) - JWK_MEMBERS)}")
+        head = jwt.get_unverified_header(token)
+        check(head.get("alg") == "ES256", "alg")
+        matching = [key for key in keys if key.get("kid") == head.get("kid")]
+        check(len(matching) == 1, "kid")
+        required = ["iss", "aud", "sub", "iat", "exp"]
+        claims = jwt.decode(token, jwt.PyJWK(matching[0]), algorithms=["ES256"], audience=AUDIENCE, issuer=ISSUER,
+                            options={"require": required})
+        now = time.time()
+        check(now - 86400 < claims["iat"] <= now, "iat is not in the last 24 hours")
+        check(claims["exp"] - claims["iat"] <= 900, "the attribute condition: exp - iat <= 900")
+        check(len(claims["sub"].encode()) <= 127 and claims["sub"].startswith(HOST + "/"), "sub")
+        return claims
+
+    def impersonate(self, method, path, headers, body):
+        account = path.removeprefix("/v1/projects/-/serviceAccounts/").removesuffix(":generateAccessToken")
+        bearer = (headers.get("authorization") or "").removeprefix("Bearer ")
+        try:
+            check(method == "POST" and path.endswith(":generateAccessToken") and "@" in account, "no such method")
+            check(self.is_valid(bearer), "the bearer is not ours or has expired")
+            check(self.minted[bearer][1] == SCOPES[1], "the bearer's scope does not reach IAM Credentials")
+            asked = json.loads(body)
+            life_s = int(asked.get("lifetime", "3600s").removesuffix("s"))
+            check(300 <= life_s <= 3600, "lifetime")
+            check(asked.get("scope") == [SCOPES[0]], "scope")
+        except (Refused, ValueError) as error:
+            return 403, {"error": {"code": 403, "message": str(error), "status": "PERMISSION_DENIED"}}
+        token = self.mint("service account", account, SCOPES[0], life_s, {})
+        expires = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + life_s))
+        return 200, {"accessToken": token, "expireTime": expires}

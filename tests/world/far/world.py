@@ -1,0 +1,184 @@
+"""Google as the test world has it: names, tokens and BigQuery, strict about each, and keeping a record of all it was sent.
+
+It knows nothing of the enforcer. It serves DNS, STS, IAM Credentials and BigQuery under their real names with certificates of its own,
+refuses any bearer it did not mint or that has expired, and puts in front of the SQL engine what that lacks: referenced tables (see
+analyser.py), bytes, and jobs that run on their own and can be cancelled.
+"""
+
+import argparse
+import http.server
+import json
+import pathlib
+import secrets
+import socket
+import ssl
+import threading
+import time
+import urllib.parse
+
+import requests
+import trustme
+
+import names
+import tokens
+from analyser import Analyser
+from jobs import Jobs
+
+NAMES = [
+    "bigquery.googleapis.com",
+    "www.googleapis.com",
+    "sts.googleapis.com",
+    "iamcredentials.googleapis.com",
+    "oauth2.googleapis.com",
+    "example.com",
+]
+
+
+class World:
+    """What all handlers share."""
+
+    def __init__(self, options):
+        self.dir = pathlib.Path(options.dir)
+        self.engine = options.engine
+        self.lock = threading.Lock()
+        self.requests = open(self.dir / "requests.jsonl", "a", buffering=1)
+        self.tokens = tokens.Tokens(self.dir, pathlib.Path(options.jwks))
+        self.analyser = Analyser(self.engine)
+        self.jobs = Jobs(self.engine, self.analyser)
+
+    def faults(self):
+        """What the test has asked to go wrong: {"sts": "down", "hold_ms": 100, ...}."""
+        try:
+            return json.loads((self.dir / "faults.json").read_text())
+        except FileNotFoundError:
+            return {}
+
+    def record(self, entry):
+        with self.lock:
+            self.requests.write(json.dumps(entry) + "\n")
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    world = None
+
+    def log_message(self, *_):
+        pass
+
+    def handle_any(self):
+        length = int(self.headers.get("content-length") or 0)
+        body = self.rfile.read(length)
+        host = (self.headers.get("host") or "").split(":")[0]
+        self.world.record({
+            "unix": time.time(), "host": host, "method": self.command, "path": self.path,
+            "headers": [[name.lower(), value] for name, value in self.headers.items()],
+            "body": body.decode("utf-8", "replace"),
+        })
+        served = {
+            "sts.googleapis.com": self.world.tokens.exchange,
+            "iamcredentials.googleapis.com": self.world.tokens.impersonate,
+        }.get(host)
+        faults = self.world.faults()
+        fault = faults.get(host.split(".")[0])
+        if fault == "down":
+            self.answer(503, {"error": "unavailable"})
+        elif served:
+            self.answer(*served(self.command, self.path, self.headers, body))
+        elif host in ("bigquery.googleapis.com", "www.googleapis.com"):
+            self.bigquery(body, faults)
+        else:
+            self.answer(200, {"served": host})
+
+    def bigquery(self, body, faults):
+        url = urllib.parse.urlsplit(self.path)
+        query = urllib.parse.parse_qs(url.query)
+        if "key" in query or "access_token" in query:
+            return self.answer(400, error(400, "a credential in the address", "invalid"))
+        bearer = (self.headers.get("authorization") or "").removeprefix("Bearer ")
+        if not self.world.tokens.is_valid(bearer):
+            return self.answer(401, error(401, "Request had invalid authentication credentials.", "authError"))
+        if faults.get("hold_ms"):
+            time.sleep(faults["hold_ms"] / 1000)
+        more = {"etag": bearer} if faults.get("echo_authorization") else {}
+        status, value = self.world.jobs.serve(self.command, url.path, query, body)
+        return self.answer(status, value, more)
+
+    def answer(self, status, value, headers=None):
+        body = value if isinstance(value, bytes) else json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("content-type", "application/json; charset=UTF-8")
+        self.send_header("content-length", str(len(body)))
+        for name, text in (headers or {}).items():
+            self.send_header(name, text)
+        self.end_headers()
+        for at in range(0, len(body), 65536):
+            self.wfile.write(body[at:at + 65536])
+
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = handle_any
+
+
+def error(code, message, reason):
+    return {"error": {"code": code, "message": message, "errors": [{"message": message, "domain": "global", "reason": reason}]}}
+
+
+class Server(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, address, context):
+        self.address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        self.context = context
+        super().__init__((address, 443), Handler)
+
+    def finish_request(self, request, client_address):
+        try:
+            request.settimeout(30)
+            with self.context.wrap_socket(request, server_side=True) as stream:
+                stream.settimeout(600)
+                super().finish_request(stream, client_address)
+        except OSError:
+            pass
+
+    def handle_error(self, request, client_address):
+        pass
+
+
+def serve_tls(world, addresses):
+    authority = trustme.CA(organization_name="the test world")
+    authority.cert_pem.write_to_path(str(world.dir / "world-ca.pem"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(*NAMES).configure_cert(context)
+    Handler.world = world
+    for address in addresses:
+        threading.Thread(target=Server(address, context).serve_forever, daemon=True).start()
+
+
+def wait_for_engine(url):
+    for _ in range(300):
+        try:
+            requests.get(f"{url}/bigquery/v2/projects", timeout=2)
+            return
+        except requests.ConnectionError:
+            time.sleep(0.1)
+    raise SystemExit("the SQL engine did not start")
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--dir", required=True)
+    parser.add_argument("--engine", default="http://127.0.0.1:9050")
+    parser.add_argument("--jwks", required=True)
+    parser.add_argument("--dns", nargs="+", required=True)
+    parser.add_argument("--address", nargs="+", required=True, help="NAME=ADDRESS[,ADDRESS]")
+    options = parser.parse_args()
+    world = World(options)
+    wait_for_engine(options.engine)
+    world.jobs.seed()
+    zones = {name: where.split(",") for name, where in (entry.split("=") for entry in options.address)}
+    names.serve(zones, options.dns)
+    serve_tls(world, sorted({address for where in zones.values() for address in where}))
+    (world.dir / "ready").write_text(secrets.token_hex(4))
+    threading.Event().wait()
+
+
+main()

@@ -78,6 +78,10 @@ fn telemetry() {
         .init();
 }
 
+#[expect(
+    clippy::too_many_lines,
+    reason = "one step for each part, in the order in which they must start"
+)]
 async fn daemon(config: Config, policy: Policy) -> Result<()> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let places = Places::prepare(&config)?;
@@ -326,7 +330,10 @@ fn open_authority(
 /// Makes a folder with these rights; one that exists keeps its own.
 fn make_dir(path: &Path, mode: u32) -> Result<()> {
     use std::os::unix::fs::DirBuilderExt;
-    let made = std::fs::DirBuilder::new().recursive(true).mode(mode).create(path);
+    let made = std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(path);
     made.with_context(|| format!("making the folder {}", path.display()))
 }
 

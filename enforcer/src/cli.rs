@@ -203,6 +203,7 @@ pub fn main() -> ExitCode {
     }
 }
 
+#[expect(clippy::too_many_lines, reason = "one arm for each command")]
 fn dispatch(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Daemon(arg) => Ok(crate::app::run(&arg.config)?),

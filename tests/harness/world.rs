@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::stage::{BIGQUERY4, BIGQUERY6, INTERNET4, INTERNET6, OTHER4, OTHER6, STS4, STS6, Side, Stage};
+use crate::stage::{
+    BIGQUERY4, BIGQUERY6, INTERNET4, INTERNET6, OTHER4, OTHER6, STS4, STS6, Side, Stage,
+};
 
 /// The agent's uid.
 pub const AGENT_UID: u32 = 2001;
@@ -63,12 +65,19 @@ impl Drop for Running {
     }
 }
 
+#[expect(
+    clippy::print_stderr,
+    reason = "a failed test shows what the daemon said"
+)]
 impl Drop for World {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let text = self.daemon_log();
             let tail: Vec<&str> = text.lines().rev().take(30).collect();
-            eprintln!("--- the daemon's last words, newest first\n{}", tail.join("\n"));
+            eprintln!(
+                "--- the daemon's last words, newest first\n{}",
+                tail.join("\n")
+            );
         }
         self.kill_daemon();
     }
@@ -89,11 +98,20 @@ impl World {
         let stage = Stage::new();
         let far = stage.dir().join("google");
         let engine_home = stage.dir().join("engine");
-        for dir in [&far, &engine_home, &stage.dir().join("agent"), &stage.dir().join("run")] {
+        for dir in [
+            &far,
+            &engine_home,
+            &stage.dir().join("agent"),
+            &stage.dir().join("run"),
+        ] {
             std::fs::create_dir_all(dir).expect("makes a folder");
         }
         give_to(&stage.dir().join("agent"), AGENT_UID);
-        let engine = python(&stage, Side::Internet, None, None, "far/engine.py").arg(&engine_home).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let engine = python(&stage, Side::Internet, None, None, "far/engine.py")
+            .arg(&engine_home)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
         let both = |v4: Ipv4Addr, v6: Ipv6Addr| match family {
             Family::V4 => v4.to_string(),
             Family::V6 => v6.to_string(),
@@ -103,17 +121,36 @@ impl World {
             .arg(&far)
             .arg("--jwks")
             .arg(stage.dir().join("run/jwks.json"))
-            .args(["--dns", &INTERNET4.to_string(), &INTERNET6.to_string(), "--address"])
-            .arg(format!("bigquery.googleapis.com={}", both(BIGQUERY4, BIGQUERY6)))
+            .args([
+                "--dns",
+                &INTERNET4.to_string(),
+                &INTERNET6.to_string(),
+                "--address",
+            ])
+            .arg(format!(
+                "bigquery.googleapis.com={}",
+                both(BIGQUERY4, BIGQUERY6)
+            ))
             .arg(format!("sts.googleapis.com={}", both(STS4, STS6)))
-            .arg(format!("iamcredentials.googleapis.com={}", both(STS4, STS6)))
+            .arg(format!(
+                "iamcredentials.googleapis.com={}",
+                both(STS4, STS6)
+            ))
             .arg(format!("example.com={}", both(OTHER4, OTHER6)))
             .stdout(Stdio::null())
             .stderr(std::fs::File::create(far.join("stderr")).expect("makes a file"))
             .spawn();
-        let children = vec![Running(engine.expect("the engine starts")), Running(google.expect("Google starts"))];
+        let children = vec![
+            Running(engine.expect("the engine starts")),
+            Running(google.expect("Google starts")),
+        ];
         wait_for("Google", || far.join("ready").exists());
-        let world = Self { daemon: None, _children: children, stage, policy: policy("15m", false) };
+        let world = Self {
+            daemon: None,
+            _children: children,
+            stage,
+            policy: policy("15m", false),
+        };
         world.write_config();
         world
     }
@@ -179,12 +216,31 @@ uid = {OTHER_AGENT_UID}
 
     /// Starts the daemon and waits until it answers.
     pub fn start_daemon(&mut self) {
-        let log = std::fs::File::options().create(true).append(true).open(self.stage.dir().join("daemon.log")).expect("makes a file");
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.stage.dir().join("daemon.log"))
+            .expect("makes a file");
         let mut command = self.stage.command(Side::Host, enforcer());
-        command.arg("daemon").arg("--config").arg(self.config()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        self.daemon = Some(command.spawn().expect("the daemon starts: build it with cargo build -p enforcer"));
+        command
+            .arg("daemon")
+            .arg("--config")
+            .arg(self.config())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log);
+        self.daemon = Some(
+            command
+                .spawn()
+                .expect("the daemon starts: build it with cargo build -p enforcer"),
+        );
         wait_for("the daemon", || {
-            let ended = self.daemon.as_mut().expect("spawned").try_wait().expect("waits");
+            let ended = self
+                .daemon
+                .as_mut()
+                .expect("spawned")
+                .try_wait()
+                .expect("waits");
             assert!(ended.is_none(), "the daemon ended: {}", self.daemon_log());
             self.cli(Who::Operator, &["status"]).status.success()
         });
@@ -214,7 +270,10 @@ uid = {OTHER_AGENT_UID}
     /// A command of the enforcer's, run by somebody.
     #[must_use]
     pub fn cli(&self, who: Who, args: &[&str]) -> Output {
-        self.run_as(who, enforcer()).args(args).output().expect("the command line runs")
+        self.run_as(who, enforcer())
+            .args(args)
+            .output()
+            .expect("the command line runs")
     }
 
     /// The same with `--json`, which must succeed.
@@ -222,7 +281,11 @@ uid = {OTHER_AGENT_UID}
     pub fn json(&self, who: Who, args: &[&str]) -> Value {
         let output = self.cli(who, &[args, &["--json"]].concat());
         let text = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success(), "{args:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{args:?}: {text}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         serde_json::from_str(&text).expect("prints JSON")
     }
 
@@ -232,10 +295,18 @@ uid = {OTHER_AGENT_UID}
         let (cgroup, uid) = match who {
             Who::Operator => (None, None),
             Who::Approver => (None, Some(APPROVER_UID)),
-            Who::Agent => (Some(self.stage.cgroups.make("agents/finance-bot")), Some(AGENT_UID)),
-            Who::OtherAgent => (Some(self.stage.cgroups.make("agents/ops-bot")), Some(OTHER_AGENT_UID)),
+            Who::Agent => (
+                Some(self.stage.cgroups.make("agents/finance-bot")),
+                Some(AGENT_UID),
+            ),
+            Who::OtherAgent => (
+                Some(self.stage.cgroups.make("agents/ops-bot")),
+                Some(OTHER_AGENT_UID),
+            ),
         };
-        let mut command = self.stage.command_in(Side::Host, cgroup.as_deref(), uid, program);
+        let mut command = self
+            .stage
+            .command_in(Side::Host, cgroup.as_deref(), uid, program);
         let run = self.stage.dir().join("run");
         let bundle = run.join("ca-bundle.pem");
         command
@@ -246,7 +317,10 @@ uid = {OTHER_AGENT_UID}
             .env("PYTHONDONTWRITEBYTECODE", "1")
             .env("REQUESTS_CA_BUNDLE", &bundle)
             .env("CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE", &bundle)
-            .env("CLOUDSDK_AUTH_ACCESS_TOKEN_FILE", run.join("placeholder-token"))
+            .env(
+                "CLOUDSDK_AUTH_ACCESS_TOKEN_FILE",
+                run.join("placeholder-token"),
+            )
             .env("CLOUDSDK_CONFIG", self.stage.dir().join("agent/gcloud"))
             .current_dir(self.stage.dir());
         command
@@ -255,20 +329,46 @@ uid = {OTHER_AGENT_UID}
     /// Opens a window for `finance-bot`: asked by it, approved by the approver.
     #[must_use]
     pub fn open_window(&self, scope: &str, ttl: &str) -> String {
-        let asked = self.json(Who::Agent, &["request", "--scope", scope, "--ttl", ttl, "--reason", "month end"]);
+        let asked = self.json(
+            Who::Agent,
+            &[
+                "request",
+                "--scope",
+                scope,
+                "--ttl",
+                ttl,
+                "--reason",
+                "month end",
+            ],
+        );
         let request = asked["request"].as_str().expect("an id").to_owned();
         let approved = self.json(Who::Approver, &["approve", &request]);
-        approved["grant"]["grant"].as_str().expect("an id").to_owned()
+        approved["grant"]["grant"]
+            .as_str()
+            .expect("an id")
+            .to_owned()
     }
 
     /// Runs SQL as `finance-bot` with a fresh, unmodified client; one result for each statement.
     #[must_use]
     pub fn query(&self, statements: &[&str]) -> Vec<Value> {
         let mut command = self.run_as(Who::Agent, venv_python());
-        let output = command.arg(script("agent/query.py")).args(statements).output().expect("python runs");
+        let output = command
+            .arg(script("agent/query.py"))
+            .args(statements)
+            .output()
+            .expect("python runs");
         let text = String::from_utf8_lossy(&output.stdout);
-        let results: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("prints JSON")).collect();
-        assert_eq!(results.len(), statements.len(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+        let results: Vec<Value> = text
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("prints JSON"))
+            .collect();
+        assert_eq!(
+            results.len(),
+            statements.len(),
+            "{text}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         results
     }
 
@@ -276,15 +376,31 @@ uid = {OTHER_AGENT_UID}
     #[must_use]
     pub fn client(&self) -> Client {
         let mut command = self.run_as(Who::Agent, venv_python());
-        command.arg(script("agent/query.py")).arg("-").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        command
+            .arg(script("agent/query.py"))
+            .arg("-")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
         let mut child = command.spawn().expect("python runs");
-        let (input, output) = (child.stdin.take().expect("piped"), child.stdout.take().expect("piped"));
-        Client { input, output: BufReader::new(output), _child: Running(child) }
+        let (input, output) = (
+            child.stdin.take().expect("piped"),
+            child.stdout.take().expect("piped"),
+        );
+        Client {
+            input,
+            output: BufReader::new(output),
+            _child: Running(child),
+        }
     }
 
     /// What went wrong on purpose from now on, such as `{"sts": "down"}`.
     pub fn set_faults(&self, faults: &Value) {
-        std::fs::write(self.stage.dir().join("google/faults.json"), faults.to_string()).expect("writes");
+        std::fs::write(
+            self.stage.dir().join("google/faults.json"),
+            faults.to_string(),
+        )
+        .expect("writes");
     }
 
     /// Every HTTP request the far side got.
@@ -300,22 +416,36 @@ uid = {OTHER_AGENT_UID}
     }
 
     fn far_lines(&self, name: &str) -> Vec<Value> {
-        let text = std::fs::read_to_string(self.stage.dir().join("google").join(name)).unwrap_or_default();
-        text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+        let text =
+            std::fs::read_to_string(self.stage.dir().join("google").join(name)).unwrap_or_default();
+        text.lines()
+            .map(|line| serde_json::from_str(line).expect("JSON"))
+            .collect()
     }
 
     /// The log's records, as the operator reads them.
     #[must_use]
     pub fn records(&self) -> Vec<Value> {
         let output = self.cli(Who::Operator, &["log", "--json"]);
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8_lossy(&output.stdout).lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8_lossy(&output.stdout)
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("JSON"))
+            .collect()
     }
 
     /// The log's events of one kind.
     #[must_use]
     pub fn events(&self, kind: &str) -> Vec<Value> {
-        self.records().into_iter().map(|record| record["event"].clone()).filter(|event| event["kind"] == kind).collect()
+        self.records()
+            .into_iter()
+            .map(|record| record["event"].clone())
+            .filter(|event| event["kind"] == kind)
+            .collect()
     }
 }
 
@@ -336,8 +466,11 @@ impl Client {
     /// What came of the oldest SQL that was sent.
     pub fn receive(&mut self) -> Value {
         let mut line = String::new();
-        self.output.read_line(&mut line).expect("the client answers");
-        serde_json::from_str(&line).unwrap_or_else(|_| json!({"error": format!("the client said {line:?}")}))
+        self.output
+            .read_line(&mut line)
+            .expect("the client answers");
+        serde_json::from_str(&line)
+            .unwrap_or_else(|_| json!({"error": format!("the client said {line:?}")}))
     }
 
     /// Sends SQL and waits.
@@ -363,7 +496,10 @@ pub fn enforcer() -> PathBuf {
         return path.into();
     }
     let me = std::env::current_exe().expect("a path");
-    let found = me.ancestors().map(|dir| dir.join("enforcer")).find(|path| path.is_file());
+    let found = me
+        .ancestors()
+        .map(|dir| dir.join("enforcer"))
+        .find(|path| path.is_file());
     found.expect("the enforcer is built: cargo build -p enforcer")
 }
 
@@ -371,17 +507,31 @@ pub fn enforcer() -> PathBuf {
 #[must_use]
 pub fn venv_python() -> PathBuf {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/venv/bin/python");
-    assert!(path.exists(), "{} is missing: make it with `cargo xtask venv`", path.display());
+    assert!(
+        path.exists(),
+        "{} is missing: make it with `cargo xtask venv`",
+        path.display()
+    );
     path
 }
 
 fn script(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("world").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("world")
+        .join(name)
 }
 
-fn python(stage: &Stage, side: Side, cgroup: Option<&Path>, uid: Option<u32>, name: &str) -> Command {
+fn python(
+    stage: &Stage,
+    side: Side,
+    cgroup: Option<&Path>,
+    uid: Option<u32>,
+    name: &str,
+) -> Command {
     let mut command = stage.command_in(side, cgroup, uid, venv_python());
-    command.env("PYTHONDONTWRITEBYTECODE", "1").arg(script(name));
+    command
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .arg(script(name));
     command
 }
 

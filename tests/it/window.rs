@@ -11,7 +11,11 @@ fn opens_serves_and_closes(family: Family) {
 
     let refused = &world.query(&[DAILY])[0];
     let error = refused["error"].as_str().expect("refused");
-    assert!(error.contains("agent finance-bot has no open window") && error.contains("enforcer request"), "{error}");
+    assert!(
+        error.contains("agent finance-bot has no open window")
+            && error.contains("enforcer request"),
+        "{error}"
+    );
     assert_eq!(capture.packets(), 0, "nothing left the host");
 
     let grant = world.open_window("demo-project.finance:read", "10s");
@@ -20,19 +24,54 @@ fn opens_serves_and_closes(family: Family) {
     assert_eq!(served["rows"], serde_json::json!([["1000"]]), "{served}");
     for outside in ["SELECT * FROM hr.salaries", "SELECT * FROM finance.hr_view"] {
         let answer = client.query(outside);
-        let error = answer["error"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned();
-        assert!(error.contains("demo-project.hr.salaries is outside window"), "{error}");
+        let error = answer["error"]
+            .as_str()
+            .unwrap_or_else(|| panic!("{answer}"))
+            .to_owned();
+        assert!(
+            error.contains("demo-project.hr.salaries is outside window"),
+            "{error}"
+        );
     }
 
     let status = world.json(Who::Operator, &["status"]);
-    let open = status["grants"].as_array().expect("a list").iter().find(|view| view["grant"] == grant.as_str()).expect("listed").clone();
-    std::thread::sleep(std::time::Duration::from_nanos(open["closes_in_ns"].as_u64().expect("a number")));
-    let error = client.query(DAILY)["error"].as_str().expect("refused").to_owned();
-    assert!(error.contains("no open window") || error.contains("has closed"), "{error}");
+    let open = status["grants"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .find(|view| view["grant"] == grant.as_str())
+        .expect("listed")
+        .clone();
+    std::thread::sleep(std::time::Duration::from_nanos(
+        open["closes_in_ns"].as_u64().expect("a number"),
+    ));
+    let error = client.query(DAILY)["error"]
+        .as_str()
+        .expect("refused")
+        .to_owned();
+    assert!(
+        error.contains("no open window") || error.contains("has closed"),
+        "{error}"
+    );
 
-    let kinds: Vec<String> = world.records().iter().map(|record| record["event"]["kind"].as_str().expect("a kind").to_owned()).collect();
-    for kind in ["query_refused", "requested", "approved", "opened", "query_admitted", "query_finished", "closed"] {
-        assert!(kinds.iter().any(|found| found == kind), "{kind} in {kinds:?}");
+    let kinds: Vec<String> = world
+        .records()
+        .iter()
+        .map(|record| record["event"]["kind"].as_str().expect("a kind").to_owned())
+        .collect();
+    for kind in [
+        "query_refused",
+        "requested",
+        "approved",
+        "opened",
+        "query_admitted",
+        "query_finished",
+        "closed",
+    ] {
+        assert!(
+            kinds.iter().any(|found| found == kind),
+            "{kind} in {kinds:?}"
+        );
     }
 }
 

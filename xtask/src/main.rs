@@ -1,9 +1,12 @@
 //! The project's own commands. `cargo xtask --help` lists them.
 
 mod build_ebpf;
+mod ci;
+mod setup;
 mod sh;
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result};
 use clap::Parser;
@@ -12,6 +15,16 @@ use clap::Parser;
 #[derive(Parser)]
 #[command(name = "cargo xtask")]
 enum Xtask {
+    /// Play the main job with real programs on this kernel, and print what happens. Needs root.
+    Demo {
+        /// Leave the world up for a hand trial until Ctrl-C.
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Everything that CI runs. Needs root.
+    Test,
+    /// Make the Python environment of the test world.
+    Venv,
     /// Build the kernel object in place, or prove that the committed one is what the source makes.
     BuildEbpf {
         /// Compare instead of replacing.
@@ -23,8 +36,33 @@ enum Xtask {
 fn main() -> Result<()> {
     let root = root()?;
     match Xtask::parse() {
+        Xtask::Demo { keep } => demo(&root, keep),
+        Xtask::Test => ci::test(&root),
+        Xtask::Venv => setup::world(&root),
         Xtask::BuildEbpf { check } => build_ebpf::run(&root, check),
     }
+}
+
+fn demo(root: &Path, keep: bool) -> Result<()> {
+    setup::require_root("demo")?;
+    setup::world(root)?;
+    sh::say("building the enforcer and the test world");
+    let mut build = Command::new("cargo");
+    build.current_dir(root).args([
+        "build",
+        "--locked",
+        "--package",
+        "enforcer",
+        "--package",
+        "enforcer-tests",
+        "--bins",
+    ]);
+    sh::run(build)?;
+    let mut demo = Command::new(root.join("target/debug/enforcer-demo"));
+    if keep {
+        demo.arg("--keep");
+    }
+    sh::run(demo)
 }
 
 fn root() -> Result<PathBuf> {

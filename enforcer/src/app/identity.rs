@@ -77,6 +77,9 @@ fn destination(ip: [u8; 16], port: u32) -> SocketAddr {
     SocketAddr::new(ip, u16::try_from(port).unwrap_or(0))
 }
 
+/// Agent's cgroup, pid, hook, reason and destination: what is counted together.
+type Key = (u64, u32, u32, u32, SocketAddr);
+
 /// Records what the kernel refused, coalesced: one record a second for each process, reason and destination.
 pub(super) async fn record_events(
     mut events: Events,
@@ -84,8 +87,7 @@ pub(super) async fn record_events(
     engine: Engine,
     stop: CancellationToken,
 ) {
-    let mut counted: BTreeMap<(u64, u32, u32, u32, SocketAddr), (enforcer_ebpf::Event, u64)> =
-        BTreeMap::new();
+    let mut counted: BTreeMap<Key, (enforcer_ebpf::Event, u64)> = BTreeMap::new();
     let mut flush = tokio::time::interval(FLUSH);
     loop {
         tokio::select! {

@@ -3,7 +3,6 @@
 //! A field that is not on the list is refused by name: what a new field could reach for is not guessed. Field names and meanings are
 //! those of `JobConfigurationQuery` and `QueryRequest` in the discovery document.
 
-use enforcer_proto::query::Method;
 use enforcer_proto::refusal::{Code, Refusal};
 use serde_json::{Map, Value, json};
 
@@ -63,11 +62,19 @@ const TAKEN_OVER: &[&str] = &[
 /// Labels of ours; a client's of the same prefix are dropped.
 const LABEL_PREFIX: &str = "enforcer_";
 
+/// By which method a query was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// `jobs.insert`
+    Insert,
+    /// `jobs.query`
+    Query,
+}
+
 /// A query job as the client asked for it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct QueryJob {
-    /// `jobs.insert` or `jobs.query`.
-    method: Method,
+    kind: Kind,
     body: Object,
     sql: String,
     is_dry_run: bool,
@@ -106,7 +113,7 @@ impl QueryJob {
             )?;
         }
         Ok(Self {
-            method: Method::JobsInsert,
+            kind: Kind::Insert,
             sql,
             is_dry_run,
             body,
@@ -122,7 +129,7 @@ impl QueryJob {
         let sql = read_query(&body)?;
         let is_dry_run = flag(&body, "dryRun")?.unwrap_or(false);
         Ok(Self {
-            method: Method::JobsQuery,
+            kind: Kind::Query,
             sql,
             is_dry_run,
             body,
@@ -174,13 +181,13 @@ impl QueryJob {
     #[must_use]
     pub fn forward_body(&self, limits: &Limits) -> Value {
         let mut body = self.body.clone();
-        let (settings, query) = match self.method {
-            Method::JobsQuery => {
+        let (settings, query) = match self.kind {
+            Kind::Query => {
                 body.insert("jobCreationMode".to_owned(), json!("JOB_CREATION_REQUIRED"));
                 bound(&mut body, "maximumBytesBilled", limits.bytes_max);
                 (&mut body, None)
             }
-            _ => match body.get_mut("configuration").and_then(Value::as_object_mut) {
+            Kind::Insert => match body.get_mut("configuration").and_then(Value::as_object_mut) {
                 Some(configuration) => (configuration, Some("query")),
                 // `from_insert` has read it there.
                 None => return Value::Null,

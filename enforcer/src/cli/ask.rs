@@ -34,7 +34,12 @@ pub(super) async fn ask_once(socket: &Path, ask: &Ask) -> Result<Reply, Failure>
         .map_err(|error| Failure::Unreachable(socket.to_owned(), error))?;
     match reply {
         Reply::Refused(refusal) => Err(Failure::Refused(refusal)),
-        reply => Ok(reply),
+        reply @ (Reply::Requested { .. }
+        | Reply::Opened(_)
+        | Reply::Done
+        | Reply::Status(_)
+        | Reply::Records(_)
+        | Reply::Joined(_)) => Ok(reply),
     }
 }
 
@@ -48,12 +53,14 @@ pub(super) fn one(socket: &Path, ask: Ask, json: bool) -> Result<(), Failure> {
 pub(super) fn request(socket: &Path, terms: Terms, wait: bool, json: bool) -> Result<(), Failure> {
     runtime()?.block_on(async {
         let reply = ask_once(socket, &Ask::Request(terms)).await?;
-        let waiting_for = match &reply {
-            Reply::Requested {
-                request,
-                grant: None,
-            } => Some(*request),
-            _ => None,
+        let waiting_for = if let Reply::Requested {
+            request,
+            grant: None,
+        } = &reply
+        {
+            Some(*request)
+        } else {
+            None
         };
         match waiting_for {
             Some(request) if wait => {
@@ -130,7 +137,11 @@ pub(super) fn log(
                     lines.iter().for_each(|line| log::print(line, filter, json))
                 }
                 Reply::Refused(refusal) => return Err(Failure::Refused(refusal)),
-                _ => {
+                Reply::Requested { .. }
+                | Reply::Opened(_)
+                | Reply::Done
+                | Reply::Status(_)
+                | Reply::Joined(_) => {
                     return Err(Failure::Other(anyhow::anyhow!(
                         "the daemon answered something else than the log"
                     )));

@@ -115,6 +115,7 @@ fn sql(text: Option<&String>) -> String {
     })
 }
 
+#[expect(clippy::too_many_lines, reason = "one arm for each kind of event")]
 fn sentence(event: &Event) -> String {
     match event {
         Event::DaemonStarted {

@@ -50,7 +50,7 @@ fn become_user(uid: u32) -> anyhow::Result<()> {
     let gid = User::from_uid(Uid::from_raw(uid))
         .ok()
         .flatten()
-        .map_or(Gid::from_raw(uid), |user| user.gid);
+        .map_or_else(|| Gid::from_raw(uid), |user| user.gid);
     setgroups(&[]).context("dropping the groups of root")?;
     setgid(gid).with_context(|| format!("becoming gid {gid}"))?;
     setuid(Uid::from_raw(uid)).with_context(|| format!("becoming uid {uid}"))

@@ -187,7 +187,12 @@ impl Host {
     async fn status(&self) -> Status {
         match self.ask(0, None, Ask::Status).await {
             Reply::Status(status) => *status,
-            other => panic!("no status: {other:?}"),
+            Reply::Refused(_)
+            | Reply::Requested { .. }
+            | Reply::Opened(_)
+            | Reply::Done
+            | Reply::Records(_)
+            | Reply::Joined(_) => panic!("no status"),
         }
     }
 

@@ -16,6 +16,9 @@ const FLUSH: Duration = Duration::from_secs(1);
 /// The most different ones that are kept apart between two records; further ones are counted under the last.
 const KINDS_MAX: usize = 256;
 
+/// Agent, pid and code: what is counted together.
+type Key = (Option<AgentName>, u32, &'static str);
+
 #[derive(Debug)]
 struct Counted {
     agent: Option<AgentName>,
@@ -27,7 +30,7 @@ struct Counted {
 /// Counts connection refusals by agent, process and code.
 #[derive(Debug, Default)]
 pub struct Coalesce {
-    kinds: Mutex<BTreeMap<(Option<AgentName>, u32, &'static str), Counted>>,
+    kinds: Mutex<BTreeMap<Key, Counted>>,
 }
 
 impl Coalesce {

@@ -482,6 +482,10 @@ fn run_query(host: &mut Host, now: Now, bytes: u64) {
     host.record(now, &due);
 }
 
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "only these events bear on the property"
+)]
 fn check_log(log: &[(Now, Event)]) -> Result<(), TestCaseError> {
     let mut deadlines = BTreeMap::new();
     let mut closed = BTreeMap::new();

@@ -1,0 +1,153 @@
+//! Installs what the commands need and says so: Debian packages, cargo's tools, the test world's Python.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use sha2::{Digest, Sha256};
+
+use crate::build_ebpf::BPF_LINKER;
+use crate::sh;
+
+/// What the demo and the tests run.
+const WORLD: &[&str] = &[
+    "gcc",
+    "libc6-dev",
+    "iproute2",
+    "openssl",
+    "ca-certificates",
+    "python3",
+    "python3-venv",
+];
+/// What the kernel object is built with.
+const BPF: &[&str] = &[
+    "rustc-web",
+    "libstd-rust-web-dev-bpf",
+    "llvm-22-dev",
+    "libpolly-22-dev",
+    "libzstd-dev",
+    "zlib1g-dev",
+    "g++",
+];
+
+/// Says at once who must run this.
+pub(crate) fn require_root(command: &str) -> Result<()> {
+    ensure!(
+        rustix::process::geteuid().is_root(),
+        "`cargo xtask {command}` loads kernel programs and makes network namespaces, so it needs root: sudo -E env PATH=\"$PATH\" cargo xtask {command}"
+    );
+    Ok(())
+}
+
+/// The packages of the test world.
+pub(crate) fn world(root: &Path) -> Result<()> {
+    apt(WORLD)?;
+    venv(root)
+}
+
+/// The tools that CI runs besides.
+pub(crate) fn ci() -> Result<()> {
+    apt(BPF)?;
+    let mut linker = Command::new("cargo");
+    linker
+        .args([
+            "install",
+            "--quiet",
+            "bpf-linker",
+            "--version",
+            &format!("={BPF_LINKER}"),
+            "--locked",
+        ])
+        .args(["--no-default-features", "--features", "llvm-22"])
+        .env("LLVM_PREFIX", "/usr/lib/llvm-22");
+    tool("bpf-linker", &["--version"], linker)?;
+    tool(
+        "cargo-nextest",
+        &["nextest", "--version"],
+        quick("cargo-nextest"),
+    )?;
+    tool("cargo-deny", &["deny", "--version"], quick("cargo-deny"))
+}
+
+/// A tool of cargo's, built for a short build rather than a fast program.
+fn quick(name: &str) -> Command {
+    let mut install = Command::new("cargo");
+    install
+        .args(["install", "--quiet", "--locked", name])
+        .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")
+        .env("CARGO_PROFILE_RELEASE_LTO", "off")
+        .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16");
+    install
+}
+
+fn tool(name: &str, probe: &[&str], install: Command) -> Result<()> {
+    if Command::new(name)
+        .args(probe)
+        .output()
+        .is_ok_and(|output| output.status.success())
+    {
+        return Ok(());
+    }
+    sh::say(&format!(
+        "installing {name} from source; this takes some minutes"
+    ));
+    sh::run(install)
+}
+
+fn apt(packages: &[&str]) -> Result<()> {
+    let is_missing = |package: &&&str| {
+        let known = Command::new("dpkg-query")
+            .args(["-W", "-f", "${Status}", package])
+            .output();
+        !known.is_ok_and(|output| output.stdout == b"install ok installed")
+    };
+    let missing: Vec<&str> = packages.iter().filter(is_missing).copied().collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    sh::say(&format!(
+        "installing Debian packages: {}",
+        missing.join(" ")
+    ));
+    let mut update = Command::new("apt-get");
+    update.args(["update", "-qq"]);
+    sh::run(update)?;
+    let mut install = Command::new("apt-get");
+    install
+        .args(["install", "-y", "-qq", "--no-install-recommends"])
+        .args(missing)
+        .env("DEBIAN_FRONTEND", "noninteractive");
+    install.stdout(std::process::Stdio::null());
+    sh::run(install)
+}
+
+/// Makes the virtual environment, when its requirements have changed since it was made.
+fn venv(root: &Path) -> Result<()> {
+    let requirements = root.join("tests/world/requirements.txt");
+    let wanted =
+        Sha256::digest(std::fs::read(&requirements).context("reading the requirements")?).to_vec();
+    let dir = root.join("target/venv");
+    let stamp = dir.join("requirements.sha256");
+    if std::fs::read(&stamp).is_ok_and(|made| made == wanted) {
+        return Ok(());
+    }
+    sh::say("making the test world's Python environment under target/venv (about 600 MB)");
+    let mut make = Command::new(python()?);
+    make.args(["-m", "venv", "--clear"]).arg(&dir);
+    sh::run(make)?;
+    let mut install = Command::new(dir.join("bin/pip"));
+    install
+        .args(["install", "--quiet", "--requirement"])
+        .arg(&requirements);
+    sh::run(install)?;
+    Ok(std::fs::write(stamp, wanted)?)
+}
+
+fn python() -> Result<PathBuf> {
+    let system = PathBuf::from("/usr/bin/python3");
+    ensure!(
+        system.exists(),
+        "python3 is missing: apt-get install python3 python3-venv"
+    );
+    Ok(system)
+}

@@ -1,2 +1,318 @@
-//! Root.
-fn main() {}
+//! The main job, played with real programs on the running kernel: what a new user sees first. It asserts what it says.
+#![expect(clippy::print_stdout, reason = "this is a demonstration")]
+
+use std::process::Output;
+use std::time::Duration;
+
+use clap::Parser;
+use enforcer::clock::{Clock, SystemClock};
+use harness::capture::Capture;
+use harness::stage::BIGQUERY4;
+use harness::world::{Client, Family, Who, World};
+use rustix::process::Signal;
+use serde_json::Value;
+
+const DAILY: &str = "SELECT COUNT(*) AS days, SUM(amount) AS amount FROM finance.daily";
+/// Some ten seconds of work for the SQL engine.
+const SLOW: &str = "SELECT COUNT(*) FROM UNNEST(GENERATE_ARRAY(1, 100000)) a, UNNEST(GENERATE_ARRAY(1, 20000)) b WHERE MOD(a * b, 7) = 3";
+
+/// Plays the main job and prints what happens.
+#[derive(Parser)]
+struct Demo {
+    /// Leave the world up for a hand trial until Ctrl-C.
+    #[arg(long)]
+    keep: bool,
+}
+
+fn main() {
+    let demo = Demo::parse();
+    say("building two hosts on a wire, Google on the far one, the enforcer on the near one");
+    let mut world = World::start(Family::V4);
+    let capture = Capture::start(&world.stage, World::bigquery());
+
+    step(
+        1,
+        "no window: the agent's query is refused, and nothing leaves the host",
+    );
+    let refused = world.query(&[DAILY]).remove(0);
+    show_query(&refused);
+    assert!(error_of(&refused).contains("no open window"));
+    println!(
+        "  packets toward BigQuery seen on the wire: {}",
+        capture.packets()
+    );
+    assert_eq!(capture.packets(), 0);
+
+    step(2, "the agent asks, a person approves, the window opens");
+    cli(
+        &world,
+        Who::Agent,
+        &[
+            "request",
+            "--scope",
+            "demo-project.finance:read",
+            "--ttl",
+            "20s",
+            "--reason",
+            "month-end close",
+        ],
+    );
+    cli(&world, Who::Agent, &["approve", "r-1"]);
+    cli(&world, Who::Approver, &["approve", "r-1"]);
+
+    step(
+        3,
+        "the same query returns rows; another dataset does not, nor through a view",
+    );
+    let mut client = world.client();
+    let served = client.query(DAILY);
+    show_query(&served);
+    assert!(served["rows"].is_array(), "{served}");
+    for outside in ["SELECT * FROM hr.salaries", "SELECT * FROM finance.hr_view"] {
+        let refused = client.query(outside);
+        show_query(&refused);
+        assert!(error_of(&refused).contains("outside window"));
+    }
+    println!(
+        "  packets toward BigQuery, all of them the enforcer's: {}",
+        capture.packets()
+    );
+    real_bq(&world);
+
+    step(
+        4,
+        "the window ends by itself: a kept-alive client is refused, a running query cut and its job cancelled",
+    );
+    let deadline = deadline(&world, "g-1");
+    let mut slow = world.client();
+    slow.send(SLOW);
+    let first = until_refused(&mut client);
+    show_query(&first);
+    let recorded = first_refusal_after(&world, deadline);
+    println!(
+        "  window g-1 ended; the first refusal is on record {:.2} ms after its deadline,",
+        ms(recorded, deadline)
+    );
+    println!(
+        "  and reached the client {:.2} ms after it",
+        ms(first["ended"].as_u64().unwrap_or(0), deadline)
+    );
+    let cut = slow.receive();
+    show_query(&cut);
+    println!(
+        "  the running query was answered {:.2} ms after the deadline",
+        ms(cut["ended"].as_u64().unwrap_or(0), deadline)
+    );
+    let cancelled = cancelled(&world);
+    println!(
+        "  its job: {} {}",
+        cancelled["job"]["job"], cancelled["outcome"]
+    );
+
+    step(
+        5,
+        "the daemon is frozen with a window open: past the deadline a new connection gets nothing",
+    );
+    let grant = world.open_window("demo-project.finance:read", "4s");
+    println!("  window {grant} is open; now SIGSTOP to the daemon");
+    world.signal_daemon(Signal::STOP);
+    std::thread::sleep(until(self::deadline(&world_log(&world), &grant)));
+    let before = capture.packets();
+    println!(
+        "  past the deadline, a new connection to {BIGQUERY4}:443: {}",
+        connect(&world)
+    );
+    println!(
+        "  packets toward BigQuery meanwhile: {}",
+        capture.packets() - before
+    );
+    assert_eq!(capture.packets(), before);
+    world.signal_daemon(Signal::CONT);
+
+    step(6, "the log has it all, and shows a changed byte");
+    cli(&world, Who::Operator, &["log"]);
+    world.kill_daemon();
+    let audit = world.state_dir().join("audit").display().to_string();
+    cli(&world, Who::Operator, &["log", "verify", "--dir", &audit]);
+    change_a_byte(&world);
+    cli(&world, Who::Operator, &["log", "verify", "--dir", &audit]);
+
+    println!("\nThat is the main job. Nothing of it is left behind.");
+    if demo.keep {
+        keep(&world);
+    }
+}
+
+fn say(text: &str) {
+    println!("demo: {text}");
+}
+
+fn step(number: u32, text: &str) {
+    println!("\n({number}) {text}");
+}
+
+fn cli(world: &World, who: Who, args: &[&str]) {
+    let name = match who {
+        Who::Operator => "root",
+        Who::Approver => "alice",
+        Who::Agent => "finance-bot",
+        Who::OtherAgent => "ops-bot",
+    };
+    println!("  {name}$ enforcer {}", args.join(" "));
+    let Output { stdout, stderr, .. } = world.cli(who, args);
+    for line in String::from_utf8_lossy(&stdout)
+        .lines()
+        .chain(String::from_utf8_lossy(&stderr).lines())
+    {
+        println!("    {line}");
+    }
+}
+
+fn show_query(result: &Value) {
+    println!("  finance-bot> {}", result["sql"].as_str().unwrap_or("?"));
+    match result["error"].as_str() {
+        Some(error) => println!(
+            "    {}: {}",
+            result["type"].as_str().unwrap_or("error"),
+            error.lines().next().unwrap_or("")
+        ),
+        None => println!("    rows: {}", result["rows"]),
+    }
+}
+
+fn error_of(result: &Value) -> &str {
+    result["error"]
+        .as_str()
+        .unwrap_or_else(|| panic!("was not refused: {result}"))
+}
+
+fn world_log(world: &World) -> Vec<Value> {
+    let path = world.state_dir().join("audit/log-000001.jsonl");
+    let text = std::fs::read_to_string(path).expect("reads the log");
+    text.lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect()
+}
+
+/// Where the end of a window is looked up: the daemon, or the log itself when the daemon is frozen.
+trait Log {
+    fn records(&self) -> Vec<Value>;
+}
+
+impl Log for World {
+    fn records(&self) -> Vec<Value> {
+        world_log(self)
+    }
+}
+
+impl Log for Vec<Value> {
+    fn records(&self) -> Vec<Value> {
+        self.clone()
+    }
+}
+
+fn deadline(log: &impl Log, grant: &str) -> u64 {
+    let records = log.records();
+    let approved = records
+        .iter()
+        .find(|record| record["event"]["kind"] == "approved" && record["event"]["grant"] == grant);
+    approved
+        .and_then(|record| record["event"]["closes_boot_ns"].as_u64())
+        .expect("the window is in the log")
+}
+
+fn until(deadline: u64) -> Duration {
+    Duration::from_nanos(deadline.saturating_sub(SystemClock.now().boot_ns))
+}
+
+fn ms(at: u64, deadline: u64) -> f64 {
+    Duration::from_nanos(at.saturating_sub(deadline)).as_secs_f64() * 1000.0
+}
+
+fn until_refused(client: &mut Client) -> Value {
+    loop {
+        let result = client.query("SELECT 1");
+        if result["error"].is_string() {
+            return result;
+        }
+    }
+}
+
+fn first_refusal_after(world: &World, deadline: u64) -> u64 {
+    let records = world_log(world);
+    let late = records
+        .iter()
+        .filter(|record| record["event"]["kind"] == "query_refused")
+        .filter_map(|record| record["boot_ns"].as_u64());
+    late.filter(|at| *at >= deadline)
+        .min()
+        .expect("a refusal is on record")
+}
+
+fn cancelled(world: &World) -> Value {
+    let mut found = Value::Null;
+    harness::world::wait_for("the cancellation", || {
+        let records = world_log(world);
+        let event = records
+            .iter()
+            .map(|record| &record["event"])
+            .find(|event| event["kind"] == "job_cancelled" && event["outcome"] == "cancelled");
+        found = event.cloned().unwrap_or_default();
+        !found.is_null()
+    });
+    found
+}
+
+fn connect(world: &World) -> String {
+    let probe = concat!(env!("CARGO_MANIFEST_DIR"), "/world/agent/probe.py");
+    let mut command = world.run_as(Who::Agent, "/usr/bin/python3");
+    let output = command
+        .arg(probe)
+        .args(["tcp", &BIGQUERY4.to_string(), "443"])
+        .output()
+        .expect("python runs");
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+/// The Cloud SDK's own `bq`, where this machine has one.
+fn real_bq(world: &World) {
+    let mut command = world.run_as(Who::Agent, "bq");
+    command.args([
+        "--project_id=demo-project",
+        "query",
+        "--nouse_legacy_sql",
+        "--format=csv",
+        DAILY,
+    ]);
+    match command.output() {
+        Ok(output) => {
+            println!("  finance-bot$ bq query --nouse_legacy_sql '{DAILY}'");
+            for line in String::from_utf8_lossy(&output.stdout)
+                .lines()
+                .filter(|line| !line.is_empty())
+            {
+                println!("    {line}");
+            }
+        }
+        Err(_) => println!(
+            "  (no bq on this machine's PATH: install the Cloud SDK to see it run here too)"
+        ),
+    }
+}
+
+fn change_a_byte(world: &World) {
+    let path = world.state_dir().join("audit/log-000001.jsonl");
+    let text = std::fs::read_to_string(&path).expect("reads the log");
+    std::fs::write(&path, text.replacen("month-end", "month_end", 1)).expect("writes the log");
+    println!("  (one byte of the log is changed: month-end → month_end)");
+}
+
+fn keep(world: &World) {
+    println!(
+        "\nThe world stays up. ENFORCER_SOCKET={}/run/control.sock. Ctrl-C ends it.",
+        world.stage.dir().display()
+    );
+    loop {
+        std::thread::park();
+    }
+}

@@ -89,8 +89,11 @@ impl Body for CutBody {
         let polled = Pin::new(&mut self.inner).poll_frame(context);
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
-                if let Some(data) = frame.data_ref() {
-                    self.finish.sent(data.len());
+                let bytes = frame.data_ref().map_or(0, Bytes::len);
+                self.finish.sent(bytes);
+                // A server that knows the length does not ask again after the last byte.
+                if self.inner.is_end_stream() {
+                    self.finish.complete();
                 }
             }
             Poll::Ready(None) => self.finish.complete(),

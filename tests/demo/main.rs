@@ -29,7 +29,19 @@ fn main() {
     say("building two hosts on a wire, Google on the far one, the enforcer on the near one");
     let mut world = World::start(Family::V4);
     let capture = Capture::start(&world.stage, World::bigquery());
+    refused_without_a_window(&world, &capture);
+    opened_by_a_person(&world);
+    let client = served_within_its_scope(&world, &capture);
+    closed_by_time(&world, client);
+    frozen(&world, &capture);
+    if demo.keep {
+        keep(&world);
+    }
+    recorded(&mut world);
+    println!("\nThat is the main job. Nothing of it is left behind.");
+}
 
+fn refused_without_a_window(world: &World, capture: &Capture) {
     step(
         1,
         "no window: the agent's query is refused, and nothing leaves the host",
@@ -42,24 +54,25 @@ fn main() {
         capture.packets()
     );
     assert_eq!(capture.packets(), 0);
+}
 
+fn opened_by_a_person(world: &World) {
     step(2, "the agent asks, a person approves, the window opens");
-    cli(
-        &world,
-        Who::Agent,
-        &[
-            "request",
-            "--scope",
-            "demo-project.finance:read",
-            "--ttl",
-            "20s",
-            "--reason",
-            "month-end close",
-        ],
-    );
-    cli(&world, Who::Agent, &["approve", "r-1"]);
-    cli(&world, Who::Approver, &["approve", "r-1"]);
+    let ask = [
+        "request",
+        "--scope",
+        "demo-project.finance:read",
+        "--ttl",
+        "20s",
+        "--reason",
+        "month-end close",
+    ];
+    cli(world, Who::Agent, &ask);
+    cli(world, Who::Agent, &["approve", "r-1"]);
+    cli(world, Who::Approver, &["approve", "r-1"]);
+}
 
+fn served_within_its_scope(world: &World, capture: &Capture) -> Client {
     step(
         3,
         "the same query returns rows; another dataset does not, nor through a view",
@@ -77,20 +90,23 @@ fn main() {
         "  packets toward BigQuery, all of them the enforcer's: {}",
         capture.packets()
     );
-    real_bq(&world);
+    real_bq(world);
+    client
+}
 
+fn closed_by_time(world: &World, mut client: Client) {
     step(
         4,
         "the window ends by itself: a kept-alive client is refused, a running query cut and its job cancelled",
     );
-    let deadline = deadline(&world, "g-1");
+    let deadline = deadline(world, "g-1");
     let mut slow = world.client();
     slow.send(SLOW);
     let first = until_refused(&mut client);
     show_query(&first);
-    let recorded = first_refusal_after(&world, deadline);
+    let recorded = first_refusal_after(world, deadline);
     println!(
-        "  window g-1 ended; the first refusal is on record {:.2} ms after its deadline,",
+        "  the first refusal is on record {:.2} ms after the deadline of g-1,",
         ms(recorded, deadline)
     );
     println!(
@@ -103,12 +119,14 @@ fn main() {
         "  the running query was answered {:.2} ms after the deadline",
         ms(cut["ended"].as_u64().unwrap_or(0), deadline)
     );
-    let cancelled = cancelled(&world);
+    let cancelled = cancelled(world);
     println!(
         "  its job: {} {}",
         cancelled["job"]["job"], cancelled["outcome"]
     );
+}
 
+fn frozen(world: &World, capture: &Capture) {
     step(
         5,
         "the daemon is frozen with a window open: past the deadline a new connection gets nothing",
@@ -116,11 +134,11 @@ fn main() {
     let grant = world.open_window("demo-project.finance:read", "4s");
     println!("  window {grant} is open; now SIGSTOP to the daemon");
     world.signal_daemon(Signal::STOP);
-    std::thread::sleep(until(self::deadline(&world_log(&world), &grant)));
+    std::thread::sleep(until(deadline(world, &grant)));
     let before = capture.packets();
     println!(
         "  past the deadline, a new connection to {BIGQUERY4}:443: {}",
-        connect(&world)
+        connect(world)
     );
     println!(
         "  packets toward BigQuery meanwhile: {}",
@@ -128,19 +146,16 @@ fn main() {
     );
     assert_eq!(capture.packets(), before);
     world.signal_daemon(Signal::CONT);
+}
 
+fn recorded(world: &mut World) {
     step(6, "the log has it all, and shows a changed byte");
-    cli(&world, Who::Operator, &["log"]);
+    cli(world, Who::Operator, &["log"]);
     world.kill_daemon();
     let audit = world.state_dir().join("audit").display().to_string();
-    cli(&world, Who::Operator, &["log", "verify", "--dir", &audit]);
-    change_a_byte(&world);
-    cli(&world, Who::Operator, &["log", "verify", "--dir", &audit]);
-
-    println!("\nThat is the main job. Nothing of it is left behind.");
-    if demo.keep {
-        keep(&world);
-    }
+    cli(world, Who::Operator, &["log", "verify", "--dir", &audit]);
+    change_a_byte(world);
+    cli(world, Who::Operator, &["log", "verify", "--dir", &audit]);
 }
 
 fn say(text: &str) {
@@ -194,25 +209,8 @@ fn world_log(world: &World) -> Vec<Value> {
         .collect()
 }
 
-/// Where the end of a window is looked up: the daemon, or the log itself when the daemon is frozen.
-trait Log {
-    fn records(&self) -> Vec<Value>;
-}
-
-impl Log for World {
-    fn records(&self) -> Vec<Value> {
-        world_log(self)
-    }
-}
-
-impl Log for Vec<Value> {
-    fn records(&self) -> Vec<Value> {
-        self.clone()
-    }
-}
-
-fn deadline(log: &impl Log, grant: &str) -> u64 {
-    let records = log.records();
+fn deadline(world: &World, grant: &str) -> u64 {
+    let records = world_log(world);
     let approved = records
         .iter()
         .find(|record| record["event"]["kind"] == "approved" && record["event"]["grant"] == grant);

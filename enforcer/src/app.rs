@@ -208,19 +208,15 @@ impl Places {
         let daemon = root.join(&config.daemon_cgroup);
         workload::make(&daemon)
             .with_context(|| format!("making the daemon's cgroup {}", daemon.display()))?;
-        let pid = std::process::id();
-        workload::move_into(&daemon, pid)
-            .with_context(|| format!("moving into {}", daemon.display()))?;
-        let others: Vec<u32> = workload::processes(&daemon)?
-            .into_iter()
-            .filter(|other| *other != pid)
-            .collect();
+        let others = workload::processes(&daemon)?;
         if !others.is_empty() {
             bail!(
-                "processes {others:?} are in the daemon's own cgroup {}, and would pass as the daemon: move them out first",
+                "processes {others:?} are in the daemon's own cgroup {} and pass as the daemon: stop the other enforcer, or move them out",
                 daemon.display()
             );
         }
+        workload::move_into(&daemon, std::process::id())
+            .with_context(|| format!("moving into {}", daemon.display()))?;
         let mut cgroups = Vec::new();
         for agent in &config.agents {
             let folder = root.join(&agent.cgroup);

@@ -147,6 +147,23 @@ impl Stage {
         command
     }
 
+    /// Mounts a file system of one megabyte on a folder of the host's.
+    pub fn mount_small(&self, at: &Path) {
+        self.on(Side::Host, || {
+            mount("small", at, "tmpfs", MountFlags::empty(), Some(c"size=1m"))
+                .expect("mounts a tmpfs");
+        });
+    }
+
+    /// Writes into a folder of the host's until its file system is full.
+    pub fn fill(&self, dir: &Path) {
+        self.on(Side::Host, || {
+            use std::io::Write;
+            let mut file = File::create(dir.join("filler")).expect("makes a file");
+            while file.write_all(&[0; 512]).is_ok() {}
+        });
+    }
+
     /// Runs `work` on a thread that is on one side of the wire.
     ///
     /// # Panics

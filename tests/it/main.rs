@@ -1,4 +1,7 @@
 //! Integration tests: the real kernel, real programs, real clients. They need root, and say so.
 
+mod input;
 mod kernel;
+mod restart;
+mod token;
 mod window;

@@ -1,0 +1,260 @@
+//! Bad input: each refused with a code and recorded, or named with its cure; never forwarded.
+
+use std::process::Stdio;
+
+use harness::stage::Side;
+use harness::world::{Family, Who, World, enforcer};
+
+/// Sends bytes over TLS as they are, and prints the first line and the body of what comes back.
+const RAW: &str = r#"
+import socket, ssl, sys
+context = ssl.create_default_context(cafile=sys.argv[1])
+stream = context.wrap_socket(socket.create_connection(("bigquery.googleapis.com", 443)), server_hostname="bigquery.googleapis.com")
+stream.sendall(sys.stdin.buffer.read())
+stream.settimeout(5)
+got = b""
+try:
+    while part := stream.recv(65536):
+        got += part
+except (TimeoutError, OSError):
+    pass
+print(got.decode("latin-1"))
+"#;
+
+fn send(world: &World, bytes: &[u8]) -> String {
+    use std::io::Write;
+    let mut command = world.run_as(Who::Agent, "/usr/bin/python3");
+    command
+        .args(["-c", RAW])
+        .arg(world.stage.dir().join("run/ca.pem"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().expect("python runs");
+    child
+        .stdin
+        .take()
+        .expect("piped")
+        .write_all(bytes)
+        .expect("sends");
+    let output = child.wait_with_output().expect("ends");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn post(path: &str, body: &str) -> Vec<u8> {
+    let length = body.len();
+    format!("POST {path} HTTP/1.1\r\nHost: bigquery.googleapis.com\r\nContent-Type: application/json\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}")
+        .into_bytes()
+}
+
+#[test]
+fn malformed_and_unknown_requests_are_refused_with_a_code_recorded_and_never_forwarded() {
+    let world = World::start(Family::V4);
+    let _ = world.open_window("demo-project.finance:read", "2m");
+    let jobs = "/bigquery/v2/projects/demo-project/jobs";
+    let legacy = r#"{"configuration":{"query":{"query":"SELECT 1"}}}"#;
+    let doubled = r#"{"configuration":{"query":{"query":"SELECT 1","query":"SELECT 2","useLegacySql":false}}}"#;
+    let large = format!(
+        r#"{{"configuration":{{"query":{{"query":"{}","useLegacySql":false}}}}}}"#,
+        "x".repeat(1_100_000)
+    );
+    let write = r#"{"configuration":{"query":{"query":"DELETE FROM finance.daily WHERE true","useLegacySql":false}}}"#;
+    let get = |path: &str, host: &str| {
+        format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").into_bytes()
+    };
+    let cases: Vec<(&str, Vec<u8>)> = vec![
+        (
+            "api.method",
+            post("/upload/bigquery/v2/projects/demo-project/jobs", "{}"),
+        ),
+        ("api.method", post("/batch/bigquery/v2", "{}")),
+        (
+            "api.method",
+            get("/nothing/here", "bigquery.googleapis.com"),
+        ),
+        ("api.malformed", post(jobs, "{not json")),
+        ("api.malformed", post(jobs, doubled)),
+        ("api.body_too_large", post(jobs, &large)),
+        ("query.legacy_sql", post(jobs, legacy)),
+        ("query.statement", post(jobs, write)),
+        (
+            "api.host",
+            get("/bigquery/v2/projects", "storage.googleapis.com"),
+        ),
+        (
+            "api.malformed",
+            get(
+                "/bigquery/v2/projects/a%2fb/datasets",
+                "bigquery.googleapis.com",
+            ),
+        ),
+        (
+            "job.foreign",
+            get(
+                "/bigquery/v2/projects/demo-project/jobs/somebody-elses",
+                "bigquery.googleapis.com",
+            ),
+        ),
+        (
+            "scope.outside",
+            get(
+                "/bigquery/v2/projects/demo-project/datasets/hr",
+                "bigquery.googleapis.com",
+            ),
+        ),
+        (
+            "scope.outside",
+            get(
+                "/bigquery/v2/projects/demo-project/datasets/hr/tables/salaries/data",
+                "bigquery.googleapis.com",
+            ),
+        ),
+    ];
+    for (code, bytes) in &cases {
+        let answer = send(&world, bytes);
+        assert!(
+            answer.starts_with("HTTP/1.1 403") && answer.contains(&format!("[{code}]")),
+            "{code}: {answer}"
+        );
+    }
+    let garbage = send(&world, b"\x00\x01garbage\r\n\r\n");
+    assert!(!garbage.contains("200"), "{garbage}");
+    let recorded = world.events("query_refused");
+    for (code, _) in &cases {
+        assert!(
+            recorded
+                .iter()
+                .any(|event| event["refusal"]["code"] == *code),
+            "{code} is on record"
+        );
+    }
+    let forwarded: Vec<String> = world
+        .far_requests()
+        .iter()
+        .filter(|request| {
+            request["host"] == "bigquery.googleapis.com"
+                && !request["body"]
+                    .as_str()
+                    .unwrap_or("")
+                    .contains("\"dryRun\":true")
+        })
+        .map(|request| request["path"].to_string())
+        .collect();
+    assert_eq!(
+        forwarded,
+        Vec::<String>::new(),
+        "nothing but dry runs went out"
+    );
+}
+
+#[test]
+fn lists_show_only_what_is_in_scope() {
+    let world = World::start(Family::V4);
+    let _ = world.open_window("demo-project.finance:read", "1m");
+    let get = |path: &str| {
+        format!("GET {path} HTTP/1.1\r\nHost: bigquery.googleapis.com\r\nConnection: close\r\n\r\n")
+            .into_bytes()
+    };
+    let datasets = send(&world, &get("/bigquery/v2/projects/demo-project/datasets"));
+    assert!(
+        datasets.starts_with("HTTP/1.1 200")
+            && datasets.contains("finance")
+            && !datasets.contains("\"hr\""),
+        "{datasets}"
+    );
+    let tables = send(
+        &world,
+        &get("/bigquery/v2/projects/demo-project/datasets/finance/tables"),
+    );
+    assert!(
+        tables.starts_with("HTTP/1.1 200") && tables.contains("daily"),
+        "{tables}"
+    );
+}
+
+#[test]
+fn what_cannot_start_says_why_and_what_to_do() {
+    let mut world = World::start(Family::V4);
+    let start = |world: &World, config: &str| {
+        let path = world.stage.dir().join("bad.toml");
+        std::fs::write(&path, config).expect("writes");
+        let mut command = world.stage.command(Side::Host, enforcer());
+        let output = command
+            .arg("daemon")
+            .arg("--config")
+            .arg(&path)
+            .output()
+            .expect("runs");
+        assert_eq!(output.status.code(), Some(1), "it must not start");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let good = std::fs::read_to_string(world.config()).expect("reads");
+    assert!(start(&world, &good.replace("[kernel]", "[kernell]")).contains("kernell"));
+    assert!(
+        start(&world, &good).contains("the other enforcer"),
+        "a second daemon is refused, by cgroup or by pins"
+    );
+    world.kill_daemon();
+    let missing = good.replace("policy.toml", "no-such-policy.toml");
+    assert!(start(&world, &missing).contains("no-such-policy.toml"));
+    let wrong_root = good.replace(&world.stage.cgroups.root().display().to_string(), "/proc");
+    assert!(start(&world, &wrong_root).contains("cgroup v2 mount"));
+    let no_bpffs = good.replace("/bpf/enforcer", "/elsewhere/enforcer");
+    assert!(start(&world, &no_bpffs).contains("bpffs"));
+    let key = world.state_dir().join("issuer.pem");
+    std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o644))
+        .expect("opens");
+    assert!(start(&world, &good).contains("chmod"));
+    std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600))
+        .expect("closes");
+    let taken = world.stage.on(Side::Host, || {
+        std::net::TcpListener::bind("127.0.0.1:841").expect("binds")
+    });
+    assert!(start(&world, &good).contains("proxy.port"));
+    drop(taken);
+    world.start_daemon();
+    let unreachable = world
+        .run_as(Who::Approver, enforcer())
+        .args(["--socket", "/nowhere", "status"])
+        .output()
+        .expect("runs");
+    assert_eq!(unreachable.status.code(), Some(4));
+}
+
+#[test]
+fn a_process_joins_a_workload_only_as_the_agents_uid_or_root() {
+    let world = World::start(Family::V4);
+    let run = |who, agent: &str| {
+        world.cli(
+            who,
+            &[
+                "run",
+                "--agent",
+                agent,
+                "--",
+                "/bin/sh",
+                "-c",
+                "cat /proc/self/cgroup; id -u; echo $REQUESTS_CA_BUNDLE",
+            ],
+        )
+    };
+    let joined = run(Who::Operator, "finance-bot");
+    let printed = String::from_utf8_lossy(&joined.stdout).into_owned();
+    assert!(
+        printed.contains("/agents/finance-bot")
+            && printed.contains("2001")
+            && printed.contains("ca-bundle.pem"),
+        "{printed}"
+    );
+    assert_eq!(
+        run(Who::Approver, "finance-bot").status.code(),
+        Some(3),
+        "another uid may not"
+    );
+    assert_eq!(
+        run(Who::Agent, "ops-bot").status.code(),
+        Some(3),
+        "nor another agent"
+    );
+    assert_eq!(world.events("process_joined").len(), 1);
+}

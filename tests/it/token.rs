@@ -1,0 +1,118 @@
+//! Tokens stay where they belong: the agent's never go out, the real one never comes in, and without one nothing is forwarded.
+
+use harness::world::{AGENTS_OWN_TOKEN, Family, Who, World};
+use serde_json::json;
+
+const DAILY: &str = "SELECT COUNT(*) FROM finance.daily";
+
+/// A client that keeps every byte it was sent, and sends a credential in every place there is.
+const RAW: &str = r#"
+import http.client, json, ssl, sys
+connection = http.client.HTTPSConnection("bigquery.googleapis.com", context=ssl.create_default_context(cafile=sys.argv[1]))
+body = json.dumps({"configuration": {"query": {"query": "SELECT COUNT(*) FROM finance.daily", "useLegacySql": False}}})
+secret = {"authorization": "Bearer agents-own-secret", "x-goog-api-key": "agents-own-secret", "cookie": "a=agents-own-secret",
+          "x-goog-user-project": "agents-own-secret", "proxy-authorization": "Basic agents-own-secret", "content-type": "application/json"}
+connection.request("POST", "/bigquery/v2/projects/demo-project/jobs?key=agents-own-secret&access_token=agents-own-secret", body, secret)
+answer = connection.getresponse()
+print(answer.status, answer.getheaders(), answer.read().decode())
+"#;
+
+fn raw(world: &World) -> String {
+    let bundle = world.stage.dir().join("run/ca.pem");
+    let mut command = world.run_as(Who::Agent, "/usr/bin/python3");
+    let output = command
+        .args(["-c", RAW])
+        .arg(bundle)
+        .output()
+        .expect("python runs");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn the_agents_own_credentials_never_leave_and_the_real_token_never_arrives() {
+    let world = World::start(Family::V4);
+    let _ = world.open_window("demo-project.finance:read", "1m");
+    let seen = raw(&world);
+    assert!(seen.starts_with("200"), "{seen}");
+    let served = world.query(&[DAILY]).remove(0);
+    assert_eq!(served["rows"], json!([["1000"]]));
+
+    let sent: String = world
+        .far_requests()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert!(
+        !sent.contains("agents-own-secret") && !sent.contains(AGENTS_OWN_TOKEN),
+        "the far side saw the agent's credential"
+    );
+    let minted = world.tokens();
+    assert!(!minted.is_empty());
+    for token in minted
+        .iter()
+        .map(|token| token["token"].as_str().expect("a token"))
+    {
+        assert!(
+            sent.contains(token),
+            "the far side was sent the token it minted"
+        );
+        let inside = [
+            seen.clone(),
+            served.to_string(),
+            world.daemon_log(),
+            world.records().iter().map(ToString::to_string).collect(),
+        ];
+        assert!(
+            inside.iter().all(|text| !text.contains(token)),
+            "the token is where it must not be"
+        );
+    }
+}
+
+#[test]
+fn an_answer_that_echoes_the_token_is_not_passed_on() {
+    let world = World::start(Family::V4);
+    let _ = world.open_window("demo-project.finance:read", "1m");
+    world.set_faults(&json!({"echo_authorization": true}));
+    let seen = raw(&world);
+    assert!(
+        seen.starts_with("403") && seen.contains("upstream.failed"),
+        "{seen}"
+    );
+    for token in world.tokens() {
+        assert!(!seen.contains(token["token"].as_str().expect("a token")));
+    }
+}
+
+#[test]
+fn without_sts_a_query_is_refused_with_its_own_code_and_nothing_is_forwarded() {
+    let world = World::start(Family::V4);
+    world.set_faults(&json!({"sts": "down"}));
+    let _ = world.open_window("demo-project.finance:read", "1m");
+    let refused = world.query(&[DAILY]).remove(0);
+    let error = refused["error"].as_str().expect("refused");
+    assert!(
+        error.starts_with("403")
+            && error.contains("token could not be had")
+            && error.contains("[token.unavailable]"),
+        "{error}"
+    );
+    assert!(
+        world
+            .far_requests()
+            .iter()
+            .all(|request| request["host"] != "bigquery.googleapis.com")
+    );
+    let recorded = world.events("query_refused");
+    assert!(
+        recorded
+            .iter()
+            .any(|event| event["refusal"]["code"] == "token.unavailable" && event["sql"] == DAILY),
+        "{recorded:?}"
+    );
+}

@@ -14,6 +14,7 @@ pub mod tls;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -123,6 +124,8 @@ pub struct Session {
     pub requester: Requester,
     /// The protected name that TLS agreed on.
     pub name: String,
+    /// Ends the whole connection at once: a window closed while an answer was being sent over it.
+    pub cut: CancellationToken,
 }
 
 /// Serves one listener until `stop`.
@@ -168,6 +171,8 @@ impl Proxy {
             self.refuse(Some(&peer), Refusal::new(Code::Overloaded, what));
             return reset(&stream);
         };
+        // A second handle on the socket, to reset it while the first is deep inside TLS and HTTP.
+        let socket = stream.as_fd().try_clone_to_owned();
         let accepted = match tokio::time::timeout(HANDSHAKE, self.tls.accept(stream)).await {
             Ok(Ok(accepted)) => accepted,
             Ok(Err(refusal)) => return self.refuse(Some(&peer), tls_refusal(&refusal)),
@@ -188,6 +193,7 @@ impl Proxy {
         let session = Arc::new(Session {
             requester,
             name: accepted.name,
+            cut: CancellationToken::new(),
         });
         let mut server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
         server
@@ -206,11 +212,20 @@ impl Proxy {
                 Ok::<_, std::convert::Infallible>(request::answer(&proxy, &session, request).await)
             }
         });
-        if let Err(error) = server
-            .serve_connection(TokioIo::new(accepted.stream), service)
-            .await
-        {
-            self.malformed(&session, error.as_ref());
+        let served = server.serve_connection(TokioIo::new(accepted.stream), service);
+        tokio::select! {
+            biased;
+            // What the kernel still holds for the client is thrown away too, however slowly it reads.
+            () = session.cut.cancelled() => {
+                if let Ok(socket) = &socket {
+                    reset(socket);
+                }
+            }
+            served = served => {
+                if let Err(error) = served {
+                    self.malformed(&session, error.as_ref());
+                }
+            }
         }
     }
 
@@ -279,7 +294,7 @@ fn tls_refusal(refusal: &TlsRefusal) -> Refusal {
 }
 
 /// Closes without a farewell: what was not led here gets not one byte.
-fn reset(stream: &TcpStream) {
+fn reset(stream: &impl AsFd) {
     if let Err(error) = rustix::net::sockopt::set_socket_linger(stream, Some(Duration::ZERO)) {
         tracing::debug!(%error, "a refused connection is closed and not reset");
     }

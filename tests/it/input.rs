@@ -48,6 +48,7 @@ fn post(path: &str, body: &str) -> Vec<u8> {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one line for each case")]
 fn malformed_and_unknown_requests_are_refused_with_a_code_recorded_and_never_forwarded() {
     let world = World::start(Family::V4);
     let _ = world.open_window("demo-project.finance:read", "2m");

@@ -2,6 +2,7 @@
 
 mod input;
 mod kernel;
+mod proxy;
 mod restart;
 mod token;
 mod window;

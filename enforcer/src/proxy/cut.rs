@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::sync::watch;
+use tokio_util::sync::DropGuard;
 
 use super::forward::Finish;
 use crate::clock::Clock;
@@ -57,6 +58,8 @@ pub(super) struct CutBody {
     inner: Incoming,
     closed: Pin<Box<dyn Future<Output = ()> + Send>>,
     finish: Finish,
+    /// Tells the connection's watcher that this body is over.
+    _done: DropGuard,
 }
 
 impl CutBody {
@@ -64,11 +67,13 @@ impl CutBody {
         inner: Incoming,
         closed: Pin<Box<dyn Future<Output = ()> + Send>>,
         finish: Finish,
+        done: DropGuard,
     ) -> Self {
         Self {
             inner,
             closed,
             finish,
+            _done: done,
         }
     }
 }

@@ -11,6 +11,7 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 
 use super::{Proxy, Session};
 use crate::bigquery::answer::JobFacts;
@@ -60,6 +61,8 @@ pub(super) struct Finish {
     permit: Option<Permit>,
     outcome: Outcome,
     is_complete: bool,
+    /// Cancelled when the connection is cut under an answer that is being sent.
+    cut: CancellationToken,
 }
 
 impl Finish {
@@ -71,7 +74,13 @@ impl Finish {
             permit: Some(permit),
             outcome: Outcome::default(),
             is_complete: false,
+            cut: CancellationToken::new(),
         }
+    }
+
+    /// Names what ends this query when it ends early.
+    pub(super) fn cut_by(&mut self, cut: CancellationToken) {
+        self.cut = cut;
     }
 
     pub(super) fn status(&mut self, status: u16) {
@@ -110,9 +119,12 @@ impl Finish {
         let permit = self.permit.take()?;
         let mut outcome = std::mem::take(&mut self.outcome);
         if !self.is_complete {
-            outcome
-                .trouble
-                .get_or_insert_with(|| "the client went away".to_owned());
+            let why = if self.cut.is_cancelled() {
+                "cut: the window closed"
+            } else {
+                "the client went away"
+            };
+            outcome.trouble.get_or_insert_with(|| why.to_owned());
         }
         outcome.duration_us = self
             .clock

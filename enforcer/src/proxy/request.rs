@@ -1,6 +1,7 @@
 //! One request: read, understood, judged, and only then forwarded. Every refusal is on record before it is answered.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use enforcer_proto::event::Event;
@@ -20,6 +21,10 @@ use crate::bigquery::job::{Limits, QueryJob};
 use crate::bigquery::route::{Route, Target, route};
 use crate::bigquery::{dry_run, json, refuse};
 use crate::engine::{OpenWindow, Permit};
+use tokio_util::sync::CancellationToken;
+
+/// How long after the close a streamed answer may still sit in a socket whose client does not read.
+const SLOW_CLIENT: Duration = Duration::from_millis(5);
 
 /// An answer's body.
 pub(super) type Body = UnsyncBoxBody<Bytes, BodyError>;
@@ -368,7 +373,7 @@ async fn relay(
         | Method::TabledataList
         | Method::JobsInsert
         | Method::JobsQuery
-        | Method::GetQueryResults => Ok(stream(proxy, window, answer, finish)),
+        | Method::GetQueryResults => Ok(stream(proxy, session, window, answer, finish)),
     }
 }
 
@@ -486,20 +491,38 @@ async fn pass_on(answer: Answer, mut finish: Finish) -> Response<Body> {
     response
 }
 
-/// An answer that is passed on as it comes, and cut when the window closes.
+/// An answer that is passed on as it comes, and cut when the window closes: by the body itself where the client keeps up, and with the
+/// whole connection where it does not, since a body is not asked for more while the socket is full.
 fn stream(
     proxy: &Proxy,
+    session: &Session,
     window: &Arc<OpenWindow>,
     answer: Response<Incoming>,
-    finish: Finish,
+    mut finish: Finish,
 ) -> Response<Body> {
     let (head, body) = answer.into_parts();
-    let cut = closed(
-        Arc::clone(window),
-        proxy.engine.windows(),
-        Arc::clone(&proxy.clock),
+    let ending = || {
+        let (windows, clock) = (proxy.engine.windows(), Arc::clone(&proxy.clock));
+        closed(Arc::clone(window), windows, clock)
+    };
+    let (cut, done) = (session.cut.clone(), CancellationToken::new());
+    finish.cut_by(cut.clone());
+    let late = {
+        let (ending, done) = (ending(), done.clone());
+        async move {
+            if done.run_until_cancelled(ending).await.is_some() {
+                // The body had its chance to say so; a client that keeps up has seen its error by now.
+                let slow = tokio::time::sleep(SLOW_CLIENT);
+                if done.run_until_cancelled(slow).await.is_some() {
+                    cut.cancel();
+                }
+            }
+        }
+    };
+    tokio::spawn(late);
+    let mut response = Response::new(
+        CutBody::new(body, Box::pin(ending()), finish, done.drop_guard()).boxed_unsync(),
     );
-    let mut response = Response::new(CutBody::new(body, Box::pin(cut), finish).boxed_unsync());
     *response.status_mut() = head.status;
     forward::pass_answer(&head.headers, response.headers_mut());
     response

@@ -51,6 +51,11 @@ const fn all_zero(ip: [u8; 16], from: usize, to: usize) -> bool {
     true
 }
 
+/// The one address the proxy listens on for IPv4, in the mapped spelling.
+pub const LOOPBACK_V4: [u8; 16] = mapped([127, 0, 0, 1]);
+/// The one address the proxy listens on for IPv6.
+pub const LOOPBACK_V6: [u8; 16] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+
 /// The v4-mapped spelling of an IPv4 address: how records hold both families in one field.
 #[must_use]
 #[inline(always)]

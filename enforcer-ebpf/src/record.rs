@@ -55,16 +55,19 @@ pub struct Origin {
     pub comm: [u8; 16],
 }
 
-/// How the proxy finds an origin: the ports and addresses of the loopback connection. Host order but for the addresses.
+/// How the proxy finds an origin: the client's end of the loopback connection. The other end is the proxy's only listener of that
+/// family, so this names one connection and no other; the port alone would not, since a client chooses its source address.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PortKey {
     /// The network namespace's cookie.
     pub netns: u64,
-    /// The client's port.
+    /// The client's address; IPv4 in its mapped spelling.
+    pub client: [u8; 16],
+    /// The client's port, host order.
     pub client_port: u32,
-    /// 4 or 6: which loopback address.
-    pub family: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 /// A refusal by the kernel.
@@ -101,7 +104,7 @@ pub struct Event {
 pub const EVENT_BYTES: usize = size_of::<Event>();
 const _: () = assert!(EVENT_BYTES == 88);
 const _: () = assert!(size_of::<Origin>() == 88);
-const _: () = assert!(size_of::<PortKey>() == 16);
+const _: () = assert!(size_of::<PortKey>() == 32);
 
 impl Event {
     /// Reads an event as the kernel wrote it; `None` for another length.

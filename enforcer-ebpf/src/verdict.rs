@@ -53,6 +53,8 @@ pub enum Reason {
     Egress = 9,
     /// A map operation failed, or the operation could not be read.
     Internal = 10,
+    /// A packet that names its own route: its destination field does not say where it ends.
+    SourceRoute = 11,
 }
 
 impl Reason {
@@ -70,6 +72,7 @@ impl Reason {
             8 => Self::ProxyDirect,
             9 => Self::Egress,
             10 => Self::Internal,
+            11 => Self::SourceRoute,
             _ => return None,
         })
     }
@@ -88,6 +91,7 @@ impl Reason {
             Self::ProxyDirect => "the proxy's port cannot be dialled directly",
             Self::Egress => "a packet toward BigQuery that is not the daemon's",
             Self::Internal => "the kernel program could not read or remember it",
+            Self::SourceRoute => "a packet that names its own route could end anywhere",
         }
     }
 }
@@ -255,7 +259,7 @@ mod tests {
             .filter_map(Reason::from_number)
             .inspect(|reason| assert!(!reason.words().is_empty()))
             .count();
-        assert_eq!(known, 10);
+        assert_eq!(known, 11);
         let _ = CLOSED_DROP;
     }
 }

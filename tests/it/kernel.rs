@@ -15,7 +15,7 @@ use enforcer_ebpf::map::{CLOSED_DROP, CLOSED_EXPLAIN};
 use enforcer_ebpf::{Agent, Origin, Window};
 use harness::capture::Capture;
 use harness::cgroup;
-use harness::stage::{BIGQUERY4, BIGQUERY6, OTHER4, Side, Stage};
+use harness::stage::{BIGQUERY4, BIGQUERY6, INTERNET4, OTHER4, Side, Stage};
 
 const PORT: u16 = 841;
 const AGENT_UID: u32 = 2001;
@@ -95,6 +95,24 @@ impl Kernel {
         probe(&self.stage, cgroup, uid, how, to, port)
     }
 
+    fn probe_from(
+        &self,
+        cgroup: &Path,
+        how: &str,
+        to: impl ToString,
+        port: u16,
+        source: &str,
+    ) -> String {
+        let to = to.to_string();
+        probe_with(
+            &self.stage,
+            Side::Host,
+            cgroup,
+            AGENT_UID,
+            &[how, &to, &port.to_string(), source],
+        )
+    }
+
     fn agent(&self, how: &str, to: impl ToString) -> String {
         self.probe(&self.agent, AGENT_UID, how, &to.to_string(), 443)
     }
@@ -117,12 +135,23 @@ fn attach_on(stage: &Stage, daemon: &Path) -> Attached {
 }
 
 fn probe(stage: &Stage, cgroup: &Path, uid: u32, how: &str, to: &str, port: u16) -> String {
+    probe_with(
+        stage,
+        Side::Host,
+        cgroup,
+        uid,
+        &[how, to, &port.to_string()],
+    )
+}
+
+fn probe_with(stage: &Stage, side: Side, cgroup: &Path, uid: u32, args: &[&str]) -> String {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("world/agent/probe.py");
     let text = std::fs::read_to_string(script).expect("reads");
     let uid = (uid != 0).then_some(uid);
     let output = stage
-        .command_in(Side::Host, Some(cgroup), uid, "/usr/bin/python3")
-        .args(["-c", &text, how, to, &port.to_string()])
+        .command_in(side, Some(cgroup), uid, "/usr/bin/python3")
+        .args(["-c", &text])
+        .args(args)
         .output()
         .expect("python runs");
     assert!(
@@ -433,4 +462,188 @@ fn two_daemons_cannot_share_pins_and_a_lost_link_is_seen() {
         drift.len() == 1 && drift[0].contains("connect4"),
         "{drift:?}"
     );
+}
+
+/// A second agent beside the one every test has, with the same uid: only the cgroup tells them apart.
+fn second_agent(kernel: &mut Kernel) -> PathBuf {
+    let second = kernel.stage.cgroups.make("agents/second");
+    let agent = Agent {
+        uid: AGENT_UID,
+        closed: CLOSED_EXPLAIN,
+    };
+    let agents = [&kernel.agent, &second].map(|path| (cgroup::id(path), agent));
+    kernel
+        .attached
+        .kernel
+        .set_agents(&agents.into())
+        .expect("writes the agents");
+    second
+}
+
+#[test]
+fn two_agents_on_one_port_number_are_told_apart_by_their_addresses() {
+    let mut kernel = Kernel::new(CLOSED_EXPLAIN);
+    let second = second_agent(&mut kernel);
+    let pairs = [
+        (0, BIGQUERY4.to_string(), "127.0.0.2,5001", "127.0.0.1,5001"),
+        (0, BIGQUERY4.to_string(), "10.77.0.1,5002", "127.0.0.1,5002"),
+        (1, BIGQUERY6.to_string(), "fd77::1,5003", "::1,5003"),
+    ];
+    for (listener, to, first_from, second_from) in pairs {
+        assert_eq!(
+            kernel.probe_from(&kernel.agent, "tcp", &to, 443, first_from),
+            "ok"
+        );
+        assert_eq!(
+            kernel.probe_from(&second, "tcp", &to, 443, second_from),
+            "ok"
+        );
+        // The proxy asks at accept, which may be after both have connected.
+        let first = kernel.origin(listener).0.expect("an origin");
+        let other = kernel.origin(listener).0.expect("an origin");
+        assert_eq!(
+            first.agent_cgroup,
+            cgroup::id(&kernel.agent),
+            "{first_from}"
+        );
+        assert_eq!(other.agent_cgroup, cgroup::id(&second), "{second_from}");
+    }
+}
+
+#[test]
+fn a_connection_to_another_host_on_the_proxys_port_number_changes_nobodys_origin() {
+    let mut kernel = Kernel::new(CLOSED_EXPLAIN);
+    let second = second_agent(&mut kernel);
+    let _far = kernel.stage.on(Side::Internet, || {
+        TcpListener::bind((OTHER4, PORT)).expect("binds")
+    });
+    // Without an origin of its own, and with one: the first would remove, the second would replace what the other agent left.
+    let intrusions = [
+        ("tcp", OTHER4, "10.77.0.1,5004"),
+        ("led_then_elsewhere", BIGQUERY4, "10.77.0.1,5005,10.77.9.9"),
+    ];
+    for (how, to, from) in intrusions {
+        let port = from.split(',').nth(1).expect("a port");
+        assert_eq!(
+            kernel.probe_from(&second, "tcp", BIGQUERY4, 443, &format!("127.0.0.1,{port}")),
+            "ok"
+        );
+        assert_eq!(kernel.probe_from(&kernel.agent, how, to, PORT, from), "ok");
+        let origin = kernel.origin(0).0.expect("an origin");
+        assert_eq!(origin.agent_cgroup, cgroup::id(&second), "{how}");
+        if how == "led_then_elsewhere" {
+            let _ = kernel.origin(0);
+        }
+    }
+}
+
+#[test]
+fn a_raw_packet_with_the_address_in_its_own_header_does_not_leave() {
+    let kernel = Kernel::new(CLOSED_DROP);
+    let capture = Capture::start(&kernel.stage, [BIGQUERY4.into()]);
+    let args = [
+        "raw_header",
+        &BIGQUERY4.to_string(),
+        "0",
+        &OTHER4.to_string(),
+    ];
+    let other = kernel.stage.cgroups.make("other");
+    assert_eq!(
+        probe_with(&kernel.stage, Side::Host, &other, 0, &args),
+        "EPERM"
+    );
+    assert_eq!(capture.packets(), 0);
+    assert_eq!(
+        probe_with(&kernel.stage, Side::Host, &kernel.daemon, 0, &args),
+        "ok"
+    );
+    assert!(
+        capture.packets() > 0,
+        "the probe does send when nobody stops it"
+    );
+}
+
+#[test]
+fn a_source_routed_packet_does_not_leave_and_other_options_do() {
+    let kernel = Kernel::new(CLOSED_DROP);
+    let capture = Capture::start(&kernel.stage, [OTHER4.into(), INTERNET4.into()]);
+    let other = kernel.stage.cgroups.make("other");
+    assert_eq!(
+        kernel.probe_from(&other, "source_route", OTHER4, 53, &INTERNET4.to_string()),
+        "EPERM"
+    );
+    assert_eq!(capture.packets(), 0);
+    assert_eq!(
+        kernel.probe(&other, AGENT_UID, "record_route", &OTHER4.to_string(), 53),
+        "ok"
+    );
+    assert!(capture.packets() > 0);
+}
+
+#[test]
+fn a_network_namespace_without_the_proxy_is_refused_even_inside_a_window() {
+    let mut kernel = Kernel::new(CLOSED_EXPLAIN);
+    kernel.open(60.0);
+    for to in [BIGQUERY4.to_string(), BIGQUERY6.to_string()] {
+        for how in ["tcp", "udp"] {
+            let args = [how, &to, "443"];
+            let said = probe_with(
+                &kernel.stage,
+                Side::Internet,
+                &kernel.agent,
+                AGENT_UID,
+                &args,
+            );
+            assert_eq!(said, "EPERM", "{how} to {to}");
+        }
+    }
+}
+
+#[test]
+fn pins_of_another_root_or_of_one_that_is_gone_are_attached_anew() {
+    let stage = Stage::new();
+    let _far = far_side(&stage, &[BIGQUERY4.into()]);
+    let config = |root: &str| KernelConfig {
+        cgroup_root: stage.cgroups.make(root),
+        pin_dir: stage.bpffs().join("enforcer"),
+        daemon_cgroup: stage.cgroups.make("daemon"),
+        proxy_port: PORT,
+    };
+    let refused_in = |place: &str| {
+        let place = stage.cgroups.make(place);
+        probe(&stage, &place, 0, "tcp", &BIGQUERY4.to_string(), 443) == "EPERM"
+    };
+    let attach_at = |root: &str| {
+        stage
+            .on(Side::Host, || attach(&config(root)))
+            .expect("attaches")
+    };
+
+    let mut first = attach_at("one");
+    let endpoints = [(IpAddr::from(BIGQUERY4).into(), AddressClass::Dedicated)];
+    first.endpoints.set(&endpoints.into()).expect("writes");
+    assert!(refused_in("one/a") && !refused_in("two/a"));
+    drop(first);
+
+    let second = attach_at("two");
+    assert!(
+        refused_in("two/a"),
+        "enforced where the new configuration says"
+    );
+    for gone in ["two/a", "two"] {
+        std::fs::remove_dir(stage.cgroups.make(gone)).expect("removes a cgroup");
+    }
+    let drift = stage.on(Side::Host, || second.kernel.drift());
+    assert!(
+        drift[0].contains("two that the programs are attached to was removed"),
+        "{drift:?}"
+    );
+    drop(second);
+
+    let third = attach_at("two");
+    assert!(
+        refused_in("two/a"),
+        "attached to the cgroup that took its place"
+    );
+    assert!(stage.on(Side::Host, || third.kernel.drift()).is_empty());
 }

@@ -12,6 +12,7 @@ pub(crate) fn test(root: &Path) -> Result<()> {
     setup::require_root("test")?;
     setup::world(root)?;
     setup::ci()?;
+    setup::ebpf()?;
     step(root, "formatting", &["fmt", "--all", "--check"])?;
     step(
         root,

@@ -6,7 +6,7 @@ mod setup;
 mod sh;
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
 use clap::Parser;
@@ -33,13 +33,27 @@ enum Xtask {
     },
 }
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Causes in one line; a backtrace into this program helps nobody who runs it.
+            sh::say(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
     let root = root()?;
     match Xtask::parse() {
         Xtask::Demo { keep } => demo(&root, keep),
         Xtask::Test => ci::test(&root),
         Xtask::Venv => setup::world(&root),
-        Xtask::BuildEbpf { check } => build_ebpf::run(&root, check),
+        Xtask::BuildEbpf { check } => {
+            setup::ebpf()?;
+            build_ebpf::run(&root, check)
+        }
     }
 }
 

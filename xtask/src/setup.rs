@@ -47,6 +47,16 @@ pub(crate) fn world(root: &Path) -> Result<()> {
 
 /// The tools that CI runs besides.
 pub(crate) fn ci() -> Result<()> {
+    tool(
+        "cargo-nextest",
+        &["nextest", "--version"],
+        quick("cargo-nextest"),
+    )?;
+    tool("cargo-deny", &["deny", "--version"], quick("cargo-deny"))
+}
+
+/// What builds the kernel object.
+pub(crate) fn ebpf() -> Result<()> {
     apt(BPF)?;
     let mut linker = Command::new("cargo");
     linker
@@ -60,13 +70,7 @@ pub(crate) fn ci() -> Result<()> {
         ])
         .args(["--no-default-features", "--features", "llvm-22"])
         .env("LLVM_PREFIX", "/usr/lib/llvm-22");
-    tool("bpf-linker", &["--version"], linker)?;
-    tool(
-        "cargo-nextest",
-        &["nextest", "--version"],
-        quick("cargo-nextest"),
-    )?;
-    tool("cargo-deny", &["deny", "--version"], quick("cargo-deny"))
+    tool("bpf-linker", &["--version"], linker)
 }
 
 /// A tool of cargo's, built for a short build rather than a fast program.

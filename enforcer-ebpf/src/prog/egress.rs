@@ -13,6 +13,16 @@ const ALLOW: i32 = 1;
 const DROP: i32 = 0;
 const ETH_P_IP: u32 = 0x0800;
 const ETH_P_IPV6: u32 = 0x86dd;
+/// IPv4's header length, in words, when nothing follows the fixed part.
+const WORDS_WITHOUT_OPTIONS: u8 = 5;
+/// The fixed part of the IPv4 header, bytes.
+const HEADER_BYTES: usize = 20;
+/// The most options there is room for: forty of one byte.
+const OPTIONS_MAX: u32 = 40;
+const OPTION_END: u8 = 0;
+const OPTION_NOTHING: u8 = 1;
+const OPTION_LOOSE_ROUTE: u8 = 131;
+const OPTION_STRICT_ROUTE: u8 = 137;
 /// The IPv6 routing header: its last address, not the one in the header, is where the packet goes.
 const NEXT_ROUTING: u8 = 43;
 
@@ -37,13 +47,17 @@ fn egress4(ctx: &SkBuffContext) -> i32 {
     ) else {
         return drop_packet(ctx, [0; 16], 0, Reason::Internal);
     };
-    // IP options can route a packet elsewhere than its destination field says; no client of BigQuery sends any, so toward an endpoint
-    // they change nothing, and a source route through a harmless hop is left to the network, which has refused them for decades.
-    let _ = first;
-    if !is_endpoint4(ip) || is_daemon(ctx) {
+    if is_endpoint4(ip) {
+        if is_daemon(ctx) {
+            return ALLOW;
+        }
+        return drop_packet(ctx, mapped(ip), u32::from(proto), Reason::Egress);
+    }
+    // Nearly every packet: no options.
+    if first & 0x0f == WORDS_WITHOUT_OPTIONS || !is_source_routed(ctx, first) || is_daemon(ctx) {
         return ALLOW;
     }
-    drop_packet(ctx, mapped(ip), u32::from(proto), Reason::Egress)
+    drop_packet(ctx, mapped(ip), u32::from(proto), Reason::SourceRoute)
 }
 
 #[inline(always)]
@@ -51,10 +65,41 @@ fn egress6(ctx: &SkBuffContext) -> i32 {
     let (Ok(ip), Ok(next)) = (ctx.load::<[u8; 16]>(24), ctx.load::<u8>(6)) else {
         return drop_packet(ctx, [0; 16], 0, Reason::Internal);
     };
-    if is_daemon(ctx) || (next != NEXT_ROUTING && !is_endpoint6(ip)) {
+    let reason = if is_endpoint6(ip) {
+        Reason::Egress
+    } else if next == NEXT_ROUTING {
+        Reason::SourceRoute
+    } else {
+        return ALLOW;
+    };
+    if is_daemon(ctx) {
         return ALLOW;
     }
-    drop_packet(ctx, ip, u32::from(next), Reason::Egress)
+    drop_packet(ctx, ip, u32::from(next), reason)
+}
+
+/// Whether an IPv4 header with options holds a loose or strict source route (RFC 791). What cannot be read counts as one.
+#[inline(always)]
+fn is_source_routed(ctx: &SkBuffContext, first: u8) -> bool {
+    let end = usize::from(first & 0x0f) * 4;
+    let mut at = HEADER_BYTES;
+    let mut seen = 0;
+    while seen < OPTIONS_MAX {
+        if at >= end {
+            return false;
+        }
+        match ctx.load::<u8>(at) {
+            Ok(OPTION_END) => return false,
+            Ok(OPTION_NOTHING) => at += 1,
+            Ok(OPTION_LOOSE_ROUTE | OPTION_STRICT_ROUTE) | Err(_) => return true,
+            Ok(_) => match ctx.load::<u8>(at + 1) {
+                Ok(bytes) if bytes >= 2 => at += usize::from(bytes),
+                Ok(_) | Err(_) => return true,
+            },
+        }
+        seen += 1;
+    }
+    at < end
 }
 
 /// Whether the packet's socket belongs to the daemon's cgroup. A packet without a socket belongs to nobody.

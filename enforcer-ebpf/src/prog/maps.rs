@@ -28,9 +28,9 @@ pub static HEARTBEAT: Array<u64> = Array::with_max_entries(1, 0);
 /// Origins of redirected connections by socket cookie.
 #[map]
 pub static COOKIES: LruHashMap<u64, Origin> = LruHashMap::with_max_entries(ORIGINS_MAX, 0);
-/// Origins by the loopback connection's ports, for the proxy.
+/// Origins by the client's end of the loopback connection, for the proxy.
 #[map]
-pub static PORTS: LruHashMap<PortKey, Origin> = LruHashMap::with_max_entries(ORIGINS_MAX, 0);
+pub static ORIGINS: LruHashMap<PortKey, Origin> = LruHashMap::with_max_entries(ORIGINS_MAX, 0);
 /// What was refused.
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(EVENTS_BYTES, 0);

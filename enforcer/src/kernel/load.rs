@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use aya::programs::links::{FdLink, PinnedLink};
+use aya::programs::links::FdLink;
 use aya::programs::{
     CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSockAddr, ProgramFd, SockOps,
 };
@@ -14,13 +14,15 @@ use enforcer_ebpf::Config;
 
 use super::btf::Btf;
 use super::maps::{EndpointMaps, Kernel, Origins, Pinned};
+use super::sys::Behind;
 use super::{Events, KernelConfig, KernelError, io, refused, sys};
 use crate::workload;
 
 /// The kernel object, proven by `cargo xtask build-ebpf --check` to come from the source.
 static OBJECT: &[u8] =
     aya::include_bytes_aligned!("../../../enforcer-ebpf/prebuilt/enforcer.bpf.o");
-/// Changes when the layout of a pinned map does; an older daemon's maps are then left behind with its windows, and denied.
+/// Stays: a restart must find the protected addresses of the daemon before it, or nothing would be protected until names are resolved
+/// again. A map whose layout changes gets another name instead.
 const MAPS_DIR: &str = "maps-v1";
 const LINKS_DIR: &str = "links";
 /// The oldest kernel that has everything that is used.
@@ -35,7 +37,7 @@ const PINNED_MAPS: [&str; 10] = [
     "CONFIG",
     "HEARTBEAT",
     "COOKIES",
-    "PORTS",
+    "ORIGINS",
     "EVENTS",
     "COUNTERS",
 ];
@@ -54,12 +56,36 @@ pub struct Attached {
     pub events: Events,
 }
 
-/// A program's link: where it is pinned, and the program that stands behind it.
+/// A program's link: where it is pinned, and what stands behind it.
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) name: &'static str,
     pub(super) pin: PathBuf,
-    pub(super) program_id: u32,
+    pub(super) behind: Behind,
+}
+
+/// The cgroup that the programs are attached to.
+#[derive(Debug)]
+pub(super) struct Root {
+    pub(super) path: PathBuf,
+    folder: File,
+    id: u64,
+}
+
+impl Root {
+    fn open(path: &Path) -> Result<Self, KernelError> {
+        let action = format!("open the cgroup {}", path.display());
+        Ok(Self {
+            path: path.to_owned(),
+            folder: File::open(path).map_err(io(&action))?,
+            id: workload::cgroup_id(path).map_err(io(&action))?,
+        })
+    }
+
+    /// Whether the path still leads to this cgroup. The kernel detaches from a removed one only some time later.
+    pub(super) fn is_in_place(&self) -> bool {
+        workload::cgroup_id(&self.path).is_ok_and(|id| id == self.id)
+    }
 }
 
 /// Loads the programs, attaches them at the cgroup root (or swaps them into links that are pinned there) and pins everything. From its
@@ -70,10 +96,7 @@ pub(super) struct Link {
 pub fn attach(config: &KernelConfig) -> Result<Attached, KernelError> {
     check_kernel()?;
     let lock = prepare_pins(&config.pin_dir)?;
-    let cgroup = File::open(&config.cgroup_root).map_err(io(format!(
-        "open the cgroup {}",
-        config.cgroup_root.display()
-    )))?;
+    let root = Root::open(&config.cgroup_root)?;
     let daemon_cgroup =
         workload::cgroup_id(&config.daemon_cgroup).map_err(io("read the daemon's cgroup"))?;
     let mut ebpf = load(&config.pin_dir)?;
@@ -88,11 +111,11 @@ pub fn attach(config: &KernelConfig) -> Result<Attached, KernelError> {
     let links_dir = config.pin_dir.join(LINKS_DIR);
     let mut links = Vec::new();
     // Egress first: it is the net under the others.
-    links.push(attach_one(&mut ebpf, "egress", &cgroup, &links_dir)?);
+    links.push(attach_one(&mut ebpf, "egress", &root, &links_dir)?);
     for name in SOCK_ADDR_PROGRAMS {
-        links.push(attach_one(&mut ebpf, name, &cgroup, &links_dir)?);
+        links.push(attach_one(&mut ebpf, name, &root, &links_dir)?);
     }
-    links.push(attach_one(&mut ebpf, "established", &cgroup, &links_dir)?);
+    links.push(attach_one(&mut ebpf, "established", &root, &links_dir)?);
 
     let mut pinned = Pinned::take(&mut ebpf)?;
     pinned.set_config(kernel_config)?;
@@ -100,7 +123,7 @@ pub fn attach(config: &KernelConfig) -> Result<Attached, KernelError> {
     let events = Events::new(pinned.take_events()?)?;
     let origins = Origins::open(&config.pin_dir.join(MAPS_DIR))?;
     Ok(Attached {
-        kernel: Kernel::new(pinned, links, lock),
+        kernel: Kernel::new(pinned, root, links, lock),
         endpoints,
         origins,
         events,
@@ -200,7 +223,7 @@ fn load(pin_dir: &Path) -> Result<Ebpf, KernelError> {
 fn attach_one(
     ebpf: &mut Ebpf,
     name: &'static str,
-    cgroup: &File,
+    root: &Root,
     links: &Path,
 ) -> Result<Link, KernelError> {
     let missing = || {
@@ -222,17 +245,19 @@ fn attach_one(
                 .fd()
                 .and_then(|fd| Ok(fd.try_clone()?))
                 .map_err(|error| refused(&action)(&error))?;
-            if pin.exists() {
+            if is_attached_to(&pin, root.id)? {
                 swap(&pin, &fd)?;
             } else {
                 let attach: fn(&mut $kind, &File) -> Result<FdLink, KernelError> = $attach;
-                let link = attach(program, cgroup)?;
-                link.pin(&pin).map_err(|error| refused(&action)(&error))?;
+                pin_over(attach(program, &root.folder)?, &pin)?;
             }
-            info.id()
+            Behind {
+                program: info.id(),
+                cgroup: root.id,
+            }
         }};
     }
-    let program_id = match name {
+    let behind = match name {
         "egress" => attach!(CgroupSkb, |program, cgroup| {
             let fail = |error: &dyn std::error::Error| refused("attach egress")(error);
             let id = program
@@ -271,11 +296,7 @@ fn attach_one(
                 .map_err(|e| fail(&e))
         }),
     };
-    Ok(Link {
-        name,
-        pin,
-        program_id,
-    })
+    Ok(Link { name, pin, behind })
 }
 
 /// Puts the new program behind the pinned link, in one step.
@@ -285,16 +306,34 @@ fn swap(pin: &Path, program: &ProgramFd) -> Result<(), KernelError> {
     sys::update_link(link.as_fd(), program.as_fd()).map_err(io(&action))
 }
 
-/// The program behind a pinned link, now.
-pub(super) fn program_behind(pin: &Path) -> Result<u32, KernelError> {
+/// Whether a link is pinned here that holds its program at this cgroup. One that does not belongs to another root, or to one that was
+/// removed, and enforces nothing where the configuration wants it.
+fn is_attached_to(pin: &Path, cgroup: u64) -> Result<bool, KernelError> {
+    Ok(pin.exists() && behind(pin)?.cgroup == cgroup)
+}
+
+/// Pins a new link in place of what is pinned there, if anything: the new one enforces before the old one is let go.
+fn pin_over(link: FdLink, pin: &Path) -> Result<(), KernelError> {
+    let action = format!("pin {}", pin.display());
+    // A bpffs allows no dots in names.
+    let mut fresh = pin.as_os_str().to_owned();
+    fresh.push("-fresh");
+    let fresh = PathBuf::from(fresh);
+    match std::fs::remove_file(&fresh) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(io(&action)(error));
+        }
+        Ok(()) | Err(_) => {}
+    }
+    link.pin(&fresh).map_err(|error| refused(&action)(&error))?;
+    std::fs::rename(&fresh, pin).map_err(io(&action))
+}
+
+/// What stands behind a pinned link, now.
+pub(super) fn behind(pin: &Path) -> Result<Behind, KernelError> {
     let action = format!("read {}", pin.display());
-    let link: FdLink = PinnedLink::from_pin(pin)
-        .map_err(|error| refused(&action)(&error))?
-        .into();
-    Ok(link
-        .info()
-        .map_err(|error| refused(&action)(&error))?
-        .program_id())
+    let link = sys::open_pin(pin).map_err(io(&action))?;
+    sys::behind(link.as_fd()).map_err(io(&action))
 }
 
 fn own_netns() -> std::io::Result<u64> {

@@ -9,11 +9,12 @@ use std::sync::Arc;
 use aya::Ebpf;
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
+use enforcer_ebpf::address::mapped;
 use enforcer_ebpf::map::{CLASS_DEDICATED, CLASS_SHARED};
 use enforcer_ebpf::{Agent, Config, Counters, Endpoint, Origin, PortKey, Window};
 use ipnet::IpNet;
 
-use super::load::{Link, program_behind};
+use super::load::{Link, Root, behind};
 use super::{KernelError, refused};
 use crate::config::AddressClass;
 
@@ -82,15 +83,17 @@ impl Pinned {
 #[derive(Debug)]
 pub struct Kernel {
     pinned: Pinned,
+    root: Root,
     links: Vec<Link>,
     /// Held while this daemon lives: a second one cannot share the pins.
     _lock: File,
 }
 
 impl Kernel {
-    pub(super) const fn new(pinned: Pinned, links: Vec<Link>, lock: File) -> Self {
+    pub(super) const fn new(pinned: Pinned, root: Root, links: Vec<Link>, lock: File) -> Self {
         Self {
             pinned,
+            root,
             links,
             _lock: lock,
         }
@@ -178,15 +181,27 @@ impl Kernel {
     /// What is not as it was attached: one sentence each, empty when all is well.
     #[must_use]
     pub fn drift(&self) -> Vec<String> {
-        let check = |link: &Link| match program_behind(&link.pin) {
-            Ok(id) if id == link.program_id => None,
-            Ok(id) => Some(format!(
-                "program {id} stands behind {} instead of ours: somebody replaced it",
+        let check = |link: &Link| match behind(&link.pin) {
+            Ok(now) if now == link.behind => None,
+            Ok(now) if now.cgroup != link.behind.cgroup => Some(format!(
+                "{} is not attached to the cgroup root any more",
                 link.name
+            )),
+            Ok(now) => Some(format!(
+                "program {} stands behind {} instead of ours: somebody replaced it",
+                now.program, link.name
             )),
             Err(error) => Some(format!("the link of {} is gone: {error}", link.name)),
         };
-        self.links.iter().filter_map(check).collect()
+        let root = (!self.root.is_in_place()).then(|| {
+            format!(
+                "the cgroup {} that the programs are attached to was removed: restart the daemon",
+                self.root.path.display()
+            )
+        });
+        root.into_iter()
+            .chain(self.links.iter().filter_map(check))
+            .collect()
     }
 }
 
@@ -273,32 +288,32 @@ fn key6(net: ipnet::Ipv6Net) -> Key<[u8; 16]> {
 /// Asks where an accepted connection wanted to go. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Origins {
-    ports: Arc<HashMap<MapData, PortKey, Origin>>,
+    by_client: Arc<HashMap<MapData, PortKey, Origin>>,
 }
 
 impl Origins {
     pub(super) fn open(maps: &Path) -> Result<Self, KernelError> {
-        let fail = |error: MapError| refused("open the map PORTS")(&error);
-        let data = MapData::from_pin(maps.join("PORTS")).map_err(fail)?;
+        let fail = |error: MapError| refused("open the map ORIGINS")(&error);
+        let data = MapData::from_pin(maps.join("ORIGINS")).map_err(fail)?;
         let map = Map::from_map_data(data).map_err(fail)?;
         Ok(Self {
-            ports: Arc::new(HashMap::try_from(map).map_err(fail)?),
+            by_client: Arc::new(HashMap::try_from(map).map_err(fail)?),
         })
     }
 
     /// The origin of the connection from `peer` in the network namespace `netns`; `None` where it was not led here by the kernel.
     #[must_use]
     pub fn origin(&self, peer: SocketAddr, netns: u64) -> Option<Origin> {
-        let family = if peer.ip().to_canonical().is_ipv4() {
-            4
-        } else {
-            6
+        let client = match peer.ip() {
+            IpAddr::V4(ip) => mapped(ip.octets()),
+            IpAddr::V6(ip) => ip.octets(),
         };
         let key = PortKey {
             netns,
+            client,
             client_port: u32::from(peer.port()),
-            family,
+            reserved: 0,
         };
-        self.ports.get(&key, 0).ok()
+        self.by_client.get(&key, 0).ok()
     }
 }

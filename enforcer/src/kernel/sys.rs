@@ -1,4 +1,4 @@
-//! Two commands of `bpf(2)` that aya does not offer: opening a pinned link, and swapping the program behind it in one step.
+//! What aya does not offer of `bpf(2)`: opening a pinned link, reading where it is attached, and swapping the program behind it in one step.
 
 use std::ffi::CString;
 use std::io;
@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 const BPF_OBJ_GET: libc::c_int = 7;
+const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const BPF_LINK_UPDATE: libc::c_int = 29;
 
 #[repr(C)]
@@ -22,6 +23,35 @@ struct LinkUpdate {
     program: u32,
     flags: u32,
     old_program: u32,
+}
+
+#[repr(C)]
+struct GetInfo {
+    fd: u32,
+    length: u32,
+    info: u64,
+}
+
+/// `struct bpf_link_info`, as far as it concerns links to a cgroup.
+#[repr(C)]
+#[derive(Debug, Default)]
+struct CgroupLinkInfo {
+    kind: u32,
+    id: u32,
+    program: u32,
+    reserved: u32,
+    cgroup: u64,
+    attach_type: u32,
+    reserved_too: u32,
+}
+
+/// What stands behind a pinned link, and where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Behind {
+    /// The program's id.
+    pub(super) program: u32,
+    /// The cgroup it is attached to; zero once that cgroup is gone, which detaches the program.
+    pub(super) cgroup: u64,
 }
 
 fn bpf<T>(command: libc::c_int, attributes: &T) -> io::Result<i32> {
@@ -69,4 +99,21 @@ pub(super) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::
         },
     )
     .map(drop)
+}
+
+/// Reads a link to a cgroup.
+pub(super) fn behind(link: BorrowedFd<'_>) -> io::Result<Behind> {
+    let mut info = CgroupLinkInfo::default();
+    bpf(
+        BPF_OBJ_GET_INFO_BY_FD,
+        &GetInfo {
+            fd: link.as_raw_fd().unsigned_abs(),
+            length: u32::try_from(size_of::<CgroupLinkInfo>()).map_err(io::Error::other)?,
+            info: &raw mut info as u64,
+        },
+    )?;
+    Ok(Behind {
+        program: info.program,
+        cgroup: info.cgroup,
+    })
 }

@@ -1,4 +1,4 @@
-//! A subtree of the cgroup v2 hierarchy for one test. Removed on drop; what a killed run left is swept by the next.
+//! A subtree of the cgroup v2 hierarchy for one test. The janitor removes it.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -17,7 +17,6 @@ impl Cgroups {
     #[must_use]
     pub fn new() -> Self {
         let mount = mount();
-        sweep(&mount);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let root = mount.join(format!("{PREFIX}{}-{number}", std::process::id()));
         std::fs::create_dir(&root).expect("makes a cgroup: cgroup v2 must be writable");
@@ -45,12 +44,6 @@ impl Default for Cgroups {
     }
 }
 
-impl Drop for Cgroups {
-    fn drop(&mut self) {
-        remove(&self.root);
-    }
-}
-
 /// The kernel's id of a cgroup.
 #[must_use]
 pub fn id(path: &Path) -> u64 {
@@ -67,45 +60,4 @@ pub fn mount() -> PathBuf {
         (fields.get(2) == Some(&"cgroup2")).then(|| PathBuf::from(fields[1]))
     });
     found.expect("cgroup v2 is mounted somewhere")
-}
-
-/// Removes the subtrees of test processes that are gone.
-fn sweep(mount: &Path) {
-    let Ok(entries) = std::fs::read_dir(mount) else {
-        return;
-    };
-    for entry in entries.flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let pid = name
-            .strip_prefix(PREFIX)
-            .and_then(|rest| rest.split('-').next());
-        if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
-            remove(&entry.path());
-        }
-    }
-}
-
-/// Kills what is left in the subtree (only a test's own children can be) and removes it, deepest first.
-fn remove(path: &Path) {
-    // cgroup.kill is written before each try: a process that is being born is killed by the next round.
-    for _ in 0..200 {
-        let _ = std::fs::write(path.join("cgroup.kill"), "1");
-        if remove_folders(path) {
-            return;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
-}
-
-fn remove_folders(path: &Path) -> bool {
-    let Ok(entries) = std::fs::read_dir(path) else {
-        return !path.exists();
-    };
-    for entry in entries
-        .flatten()
-        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-    {
-        remove_folders(&entry.path());
-    }
-    std::fs::remove_dir(path).is_ok()
 }

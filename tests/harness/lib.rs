@@ -1,11 +1,12 @@
 //! The test world: network namespaces as the internet, cgroups as workloads, real programs in them.
 //!
 //! Everything belongs to the test process: namespaces and mounts live in file descriptors and vanish with it, children die with it, and
-//! cgroups that a killed run left behind are swept by the next. How to write a test: start a stage (or a world), run real programs in
+//! the janitor removes cgroups and files, also when the test is killed. How to write a test: start a stage (or a world), run real programs in
 //! it, assert on what they printed, what the far side saw, and what the log says.
 
 pub mod capture;
 pub mod cgroup;
+mod janitor;
 pub mod stage;
 pub mod world;
 

@@ -14,6 +14,7 @@ use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
 
 use crate::cgroup::Cgroups;
+use crate::janitor::Janitor;
 use crate::require_root;
 
 /// The host's address on the wire.
@@ -50,9 +51,11 @@ pub struct Stage {
     host: OwnedFd,
     internet: OwnedFd,
     mounts: OwnedFd,
-    dir: tempfile::TempDir,
+    dir: PathBuf,
     /// The host's cgroups.
     pub cgroups: Cgroups,
+    /// Last, so that nothing here is in use any more when it clears up.
+    _janitor: Janitor,
 }
 
 impl Stage {
@@ -63,29 +66,30 @@ impl Stage {
         let dir = tempfile::Builder::new()
             .prefix("enforcer-stage-")
             .tempdir()
-            .expect("makes a folder");
+            .expect("makes a folder")
+            .keep();
+        let cgroups = Cgroups::new();
+        let janitor = Janitor::of(cgroups.root(), &dir);
         // Everyone in the world must be able to reach what is published in it.
-        std::fs::set_permissions(
-            dir.path(),
-            std::os::unix::fs::PermissionsExt::from_mode(0o755),
-        )
-        .expect("opens the folder");
+        std::fs::set_permissions(&dir, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+            .expect("opens the folder");
         for name in ["bpf", "etc"] {
-            std::fs::create_dir(dir.path().join(name)).expect("makes a folder");
+            std::fs::create_dir(dir.join(name)).expect("makes a folder");
         }
         let resolv = format!("nameserver {INTERNET4}\noptions timeout:2 attempts:2\n");
-        std::fs::write(dir.path().join("etc/resolv.conf"), resolv).expect("writes");
+        std::fs::write(dir.join("etc/resolv.conf"), resolv).expect("writes");
         std::fs::write(
-            dir.path().join("etc/hosts"),
+            dir.join("etc/hosts"),
             "127.0.0.1 localhost\n::1 localhost\n",
         )
         .expect("writes");
         let stage = Self {
             host: new_netns(),
             internet: new_netns(),
-            mounts: new_mounts(dir.path()),
+            mounts: new_mounts(&dir),
             dir,
-            cgroups: Cgroups::new(),
+            cgroups,
+            _janitor: janitor,
         };
         stage.wire();
         stage
@@ -94,13 +98,13 @@ impl Stage {
     /// A folder of the test's own, readable by everyone.
     #[must_use]
     pub fn dir(&self) -> &Path {
-        self.dir.path()
+        &self.dir
     }
 
     /// The host's bpffs.
     #[must_use]
     pub fn bpffs(&self) -> PathBuf {
-        self.dir.path().join("bpf")
+        self.dir.join("bpf")
     }
 
     /// A command that will run on one side, with the host's mounts, and die with the thread that started it.
@@ -189,6 +193,17 @@ impl Stage {
             .expect("enters the mounts");
         move_into_link_name_space(self.netns(side).as_fd(), Some(LinkNameSpaceType::Network))
             .expect("enters the network");
+    }
+
+    /// The options with which `nsenter` enters one side, while this process lives.
+    #[must_use]
+    pub fn nsenter(&self, side: Side) -> String {
+        let path = |fd: &OwnedFd| format!("/proc/{}/fd/{}", std::process::id(), fd.as_raw_fd());
+        format!(
+            "--mount={} --net={}",
+            path(&self.mounts),
+            path(self.netns(side))
+        )
     }
 
     fn netns(&self, side: Side) -> &OwnedFd {

@@ -1,5 +1,6 @@
 //! The whole world: the stage, Google on its far side, a real daemon on its near side, agents and people.
 
+use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
@@ -41,6 +42,28 @@ pub enum Who {
     Agent,
     /// `ops-bot`, in its workload.
     OtherAgent,
+}
+
+impl Who {
+    /// What the demonstration calls them; the agents' names are the policy's.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Operator => "root",
+            Self::Approver => "alice",
+            Self::Agent => "finance-bot",
+            Self::OtherAgent => "ops-bot",
+        }
+    }
+
+    const fn uid(self) -> Option<u32> {
+        match self {
+            Self::Operator => None,
+            Self::Approver => Some(APPROVER_UID),
+            Self::Agent => Some(AGENT_UID),
+            Self::OtherAgent => Some(OTHER_AGENT_UID),
+        }
+    }
 }
 
 /// A running world.
@@ -109,6 +132,7 @@ impl World {
         give_to(&stage.dir().join("agent"), AGENT_UID);
         let engine = python(&stage, Side::Internet, None, None, "far/engine.py")
             .arg(&engine_home)
+            .env("TMPDIR", &engine_home)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn();
@@ -291,39 +315,69 @@ uid = {OTHER_AGENT_UID}
 
     /// A program run by somebody, with the client's environment.
     #[must_use]
-    pub fn run_as(&self, who: Who, program: impl AsRef<std::ffi::OsStr>) -> Command {
-        let (cgroup, uid) = match who {
-            Who::Operator => (None, None),
-            Who::Approver => (None, Some(APPROVER_UID)),
-            Who::Agent => (
-                Some(self.stage.cgroups.make("agents/finance-bot")),
-                Some(AGENT_UID),
-            ),
-            Who::OtherAgent => (
-                Some(self.stage.cgroups.make("agents/ops-bot")),
-                Some(OTHER_AGENT_UID),
-            ),
-        };
+    pub fn run_as(&self, who: Who, program: impl AsRef<OsStr>) -> Command {
+        let cgroup = self.cgroup_of(who);
         let mut command = self
             .stage
-            .command_in(Side::Host, cgroup.as_deref(), uid, program);
-        let run = self.stage.dir().join("run");
-        let bundle = run.join("ca-bundle.pem");
+            .command_in(Side::Host, cgroup.as_deref(), who.uid(), program);
         command
             .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .env("HOME", self.stage.dir().join("agent"))
-            .env("ENFORCER_SOCKET", run.join("control.sock"))
-            .env("PYTHONDONTWRITEBYTECODE", "1")
-            .env("REQUESTS_CA_BUNDLE", &bundle)
-            .env("CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE", &bundle)
-            .env(
-                "CLOUDSDK_AUTH_ACCESS_TOKEN_FILE",
-                run.join("placeholder-token"),
-            )
-            .env("CLOUDSDK_CONFIG", self.stage.dir().join("agent/gcloud"))
+            .envs(self.environment())
             .current_dir(self.stage.dir());
         command
+    }
+
+    /// A shell script that does the same for its arguments, or for a shell when there are none. Only root can run it.
+    #[must_use]
+    pub fn script(&self, who: Who) -> String {
+        let join = self.cgroup_of(who).map_or_else(String::new, |cgroup| {
+            format!("echo $$ > {}/cgroup.procs\n", cgroup.display())
+        });
+        let user = who
+            .uid()
+            .map_or_else(String::new, |uid| format!("--setuid {uid} --setgid {uid}"));
+        let environment: Vec<String> = self
+            .environment()
+            .iter()
+            .map(|(name, value)| format!("{name}='{}'", value.to_string_lossy()))
+            .collect();
+        format!(
+            "#!/bin/sh\n[ $# -gt 0 ] || set -- /bin/sh -i\n{join}exec nsenter {} --wd={} {user} env -i TERM=\"$TERM\" {} \"$@\"\n",
+            self.stage.nsenter(Side::Host),
+            self.stage.dir().display(),
+            environment.join(" ")
+        )
+    }
+
+    fn cgroup_of(&self, who: Who) -> Option<PathBuf> {
+        match who {
+            Who::Operator | Who::Approver => None,
+            Who::Agent | Who::OtherAgent => {
+                Some(self.stage.cgroups.make(&format!("agents/{}", who.name())))
+            }
+        }
+    }
+
+    fn environment(&self) -> Vec<(&'static str, OsString)> {
+        let run = self.stage.dir().join("run");
+        let home = self.stage.dir().join("agent");
+        let bundle = run.join("ca-bundle.pem");
+        let beside = enforcer().parent().map(Path::to_owned);
+        let others = std::env::var_os("PATH").unwrap_or_default();
+        let path = std::env::join_paths(beside.into_iter().chain(std::env::split_paths(&others)));
+        vec![
+            ("PATH", path.expect("no colon in a folder's name")),
+            ("CLOUDSDK_CONFIG", home.join("gcloud").into()),
+            ("HOME", home.into()),
+            ("ENFORCER_SOCKET", run.join("control.sock").into()),
+            ("PYTHONDONTWRITEBYTECODE", "1".into()),
+            ("REQUESTS_CA_BUNDLE", bundle.clone().into()),
+            ("CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE", bundle.into()),
+            (
+                "CLOUDSDK_AUTH_ACCESS_TOKEN_FILE",
+                run.join("placeholder-token").into(),
+            ),
+        ]
     }
 
     /// Opens a window for `finance-bot`: asked by it, approved by the approver.
@@ -354,7 +408,7 @@ uid = {OTHER_AGENT_UID}
     pub fn query(&self, statements: &[&str]) -> Vec<Value> {
         let mut command = self.run_as(Who::Agent, venv_python());
         let output = command
-            .arg(script("agent/query.py"))
+            .arg(client_script())
             .args(statements)
             .output()
             .expect("python runs");
@@ -377,7 +431,7 @@ uid = {OTHER_AGENT_UID}
     pub fn client(&self) -> Client {
         let mut command = self.run_as(Who::Agent, venv_python());
         command
-            .arg(script("agent/query.py"))
+            .arg(client_script())
             .arg("-")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -513,6 +567,12 @@ pub fn venv_python() -> PathBuf {
         path.display()
     );
     path
+}
+
+/// The agent's client: `google-cloud-bigquery`, SQL by argument.
+#[must_use]
+pub fn client_script() -> PathBuf {
+    script("agent/query.py")
 }
 
 fn script(name: &str) -> PathBuf {

@@ -2,6 +2,7 @@
 
 mod input;
 mod kernel;
+mod leftovers;
 mod proxy;
 mod restart;
 mod token;

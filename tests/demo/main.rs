@@ -1,6 +1,9 @@
 //! The main job, played with real programs on the running kernel: what a new user sees first. It asserts what it says.
 #![expect(clippy::print_stdout, reason = "this is a demonstration")]
 
+mod keep;
+
+use std::path::PathBuf;
 use std::process::Output;
 use std::time::Duration;
 
@@ -27,17 +30,17 @@ struct Demo {
 fn main() {
     let demo = Demo::parse();
     say("building two hosts on a wire, Google on the far one, the enforcer on the near one");
-    let mut world = World::start(Family::V4);
+    let world = World::start(Family::V4);
     let capture = Capture::start(&world.stage, World::bigquery());
     refused_without_a_window(&world, &capture);
     opened_by_a_person(&world);
     let client = served_within_its_scope(&world, &capture);
     closed_by_time(&world, client);
     frozen(&world, &capture);
+    recorded(&world);
     if demo.keep {
-        keep(&world);
+        keep::for_a_hand_trial(&world);
     }
-    recorded(&mut world);
     println!("\nThat is the main job. Nothing of it is left behind.");
 }
 
@@ -68,8 +71,10 @@ fn opened_by_a_person(world: &World) {
         "month-end close",
     ];
     cli(world, Who::Agent, &ask);
-    cli(world, Who::Agent, &["approve", "r-1"]);
-    cli(world, Who::Approver, &["approve", "r-1"]);
+    let own = cli(world, Who::Agent, &["approve", "r-1"]);
+    assert!(own.contains("[approve.self]"), "{own}");
+    let approved = cli(world, Who::Approver, &["approve", "r-1"]);
+    assert!(approved.contains("open, closes in"), "{approved}");
 }
 
 fn served_within_its_scope(world: &World, capture: &Capture) -> Client {
@@ -148,14 +153,15 @@ fn frozen(world: &World, capture: &Capture) {
     world.signal_daemon(Signal::CONT);
 }
 
-fn recorded(world: &mut World) {
+fn recorded(world: &World) {
     step(6, "the log has it all, and shows a changed byte");
     cli(world, Who::Operator, &["log"]);
-    world.kill_daemon();
-    let audit = world.state_dir().join("audit").display().to_string();
-    cli(world, Who::Operator, &["log", "verify", "--dir", &audit]);
-    change_a_byte(world);
-    cli(world, Who::Operator, &["log", "verify", "--dir", &audit]);
+    let dir = world.state_dir().join("audit").display().to_string();
+    let whole = cli(world, Who::Operator, &["log", "verify", "--dir", &dir]);
+    assert!(whole.contains("the chain is whole"), "{whole}");
+    let copy = changed_copy(world).display().to_string();
+    let named = cli(world, Who::Operator, &["log", "verify", "--dir", &copy]);
+    assert!(named.contains("record 3 is bad"), "{named}");
 }
 
 fn say(text: &str) {
@@ -166,21 +172,16 @@ fn step(number: u32, text: &str) {
     println!("\n({number}) {text}");
 }
 
-fn cli(world: &World, who: Who, args: &[&str]) {
-    let name = match who {
-        Who::Operator => "root",
-        Who::Approver => "alice",
-        Who::Agent => "finance-bot",
-        Who::OtherAgent => "ops-bot",
-    };
+fn cli(world: &World, who: Who, args: &[&str]) -> String {
+    let name = who.name();
     println!("  {name}$ enforcer {}", args.join(" "));
     let Output { stdout, stderr, .. } = world.cli(who, args);
-    for line in String::from_utf8_lossy(&stdout)
-        .lines()
-        .chain(String::from_utf8_lossy(&stderr).lines())
-    {
+    let said = [stdout, stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    let said = said.concat();
+    for line in said.lines() {
         println!("    {line}");
     }
+    said
 }
 
 fn show_query(result: &Value) {
@@ -298,19 +299,16 @@ fn real_bq(world: &World) {
     }
 }
 
-fn change_a_byte(world: &World) {
-    let path = world.state_dir().join("audit/log-000001.jsonl");
-    let text = std::fs::read_to_string(&path).expect("reads the log");
-    std::fs::write(&path, text.replacen("month-end", "month_end", 1)).expect("writes the log");
-    println!("  (one byte of the log is changed: month-end → month_end)");
-}
-
-fn keep(world: &World) {
-    println!(
-        "\nThe world stays up. ENFORCER_SOCKET={}/run/control.sock. Ctrl-C ends it.",
-        world.stage.dir().display()
-    );
-    loop {
-        std::thread::park();
-    }
+/// A copy of the log with one byte changed in its third record.
+fn changed_copy(world: &World) -> PathBuf {
+    const FILE: &str = "log-000001.jsonl";
+    let text = std::fs::read_to_string(world.state_dir().join("audit").join(FILE));
+    let changed = text
+        .expect("reads the log")
+        .replacen("month-end", "month_end", 1);
+    let copy = world.stage.dir().join("changed");
+    std::fs::create_dir_all(&copy).expect("makes a folder");
+    std::fs::write(copy.join(FILE), changed).expect("writes the copy");
+    println!("  (in a copy of the log one byte is changed: month-end → month_end)");
+    copy
 }

@@ -68,6 +68,8 @@ fn demo(root: &Path, keep: bool) -> Result<()> {
         "--package",
         "enforcer",
         "--package",
+        "enforcer-console",
+        "--package",
         "enforcer-tests",
         "--bins",
     ]);

@@ -1,0 +1,36 @@
+//! The world left up for a hand trial: one script for each person, which runs a command as that person, inside the world.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+use harness::world::{Who, World, client_script, venv_python};
+
+/// Says how to get in, and stays until Ctrl-C.
+pub(crate) fn for_a_hand_trial(world: &World) {
+    let [agent, approver, operator] = [Who::Agent, Who::Approver, Who::Operator]
+        .map(|who| script(world, who).display().to_string());
+    let (python, client) = (venv_python(), client_script());
+    println!(
+        "
+The world stays up until Ctrl-C. In another terminal, as root (without a command, each is a shell):
+
+  {agent} enforcer request --scope demo-project.finance:read --ttl 5m --reason trial
+  {approver} enforcer approve r-3
+  {agent} {} {} 'SELECT COUNT(*) FROM finance.daily'
+  {approver} enforcer-console
+  {operator} enforcer status",
+        python.display(),
+        client.display()
+    );
+    loop {
+        std::thread::park();
+    }
+}
+
+fn script(world: &World, who: Who) -> PathBuf {
+    let path = world.stage.dir().join(who.name());
+    std::fs::write(&path, world.script(who)).expect("writes a script");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))
+        .expect("makes it executable");
+    path
+}

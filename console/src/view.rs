@@ -61,13 +61,15 @@ fn panel(frame: &mut Frame<'_>, area: Rect, title: &str, lines: Vec<Line<'static
 fn health(status: &Status, fault: Option<&String>) -> Vec<Line<'static>> {
     let loud = Style::new().add_modifier(Modifier::BOLD | Modifier::REVERSED);
     let mut lines = vec![Line::from(format!(
-        "{} · {} addresses protected · {} records · {} led to the proxy · {} refused · {} packets dropped",
+        "{} · {} addresses protected · {} records · kernel: {} led, {} refused",
         status.host,
         status.endpoints,
         status.records,
         status.kernel.redirected,
-        status.kernel.denied,
-        status.kernel.egress_dropped
+        status
+            .kernel
+            .denied
+            .saturating_add(status.kernel.egress_dropped)
     ))];
     if let Some(why) = fault {
         lines.push(Line::styled(

@@ -181,6 +181,9 @@ pub enum Event {
         sql: Option<String>,
         /// The tables it reads.
         tables: Vec<TableRef>,
+        /// What else it reaches for, such as `job p:US.j-1` or `dataset p.d`.
+        #[serde(default)]
+        resource: Option<String>,
         /// BigQuery's estimate, bytes.
         bytes: u64,
     },

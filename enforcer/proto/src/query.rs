@@ -125,6 +125,22 @@ pub enum Touch {
     Query(DryRun),
 }
 
+impl Touch {
+    /// What is reached for besides tables, in words for the log.
+    #[must_use]
+    pub fn resource(&self) -> Option<String> {
+        match self {
+            Self::Dataset(dataset) => Some(format!("dataset {dataset}")),
+            Self::Job(job) => Some(format!("job {job}")),
+            Self::Nothing
+            | Self::FilteredList
+            | Self::Table(_)
+            | Self::Rows(_)
+            | Self::Query(_) => None,
+        }
+    }
+}
+
 /// What BigQuery's dry run vouched for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DryRun {

@@ -6,6 +6,7 @@ use enforcer_proto::audit::Record;
 use enforcer_proto::event::Event;
 use enforcer_proto::id::GrantId;
 use enforcer_proto::principal::{AgentName, Process};
+use enforcer_proto::scope::TableRef;
 use enforcer_proto::text::safe_line;
 
 use super::{Failure, show};
@@ -109,6 +110,14 @@ fn who(process: &Process) -> String {
     )
 }
 
+fn reads(tables: &[TableRef], bytes: u64) -> String {
+    if tables.is_empty() {
+        return String::new();
+    }
+    let tables: Vec<String> = tables.iter().map(ToString::to_string).collect();
+    format!(", reads {}, {bytes} bytes", tables.join(" "))
+}
+
 fn sql(text: Option<&String>) -> String {
     text.map_or_else(String::new, |text| {
         format!(": {}", safe_line(text, SQL_CHARS))
@@ -204,13 +213,16 @@ fn sentence(event: &Event) -> String {
             method,
             sql: text,
             tables,
+            resource,
             bytes,
         } => {
-            let tables: Vec<String> = tables.iter().map(ToString::to_string).collect();
+            let resource = resource
+                .as_ref()
+                .map_or_else(String::new, |resource| format!(" of {resource}"));
             format!(
-                "query    {query} {grant} {agent} {session} {method} by {}, reads [{}], {bytes} bytes{}",
+                "query    {query} {grant} {agent} {session} {method}{resource} by {}{}{}",
                 who(process),
-                tables.join(", "),
+                reads(tables, *bytes),
                 sql(text.as_ref())
             )
         }

@@ -56,7 +56,7 @@ pub(super) fn time(unix_ns: u64) -> String {
     let at = i64::try_from(unix_ns / 1_000_000)
         .ok()
         .and_then(|ms| Timestamp::from_millisecond(ms).ok());
-    at.map_or_else(|| unix_ns.to_string(), |at| at.to_string())
+    at.map_or_else(|| unix_ns.to_string(), |at| format!("{at:.3}"))
 }
 
 /// Nanoseconds as people count them.

@@ -627,6 +627,7 @@ fn admitted_event(
         method: admitted.method(),
         sql: facts.sql.clone(),
         tables: admitted.tables().to_vec(),
+        resource: facts.touch.resource(),
         bytes: admitted.bytes(),
     }
 }

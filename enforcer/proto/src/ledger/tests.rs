@@ -458,6 +458,7 @@ fn run_query(host: &mut Host, now: Now, bytes: u64) {
         method: admitted.method(),
         sql: None,
         tables: admitted.tables().to_vec(),
+        resource: None,
         bytes,
     };
     let finished = Event::QueryFinished {

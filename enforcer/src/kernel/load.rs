@@ -6,9 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use aya::programs::links::FdLink;
-use aya::programs::{
-    CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSockAddr, ProgramFd, SockOps,
-};
+use aya::programs::{CgroupAttachMode, CgroupSkbAttachType, Program, ProgramError, ProgramFd};
 use aya::{Ebpf, EbpfLoader};
 use enforcer_ebpf::Config;
 
@@ -231,72 +229,58 @@ fn attach_one(
             "the kernel object has no program {name}: it was not built from this source"
         ))
     };
-    let action = format!("attach {name}");
+    let fail = || refused(format!("attach {name}"));
     let pin = links.join(name);
     let program = ebpf.program_mut(name).ok_or_else(missing)?;
-    macro_rules! attach {
-        ($kind:ty, $attach:expr) => {{
-            let program: &mut $kind = program
-                .try_into()
-                .map_err(|error| refused(&action)(&error))?;
-            program.load().map_err(|error| refused(&action)(&error))?;
-            let info = program.info().map_err(|error| refused(&action)(&error))?;
-            let fd: ProgramFd = program
-                .fd()
-                .and_then(|fd| Ok(fd.try_clone()?))
-                .map_err(|error| refused(&action)(&error))?;
-            if is_attached_to(&pin, root.id)? {
-                swap(&pin, &fd)?;
-            } else {
-                let attach: fn(&mut $kind, &File) -> Result<FdLink, KernelError> = $attach;
-                pin_over(attach(program, &root.folder)?, &pin)?;
-            }
-            Behind {
-                program: info.id(),
-                cgroup: root.id,
-            }
-        }};
-    }
-    let behind = match name {
-        "egress" => attach!(CgroupSkb, |program, cgroup| {
-            let fail = |error: &dyn std::error::Error| refused("attach egress")(error);
-            let id = program
-                .attach(
-                    cgroup,
-                    CgroupSkbAttachType::Egress,
-                    CgroupAttachMode::Single,
-                )
-                .map_err(|e| fail(&e))?;
-            program
-                .take_link(id)
-                .map_err(|e| fail(&e))?
-                .try_into()
-                .map_err(|e| fail(&e))
-        }),
-        "established" => attach!(SockOps, |program, cgroup| {
-            let fail = |error: &dyn std::error::Error| refused("attach established")(error);
-            let id = program
-                .attach(cgroup, CgroupAttachMode::Single)
-                .map_err(|e| fail(&e))?;
-            program
-                .take_link(id)
-                .map_err(|e| fail(&e))?
-                .try_into()
-                .map_err(|e| fail(&e))
-        }),
-        _ => attach!(CgroupSockAddr, |program, cgroup| {
-            let fail = |error: &dyn std::error::Error| refused("attach a socket hook")(error);
-            let id = program
-                .attach(cgroup, CgroupAttachMode::Single)
-                .map_err(|e| fail(&e))?;
-            program
-                .take_link(id)
-                .map_err(|e| fail(&e))?
-                .try_into()
-                .map_err(|e| fail(&e))
-        }),
+    load_one(program).map_err(|error| fail()(&error))?;
+    let behind = Behind {
+        program: program.info().map_err(|error| fail()(&error))?.id(),
+        cgroup: root.id,
     };
+    if is_attached_to(&pin, root.id)? {
+        swap(&pin, program.fd().map_err(|error| fail()(&error))?)?;
+    } else {
+        let link = attach_new(program, &root.folder).map_err(|error| fail()(&*error))?;
+        pin_over(link, &pin)?;
+    }
     Ok(Link { name, pin, behind })
+}
+
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "aya's kinds of programs, of which three are ours"
+)]
+fn load_one(program: &mut Program) -> Result<(), ProgramError> {
+    match program {
+        Program::CgroupSkb(program) => program.load(),
+        Program::CgroupSockAddr(program) => program.load(),
+        Program::SockOps(program) => program.load(),
+        _ => Err(ProgramError::UnexpectedProgramType),
+    }
+}
+
+/// Attaches alone: another program of the same kind on this cgroup is an error, not a companion that could decide otherwise.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "aya's kinds of programs, of which three are ours"
+)]
+fn attach_new(program: &mut Program, cgroup: &File) -> Result<FdLink, Box<dyn std::error::Error>> {
+    let mode = CgroupAttachMode::Single;
+    match program {
+        Program::CgroupSkb(program) => {
+            let id = program.attach(cgroup, CgroupSkbAttachType::Egress, mode)?;
+            Ok(program.take_link(id)?.try_into()?)
+        }
+        Program::CgroupSockAddr(program) => {
+            let id = program.attach(cgroup, mode)?;
+            Ok(program.take_link(id)?.try_into()?)
+        }
+        Program::SockOps(program) => {
+            let id = program.attach(cgroup, mode)?;
+            Ok(program.take_link(id)?.try_into()?)
+        }
+        _ => Err(ProgramError::UnexpectedProgramType.into()),
+    }
 }
 
 /// Puts the new program behind the pinned link, in one step.

@@ -22,6 +22,9 @@ pub const APPROVER_UID: u32 = 5001;
 /// The token that the agent's own client sends. It must never reach the far side.
 pub const AGENTS_OWN_TOKEN: &str = "ya29.the-agents-own-token";
 
+/// How many lines of a program's standard error a failure shows.
+const LAST_WORDS: usize = 20;
+
 /// Which addresses the far side answers on: a client tries the first family that its name resolves to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
@@ -71,7 +74,8 @@ impl Who {
 pub struct World {
     daemon: Option<Child>,
     /// Killed before the stage goes.
-    _children: Vec<Running>,
+    _far: Vec<FarProcess>,
+    family: Family,
     /// The two hosts.
     pub stage: Stage,
     /// Changes to the policy's text before the daemon starts.
@@ -86,6 +90,49 @@ impl Drop for Running {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// A program of the far side, and the file that its standard error goes to.
+#[derive(Debug)]
+struct FarProcess {
+    name: &'static str,
+    running: Running,
+    stderr: PathBuf,
+}
+
+impl FarProcess {
+    fn start(name: &'static str, stderr: PathBuf, command: &mut Command) -> Self {
+        let file = std::fs::File::create(&stderr).expect("makes a file");
+        let child = command.stdout(Stdio::null()).stderr(file).spawn();
+        Self {
+            name,
+            running: Running(child.unwrap_or_else(|error| panic!("{name}: {error}"))),
+            stderr,
+        }
+    }
+
+    /// How it ended, if it has.
+    fn ended(&mut self) -> Option<String> {
+        let status = self.running.0.try_wait().expect("waits")?;
+        Some(format!("{} ended: {status}", self.name))
+    }
+
+    fn last_words(&self) -> String {
+        let text = std::fs::read_to_string(&self.stderr).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        let tail = lines[lines.len().saturating_sub(LAST_WORDS)..].join("\n");
+        format!("--- {}'s last words\n{tail}\n", self.name)
+    }
+}
+
+/// Waits until the far side serves. What has ended will not come: that is said at once, with what it wrote.
+fn wait_for_far(ready: &Path, far: &mut [FarProcess]) {
+    wait_for("Google", || {
+        let ended: Vec<String> = far.iter_mut().filter_map(FarProcess::ended).collect();
+        let words = || far.iter().map(FarProcess::last_words).collect::<String>();
+        assert!(ended.is_empty(), "{}\n{}", ended.join(", "), words());
+        ready.exists()
+    });
 }
 
 #[expect(
@@ -130,17 +177,14 @@ impl World {
             std::fs::create_dir_all(dir).expect("makes a folder");
         }
         give_to(&stage.dir().join("agent"), AGENT_UID);
-        let engine = python(&stage, Side::Internet, None, None, "far/engine.py")
-            .arg(&engine_home)
-            .env("TMPDIR", &engine_home)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
         let both = |v4: Ipv4Addr, v6: Ipv6Addr| match family {
             Family::V4 => v4.to_string(),
             Family::V6 => v6.to_string(),
         };
-        let google = python(&stage, Side::Internet, None, None, "far/world.py")
+        let mut engine = python(&stage, Side::Internet, None, None, "far/engine.py");
+        engine.arg(&engine_home).env("TMPDIR", &engine_home);
+        let mut google = python(&stage, Side::Internet, None, None, "far/world.py");
+        google
             .arg("--dir")
             .arg(&far)
             .arg("--jwks")
@@ -160,18 +204,16 @@ impl World {
                 "iamcredentials.googleapis.com={}",
                 both(STS4, STS6)
             ))
-            .arg(format!("example.com={}", both(OTHER4, OTHER6)))
-            .stdout(Stdio::null())
-            .stderr(std::fs::File::create(far.join("stderr")).expect("makes a file"))
-            .spawn();
-        let children = vec![
-            Running(engine.expect("the engine starts")),
-            Running(google.expect("Google starts")),
+            .arg(format!("example.com={}", both(OTHER4, OTHER6)));
+        let mut processes = vec![
+            FarProcess::start("the engine", engine_home.join("stderr"), &mut engine),
+            FarProcess::start("Google", far.join("stderr"), &mut google),
         ];
-        wait_for("Google", || far.join("ready").exists());
+        wait_for_far(&far.join("ready"), &mut processes);
         let world = Self {
             daemon: None,
-            _children: children,
+            _far: processes,
+            family,
             stage,
             policy: policy("15m", false),
         };
@@ -183,6 +225,15 @@ impl World {
     #[must_use]
     pub fn bigquery() -> [IpAddr; 2] {
         [BIGQUERY4.into(), BIGQUERY6.into()]
+    }
+
+    /// Where BigQuery answers in this world.
+    #[must_use]
+    pub fn bigquery_here(&self) -> IpAddr {
+        match self.family {
+            Family::V4 => BIGQUERY4.into(),
+            Family::V6 => BIGQUERY6.into(),
+        }
     }
 
     /// Uses another policy from the next start on.
@@ -236,6 +287,16 @@ uid = {OTHER_AGENT_UID}
         );
         std::fs::write(self.config(), text).expect("writes");
         std::fs::write(dir.join("policy.toml"), &self.policy).expect("writes");
+    }
+
+    /// Changes the configuration's text from the next start on.
+    ///
+    /// # Panics
+    /// When `from` is not in it.
+    pub fn edit_config(&self, from: &str, to: &str) {
+        let text = std::fs::read_to_string(self.config()).expect("reads");
+        assert!(text.contains(from), "{from} is in the configuration");
+        std::fs::write(self.config(), text.replacen(from, to, 1)).expect("writes");
     }
 
     /// Starts the daemon and waits until it answers.
@@ -380,6 +441,18 @@ uid = {OTHER_AGENT_UID}
         ]
     }
 
+    /// What becomes of somebody's TCP connection to port 443 of an address: `ok`, an errno's name, or `timeout`.
+    #[must_use]
+    pub fn probe(&self, who: Who, address: IpAddr) -> String {
+        let mut command = self.run_as(who, "/usr/bin/python3");
+        let output = command
+            .arg(script("agent/probe.py"))
+            .args(["tcp", &address.to_string(), "443"])
+            .output()
+            .expect("python runs");
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
     /// Opens a window for `finance-bot`: asked by it, approved by the approver.
     #[must_use]
     pub fn open_window(&self, scope: &str, ttl: &str) -> String {
@@ -450,11 +523,21 @@ uid = {OTHER_AGENT_UID}
 
     /// What went wrong on purpose from now on, such as `{"sts": "down"}`.
     pub fn set_faults(&self, faults: &Value) {
-        std::fs::write(
-            self.stage.dir().join("google/faults.json"),
-            faults.to_string(),
-        )
-        .expect("writes");
+        self.tell_far("faults.json", faults);
+    }
+
+    /// What the far side's DNS answers from now on, such as `{"bigquery.googleapis.com": {"addresses": ["10.77.9.9"], "ttl_s": 1}}`;
+    /// for a name that is not listed what it always answers, and for `"down"` nothing at all.
+    pub fn set_names(&self, names: &Value) {
+        self.tell_far("names.json", names);
+    }
+
+    /// Replaced in one step: the far side reads it whenever it likes.
+    fn tell_far(&self, name: &str, value: &Value) {
+        let path = self.stage.dir().join("google").join(name);
+        let draft = path.with_extension("draft");
+        std::fs::write(&draft, value.to_string()).expect("writes");
+        std::fs::rename(draft, path).expect("renames");
     }
 
     /// Every HTTP request the far side got.
@@ -472,7 +555,9 @@ uid = {OTHER_AGENT_UID}
     fn far_lines(&self, name: &str) -> Vec<Value> {
         let text =
             std::fs::read_to_string(self.stage.dir().join("google").join(name)).unwrap_or_default();
-        text.lines()
+        // A line without its end is still being written.
+        text.split_inclusive('\n')
+            .filter(|line| line.ends_with('\n'))
             .map(|line| serde_json::from_str(line).expect("JSON"))
             .collect()
     }

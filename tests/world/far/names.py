@@ -1,27 +1,43 @@
-"""DNS for the test world: the names it serves, and nothing else."""
+"""DNS for the test world: the names it serves, and nothing else. What it answers can change while it runs: see `Zones.now`."""
 
+import json
 import socketserver
 
 from dnslib import AAAA, A, QTYPE, RCODE, RR
+from dnslib.dns import DNSError
 from dnslib.server import BaseResolver, DNSServer, TCPServer, UDPServer
 
 TTL_S = 30
 
 
 class Zones(BaseResolver):
-    def __init__(self, zones):
+    def __init__(self, zones, changes):
         self.zones = zones
+        self.changes = changes
+
+    def now(self, name):
+        """The addresses and the ttl of a name, or None: as started, unless the test has said {NAME: {"addresses": […], "ttl_s": …}}."""
+        try:
+            changes = json.loads(self.changes.read_text())
+        except FileNotFoundError:
+            changes = {}
+        if changes == "down":
+            raise DNSError("the test has asked for silence")
+        if name in changes:
+            return changes[name]["addresses"], changes[name]["ttl_s"]
+        return (self.zones[name], TTL_S) if name in self.zones else None
 
     def resolve(self, request, handler):
         reply = request.reply()
-        name = str(request.q.qname).rstrip(".").lower()
-        if name not in self.zones:
+        known = self.now(str(request.q.qname).rstrip(".").lower())
+        if known is None:
             reply.header.rcode = RCODE.NXDOMAIN
             return reply
-        for address in self.zones[name]:
+        addresses, ttl_s = known
+        for address in addresses:
             kind, data = ("AAAA", AAAA) if ":" in address else ("A", A)
             if QTYPE[request.q.qtype] == kind:
-                reply.add_answer(RR(request.q.qname, getattr(QTYPE, kind), rdata=data(address), ttl=TTL_S))
+                reply.add_answer(RR(request.q.qname, getattr(QTYPE, kind), rdata=data(address), ttl=ttl_s))
         return reply
 
 
@@ -38,8 +54,8 @@ class Quiet:
         return lambda *_: None
 
 
-def serve(zones, addresses):
+def serve(zones, addresses, changes):
     for address in addresses:
         for server in ((UDPServer6, TCPServer6) if ":" in address else (UDPServer, TCPServer)):
             is_tcp = issubclass(server, TCPServer)
-            DNSServer(Zones(zones), address=address, port=53, tcp=is_tcp, server=server, logger=Quiet()).start_thread()
+            DNSServer(Zones(zones, changes), address=address, port=53, tcp=is_tcp, server=server, logger=Quiet()).start_thread()

@@ -47,7 +47,7 @@ class World:
         self.jobs = Jobs(self.engine, self.analyser)
 
     def faults(self):
-        """What the test has asked to go wrong: {"sts": "down", "hold_ms": 100, ...}."""
+        """What the test has asked to go wrong: {"sts": "down", "hold_ms": 100, "drip_ms": 100, ...}."""
         try:
             return json.loads((self.dir / "faults.json").read_text())
         except FileNotFoundError:
@@ -70,7 +70,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         body = self.rfile.read(length)
         host = (self.headers.get("host") or "").split(":")[0]
         self.world.record({
-            "unix": time.time(), "host": host, "method": self.command, "path": self.path,
+            "unix": time.time(), "at": self.connection.getsockname()[0], "host": host, "method": self.command, "path": self.path,
             "headers": [[name.lower(), value] for name, value in self.headers.items()],
             "body": body.decode("utf-8", "replace"),
         })
@@ -111,8 +111,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         for name, text in (headers or {}).items():
             self.send_header(name, text)
         self.end_headers()
+        pause_s = self.world.faults().get("drip_ms", 0) / 1000
         for at in range(0, len(body), 65536):
             self.wfile.write(body[at:at + 65536])
+            time.sleep(pause_s)
 
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = handle_any
 
@@ -175,7 +177,7 @@ def main():
     wait_for_engine(options.engine)
     world.jobs.seed()
     zones = {name: where.split(",") for name, where in (entry.split("=") for entry in options.address)}
-    names.serve(zones, options.dns)
+    names.serve(zones, options.dns, world.dir / "names.json")
     serve_tls(world, sorted({address for where in zones.values() for address in where}))
     (world.dir / "ready").write_text(secrets.token_hex(4))
     threading.Event().wait()

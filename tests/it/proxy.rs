@@ -39,10 +39,9 @@ except OSError as error:
 print(json.dumps({"whole": whole, "got": got, "ending": ending}), flush=True)
 "#;
 
-#[test]
-fn a_stream_is_cut_at_the_close_even_when_its_client_does_not_read() {
+fn is_cut_under_a_client_that_does_not_read(family: Family) {
     use std::io::{BufRead, BufReader, Write};
-    let world = World::start(Family::V4);
+    let world = World::start(family);
     let _ = world.open_window("demo-project.finance:read", "8s");
     let mut command = world.run_as(Who::Agent, "/usr/bin/python3");
     command
@@ -100,6 +99,16 @@ fn a_stream_is_cut_at_the_close_even_when_its_client_does_not_read() {
         whole > 30_000_000 && got < whole,
         "its length tells the client that it did not get all: {seen}"
     );
+}
+
+#[test]
+fn a_stream_is_cut_at_the_close_even_when_its_client_does_not_read_on_ipv4() {
+    is_cut_under_a_client_that_does_not_read(Family::V4);
+}
+
+#[test]
+fn a_stream_is_cut_at_the_close_even_when_its_client_does_not_read_on_ipv6() {
+    is_cut_under_a_client_that_does_not_read(Family::V6);
 }
 
 #[test]
@@ -175,21 +184,9 @@ fn a_job_goes_out_bounded_labelled_and_under_its_own_identity() {
 #[test]
 fn an_agent_that_is_dropped_instead_of_explained_to_gets_eperm() {
     let mut world = World::without_daemon(Family::V4);
-    let config = std::fs::read_to_string(world.config())
-        .expect("reads")
-        .replacen("uid = 2001", "uid = 2001\nclosed = \"drop\"", 1);
-    std::fs::write(world.config(), config).expect("writes");
+    world.edit_config("uid = 2001", "uid = 2001\nclosed = \"drop\"");
     world.start_daemon();
-    let probe = concat!(env!("CARGO_MANIFEST_DIR"), "/world/agent/probe.py");
-    let connect = || {
-        let mut command = world.run_as(Who::Agent, "/usr/bin/python3");
-        let output = command
-            .arg(probe)
-            .args(["tcp", "10.77.8.7", "443"])
-            .output()
-            .expect("python runs");
-        String::from_utf8_lossy(&output.stdout).trim().to_owned()
-    };
+    let connect = || world.probe(Who::Agent, world.bigquery_here());
     assert_eq!(connect(), "EPERM");
     wait_for("the record", || {
         world

@@ -24,21 +24,13 @@ fn deadline(world: &World) -> u64 {
         .expect("approved")
 }
 
-#[test]
-fn a_killed_daemon_comes_back_with_the_same_windows_and_no_gap() {
-    let mut world = World::start(Family::V4);
+fn comes_back_with_the_same_windows(family: Family) {
+    let mut world = World::start(family);
     let grant = world.open_window("demo-project.finance:read", "1m");
     let before = deadline(&world);
     world.kill_daemon();
     let capture = Capture::start(&world.stage, World::bigquery());
-    let probe = concat!(env!("CARGO_MANIFEST_DIR"), "/world/agent/probe.py");
-    let mut command = world.run_as(Who::Agent, "/usr/bin/python3");
-    let output = command
-        .arg(probe)
-        .args(["tcp", "10.77.8.7", "443"])
-        .output()
-        .expect("python runs");
-    let printed = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    let printed = world.probe(Who::Agent, world.bigquery_here());
     assert!(
         ["EPERM", "ECONNREFUSED"].contains(&printed.as_str()),
         "{printed}"
@@ -58,8 +50,17 @@ fn a_killed_daemon_comes_back_with_the_same_windows_and_no_gap() {
 }
 
 #[test]
-fn a_frozen_daemon_serves_nobody_past_the_deadline_and_refuses_when_it_wakes() {
-    let world = World::start(Family::V4);
+fn a_killed_daemon_comes_back_with_the_same_windows_and_no_gap_on_ipv4() {
+    comes_back_with_the_same_windows(Family::V4);
+}
+
+#[test]
+fn a_killed_daemon_comes_back_with_the_same_windows_and_no_gap_on_ipv6() {
+    comes_back_with_the_same_windows(Family::V6);
+}
+
+fn frozen_serves_nobody_past_the_deadline(family: Family) {
+    let world = World::start(family);
     let _ = world.open_window("demo-project.finance:read", "3s");
     let mut client = world.client();
     assert!(client.query(DAILY)["rows"].is_array());
@@ -70,14 +71,7 @@ fn a_frozen_daemon_serves_nobody_past_the_deadline_and_refuses_when_it_wakes() {
     // The kernel's clock is the subject: this waits for the deadline, and for the daemon's last sign of life to grow old.
     let left = deadline.saturating_sub(SystemClock.now().boot_ns);
     std::thread::sleep(Duration::from_nanos(left).max(Duration::from_millis(2_200)));
-    let probe = concat!(env!("CARGO_MANIFEST_DIR"), "/world/agent/probe.py");
-    let mut command = world.run_as(Who::Agent, "/usr/bin/python3");
-    let output = command
-        .arg(probe)
-        .args(["tcp", "10.77.8.7", "443"])
-        .output()
-        .expect("python runs");
-    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "EPERM");
+    assert_eq!(world.probe(Who::Agent, world.bigquery_here()), "EPERM");
     assert_eq!(capture.packets(), 0, "nothing went out while it was frozen");
     world.signal_daemon(Signal::CONT);
     let woken = client.receive();
@@ -85,6 +79,16 @@ fn a_frozen_daemon_serves_nobody_past_the_deadline_and_refuses_when_it_wakes() {
         error_of(&woken).contains("window"),
         "what waited in the socket is judged by the clock as it is now: {woken}"
     );
+}
+
+#[test]
+fn a_frozen_daemon_serves_nobody_past_the_deadline_and_refuses_when_it_wakes_on_ipv4() {
+    frozen_serves_nobody_past_the_deadline(Family::V4);
+}
+
+#[test]
+fn a_frozen_daemon_serves_nobody_past_the_deadline_and_refuses_when_it_wakes_on_ipv6() {
+    frozen_serves_nobody_past_the_deadline(Family::V6);
 }
 
 #[test]

@@ -33,17 +33,24 @@ fn raw(world: &World) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-#[test]
-fn the_agents_own_credentials_never_leave_and_the_real_token_never_arrives() {
-    let world = World::start(Family::V4);
+fn stay_where_they_belong(family: Family) {
+    let world = World::start(family);
     let _ = world.open_window("demo-project.finance:read", "1m");
     let seen = raw(&world);
     assert!(seen.starts_with("200"), "{seen}");
     let served = world.query(&[DAILY]).remove(0);
     assert_eq!(served["rows"], json!([["1000"]]));
 
-    let sent: String = world
-        .far_requests()
+    let requests = world.far_requests();
+    let here = world.bigquery_here().to_string();
+    assert!(
+        requests
+            .iter()
+            .filter(|request| request["host"] == "bigquery.googleapis.com")
+            .all(|request| request["at"] == here.as_str()),
+        "BigQuery was reached where this world has it"
+    );
+    let sent: String = requests
         .iter()
         .map(ToString::to_string)
         .collect();
@@ -72,6 +79,16 @@ fn the_agents_own_credentials_never_leave_and_the_real_token_never_arrives() {
             "the token is where it must not be"
         );
     }
+}
+
+#[test]
+fn the_agents_own_credentials_never_leave_and_the_real_token_never_arrives_on_ipv4() {
+    stay_where_they_belong(Family::V4);
+}
+
+#[test]
+fn the_agents_own_credentials_never_leave_and_the_real_token_never_arrives_on_ipv6() {
+    stay_where_they_belong(Family::V6);
 }
 
 #[test]

@@ -276,7 +276,8 @@ async fn protect(
 ) -> Result<watch::Receiver<u64>> {
     let lookup = Arc::new(Names::fresh(&config.resolvers)?);
     let classed = names.iter().map(|name| (name.clone(), class_of(name)));
-    let set = EndpointSet::new(classed, config.prefixes.iter().copied());
+    let mut set = EndpointSet::new(classed, config.prefixes.iter().copied());
+    set.inherit(maps.held()?, clock.now().boot_ns);
     let (sender, mut current) = watch::channel(Endpoints::new());
     tasks.spawn(endpoints::keep(
         set,

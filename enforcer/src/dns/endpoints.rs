@@ -41,6 +41,9 @@ pub type Endpoints = BTreeMap<IpNet, AddressClass>;
 pub struct EndpointSet {
     fixed: Endpoints,
     names: BTreeMap<(String, Family), Name>,
+    inherited: Endpoints,
+    /// Until when the inherited are kept at least (boot-time clock).
+    inherited_until_boot_ns: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -80,7 +83,21 @@ impl EndpointSet {
         Self {
             fixed,
             names: names.collect(),
+            inherited: Endpoints::new(),
+            inherited_until_boot_ns: 0,
         }
+    }
+
+    /// Takes over what the daemon before this one protected: a restart while the servers are silent must not unprotect it, and clients
+    /// remember across restarts too. Single addresses only: those came from names, while a prefix is the operator's to take back.
+    pub fn inherit(
+        &mut self,
+        held: impl IntoIterator<Item = (IpNet, AddressClass)>,
+        now_boot_ns: u64,
+    ) {
+        let is_single = |net: &IpNet| net.prefix_len() == net.max_prefix_len();
+        self.inherited = held.into_iter().filter(|(net, _)| is_single(net)).collect();
+        self.inherited_until_boot_ns = now_boot_ns.saturating_add(ns(GRACE));
     }
 
     /// The look-ups to make now.
@@ -111,8 +128,11 @@ impl EndpointSet {
         }
     }
 
-    /// Drops the addresses whose grace is over.
+    /// Drops the addresses whose grace is over; the inherited only when every name has been answered, too.
     pub fn expire(&mut self, now_boot_ns: u64) {
+        if self.inherited_until_boot_ns <= now_boot_ns && self.unanswered().is_empty() {
+            self.inherited.clear();
+        }
         for state in self.names.values_mut() {
             state.held.retain(|_, held| match held {
                 Held::Current => true,
@@ -129,6 +149,10 @@ impl EndpointSet {
             for address in state.held.keys() {
                 insert(&mut all, IpNet::from(*address), state.class);
             }
+        }
+        // What is known today about an address is better than what was known before.
+        for (net, class) in &self.inherited {
+            all.entry(*net).or_insert(*class);
         }
         all
     }

@@ -118,6 +118,35 @@ fn a_failed_look_up_keeps_every_address_and_waits_longer_each_time() {
 }
 
 #[test]
+fn what_was_protected_before_a_restart_is_kept_until_every_name_answers_and_for_the_grace() {
+    let held = ["192.0.2.1/32", "199.36.153.8/30", "2001:db8::1/128"];
+    let held = held.map(|net| (net.parse().unwrap(), Shared));
+    let mut set = set();
+    set.inherit(held, 0);
+    let late = s(GRACE.as_secs());
+    set.failed(BQ, Family::V4, 0);
+    set.answered(BQ, Family::V6, &answer(&[], 60), 0);
+    set.expire(late);
+    let singles = ["192.0.2.1/32", "2001:db8::1/128"];
+    assert_eq!(nets(&set), singles, "a prefix is not inherited");
+
+    set.answered(BQ, Family::V4, &answer(&["192.0.2.2"], 60), 1);
+    set.expire(late - 1);
+    assert_eq!(nets(&set).len(), 3);
+    set.expire(late);
+    assert_eq!(nets(&set), ["192.0.2.2/32"]);
+}
+
+#[test]
+fn what_an_address_answers_for_today_holds_against_what_was_inherited() {
+    let net = "192.0.2.1/32".parse().unwrap();
+    let mut set = EndpointSet::new([("a.test".to_owned(), Dedicated)], []);
+    set.inherit([(net, Shared)], 0);
+    set.answered("a.test", Family::V4, &answer(&["192.0.2.1"], 60), 0);
+    assert_eq!(set.current(), BTreeMap::from([(net, Dedicated)]));
+}
+
+#[test]
 fn a_server_that_rotates_endlessly_cannot_grow_the_set_past_its_bound() {
     let mut set = set();
     for round in 0..20_u32 {

@@ -218,6 +218,27 @@ impl std::fmt::Debug for EndpointMaps {
 }
 
 impl EndpointMaps {
+    /// The prefixes that are protected now: after a restart, by the daemon before this one.
+    ///
+    /// # Errors
+    /// When a map cannot be read.
+    pub fn held(&self) -> Result<BTreeMap<IpNet, AddressClass>, KernelError> {
+        let read4 = self.v4.iter().map(|entry| {
+            entry.map(|(key, endpoint)| (IpAddr::from(key.data()), key.prefix_len(), endpoint))
+        });
+        let read6 = self.v6.iter().map(|entry| {
+            entry.map(|(key, endpoint)| (IpAddr::from(key.data()), key.prefix_len(), endpoint))
+        });
+        let read: Vec<_> = read4
+            .chain(read6)
+            .collect::<Result<_, MapError>>()
+            .map_err(|error| refused("read the protected addresses in the kernel")(&error))?;
+        let named = read.into_iter().filter_map(|(address, length, endpoint)| {
+            Some((network(address, length)?, class_of(endpoint)))
+        });
+        Ok(named.collect())
+    }
+
     /// Makes these the protected prefixes, and no others: new ones first, so that nothing is ever unprotected in between.
     ///
     /// # Errors
@@ -244,10 +265,7 @@ impl EndpointMaps {
         let held4: Vec<_> = self.v4.keys().collect::<Result<_, _>>().map_err(fail)?;
         let held6: Vec<_> = self.v6.keys().collect::<Result<_, _>>().map_err(fail)?;
         let is_gone = |address: IpAddr, length: u32| {
-            let net = u8::try_from(length)
-                .ok()
-                .and_then(|length| IpNet::new(address, length).ok());
-            net.is_none_or(|net| !endpoints.contains_key(&net))
+            network(address, length).is_none_or(|net| !endpoints.contains_key(&net))
         };
         for key in held4
             .iter()
@@ -262,6 +280,18 @@ impl EndpointMaps {
             absent_is_done(self.v6.remove(key)).map_err(fail)?;
         }
         Ok(())
+    }
+}
+
+fn network(address: IpAddr, length: u32) -> Option<IpNet> {
+    IpNet::new(address, u8::try_from(length).ok()?).ok()
+}
+
+/// A class that is not known is looked at more closely.
+const fn class_of(endpoint: Endpoint) -> AddressClass {
+    match endpoint.class {
+        CLASS_DEDICATED => AddressClass::Dedicated,
+        _ => AddressClass::Shared,
     }
 }
 

@@ -3,6 +3,7 @@
 mod input;
 mod kernel;
 mod leftovers;
+mod names;
 mod proxy;
 mod restart;
 mod token;

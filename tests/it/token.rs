@@ -50,10 +50,7 @@ fn stay_where_they_belong(family: Family) {
             .all(|request| request["at"] == here.as_str()),
         "BigQuery was reached where this world has it"
     );
-    let sent: String = requests
-        .iter()
-        .map(ToString::to_string)
-        .collect();
+    let sent: String = requests.iter().map(ToString::to_string).collect();
     assert!(
         !sent.contains("agents-own-secret") && !sent.contains(AGENTS_OWN_TOKEN),
         "the far side saw the agent's credential"

@@ -1,7 +1,7 @@
 //! Tokens stay where they belong: the agent's never go out, the real one never comes in, and without one nothing is forwarded.
 
 use harness::world::{AGENTS_OWN_TOKEN, Family, Who, World};
-use serde_json::json;
+use serde_json::{Value, json};
 
 const DAILY: &str = "SELECT COUNT(*) FROM finance.daily";
 
@@ -121,6 +121,128 @@ fn without_sts_a_query_is_refused_with_its_own_code_and_nothing_is_forwarded() {
             .far_requests()
             .iter()
             .all(|request| request["host"] != "bigquery.googleapis.com")
+    );
+    let recorded = world.events("query_refused");
+    assert!(
+        recorded
+            .iter()
+            .any(|event| event["refusal"]["code"] == "token.unavailable" && event["sql"] == DAILY),
+        "{recorded:?}"
+    );
+}
+
+const ACCOUNT: &str = "finance-reader@demo-project.iam.gserviceaccount.com";
+
+/// A world where `finance-bot` becomes a service account.
+fn with_a_service_account() -> World {
+    let mut world = World::without_daemon(Family::V4);
+    let service_account = format!("uid = 2001\nservice_account = \"{ACCOUNT}\"");
+    world.edit_config("uid = 2001", &service_account);
+    world.start_daemon();
+    world
+}
+
+fn hosts(requests: &[Value]) -> Vec<&str> {
+    requests
+        .iter()
+        .map(|request| request["host"].as_str().expect("a host"))
+        .collect()
+}
+
+fn header<'a>(request: &'a Value, name: &str) -> &'a str {
+    let headers = request["headers"].as_array().expect("a list");
+    let found = headers.iter().find(|header| header[0] == name);
+    found
+        .and_then(|header| header[1].as_str())
+        .unwrap_or_else(|| panic!("{name} in {request}"))
+}
+
+fn token_of<'a>(tokens: &'a [Value], kind: &str) -> &'a str {
+    let mut found = tokens.iter().filter(|token| token["kind"] == kind);
+    let token = found.next().expect("minted");
+    assert!(found.next().is_none(), "one {kind} token for one window");
+    token["token"].as_str().expect("a token")
+}
+
+#[test]
+fn an_agent_with_a_service_account_is_served_as_that_account_and_by_no_other_token() {
+    let world = with_a_service_account();
+    let _ = world.open_window("demo-project.finance:read", "10m");
+    let served = world.query(&[DAILY]).remove(0);
+    assert_eq!(served["rows"], json!([["1000"]]), "{served}");
+
+    let requests = world.far_requests();
+    let (sts, iam) = (&requests[0], &requests[1]);
+    assert_eq!(
+        hosts(&requests)[..3],
+        [
+            "sts.googleapis.com",
+            "iamcredentials.googleapis.com",
+            "bigquery.googleapis.com"
+        ]
+    );
+    let tokens = world.tokens();
+    let federated = format!("Bearer {}", token_of(&tokens, "federated"));
+    let impersonated = format!("Bearer {}", token_of(&tokens, "service account"));
+    assert_eq!(sts["path"], "/v1/token");
+    assert_eq!(
+        iam["path"],
+        format!("/v1/projects/-/serviceAccounts/{ACCOUNT}:generateAccessToken")
+    );
+    assert_eq!(header(iam, "authorization"), federated);
+    for request in &requests[2..] {
+        assert_eq!(request["host"], "bigquery.googleapis.com");
+        assert_eq!(header(request, "authorization"), impersonated);
+    }
+}
+
+#[test]
+fn a_service_accounts_token_lives_as_long_as_the_window_needs_within_googles_bounds() {
+    let world = with_a_service_account();
+    let asked = |ttl: &str| {
+        let grant = world.open_window("demo-project.finance:read", ttl);
+        assert!(world.query(&[DAILY])[0]["rows"].is_array());
+        let _ = world.json(Who::Agent, &["close", &grant]);
+        let requests = world.far_requests();
+        let last = requests
+            .iter()
+            .rfind(|request| request["host"] == "iamcredentials.googleapis.com")
+            .expect("asked");
+        let body: Value =
+            serde_json::from_str(last["body"].as_str().expect("a body")).expect("JSON");
+        let life = body["lifetime"]
+            .as_str()
+            .and_then(|text| text.strip_suffix('s'));
+        life.and_then(|text| text.parse::<u64>().ok())
+            .expect("seconds")
+    };
+    assert_eq!(asked("1m"), 300, "Google gives none that is shorter");
+    let for_ten_minutes = asked("10m");
+    assert!(
+        (600..=660).contains(&for_ten_minutes),
+        "the window and what its cancellations need: {for_ten_minutes} s"
+    );
+}
+
+#[test]
+fn without_iam_credentials_a_query_is_refused_with_its_own_code_and_nothing_is_forwarded() {
+    let world = with_a_service_account();
+    world.set_faults(&json!({"iamcredentials": "down"}));
+    let _ = world.open_window("demo-project.finance:read", "1m");
+    let refused = world.query(&[DAILY]).remove(0);
+    let error = refused["error"].as_str().expect("refused");
+    assert!(
+        error.starts_with("403") && error.contains("[token.unavailable]"),
+        "{error}"
+    );
+    let requests = world.far_requests();
+    assert!(
+        hosts(&requests).contains(&"iamcredentials.googleapis.com"),
+        "it was asked: {requests:?}"
+    );
+    assert!(
+        !hosts(&requests).contains(&"bigquery.googleapis.com"),
+        "the token of the exchange is no way around: {requests:?}"
     );
     let recorded = world.events("query_refused");
     assert!(

@@ -36,6 +36,7 @@ use crate::proxy::authority::{Authority, AuthorityOptions};
 use crate::proxy::closer::Closer;
 use crate::proxy::tls::TlsFront;
 use crate::proxy::{self, Coalesce, Proxy};
+use crate::roots;
 use crate::token;
 use crate::upstream::{Upstream, UpstreamOptions};
 use crate::workload;
@@ -107,7 +108,7 @@ async fn daemon(config: Config, policy: Policy) -> Result<()> {
 
     let files = Files::in_run_dir(&config.run_dir);
     let authority = open_authority(&config, &names, clock.as_ref(), &files)?;
-    let upstream = open_upstream(&config)?;
+    let upstream = open_upstream(&config, &files)?;
     let minter = tokens::minter(&config, &upstream).await?;
 
     let identify = Arc::new(Identify::new(
@@ -320,7 +321,7 @@ fn open_authority(
         permitted: permitted_subtrees(names),
     };
     let authority = Authority::open(options, clock.now())?;
-    files.publish(&authority.pem())?;
+    files.publish(&authority.pem(), &roots::system(&files.bundle))?;
     Ok(Arc::new(authority))
 }
 
@@ -334,9 +335,10 @@ fn make_dir(path: &Path, mode: u32) -> Result<()> {
     made.with_context(|| format!("making the folder {}", path.display()))
 }
 
-fn open_upstream(config: &Config) -> Result<Arc<Upstream>> {
+fn open_upstream(config: &Config, files: &Files) -> Result<Arc<Upstream>> {
     let resolver = Arc::new(Names::caching(&config.resolvers)?);
     let options = UpstreamOptions {
+        system_roots: roots::system(&files.bundle),
         extra_ca_file: config.upstream_ca.clone(),
         connect_timeout: config.connect_timeout,
         resolver,
@@ -382,7 +384,7 @@ async fn renew(
         let renewed = authority.renew(clock.now()).map_err(anyhow::Error::from);
         let done = renewed.and_then(|renewed| {
             if renewed {
-                files.publish(&authority.pem())
+                files.publish(&authority.pem(), &roots::system(&files.bundle))
             } else {
                 Ok(())
             }

@@ -173,7 +173,7 @@ enum ClientCommand {
         /// Where to write the environment file for login shells and services.
         #[arg(long)]
         env_file: Option<PathBuf>,
-        /// Only show what would be written.
+        /// Only show what would change.
         #[arg(long)]
         dry_run: bool,
     },
@@ -222,6 +222,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             sdk.as_deref(),
             env_file.as_deref(),
             dry_run,
+            cli.json,
         )?),
         Command::Log {
             verify: Some(LogCommand::Verify { dir, config }),

@@ -1,11 +1,13 @@
 //! Private keys on disk: read only when nobody but the owner may, written atomically with mode 0600. Never logs content.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::fs::OpenOptions;
+use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
+
+use crate::atomic_file::{self, Rights};
 
 /// The largest key file, bytes.
 const KEY_BYTES_MAX: u64 = 64 * 1024;
@@ -95,52 +97,8 @@ pub fn read(path: &Path) -> Result<Option<Zeroizing<String>>, KeyFileError> {
 /// # Errors
 /// [`KeyFileError::Io`].
 pub fn write(path: &Path, text: &str) -> Result<(), KeyFileError> {
-    replace(path, text.as_bytes(), 0o600)
-}
-
-/// Replaces a file by one of `mode`, atomically and durably.
-///
-/// # Errors
-/// [`KeyFileError::Io`].
-pub fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), KeyFileError> {
-    let io = |source| at("write", path, source);
-    let mut name = path
-        .file_name()
-        .ok_or_else(|| io(io::ErrorKind::InvalidInput.into()))?
-        .to_owned();
-    name.push(format!(".new-{}", std::process::id()));
-    let draft = path.with_file_name(name);
-    let written = write_draft(&draft, content, mode).and_then(|()| fs::rename(&draft, path));
-    if let Err(error) = written {
-        // The draft may hold a key: better gone. It may also never have come to be.
-        let _ = fs::remove_file(&draft);
-        return Err(io(error));
-    }
-    sync_folder(path).map_err(io)
-}
-
-fn write_draft(draft: &Path, content: &[u8], mode: u32) -> io::Result<()> {
-    match fs::remove_file(draft) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
-    }
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(draft)?;
-    // The umask may have taken bits away that a published file needs.
-    rustix::fs::fchmod(&file, rustix::fs::Mode::from_raw_mode(mode))?;
-    file.write_all(content)?;
-    file.sync_all()
-}
-
-fn sync_folder(path: &Path) -> io::Result<()> {
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        Some(_) | None => Path::new("."),
-    };
-    File::open(folder)?.sync_all()
+    atomic_file::replace(path, text.as_bytes(), Rights::of_mode(0o600))
+        .map_err(|source| at("write", path, source))
 }
 
 fn at(doing: &'static str, path: &Path, source: io::Error) -> KeyFileError {
@@ -153,6 +111,7 @@ fn at(doing: &'static str, path: &Path, source: io::Error) -> KeyFileError {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;

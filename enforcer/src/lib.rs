@@ -2,9 +2,11 @@
 //!
 //! Code map: [`cli`] parses and prints; [`app`] starts everything in order; [`engine`] owns the ledger, the log and the kernel's windows;
 //! [`kernel`] attaches the programs; [`control`] serves people and agents; [`proxy`] and [`bigquery`] judge and forward requests;
-//! [`token`] has the only credentials; [`dns`] keeps the protected addresses true; [`clock`] is the only reader of clocks.
+//! [`token`] has the only credentials; [`dns`] keeps the protected addresses true; [`client_setup`] makes clients trust the proxy;
+//! [`clock`] is the only reader of clocks.
 
 pub mod app;
+pub mod atomic_file;
 pub mod audit;
 pub mod bigquery;
 pub mod cli;
@@ -17,6 +19,7 @@ pub mod engine;
 pub mod kernel;
 pub mod keyfile;
 pub mod proxy;
+pub mod roots;
 pub mod sockopt;
 pub mod token;
 pub mod upstream;

@@ -16,6 +16,7 @@ use http::uri::Scheme;
 use http::{Request, Response, Uri, Version};
 use http_body_util::{BodyExt, Full, combinators::BoxBody};
 use hyper::body::Incoming;
+use rustls_pki_types::CertificateDer;
 
 use crate::dns::{Lookup, NamesError};
 use dial::Dialer;
@@ -41,6 +42,8 @@ const HOP_BY_HOP: [HeaderName; 8] = [
 /// What the client needs to know.
 #[derive(Debug, Clone)]
 pub struct UpstreamOptions {
+    /// The system's roots.
+    pub system_roots: Vec<CertificateDer<'static>>,
     /// Roots trusted besides the system's, PEM.
     pub extra_ca_file: Option<PathBuf>,
     /// The bound on look-up, TCP and TLS together.

@@ -11,10 +11,10 @@ use enforcer_proto::principal::AgentName;
 use enforcer_proto::refusal::{Code, Refusal};
 use http::HeaderValue;
 
+use crate::atomic_file::{self, Rights};
 use crate::clock::Clock;
 use crate::config::{Config, TokenSource};
 use crate::engine::OpenWindow;
-use crate::keyfile;
 use crate::proxy::Tokens;
 use crate::token::{
     Federation, FederationOptions, Impersonation, IssuerKey, MintRequest, Minter, TokenError,
@@ -33,8 +33,11 @@ pub(super) async fn minter(config: &Config, upstream: &Arc<Upstream>) -> Result<
         } => {
             let key = IssuerKey::open(&config.state_dir.join("issuer.pem"))?;
             let jwks = config.run_dir.join("jwks.json");
-            keyfile::replace(&jwks, key.jwks().to_string().as_bytes(), 0o644)
-                .context("publishing the issuer's public key")?;
+            let published = key.jwks().to_string();
+            atomic_file::replace(&jwks, published.as_bytes(), Rights::of_mode(0o644))
+                .with_context(|| {
+                    format!("publishing the issuer's public key at {}", jwks.display())
+                })?;
             let options = FederationOptions::new(
                 audience.clone(),
                 issuer.clone(),

@@ -12,6 +12,7 @@ use nix::unistd::{Gid, Uid, User, setgid, setgroups, setuid};
 use super::{Failure, ask};
 use crate::client_setup;
 use crate::config::Config;
+use crate::roots;
 
 /// Becomes `command` inside the workload of `agent`. Returns only when that failed.
 pub(super) fn run(socket: &Path, agent: &AgentName, command: &[OsString]) -> Result<(), Failure> {
@@ -56,22 +57,39 @@ fn become_user(uid: u32) -> anyhow::Result<()> {
     setuid(Uid::from_raw(uid)).with_context(|| format!("becoming uid {uid}"))
 }
 
-/// Sets clients up on this host.
+/// Sets clients up on this host, and says what that changes.
 pub(super) fn client_setup(
     config: &Path,
     sdk: Option<&Path>,
     env_file: Option<&Path>,
     dry_run: bool,
+    json: bool,
 ) -> anyhow::Result<()> {
     let config = Config::load(config)?;
     let files = client_setup::Files::in_run_dir(&config.run_dir);
-    for change in client_setup::plan(&files, sdk, env_file)? {
-        if dry_run {
-            println!("would write {}:\n{}", change.path.display(), change.shown());
-        } else {
+    let roots = roots::system(&files.bundle);
+    for change in client_setup::plan(&files, &roots, sdk, env_file)? {
+        if change.is_needed() && !dry_run {
             change.apply()?;
-            println!("wrote {}", change.path.display());
         }
+        say(&change, dry_run, json);
     }
     Ok(())
+}
+
+fn say(change: &client_setup::Change, dry_run: bool, json: bool) {
+    let (path, is_needed) = (change.path.display(), change.is_needed());
+    if json {
+        let done = is_needed && !dry_run;
+        println!(
+            "{}",
+            serde_json::json!({"path": change.path, "changes": is_needed, "written": done, "diff": change.shown()})
+        );
+    } else if !is_needed {
+        println!("unchanged: {path}");
+    } else if dry_run {
+        print!("would write {path}:\n{}", change.shown());
+    } else {
+        print!("wrote {path}:\n{}", change.shown());
+    }
 }

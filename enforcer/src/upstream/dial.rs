@@ -41,7 +41,7 @@ pub(super) struct Dialer {
 
 impl Dialer {
     pub(super) fn new(options: UpstreamOptions) -> Result<Self, UpstreamError> {
-        let roots = roots(options.extra_ca_file.as_deref())?;
+        let roots = roots(options.system_roots, options.extra_ca_file.as_deref())?;
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut tls = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -174,13 +174,12 @@ fn interleaved(addresses: &[IpAddr]) -> Vec<IpAddr> {
 }
 
 /// The system's roots and the file's. A root that cannot be parsed is skipped, an extra file without any is an error.
-fn roots(extra: Option<&Path>) -> Result<RootCertStore, UpstreamError> {
+fn roots(
+    system: Vec<CertificateDer<'static>>,
+    extra: Option<&Path>,
+) -> Result<RootCertStore, UpstreamError> {
     let mut roots = RootCertStore::empty();
-    let system = rustls_native_certs::load_native_certs();
-    for error in &system.errors {
-        tracing::warn!(%error, "a system root certificate cannot be read");
-    }
-    roots.add_parsable_certificates(system.certs);
+    roots.add_parsable_certificates(system);
     if let Some(path) = extra {
         let unusable = |why: String| UpstreamError::Roots {
             path: path.to_owned(),

@@ -88,6 +88,7 @@ impl Server {
 
     pub(crate) fn client(&self) -> Upstream {
         Upstream::new(UpstreamOptions {
+            system_roots: Vec::new(),
             extra_ca_file: Some(self.roots.path().to_owned()),
             connect_timeout: Duration::from_secs(5),
             resolver: Arc::new(Loopback),
@@ -291,6 +292,7 @@ async fn plain_http_and_addresses_with_user_information_are_refused() {
 async fn a_file_of_roots_without_a_certificate_is_named_in_the_error() {
     let empty = tempfile::NamedTempFile::new().unwrap();
     let error = Upstream::new(UpstreamOptions {
+        system_roots: Vec::new(),
         extra_ca_file: Some(empty.path().to_owned()),
         connect_timeout: Duration::from_secs(1),
         resolver: Arc::new(Loopback),
@@ -343,6 +345,7 @@ async fn two_requests(closes_after_first: bool) -> (Result<(), UpstreamError>, u
     let serving = hangs_up_on_the_second(tls, listener, Arc::clone(&requests), closes_after_first);
     let server = tokio::spawn(serving);
     let client = Upstream::new(UpstreamOptions {
+        system_roots: Vec::new(),
         extra_ca_file: Some(roots.path().to_owned()),
         connect_timeout: Duration::from_secs(5),
         resolver: Arc::new(Loopback),

@@ -1,0 +1,121 @@
+//! Files that are replaced whole or not at all: a reader sees the old content or the new, also after a crash.
+
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use rustix::fs::{Gid, Mode, Uid};
+
+/// Who may do what with a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rights {
+    mode: u32,
+    /// Uid and gid; whoever writes, when absent.
+    owner: Option<(u32, u32)>,
+}
+
+impl Rights {
+    /// This mode, and whoever writes as the owner.
+    #[must_use]
+    pub const fn of_mode(mode: u32) -> Self {
+        Self { mode, owner: None }
+    }
+
+    /// Mode and owner of a file that exists.
+    #[must_use]
+    pub fn of_file(metadata: &Metadata) -> Self {
+        Self {
+            mode: metadata.mode() & 0o7777,
+            owner: Some((metadata.uid(), metadata.gid())),
+        }
+    }
+}
+
+/// Puts a file with this content and these rights in the place of whatever `path` names; a link is replaced and not followed.
+///
+/// # Errors
+/// What the system said; the old file is still there then, unless only the folder's sync failed.
+pub fn replace(path: &Path, content: &[u8], rights: Rights) -> io::Result<()> {
+    let mut name = path
+        .file_name()
+        .ok_or(io::ErrorKind::InvalidInput)?
+        .to_owned();
+    name.push(format!(".new-{}", std::process::id()));
+    let draft = path.with_file_name(name);
+    let written = write_draft(&draft, content, rights).and_then(|()| fs::rename(&draft, path));
+    if let Err(error) = written {
+        // The draft may hold a key: better gone. It may also never have come to be.
+        let _ = fs::remove_file(&draft);
+        return Err(error);
+    }
+    sync_folder(path)
+}
+
+fn write_draft(draft: &Path, content: &[u8], rights: Rights) -> io::Result<()> {
+    match fs::remove_file(draft) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    // Private until it has its owner, so that it is never open to more people than in the end.
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(rights.mode & 0o600)
+        .open(draft)?;
+    if let Some((uid, gid)) = rights.owner {
+        rustix::fs::fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
+    }
+    // Set and not only asked for: the umask may have taken bits away that a published file needs.
+    rustix::fs::fchmod(&file, Mode::from_raw_mode(rights.mode))?;
+    file.write_all(content)?;
+    file.sync_all()
+}
+
+fn sync_folder(path: &Path) -> io::Result<()> {
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        Some(_) | None => Path::new("."),
+    };
+    File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_with_its_rights_and_no_draft_is_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f");
+        replace(&path, b"old", Rights::of_mode(0o640)).unwrap();
+        let before = fs::metadata(&path).unwrap();
+        assert_eq!(before.mode() & 0o7777, 0o640);
+        replace(&path, b"new", Rights::of_file(&before)).unwrap();
+        let after = fs::metadata(&path).unwrap();
+        assert_eq!(Rights::of_file(&after), Rights::of_file(&before));
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_link_is_replaced_and_what_it_led_to_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let (target, link) = (folder.path().join("target"), folder.path().join("link"));
+        fs::write(&target, "kept").unwrap();
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        replace(&link, b"new", Rights::of_mode(0o600)).unwrap();
+        assert_eq!(fs::read(&target).unwrap(), b"kept");
+        assert!(fs::symlink_metadata(&link).unwrap().is_file());
+    }
+
+    #[test]
+    fn what_cannot_be_replaced_stays_and_no_draft_is_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a-folder");
+        fs::create_dir(&path).unwrap();
+        assert!(replace(&path, b"new", Rights::of_mode(0o600)).is_err());
+        assert!(path.is_dir());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+}

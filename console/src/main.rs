@@ -53,7 +53,7 @@ fn watch(
         *model = match (link.status(), &*model) {
             (Ok(status), _) => Model::Live(status),
             (Err(error), Model::Live(last) | Model::Stale(last, _)) => {
-                Model::Stale(last.clone(), error.to_string())
+                Model::Stale(last.clone(), format!("{error:#}"))
             }
         };
     }

@@ -22,6 +22,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::causes::Causes;
 use crate::client_setup::Files;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, WhenClosed};
@@ -300,7 +301,7 @@ async fn protect(
             let endpoints = current.borrow_and_update().clone();
             match maps.set(&endpoints) {
                 Ok(()) => drop(count.send_replace(endpoints.len() as u64)),
-                Err(error) => tracing::error!(%error, "new addresses of BigQuery could not be protected; the known ones still are"),
+                Err(error) => tracing::error!(error = %Causes(&error), "new addresses of BigQuery could not be protected; the known ones still are"),
             }
         }
     });

@@ -21,6 +21,7 @@ use enforcer_proto::refusal::Refusal;
 use enforcer_proto::scope::{DatasetRef, Scope};
 use enforcer_proto::time::Ttl;
 
+use crate::causes::Causes;
 use crate::config::{Config, DEFAULT_PATH};
 use crate::control::LinkError;
 
@@ -350,8 +351,9 @@ fn report(failure: &Failure, json: bool) -> ExitCode {
         ),
         Failure::Unreachable(socket, error) => {
             let message = format!(
-                "the enforcer's daemon cannot be reached at {}: {error}. Is it running (enforcer daemon)? Is --socket right?",
-                socket.display()
+                "the enforcer's daemon cannot be reached at {}: {}. Is it running (enforcer daemon)? Is --socket right?",
+                socket.display(),
+                Causes(error)
             );
             (EXIT_UNREACHABLE, "daemon.unreachable", message)
         }

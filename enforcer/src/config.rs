@@ -26,7 +26,7 @@ pub const AGENTS_MAX: usize = 256;
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("cannot read {path}: {source}. Name the file with --config, or put it there")]
+    #[error("cannot read {path} (--config names the configuration, its key `policy` the policy)")]
     Unreadable {
         /// Which.
         path: PathBuf,

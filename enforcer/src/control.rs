@@ -21,6 +21,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 
+use crate::causes::Causes;
 use crate::engine::Engine;
 use peer::Identify;
 
@@ -46,7 +47,7 @@ pub struct Control {
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
     /// The socket failed.
-    #[error("the control connection failed: {0}")]
+    #[error("the control connection failed")]
     Io(#[from] io::Error),
     /// The other side does not speak the protocol.
     #[error(transparent)]
@@ -97,7 +98,7 @@ pub async fn serve(listener: UnixListener, control: Arc<Control>) {
         tokio::spawn(async move {
             let _place = place;
             if let Err(error) = link(stream, &control).await {
-                tracing::debug!(%error, "a control connection ended");
+                tracing::debug!(error = %Causes(&error), "a control connection ended");
             }
         });
     }

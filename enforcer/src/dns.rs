@@ -18,6 +18,8 @@ use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::rr::RecordType;
 use hickory_resolver::{Resolver, TokioResolver, system_conf};
 
+use crate::causes::Causes;
+
 /// How long one query may take before the next server or try.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Tries per query after the first.
@@ -133,7 +135,7 @@ impl Names {
     }
 
     fn with_cache(servers: &[SocketAddr], cache: u64) -> Result<Self, NamesError> {
-        let no_servers = |error: NetError| NamesError::NoServers(error.to_string());
+        let no_servers = |error: NetError| NamesError::NoServers(Causes(&error).to_string());
         let config = if servers.is_empty() {
             system_servers().map_err(no_servers)?
         } else {

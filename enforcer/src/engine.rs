@@ -109,11 +109,11 @@ pub enum StartError {
     #[error(transparent)]
     Audit(#[from] AuditError),
     /// The kernel cannot be read.
-    #[error("cannot read the windows that the kernel holds: {0}")]
+    #[error("cannot read the windows that the kernel holds")]
     Kernel(#[from] KernelFault),
     /// The thread could not be made.
-    #[error("cannot start the engine's thread: {0}")]
-    Thread(std::io::Error),
+    #[error("cannot start the engine's thread")]
+    Thread(#[source] std::io::Error),
 }
 
 /// A running engine; joining it waits until every handle is gone and the last record is durable.

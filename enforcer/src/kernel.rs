@@ -18,6 +18,8 @@ pub use events::Events;
 pub use load::{Attached, attach};
 pub use maps::{EndpointMaps, Kernel, Origins};
 
+use crate::causes::Causes;
+
 /// Where and how to attach.
 #[derive(Debug, Clone)]
 pub struct KernelConfig {
@@ -46,7 +48,7 @@ pub enum KernelError {
         action: String,
     },
     /// A file operation failed.
-    #[error("cannot {action}: {source}")]
+    #[error("cannot {action}")]
     Io {
         /// What was tried.
         action: String,
@@ -64,15 +66,12 @@ pub enum KernelError {
 }
 
 /// Turns any of aya's errors into ours, with all its causes: the verifier's log is one of them.
-fn refused(action: impl Into<String>) -> impl FnOnce(&dyn std::error::Error) -> KernelError {
+fn refused(
+    action: impl Into<String>,
+) -> impl FnOnce(&(dyn std::error::Error + 'static)) -> KernelError {
     let action = action.into();
     move |error| {
-        let mut why = error.to_string();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            why = format!("{why}: {cause}");
-            source = cause.source();
-        }
+        let why = Causes(error).to_string();
         if why.contains("Operation not permitted") {
             KernelError::NotPermitted { action }
         } else {

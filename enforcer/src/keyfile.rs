@@ -16,7 +16,7 @@ const KEY_BYTES_MAX: u64 = 64 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileError {
     /// The system said no.
-    #[error("cannot {doing} {path}: {source}")]
+    #[error("cannot {doing} {path}")]
     Io {
         /// What was tried.
         doing: &'static str,

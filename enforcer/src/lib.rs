@@ -9,6 +9,7 @@ pub mod app;
 pub mod atomic_file;
 pub mod audit;
 pub mod bigquery;
+pub mod causes;
 pub mod cli;
 pub mod client_setup;
 pub mod clock;

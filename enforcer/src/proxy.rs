@@ -30,6 +30,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::causes::Causes;
 use crate::clock::Clock;
 use crate::engine::{Engine, OpenWindow, Requester};
 use crate::upstream::Upstream;
@@ -238,11 +239,14 @@ impl Proxy {
             let Requester { agent, process, .. } = session.requester.clone();
             let refusal = Refusal::new(
                 Code::RequestMalformed,
-                format!("What came over the connection is not HTTP: {error}"),
+                format!(
+                    "What came over the connection is not HTTP: {}",
+                    Causes(error)
+                ),
             );
             self.refused.add(Some(agent), Some(process), refusal);
         } else {
-            tracing::debug!(%error, "a session ended");
+            tracing::debug!(error = %Causes(error), "a session ended");
         }
     }
 
@@ -290,7 +294,7 @@ impl Drop for Place<'_> {
 }
 
 fn tls_refusal(refusal: &TlsRefusal) -> Refusal {
-    Refusal::new(Code::HostMismatch, refusal.to_string())
+    Refusal::new(Code::HostMismatch, Causes(refusal).to_string())
 }
 
 /// Closes without a farewell: what was not led here gets not one byte.

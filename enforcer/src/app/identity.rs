@@ -14,6 +14,7 @@ use enforcer_proto::principal::{AgentName, Process};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
+use crate::causes::Causes;
 use crate::engine::Engine;
 use crate::kernel::Events;
 use crate::proxy::{OriginSource, Peer};
@@ -110,7 +111,7 @@ pub(super) async fn record_events(
                     }
                 }
                 Err(error) => {
-                    tracing::error!(%error, "the kernel's events cannot be read any more; it goes on refusing");
+                    tracing::error!(error = %Causes(&error), "the kernel's events cannot be read any more; it goes on refusing");
                     break;
                 }
             },

@@ -10,6 +10,7 @@ use enforcer_proto::principal::AgentName;
 use enforcer_proto::wire::KernelCounters;
 use tokio::sync::watch;
 
+use crate::causes::Causes;
 use crate::engine::{KernelFault, Windows};
 use crate::kernel::{Kernel, KernelError};
 
@@ -55,7 +56,7 @@ impl AgentWindows {
 }
 
 fn fault(error: KernelError) -> KernelFault {
-    KernelFault(error.to_string())
+    KernelFault(Causes(&error).to_string())
 }
 
 impl Windows for AgentWindows {
@@ -101,7 +102,7 @@ impl Windows for AgentWindows {
     fn counters(&self) -> KernelCounters {
         self.kernel().counters().map_or_else(
             |error| {
-                tracing::error!(%error, "the kernel's counters could not be read");
+                tracing::error!(error = %Causes(&error), "the kernel's counters could not be read");
                 KernelCounters::default()
             },
             |counted| KernelCounters {

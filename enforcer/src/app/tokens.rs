@@ -12,6 +12,7 @@ use enforcer_proto::refusal::{Code, Refusal};
 use http::HeaderValue;
 
 use crate::atomic_file::{self, Rights};
+use crate::causes::Causes;
 use crate::clock::Clock;
 use crate::config::{Config, TokenSource};
 use crate::engine::OpenWindow;
@@ -118,7 +119,7 @@ impl ByWindow {
 }
 
 fn unavailable(window: &OpenWindow, error: &TokenError) -> Refusal {
-    tracing::warn!(grant = %window.grant, %error, "no token");
+    tracing::warn!(grant = %window.grant, error = %Causes(error), "no token");
     Refusal::new(
         Code::TokenUnavailable,
         format!("Access Denied: BigQuery: {error}"),

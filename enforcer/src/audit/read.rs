@@ -10,7 +10,7 @@ use enforcer_proto::audit::{Broken, Chain, LINE_BYTES_MAX, Record};
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// A file cannot be read.
-    #[error("cannot read the log in {dir}: {source}")]
+    #[error("cannot read the log in {dir}")]
     Io {
         /// The log's folder.
         dir: PathBuf,

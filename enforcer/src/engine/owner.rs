@@ -24,6 +24,7 @@ use super::{
     only_restricts, views,
 };
 use crate::audit::Log;
+use crate::causes::Causes;
 
 /// The most messages that share one sync of the log.
 const BATCH_MAX: usize = 256;
@@ -291,9 +292,9 @@ impl Owner {
             }
             Err(error) => {
                 if self.audit_fault.is_none() {
-                    tracing::error!(%error, "the audit log cannot be written: nothing is allowed until it can");
+                    tracing::error!(error = %Causes(&error), "the audit log cannot be written: nothing is allowed until it can");
                 }
-                self.audit_fault = Some(error.to_string());
+                self.audit_fault = Some(Causes(&error).to_string());
                 Err(audit_unavailable())
             }
         }

@@ -16,6 +16,7 @@ use ipnet::IpNet;
 
 use super::load::{Link, Root, behind};
 use super::{KernelError, refused};
+use crate::causes::Causes;
 use crate::config::AddressClass;
 
 /// The maps that the daemon writes, as the loader left them.
@@ -191,7 +192,11 @@ impl Kernel {
                 "program {} stands behind {} instead of ours: somebody replaced it",
                 now.program, link.name
             )),
-            Err(error) => Some(format!("the link of {} is gone: {error}", link.name)),
+            Err(error) => Some(format!(
+                "the link of {} is gone: {}",
+                link.name,
+                Causes(&error)
+            )),
         };
         let root = (!self.root.is_in_place()).then(|| {
             format!(

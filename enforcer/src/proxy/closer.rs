@@ -14,6 +14,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
 use super::Tokens;
+use crate::causes::Causes;
 use crate::engine::{ClosedWindow, Engine, OpenWindow};
 use crate::upstream::{Upstream, full};
 
@@ -144,12 +145,12 @@ impl Closer {
             .upstream
             .send(window.grant.0, request)
             .await
-            .map_err(|error| error.to_string())?;
+            .map_err(|error| Causes(&error).to_string())?;
         let status = answer.status().as_u16();
         let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX)
             .collect()
             .await
-            .map_err(|error| error.to_string())?;
+            .map_err(|error| Causes(error.as_ref()).to_string())?;
         if status != 200 {
             return Err(format!("BigQuery answered {status}"));
         }

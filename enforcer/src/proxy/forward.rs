@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Proxy, Session};
 use crate::bigquery::answer::JobFacts;
 use crate::bigquery::route::Route;
+use crate::causes::Causes;
 use crate::clock::Clock;
 use crate::engine::{Engine, OpenWindow, Outcome, Permit};
 use crate::upstream::full;
@@ -236,7 +237,7 @@ async fn exchange(
         .map_err(|error| failed(&error))?;
     let sent = tokio::time::timeout(ANSWER, proxy.upstream.send(window.grant.0, request)).await;
     let answer = sent.map_err(|_| failed(&"it took too long"))?.map_err(|error| {
-        tracing::warn!(grant = %window.grant, error = %chain(&error), "BigQuery could not be reached");
+        tracing::warn!(grant = %window.grant, error = %Causes(&error), "BigQuery could not be reached");
         failed(&error)
     })?;
     check(answer, &authorization)
@@ -309,14 +310,4 @@ fn failed(why: &impl std::fmt::Display) -> Refusal {
         Code::UpstreamFailed,
         format!("BigQuery did not give an answer that can be used: {why}"),
     )
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }

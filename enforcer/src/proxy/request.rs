@@ -20,6 +20,7 @@ use crate::bigquery::answer::{filter_list, job_facts};
 use crate::bigquery::job::{Limits, QueryJob};
 use crate::bigquery::route::{Route, Target, route};
 use crate::bigquery::{dry_run, json, refuse};
+use crate::causes::Causes;
 use crate::engine::{OpenWindow, Permit};
 use tokio_util::sync::CancellationToken;
 
@@ -151,7 +152,7 @@ async fn read_body(headers: &HeaderMap, body: Incoming) -> Result<Bytes, Refusal
         } else {
             Refusal::new(
                 Code::RequestMalformed,
-                format!("The body could not be read: {error}"),
+                format!("The body could not be read: {}", Causes(error.as_ref())),
             )
         }
     })?;

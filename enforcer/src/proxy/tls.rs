@@ -12,6 +12,7 @@ use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::authority::Authority;
+use crate::causes::Causes;
 use crate::clock::Clock;
 use crate::dns::protected::normalise;
 
@@ -157,7 +158,7 @@ impl ResolvesServerCert for Leaves {
         match self.authority.leaf(&name, self.clock.now()) {
             Ok(leaf) => Some(leaf),
             Err(error) => {
-                tracing::error!(%name, %error, "no certificate could be made");
+                tracing::error!(%name, error = %Causes(&error), "no certificate could be made");
                 None
             }
         }

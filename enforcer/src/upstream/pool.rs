@@ -12,6 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::{Body, Origin, UpstreamError};
+use crate::causes::Causes;
 
 /// Connections one key may have open to all origins together.
 const CONNECTIONS_PER_KEY_MAX: usize = 64;
@@ -208,7 +209,7 @@ fn drive(
     tokio::spawn(async move {
         // Cancelled first: dropping the driver is what cuts the streams.
         if let Some(Err(error)) = stop.run_until_cancelled(driver).await {
-            tracing::debug!(%error, "an upstream connection ended");
+            tracing::debug!(error = %Causes(&error), "an upstream connection ended");
         }
         drop(permit);
     });

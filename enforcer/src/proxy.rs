@@ -80,8 +80,10 @@ pub trait Tokens: Send + Sync {
     /// # Errors
     /// [`Code::TokenUnavailable`].
     async fn for_cancel(&self, window: &OpenWindow) -> Result<HeaderValue, Refusal>;
-    /// Drops whatever is held for a grant.
-    fn forget(&self, grant: GrantId);
+    /// From now on no query of this window gets a token, whatever is held or under way; what is held stays for cancelling.
+    fn close(&self, window: &OpenWindow);
+    /// Drops and wipes whatever is held for a grant.
+    async fn forget(&self, grant: GrantId);
 }
 
 /// What the proxy is made of.

@@ -42,7 +42,7 @@ pub struct AccessToken(SecretString);
 
 impl AccessToken {
     /// Takes a token if it can stand in a header.
-    fn new(secret: SecretString) -> Option<Self> {
+    pub(crate) fn new(secret: SecretString) -> Option<Self> {
         let text = secret.expose_secret();
         let sound = (1..=TOKEN_BYTES_MAX).contains(&text.len())
             && text.bytes().all(|byte| byte.is_ascii_graphic());

@@ -158,14 +158,111 @@ impl Tokens for ByWindow {
         Ok(token.bearer())
     }
 
-    fn forget(&self, grant: GrantId) {
+    fn close(&self, window: &OpenWindow) {
+        // Made where there is none yet, so that a request that is on its way finds it closed instead of making its own.
+        self.of(window).close();
+    }
+
+    async fn forget(&self, grant: GrantId) {
         let held = self
             .windows
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&grant);
+        // A request that still waits for the holder keeps it alive, but empty.
         if let Some(held) = held {
-            held.close();
+            held.forget().await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use enforcer_proto::principal::Approver;
+    use enforcer_proto::time::{NS_PER_S, Now};
+    use secrecy::SecretString;
+    use zeroize::ZeroizeOnDrop;
+
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::token::{AccessToken, Minted};
+
+    const NOW: Now = Now {
+        boot_ns: NS_PER_S,
+        unix_ns: NS_PER_S,
+    };
+
+    #[derive(Debug, Default)]
+    struct Mint(AtomicUsize);
+
+    #[async_trait]
+    impl Minter for Mint {
+        async fn mint(&self, _: &MintRequest) -> Result<Minted, TokenError> {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            Ok(Minted {
+                token: AccessToken::new(SecretString::from("ya29.x")).expect("sound"),
+                expires_boot_ns: 600 * NS_PER_S,
+                principal: "p".to_owned(),
+            })
+        }
+    }
+
+    fn tokens() -> (Arc<Mint>, ByWindow) {
+        let mint = Arc::new(Mint::default());
+        let tokens = ByWindow {
+            host: "host-a".to_owned(),
+            accounts: BTreeMap::new(),
+            minter: Arc::clone(&mint) as _,
+            clock: Arc::new(ManualClock::at(NOW)),
+            windows: Mutex::default(),
+        };
+        (mint, tokens)
+    }
+
+    fn window() -> OpenWindow {
+        OpenWindow {
+            grant: GrantId(7),
+            agent: "bot".parse().expect("a name"),
+            scope: "p.finance:read".parse().expect("a scope"),
+            approver: Approver::Policy { rule: 1 },
+            closes_boot_ns: 300 * NS_PER_S,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_closed_windows_token_cancels_and_does_nothing_else() {
+        let (mint, tokens) = tokens();
+        tokens.for_query(&window()).await.expect("open");
+        tokens.close(&window());
+        assert!(tokens.for_query(&window()).await.is_err());
+        assert!(tokens.for_cancel(&window()).await.is_ok());
+        assert_eq!(mint.0.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test]
+    async fn a_request_that_comes_after_the_close_mints_nothing_though_there_was_no_token_before() {
+        let (mint, tokens) = tokens();
+        tokens.close(&window());
+        assert!(tokens.for_query(&window()).await.is_err());
+        assert_eq!(mint.0.load(Ordering::SeqCst), 0);
+    }
+
+    #[tokio::test]
+    async fn a_forgotten_token_is_dropped_and_wiped_also_for_who_still_holds_its_holder() {
+        const fn wiped_on_drop<T: ZeroizeOnDrop>() {}
+        wiped_on_drop::<SecretString>();
+        let (_, tokens) = tokens();
+        tokens.for_query(&window()).await.expect("open");
+        let held = tokens.of(&window());
+        assert!(held.principal().await.is_some(), "a token is held");
+        tokens.close(&window());
+        tokens.forget(GrantId(7)).await;
+        assert!(held.principal().await.is_none(), "the token is dropped");
+        assert!(tokens.for_cancel(&window()).await.is_err());
+        let last = Arc::downgrade(&held);
+        drop(held);
+        assert_eq!(last.strong_count(), 0, "nobody keeps the holder");
     }
 }

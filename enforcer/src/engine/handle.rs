@@ -154,6 +154,18 @@ pub struct Engine {
 }
 
 impl Engine {
+    /// A way to speak to an engine that has ended: it records nothing and allows nothing.
+    #[cfg(test)]
+    pub(crate) fn ended() -> Self {
+        let (closed, _) = broadcast::channel(1);
+        Self {
+            queue: mpsc::channel(1).0,
+            windows: watch::channel(OpenWindows::default()).1,
+            closed,
+            records: watch::channel(0).1,
+        }
+    }
+
     /// The windows that are open, and a way to be told when that changes.
     #[must_use]
     pub fn windows(&self) -> watch::Receiver<OpenWindows> {

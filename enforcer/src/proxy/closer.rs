@@ -1,4 +1,4 @@
-//! After a window closed: its running jobs are cancelled, then its token and connections are dropped.
+//! After a window closed: no query gets its token any more, its running jobs are cancelled, then token and connections are dropped.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -88,6 +88,8 @@ impl Closer {
 
     async fn close(&self, closed: &ClosedWindow) {
         let grant = closed.window.grant;
+        // First of all: a request that was admitted just before must not start its job after the close.
+        self.tokens.close(&closed.window);
         let done = self
             .done
             .lock()
@@ -102,7 +104,7 @@ impl Closer {
             .for_each_concurrent(AT_ONCE, |job| self.cancel(&closed.window, job))
             .await;
         tokio::time::sleep(GRACE).await;
-        self.tokens.forget(grant);
+        self.tokens.forget(grant).await;
         self.upstream.forget(grant.0);
     }
 
@@ -162,5 +164,86 @@ impl Closer {
         } else {
             "cancelled".to_owned()
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+    use enforcer_proto::event::CloseReason;
+    use enforcer_proto::principal::Approver;
+    use enforcer_proto::refusal::{Code, Refusal};
+    use http::HeaderValue;
+
+    use super::*;
+    use crate::upstream::tests::unused;
+
+    /// Notes what it is asked for; holds nothing.
+    #[derive(Default)]
+    struct Noted(Mutex<Vec<String>>);
+
+    impl Noted {
+        fn note(&self, what: &str, grant: GrantId) {
+            self.0.lock().unwrap().push(format!("{what} {grant}"));
+        }
+    }
+
+    #[async_trait]
+    impl Tokens for Noted {
+        async fn for_query(&self, window: &OpenWindow) -> Result<HeaderValue, Refusal> {
+            self.note("query", window.grant);
+            Err(Refusal::new(Code::TokenUnavailable, "none"))
+        }
+
+        async fn for_cancel(&self, window: &OpenWindow) -> Result<HeaderValue, Refusal> {
+            self.note("cancel", window.grant);
+            tokio::time::sleep(PATIENCE / 2).await;
+            Err(Refusal::new(Code::TokenUnavailable, "none"))
+        }
+
+        fn close(&self, window: &OpenWindow) {
+            self.note("close", window.grant);
+        }
+
+        async fn forget(&self, grant: GrantId) {
+            self.note("forget", grant);
+        }
+    }
+
+    fn job(name: &str) -> JobRef {
+        JobRef {
+            project: "p".to_owned(),
+            job: name.to_owned(),
+            location: None,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_close_first_ends_queries_then_cancels_what_runs_and_at_last_forgets_the_token() {
+        let tokens = Arc::new(Noted::default());
+        let closer = Closer::new(
+            Engine::ended(),
+            Arc::new(unused()),
+            Arc::clone(&tokens) as _,
+        );
+        let grant = GrantId(7);
+        closer.job_done(grant, job("done"));
+        let window = OpenWindow {
+            grant,
+            agent: "bot".parse().unwrap(),
+            scope: "p.finance:read".parse().unwrap(),
+            approver: Approver::Policy { rule: 1 },
+            closes_boot_ns: 1,
+        };
+        let closed = ClosedWindow {
+            window: Arc::new(window),
+            reason: CloseReason::Revoked,
+            jobs: vec![job("done"), job("running")],
+        };
+        closer.close(&closed).await;
+        assert_eq!(
+            *tokens.0.lock().unwrap(),
+            ["close g-7", "cancel g-7", "forget g-7"]
+        );
     }
 }

@@ -56,6 +56,18 @@ impl Drop for Server {
     }
 }
 
+/// A client that no test sends anything with.
+pub(crate) fn unused() -> Upstream {
+    let authority = rcgen::generate_simple_self_signed(["a.test".to_owned()]).unwrap();
+    Upstream::new(UpstreamOptions {
+        system_roots: vec![authority.cert.der().clone()],
+        extra_ca_file: None,
+        connect_timeout: Duration::from_secs(1),
+        resolver: Arc::new(Loopback),
+    })
+    .unwrap()
+}
+
 impl Server {
     pub(crate) async fn start(name: &str, alpn: &[&str], answers: Answers) -> Self {
         let (tls, roots) = identity(name, alpn);

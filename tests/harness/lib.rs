@@ -7,6 +7,7 @@
 pub mod capture;
 pub mod cgroup;
 mod janitor;
+mod mounts;
 pub mod stage;
 pub mod world;
 

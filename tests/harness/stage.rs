@@ -10,11 +10,12 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_change};
+use rustix::mount::{MountFlags, mount};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
 
 use crate::cgroup::Cgroups;
 use crate::janitor::Janitor;
+use crate::mounts::new_mounts;
 use crate::require_root;
 
 /// The host's address on the wire.
@@ -285,28 +286,6 @@ fn new_netns() -> OwnedFd {
         // SAFETY: only this thread moves, and it ends at once.
         unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.expect("makes a network namespace");
         OwnedFd::from(File::open("/proc/thread-self/ns/net").expect("opens it"))
-    };
-    std::thread::spawn(make).join().expect("does not panic")
-}
-
-/// A mount namespace with a bpffs and resolver files of its own.
-fn new_mounts(dir: &Path) -> OwnedFd {
-    let dir = dir.to_owned();
-    let make = move || {
-        // SAFETY: only this thread moves, and it ends at once.
-        unsafe { unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::FS) }
-            .expect("makes a mount namespace");
-        mount_change(
-            "/",
-            MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
-        )
-        .expect("makes mounts private");
-        mount("bpf", dir.join("bpf"), "bpf", MountFlags::empty(), None).expect("mounts a bpffs");
-        for name in ["resolv.conf", "hosts"] {
-            mount_bind(dir.join("etc").join(name), Path::new("/etc").join(name))
-                .expect("binds a resolver file");
-        }
-        OwnedFd::from(File::open("/proc/thread-self/ns/mnt").expect("opens it"))
     };
     std::thread::spawn(make).join().expect("does not panic")
 }

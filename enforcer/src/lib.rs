@@ -22,6 +22,7 @@ pub mod keyfile;
 pub mod proxy;
 pub mod roots;
 pub mod sockopt;
+pub mod tally;
 pub mod token;
 pub mod upstream;
 pub mod workload;

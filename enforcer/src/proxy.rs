@@ -20,7 +20,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use enforcer_proto::event::Event;
 use enforcer_proto::id::{GrantId, SessionId};
 use enforcer_proto::principal::{AgentName, Process};
 use enforcer_proto::refusal::{Code, Refusal};
@@ -303,20 +302,5 @@ fn tls_refusal(refusal: &TlsRefusal) -> Refusal {
 fn reset(stream: &impl AsFd) {
     if let Err(error) = rustix::net::sockopt::set_socket_linger(stream, Some(Duration::ZERO)) {
         tracing::debug!(%error, "a refused connection is closed and not reset");
-    }
-}
-
-/// The event for connections that were refused.
-fn connection_refused(
-    agent: Option<AgentName>,
-    process: Option<Process>,
-    refusal: Refusal,
-    count: u64,
-) -> Event {
-    Event::ConnectionRefused {
-        agent,
-        process,
-        refusal,
-        count,
     }
 }

@@ -41,6 +41,25 @@ impl std::fmt::Display for CloseReason {
     }
 }
 
+/// What refused, where many refusals share a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Refuser {
+    /// The kernel: socket operations.
+    Kernel,
+    /// The proxy: connections.
+    Proxy,
+}
+
+impl std::fmt::Display for Refuser {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Kernel => "the kernel",
+            Self::Proxy => "the proxy",
+        })
+    }
+}
+
 /// One thing that happened. In the log: `{"kind":"approved",…}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -256,6 +275,13 @@ pub enum Event {
         /// The destination.
         destination: String,
         /// How many like it this record stands for.
+        count: u64,
+    },
+    /// Refusals of more kinds than are told apart at once: only counted.
+    FurtherRefused {
+        /// Who refused.
+        by: Refuser,
+        /// How many.
         count: u64,
     },
     /// A process joined an agent's workload through `enforcer run`.

@@ -94,6 +94,35 @@ pub struct Request {
     pub state: RequestState,
 }
 
+impl Request {
+    /// The request that an asking makes; `None` for every other event.
+    fn from_asking(now: Now, event: &Event) -> Option<Self> {
+        let Event::Requested {
+            request,
+            agent,
+            process,
+            ask,
+            rule,
+            digest,
+            expires_boot_ns,
+        } = event
+        else {
+            return None;
+        };
+        Some(Self {
+            id: *request,
+            agent: agent.clone(),
+            process: process.clone(),
+            ask: ask.clone(),
+            rule: *rule,
+            digest: digest.clone(),
+            asked: now,
+            expires_boot_ns: *expires_boot_ns,
+            state: RequestState::Pending,
+        })
+    }
+}
+
 /// Requests and grants of one host.
 #[derive(Debug, Clone, Default)]
 pub struct Ledger {
@@ -240,28 +269,11 @@ impl Ledger {
     /// Takes in what happened. Events that the ledger holds nothing about change nothing.
     pub fn apply(&mut self, now: Now, event: &Event) {
         match event {
-            Event::Requested {
-                request,
-                agent,
-                process,
-                ask,
-                rule,
-                digest,
-                expires_boot_ns,
-            } => {
+            Event::Requested { request, .. } => {
                 self.last_request = self.last_request.max(request.0);
-                let held = Request {
-                    id: *request,
-                    agent: agent.clone(),
-                    process: process.clone(),
-                    ask: ask.clone(),
-                    rule: *rule,
-                    digest: digest.clone(),
-                    asked: now,
-                    expires_boot_ns: *expires_boot_ns,
-                    state: RequestState::Pending,
-                };
-                self.requests.insert(*request, held);
+                if let Some(held) = Request::from_asking(now, event) {
+                    self.requests.insert(*request, held);
+                }
             }
             Event::Approved { request, grant, .. } => {
                 self.end_request(*request, RequestState::Approved(*grant));
@@ -317,6 +329,7 @@ impl Ledger {
             | Event::ConnectionRefused { .. }
             | Event::JobCancelled { .. }
             | Event::KernelRefused { .. }
+            | Event::FurtherRefused { .. }
             | Event::ProcessJoined { .. } => {}
         }
     }

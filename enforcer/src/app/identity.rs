@@ -5,11 +5,10 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use enforcer_ebpf::Reason;
 use enforcer_ebpf::record::hook;
-use enforcer_proto::event::Event;
+use enforcer_proto::event::{Event, Refuser};
 use enforcer_proto::principal::{AgentName, Process};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
@@ -19,14 +18,10 @@ use crate::engine::Engine;
 use crate::kernel::Events;
 use crate::proxy::{OriginSource, Peer};
 use crate::sockopt::netns_cookie;
+use crate::tally::{FLUSH, Tally};
 
 /// Agents by their cgroup's id.
 pub(super) type ByCgroup = Arc<BTreeMap<u64, AgentName>>;
-
-/// How often what the kernel refused is recorded.
-const FLUSH: Duration = Duration::from_secs(1);
-/// The most different refusals that are kept apart between two records; further ones are counted under the last.
-const KINDS_MAX: usize = 256;
 
 pub(super) fn by_cgroup(cgroups: &[(AgentName, PathBuf, u64)]) -> ByCgroup {
     Arc::new(
@@ -79,37 +74,35 @@ fn destination(ip: [u8; 16], port: u32) -> SocketAddr {
 }
 
 /// Agent's cgroup, pid, hook, reason and destination: what is counted together.
-type Key = (u64, u32, u32, u32, SocketAddr);
+type Kind = (u64, u32, u32, u32, SocketAddr);
 
-/// Records what the kernel refused, coalesced: one record a second for each process, reason and destination.
+fn kind(event: &enforcer_ebpf::Event) -> Kind {
+    let destination = destination(event.destination, event.port);
+    (
+        event.agent_cgroup,
+        event.pid,
+        event.hook,
+        event.reason,
+        destination,
+    )
+}
+
+/// Records what the kernel refused: one record a second for each process, reason and destination.
 pub(super) async fn record_events(
     mut events: Events,
     agents: ByCgroup,
     engine: Engine,
     stop: CancellationToken,
 ) {
-    let mut counted: BTreeMap<Key, (enforcer_ebpf::Event, u64)> = BTreeMap::new();
+    let mut tally = Tally::default();
     let mut flush = tokio::time::interval(FLUSH);
     loop {
         tokio::select! {
             biased;
             () = stop.cancelled() => break,
-            _ = flush.tick() => {
-                for (event, count) in std::mem::take(&mut counted).into_values() {
-                    engine.note(refused(&event, &agents, count)).await;
-                }
-            }
+            _ = flush.tick() => record(&mut tally, &agents, &engine).await,
             event = events.next() => match event {
-                Ok(event) => {
-                    let key = (event.agent_cgroup, event.pid, event.hook, event.reason, destination(event.destination, event.port));
-                    if counted.len() >= KINDS_MAX && !counted.contains_key(&key) {
-                        if let Some(mut last) = counted.last_entry() {
-                            last.get_mut().1 = last.get().1.saturating_add(1);
-                        }
-                    } else {
-                        counted.entry(key).or_insert((event, 0)).1 += 1;
-                    }
-                }
+                Ok(event) => tally.add(kind(&event), event),
                 Err(error) => {
                     tracing::error!(error = %Causes(&error), "the kernel's events cannot be read any more; it goes on refusing");
                     break;
@@ -117,8 +110,14 @@ pub(super) async fn record_events(
             },
         }
     }
-    for (event, count) in counted.into_values() {
-        engine.note(refused(&event, &agents, count)).await;
+    record(&mut tally, &agents, &engine).await;
+}
+
+async fn record(tally: &mut Tally<Kind, enforcer_ebpf::Event>, agents: &ByCgroup, engine: &Engine) {
+    for event in tally.take(Refuser::Kernel, |event, count| {
+        refused(&event, agents, count)
+    }) {
+        engine.note(event).await;
     }
 }
 

@@ -93,9 +93,10 @@ impl<'a> About<'a> {
             Event::RequestRefused { caller, .. } | Event::DecisionRefused { caller, .. } => {
                 (None, caller.agent.as_ref())
             }
-            Event::DaemonStarted { .. } | Event::DaemonStopped {} | Event::TailRepaired { .. } => {
-                (None, None)
-            }
+            Event::DaemonStarted { .. }
+            | Event::DaemonStopped {}
+            | Event::TailRepaired { .. }
+            | Event::FurtherRefused { .. } => (None, None),
         };
         Self { grant, agent }
     }
@@ -299,6 +300,9 @@ fn sentence(event: &Event) -> String {
                 safe_line(verdict, SQL_CHARS),
                 who(process)
             )
+        }
+        Event::FurtherRefused { by, count } => {
+            format!("REFUSED  {count} more by {by}, of more kinds than are told apart in a second")
         }
         Event::ProcessJoined { agent, process } => format!("join     {agent} {}", who(process)),
     }

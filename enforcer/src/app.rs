@@ -9,7 +9,6 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -148,7 +147,6 @@ async fn daemon(config: Config, policy: Policy) -> Result<()> {
         closer: closer.clone(),
         clock: Arc::clone(&clock),
         refused: Arc::clone(&refused),
-        sessions: AtomicU64::new(clock.now().unix_ns / 1_000_000_000),
         connections: std::sync::Mutex::default(),
     });
     for ip in [

@@ -12,6 +12,7 @@ mod views;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use enforcer_proto::event::Event;
@@ -151,6 +152,7 @@ pub fn start(parts: Parts) -> Result<Running, StartError> {
         windows: windows_seen,
         closed: closed.clone(),
         records: records_seen,
+        sessions: Arc::new(AtomicU64::new(ledger.last_session().0)),
     };
 
     let held = parts.kernel.held()?;

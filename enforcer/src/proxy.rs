@@ -15,12 +15,11 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use enforcer_proto::id::{GrantId, SessionId};
+use enforcer_proto::id::GrantId;
 use enforcer_proto::principal::{AgentName, Process};
 use enforcer_proto::refusal::{Code, Refusal};
 use http::HeaderValue;
@@ -105,8 +104,6 @@ pub struct Proxy {
     pub clock: Arc<dyn Clock>,
     /// Connections that never became a request, by who and why.
     pub refused: Arc<Coalesce>,
-    /// Numbers sessions.
-    pub sessions: AtomicU64,
     /// Connections by agent.
     pub connections: Mutex<BTreeMap<AgentName, usize>>,
 }
@@ -186,10 +183,9 @@ impl Proxy {
                 return self.refuse(Some(&peer), Refusal::new(Code::RequestMalformed, what));
             }
         };
-        let session = SessionId(self.sessions.fetch_add(1, Ordering::Relaxed) + 1);
         let requester = Requester {
             agent: peer.agent,
-            session,
+            session: self.engine.begin_session(),
             process: peer.process,
         };
         let session = Arc::new(Session {

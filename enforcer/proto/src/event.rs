@@ -292,3 +292,32 @@ pub enum Event {
         process: Process,
     },
 }
+
+impl Event {
+    /// The session it happened in, where it happened in one.
+    #[must_use]
+    pub const fn session(&self) -> Option<SessionId> {
+        match self {
+            Self::QueryAdmitted { session, .. } | Self::QueryRefused { session, .. } => {
+                Some(*session)
+            }
+            Self::DaemonStarted { .. }
+            | Self::DaemonStopped {}
+            | Self::TailRepaired { .. }
+            | Self::Requested { .. }
+            | Self::RequestRefused { .. }
+            | Self::Approved { .. }
+            | Self::Opened { .. }
+            | Self::Denied { .. }
+            | Self::RequestExpired { .. }
+            | Self::DecisionRefused { .. }
+            | Self::Closed { .. }
+            | Self::QueryFinished { .. }
+            | Self::ConnectionRefused { .. }
+            | Self::JobCancelled { .. }
+            | Self::KernelRefused { .. }
+            | Self::FurtherRefused { .. }
+            | Self::ProcessJoined { .. } => None,
+        }
+    }
+}

@@ -14,7 +14,7 @@ pub use commands::{ApproveTerms, Command, REASON_CHARS_MAX};
 pub use grant::{Grant, JOBS_PER_GRANT_MAX, Usage};
 
 use crate::event::{CloseReason, Event};
-use crate::id::{GrantId, QueryId, RequestId};
+use crate::id::{GrantId, QueryId, RequestId, SessionId};
 use crate::policy::Ask;
 use crate::principal::{AgentName, Process};
 use crate::time::Now;
@@ -131,6 +131,7 @@ pub struct Ledger {
     last_request: u64,
     last_grant: u64,
     last_query: u64,
+    last_session: u64,
 }
 
 impl Ledger {
@@ -175,6 +176,13 @@ impl Ledger {
     #[must_use]
     pub const fn next_query(&self) -> QueryId {
         QueryId(self.last_query).next()
+    }
+
+    /// The highest number of a session that a record names. A higher one may have been given to a session that left no record: nobody
+    /// has seen it, so it may be given again.
+    #[must_use]
+    pub const fn last_session(&self) -> SessionId {
+        SessionId(self.last_session)
     }
 
     /// When to call [`Ledger::tick`] next, boot clock: the earliest deadline. Early calls do nothing.
@@ -268,6 +276,9 @@ impl Ledger {
 
     /// Takes in what happened. Events that the ledger holds nothing about change nothing.
     pub fn apply(&mut self, now: Now, event: &Event) {
+        if let Some(session) = event.session() {
+            self.last_session = self.last_session.max(session.0);
+        }
         match event {
             Event::Requested { request, .. } => {
                 self.last_request = self.last_request.max(request.0);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use enforcer_proto::admission::Admitted;
 use enforcer_proto::event::{CloseReason, Event};
@@ -151,6 +152,8 @@ pub struct Engine {
     pub(super) windows: watch::Receiver<OpenWindows>,
     pub(super) closed: broadcast::Sender<Arc<ClosedWindow>>,
     pub(super) records: watch::Receiver<u64>,
+    /// The last session's number.
+    pub(super) sessions: Arc<AtomicU64>,
 }
 
 impl Engine {
@@ -163,7 +166,14 @@ impl Engine {
             windows: watch::channel(OpenWindows::default()).1,
             closed,
             records: watch::channel(0).1,
+            sessions: Arc::default(),
         }
+    }
+
+    /// The number of a session that begins now: one more than the last, also after a restart, as far as records name sessions.
+    #[must_use]
+    pub fn begin_session(&self) -> SessionId {
+        SessionId(self.sessions.fetch_add(1, Ordering::Relaxed)).next()
     }
 
     /// The windows that are open, and a way to be told when that changes.

@@ -180,6 +180,7 @@ impl Owner {
                     waiting.push(answer);
                 }
                 Message::Record(event, reply) => {
+                    self.ledger.apply(now, &event);
                     staged.push((now, *event));
                     waiting.push(Waiting::Recorded(reply));
                 }

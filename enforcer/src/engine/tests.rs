@@ -307,6 +307,39 @@ async fn nothing_opens_while_the_log_cannot_be_written_and_the_next_start_refuse
     assert!(matches!(host.start("boot-1"), Err(StartError::Audit(_))));
 }
 
+/// What the proxy records of a request without a window, in a session that begins now.
+async fn refused_in_a_new_session(host: &Host) -> u64 {
+    let session = host.engine().begin_session();
+    let event = Event::QueryRefused {
+        grant: None,
+        agent: "bot".parse().expect("a name"),
+        session,
+        process: Process {
+            pid: 7,
+            start_boot_ns: 1,
+            uid: 2001,
+            comm: "x".into(),
+        },
+        request: "GET /".into(),
+        sql: None,
+        refusal: enforcer_proto::refusal::Refusal::new(Code::WindowNone, "none"),
+    };
+    host.engine().record(event).await.expect("is recorded");
+    session.0
+}
+
+#[tokio::test]
+async fn sessions_are_numbered_on_from_the_log_after_a_restart_and_a_reboot() {
+    let mut host = Host::new();
+    assert_eq!(refused_in_a_new_session(&host).await, 1);
+    assert_eq!(refused_in_a_new_session(&host).await, 2);
+    for (boot, expected) in [("boot-1", 3), ("boot-2", 4)] {
+        host.stop();
+        host.start(boot).expect("starts");
+        assert_eq!(refused_in_a_new_session(&host).await, expected);
+    }
+}
+
 #[tokio::test]
 async fn an_agent_sees_only_its_own_and_a_stranger_sees_nothing() {
     let host = Host::new();

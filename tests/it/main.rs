@@ -6,5 +6,6 @@ mod leftovers;
 mod names;
 mod proxy;
 mod restart;
+mod surface;
 mod token;
 mod window;

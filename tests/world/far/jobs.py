@@ -9,6 +9,8 @@ import time
 import requests
 
 PROJECT = "demo-project"
+#: The hidden dataset that holds the results of jobs that name no table for them.
+ANONYMOUS = "_" + secrets.token_hex(20)
 #: How long a new job is waited for before it is answered as running, seconds.
 AT_ONCE_S = 0.3
 
@@ -84,6 +86,7 @@ class Jobs:
             (r"/bigquery/v2/projects/([^/]+)/jobs/([^/]+)", "GET", self.get),
             (r"/bigquery/v2/projects/([^/]+)/queries/([^/]+)", "GET", self.results),
             (r"/bigquery/v2/projects/([^/]+)/jobs/([^/]+)/cancel", "POST", self.cancel),
+            (rf"/bigquery/v2/projects/([^/]+)/datasets/{ANONYMOUS}/tables/([^/]+)/data", "GET", self.rows),
         ):
             match = re.fullmatch(pattern, path)
             if match and method == verb:
@@ -110,14 +113,17 @@ class Jobs:
             if reference["jobId"] in self.jobs:
                 return 409, {"error": {"code": 409, "message": "Already Exists: Job", "errors": [{"reason": "duplicate", "message": "Already Exists"}]}}
             job = self.jobs[reference["jobId"]] = Job(reference, configuration)
-        asked["jobReference"] = reference
+        asked = {"jobReference": reference, "configuration": json.loads(json.dumps(configuration))}
+        sql.setdefault("destinationTable", {"projectId": project, "datasetId": ANONYMOUS, "tableId": f"anon{secrets.token_hex(16)}"})
         threading.Thread(target=self.run, args=(job, project, asked, statistics), daemon=True).start()
         job.done.wait(AT_ONCE_S)
         return self.get(project, reference["jobId"], query, body)
 
     def run(self, job, project, asked, statistics):
         status, answer = self.call("POST", f"/bigquery/v2/projects/{project}/jobs", None, json.dumps(asked))
-        job.answer = (status, self.enriched(answer, statistics) if status == 200 else answer)
+        if status == 200:
+            self.enriched(answer, statistics)["configuration"]["query"]["destinationTable"] = job.configuration["query"]["destinationTable"]
+        job.answer = (status, answer)
         job.done.set()
 
     def query(self, project, query, body):
@@ -160,6 +166,14 @@ class Jobs:
         status, answer = self.call("GET", f"/bigquery/v2/projects/{project}/queries/{name}", query)
         answer["jobReference"] = job.reference
         return status, answer
+
+    def rows(self, project, table, query, body):
+        """The rows of a result, to whoever has a token: BigQuery asks only for the rights of whoever started the job."""
+        for name, job in self.jobs.items():
+            if job.configuration["query"]["destinationTable"]["tableId"] == table:
+                status, answer = self.results(project, name, query, body)
+                return status, {"kind": "bigquery#tableDataList", **{part: answer[part] for part in ("totalRows", "rows") if part in answer}}
+        return 404, {"error": {"code": 404, "message": f"Not found: Table {project}:{ANONYMOUS}.{table}", "errors": [{"reason": "notFound"}]}}
 
     def cancel(self, project, name, query, body):
         job = self.jobs.get(name)

@@ -19,6 +19,7 @@ import urllib.parse
 import requests
 import trustme
 
+import discovery
 import names
 import tokens
 from analyser import Analyser
@@ -100,6 +101,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if faults.get("hold_ms"):
             time.sleep(faults["hold_ms"] / 1000)
         more = {"etag": bearer} if faults.get("echo_authorization") else {}
+        if self.command == "GET" and url.path in discovery.PATHS:
+            return self.answer(*discovery.serve(query), more)
         status, value = self.world.jobs.serve(self.command, url.path, query, body)
         return self.answer(status, value, more)
 

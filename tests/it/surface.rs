@@ -1,0 +1,198 @@
+//! The API's methods one by one, by a client that knows nothing of BigQuery's libraries: what is served in a window, and only there.
+
+use harness::world::{Family, Who, World};
+use serde_json::{Value, json};
+
+/// Sends requests given as `[[method, path, body], …]` and prints `[[status, body], …]`.
+const RAW: &str = r#"
+import http.client, json, ssl, sys
+connection = http.client.HTTPSConnection("bigquery.googleapis.com", context=ssl.create_default_context(cafile=sys.argv[1]))
+answers = []
+for method, path, body in json.loads(sys.argv[2]):
+    connection.request(method, path, json.dumps(body) if body else None, {"content-type": "application/json"} if body else {})
+    answer = connection.getresponse()
+    answers.append([answer.status, json.loads(answer.read())])
+print(json.dumps(answers))
+"#;
+
+const PROJECT: &str = "/bigquery/v2/projects/demo-project";
+const DISCOVERY: [&str; 2] = [
+    "/$discovery/rest?version=v2",
+    "/discovery/v1/apis/bigquery/v2/rest",
+];
+
+/// An answer: its status and body.
+#[derive(Debug)]
+struct Answer {
+    status: u64,
+    body: Value,
+}
+
+impl Answer {
+    #[track_caller]
+    fn served(&self) -> &Value {
+        assert_eq!(self.status, 200, "{}", self.body);
+        &self.body
+    }
+
+    /// The code stands at the end of the message, as every client shows it.
+    #[track_caller]
+    fn refused(&self, code: &str) {
+        let message = self.body["error"]["message"].as_str().unwrap_or_default();
+        assert!(
+            self.status == 403 && message.ends_with(&format!("[{code}]")),
+            "{code}: {self:?}"
+        );
+    }
+}
+
+fn send(world: &World, requests: &Value) -> Vec<Answer> {
+    let output = world
+        .run_as(Who::Agent, "/usr/bin/python3")
+        .args(["-c", RAW])
+        .arg(world.stage.dir().join("run/ca.pem"))
+        .arg(requests.to_string())
+        .output()
+        .expect("python runs");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    let answers: Vec<(u64, Value)> = serde_json::from_slice(&output.stdout).expect("prints JSON");
+    let answer = |(status, body)| Answer { status, body };
+    answers.into_iter().map(answer).collect()
+}
+
+fn get(world: &World, path: &str) -> Answer {
+    send(world, &json!([["GET", path, null]])).remove(0)
+}
+
+fn post(world: &World, path: &str, body: &Value) -> Answer {
+    send(world, &json!([["POST", path, body]])).remove(0)
+}
+
+/// A started job: its id, and the table that BigQuery keeps its result in.
+struct Job {
+    id: String,
+    result: String,
+}
+
+fn start_job(world: &World) -> Job {
+    let query =
+        json!({"query": "SELECT id FROM finance.accounts ORDER BY id", "useLegacySql": false});
+    let body = json!({"configuration": {"query": query}});
+    let answer = post(world, &format!("{PROJECT}/jobs"), &body);
+    let job = answer.served();
+    let text = |value: &Value| value.as_str().expect("a name").to_owned();
+    let table = &job["configuration"]["query"]["destinationTable"];
+    let (dataset, table) = (text(&table["datasetId"]), text(&table["tableId"]));
+    assert!(dataset.starts_with('_'), "the result is anonymous: {job}");
+    Job {
+        id: text(&job["jobReference"]["jobId"]),
+        result: format!("{PROJECT}/datasets/{dataset}/tables/{table}/data"),
+    }
+}
+
+#[test]
+fn the_apis_description_is_served_in_a_window_and_refused_without_one() {
+    let world = World::start(Family::V4);
+    for path in DISCOVERY {
+        get(&world, path).refused("window.none");
+    }
+    let _ = world.open_window("demo-project.finance:read", "1m");
+    for path in DISCOVERY {
+        let answer = get(&world, path);
+        assert_eq!(answer.served()["id"], "bigquery:v2", "{path}");
+    }
+    post(&world, DISCOVERY[0], &json!({"x": 1})).refused("api.method");
+}
+
+#[test]
+fn a_query_at_once_is_judged_like_a_job_and_always_becomes_one() {
+    let world = World::start(Family::V4);
+    let _ = world.open_window("demo-project.finance:read", "1m");
+    let query = |sql: &str, mode: &str| {
+        let body = json!({"query": sql, "useLegacySql": false, "jobCreationMode": mode});
+        post(&world, &format!("{PROJECT}/queries"), &body)
+    };
+    for mode in ["JOB_CREATION_REQUIRED", "JOB_CREATION_OPTIONAL"] {
+        let answer = query("SELECT COUNT(*) FROM finance.daily", mode);
+        assert_eq!(answer.served()["rows"], json!([{"f": [{"v": "1000"}]}]));
+        for outside in ["SELECT * FROM hr.salaries", "SELECT * FROM finance.hr_view"] {
+            query(outside, mode).refused("scope.outside");
+        }
+    }
+    let sent = world.far_requests();
+    let modes: Vec<Value> = sent
+        .iter()
+        .filter(|request| request["path"] == format!("{PROJECT}/queries"))
+        .map(|request| {
+            let body = request["body"].as_str().expect("text");
+            serde_json::from_str::<Value>(body).expect("JSON")["jobCreationMode"].clone()
+        })
+        .collect();
+    // A query without a job could be neither cancelled at the close nor read back.
+    assert_eq!(modes, ["JOB_CREATION_REQUIRED"; 2]);
+}
+
+#[test]
+fn metadata_and_rows_are_served_in_scope_and_refused_out_of_it() {
+    let world = World::start(Family::V4);
+    let _ = world.open_window("demo-project.finance:read", "1m");
+    let projects = get(&world, "/bigquery/v2/projects");
+    let projects = projects.served()["projects"].as_array().expect("a list");
+    let ids: Vec<&Value> = projects.iter().map(|project| &project["id"]).collect();
+    assert_eq!(ids, ["demo-project"]);
+    let datasets = get(&world, &format!("{PROJECT}/datasets"));
+    let datasets = datasets.served()["datasets"].as_array().expect("a list");
+    assert_eq!(datasets.len(), 1, "{datasets:?}");
+    let rows = get(
+        &world,
+        &format!("{PROJECT}/datasets/finance/tables/accounts/data?maxResults=5"),
+    );
+    assert_eq!(rows.served()["rows"].as_array().map(Vec::len), Some(5));
+    for (inside, outside) in [
+        ("finance", "hr"),
+        ("finance/tables", "hr/tables"),
+        ("finance/tables/daily", "hr/tables/salaries"),
+        ("finance/tables/daily/data", "hr/tables/salaries/data"),
+    ] {
+        get(&world, &format!("{PROJECT}/datasets/{inside}")).served();
+        get(&world, &format!("{PROJECT}/datasets/{outside}")).refused("scope.outside");
+    }
+    get(&world, "/bigquery/v2/projects/other-project/datasets").refused("scope.project");
+}
+
+#[test]
+fn a_job_and_its_result_are_the_windows_own_and_no_later_ones() {
+    let world = World::start(Family::V4);
+    let grant = world.open_window("demo-project.finance:read", "1m");
+    let job = start_job(&world);
+    let requests = json!([
+        ["GET", format!("{PROJECT}/jobs/{}", job.id), null],
+        ["GET", format!("{PROJECT}/queries/{}", job.id), null],
+        ["POST", format!("{PROJECT}/jobs/{}/cancel", job.id), null],
+        ["GET", job.result, null],
+    ]);
+    let answers = send(&world, &requests);
+    for answer in &answers {
+        answer.served();
+    }
+    for read in [&answers[1], &answers[3]] {
+        assert_eq!(read.body["rows"].as_array().map(Vec::len), Some(20));
+    }
+
+    let closed = world.cli(Who::Agent, &["close", &grant]);
+    assert!(closed.status.success(), "{closed:?}");
+    let _ = world.open_window("demo-project.finance:read", "1m");
+    let answers = send(&world, &requests);
+    for (answer, code) in
+        answers
+            .iter()
+            .zip(["job.foreign", "job.foreign", "job.foreign", "scope.outside"])
+    {
+        answer.refused(code);
+    }
+    let own = start_job(&world);
+    assert_ne!(own.result, job.result);
+    get(&world, &own.result).served();
+    get(&world, &job.result).refused("scope.outside");
+}

@@ -47,6 +47,14 @@ pub enum KernelError {
         /// What was tried.
         action: String,
     },
+    /// Root without what root can do: a container, or a service whose capabilities are bounded.
+    #[error(
+        "the daemon is root but lacks {missing}: give it what is missing (systemd: CapabilityBoundingSet=, a container: --cap-add), or CAP_SYS_ADMIN"
+    )]
+    NotCapable {
+        /// The capabilities.
+        missing: String,
+    },
     /// A file operation failed.
     #[error("cannot {action}")]
     Io {

@@ -9,6 +9,7 @@ use aya::programs::links::FdLink;
 use aya::programs::{CgroupAttachMode, CgroupSkbAttachType, Program, ProgramError, ProgramFd};
 use aya::{Ebpf, EbpfLoader};
 use enforcer_ebpf::Config;
+use rustix::thread::{CapabilitySet, capabilities};
 
 use super::btf::Btf;
 use super::maps::{EndpointMaps, Kernel, Origins, Pinned};
@@ -25,6 +26,12 @@ const MAPS_DIR: &str = "maps-v1";
 const LINKS_DIR: &str = "links";
 /// The oldest kernel that has everything that is used.
 const KERNEL_MIN: (u32, u32) = (6, 1);
+/// What loading and attaching need.
+const CAPABILITIES: [(CapabilitySet, &str); 3] = [
+    (CapabilitySet::BPF, "CAP_BPF"),
+    (CapabilitySet::NET_ADMIN, "CAP_NET_ADMIN"),
+    (CapabilitySet::PERFMON, "CAP_PERFMON"),
+];
 const BPFFS_MAGIC: u64 = 0xcafe_4a11;
 
 const PINNED_MAPS: [&str; 10] = [
@@ -93,6 +100,7 @@ impl Root {
 /// [`KernelError`]; what was enforced before still is.
 pub fn attach(config: &KernelConfig) -> Result<Attached, KernelError> {
     check_kernel()?;
+    check_capabilities()?;
     let lock = prepare_pins(&config.pin_dir)?;
     let root = Root::open(&config.cgroup_root)?;
     let daemon_cgroup =
@@ -139,6 +147,31 @@ fn check_kernel() -> Result<(), KernelError> {
         _ => Err(KernelError::Unsuited(format!(
             "this kernel is {release}, and 6.1 is the oldest that is supported: boot a newer one"
         ))),
+    }
+}
+
+/// Asked before the kernel is: without them it only says that something is not supported, or nothing at all.
+fn check_capabilities() -> Result<(), KernelError> {
+    let held = capabilities(None)
+        .map_err(|error| io("read the daemon's capabilities")(error.into()))?
+        .effective;
+    if held.contains(CapabilitySet::SYS_ADMIN) {
+        // It implies the others.
+        return Ok(());
+    }
+    let missing: Vec<&str> = CAPABILITIES
+        .into_iter()
+        .filter(|(capability, _)| !held.contains(*capability))
+        .map(|(_, name)| name)
+        .collect();
+    match missing.split_last() {
+        None => Ok(()),
+        Some((last, [])) => Err(KernelError::NotCapable {
+            missing: (*last).to_owned(),
+        }),
+        Some((last, others)) => Err(KernelError::NotCapable {
+            missing: format!("{} and {last}", others.join(", ")),
+        }),
     }
 }
 

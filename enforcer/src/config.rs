@@ -13,6 +13,7 @@ use std::time::Duration;
 use enforcer_proto::policy::Policy;
 use enforcer_proto::principal::AgentName;
 use ipnet::IpNet;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 pub use policy::load_policy;
@@ -141,8 +142,7 @@ impl Config {
     /// [`ConfigError`], naming what to correct.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let text = read(path)?;
-        let file: file::File =
-            toml::from_str(&text).map_err(|error| malformed(path, error.to_string()))?;
+        let file: file::File = parse(path, &text)?;
         file.resolve().map_err(|why| malformed(path, why))
     }
 
@@ -172,6 +172,20 @@ fn read(path: &Path) -> Result<String, ConfigError> {
     std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
         path: path.to_owned(),
         source,
+    })
+}
+
+/// Reads TOML. A mistake in it is named in one line, by its place: it ends up in a log, or in a list of services that failed.
+fn parse<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T, ConfigError> {
+    toml::from_str(text).map_err(|error| {
+        let why = error.message().replace('\n', " ");
+        let before = error.span().and_then(|span| text.get(..span.start));
+        let placed = before.map(|before| {
+            let line = before.matches('\n').count() + 1;
+            let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
+            format!("line {line}, column {column}: {why}")
+        });
+        malformed(path, placed.unwrap_or(why))
     })
 }
 

@@ -10,7 +10,7 @@ use enforcer_proto::scope::DatasetPattern;
 use enforcer_proto::time::Ttl;
 use serde::Deserialize;
 
-use super::{ConfigError, malformed, read};
+use super::{ConfigError, malformed, parse, read};
 
 /// The most rules a policy may have.
 const RULES_MAX: usize = 1000;
@@ -67,7 +67,7 @@ fn default_ttl() -> Ttl {
 /// [`ConfigError`], naming the rule and what to correct.
 pub fn load_policy(path: &Path, agents: &BTreeSet<AgentName>) -> Result<Policy, ConfigError> {
     let text = read(path)?;
-    let file: File = toml::from_str(&text).map_err(|error| malformed(path, error.to_string()))?;
+    let file: File = parse(path, &text)?;
     if file.rules.len() > RULES_MAX {
         return Err(malformed(
             path,

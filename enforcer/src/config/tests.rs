@@ -80,6 +80,21 @@ fn every_mistake_is_named() {
 }
 
 #[test]
+fn a_mistake_in_the_toml_is_named_in_one_line_by_its_place() {
+    for (from, to, place) in [
+        (
+            "uid = 2001",
+            "uidd = 2001",
+            "column 1: unknown field `uidd`",
+        ),
+        ("host = \"host-a\"", "host = \"host-a", "line 2, column "),
+    ] {
+        let why = load(&GOOD.replace(from, to)).expect_err("is refused");
+        assert!(why.contains(place) && !why.contains('\n'), "{why}");
+    }
+}
+
+#[test]
 fn every_mistake_in_a_policy_is_named() {
     assert!(policy(GOOD_POLICY).is_ok());
     let with =

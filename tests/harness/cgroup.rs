@@ -54,10 +54,18 @@ pub fn id(path: &Path) -> u64 {
 /// The cgroup2 mount, wherever this host has it.
 #[must_use]
 pub fn mount() -> PathBuf {
+    let mut mounts = mounts();
+    assert!(!mounts.is_empty(), "cgroup v2 is mounted somewhere");
+    mounts.swap_remove(0)
+}
+
+/// Every mount of cgroup2, the first that was made first.
+#[must_use]
+pub fn mounts() -> Vec<PathBuf> {
     let mounts = std::fs::read_to_string("/proc/self/mounts").expect("reads /proc/self/mounts");
-    let found = mounts.lines().find_map(|line| {
+    let found = mounts.lines().filter_map(|line| {
         let fields: Vec<&str> = line.split(' ').collect();
         (fields.get(2) == Some(&"cgroup2")).then(|| PathBuf::from(fields[1]))
     });
-    found.expect("cgroup v2 is mounted somewhere")
+    found.collect()
 }

@@ -6,6 +6,7 @@ mod leftovers;
 mod names;
 mod proxy;
 mod restart;
+mod startup;
 mod surface;
 mod token;
 mod window;

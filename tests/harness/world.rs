@@ -503,22 +503,18 @@ uid = {OTHER_AGENT_UID}
     #[must_use]
     pub fn client(&self) -> Client {
         let mut command = self.run_as(Who::Agent, venv_python());
+        command.arg(script("agent/query.py")).arg("-");
+        Client::start(command)
+    }
+
+    /// A client that stays, with one HTTP/2 connection; what it is sent and says is JSON: see `agent/streams.py`.
+    #[must_use]
+    pub fn streams(&self) -> Client {
+        let mut command = self.run_as(Who::Agent, venv_python());
         command
-            .arg(client_script())
-            .arg("-")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null());
-        let mut child = command.spawn().expect("python runs");
-        let (input, output) = (
-            child.stdin.take().expect("piped"),
-            child.stdout.take().expect("piped"),
-        );
-        Client {
-            input,
-            output: BufReader::new(output),
-            _child: Running(child),
-        }
+            .arg(script("agent/streams.py"))
+            .arg(self.stage.dir().join("run/ca.pem"));
+        Client::start(command)
     }
 
     /// What went wrong on purpose from now on, such as `{"sts": "down"}`.
@@ -588,7 +584,7 @@ uid = {OTHER_AGENT_UID}
     }
 }
 
-/// A client with one kept-alive connection.
+/// A client with one connection: a line in for each request, a line out for what comes of it.
 #[derive(Debug)]
 pub struct Client {
     input: ChildStdin,
@@ -597,12 +593,29 @@ pub struct Client {
 }
 
 impl Client {
-    /// Sends SQL without waiting for what comes of it.
-    pub fn send(&mut self, sql: &str) {
-        writeln!(self.input, "{sql}").expect("the client reads");
+    fn start(mut command: Command) -> Self {
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
+        let mut child = command.spawn().expect("python runs");
+        let (input, output) = (
+            child.stdin.take().expect("piped"),
+            child.stdout.take().expect("piped"),
+        );
+        Self {
+            input,
+            output: BufReader::new(output),
+            _child: Running(child),
+        }
     }
 
-    /// What came of the oldest SQL that was sent.
+    /// Sends SQL, or what else the client takes, without waiting for what comes of it.
+    pub fn send(&mut self, line: &str) {
+        writeln!(self.input, "{line}").expect("the client reads");
+    }
+
+    /// What came of the oldest that was sent.
     pub fn receive(&mut self) -> Value {
         let mut line = String::new();
         self.output

@@ -16,6 +16,7 @@ const WORLD: &[&str] = &[
     "iproute2",
     "openssl",
     "ca-certificates",
+    "curl",
     "python3",
     "python3-venv",
 ];

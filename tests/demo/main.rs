@@ -16,8 +16,8 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 const DAILY: &str = "SELECT COUNT(*) AS days, SUM(amount) AS amount FROM finance.daily";
-/// Some ten seconds of work for the SQL engine.
-const SLOW: &str = "SELECT COUNT(*) FROM UNNEST(GENERATE_ARRAY(1, 100000)) a, UNNEST(GENERATE_ARRAY(1, 20000)) b WHERE MOD(a * b, 7) = 3";
+/// Longer work for the SQL engine than the window is open.
+const SLOW: &str = "SELECT COUNT(*) FROM UNNEST(GENERATE_ARRAY(1, 300000)) a, UNNEST(GENERATE_ARRAY(1, 20000)) b WHERE MOD(a * b, 7) = 3";
 
 /// Plays the main job and prints what happens.
 #[derive(Parser)]
@@ -34,8 +34,8 @@ fn main() {
     let capture = Capture::start(&world.stage, World::bigquery());
     refused_without_a_window(&world, &capture);
     opened_by_a_person(&world);
-    let client = served_within_its_scope(&world, &capture);
-    closed_by_time(&world, client);
+    let (client, slow) = served_within_its_scope(&world, &capture);
+    closed_by_time(&world, client, slow);
     frozen(&world, &capture);
     recorded(&world);
     if demo.keep {
@@ -66,7 +66,7 @@ fn opened_by_a_person(world: &World) {
         "--scope",
         "demo-project.finance:read",
         "--ttl",
-        "20s",
+        "30s",
         "--reason",
         "month-end close",
     ];
@@ -77,7 +77,7 @@ fn opened_by_a_person(world: &World) {
     assert!(approved.contains("open, closes in"), "{approved}");
 }
 
-fn served_within_its_scope(world: &World, capture: &Capture) -> Client {
+fn served_within_its_scope(world: &World, capture: &Capture) -> (Client, Client) {
     step(
         3,
         "the same query returns rows; another dataset does not, nor through a view",
@@ -96,17 +96,19 @@ fn served_within_its_scope(world: &World, capture: &Capture) -> Client {
         capture.packets()
     );
     real_bq(world);
-    client
+    let mut slow = world.client();
+    slow.send(SLOW);
+    job_started(world, SLOW);
+    println!("  (a second client has started a query that takes long)");
+    (client, slow)
 }
 
-fn closed_by_time(world: &World, mut client: Client) {
+fn closed_by_time(world: &World, mut client: Client, mut slow: Client) {
     step(
         4,
         "the window ends by itself: a kept-alive client is refused, a running query cut and its job cancelled",
     );
     let deadline = deadline(world, "g-1");
-    let mut slow = world.client();
-    slow.send(SLOW);
     let first = until_refused(&mut client);
     show_query(&first);
     let recorded = first_refusal_after(world, deadline);
@@ -246,6 +248,22 @@ fn first_refusal_after(world: &World, deadline: u64) -> u64 {
     late.filter(|at| *at >= deadline)
         .min()
         .expect("a refusal is on record")
+}
+
+/// Waits until BigQuery has named the job that runs `sql`: only then is there something to cancel.
+fn job_started(world: &World, sql: &str) {
+    harness::world::wait_for("the long query's job", || {
+        let events = world_log(world)
+            .into_iter()
+            .map(|mut record| record["event"].take());
+        let events: Vec<Value> = events.collect();
+        let query = events.iter().find(|event| event["sql"] == sql);
+        query.is_some_and(|query| {
+            events
+                .iter()
+                .any(|event| event["query"] == query["query"] && event["job"].is_object())
+        })
+    });
 }
 
 fn cancelled(world: &World) -> Value {

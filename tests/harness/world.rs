@@ -503,7 +503,7 @@ uid = {OTHER_AGENT_UID}
     #[must_use]
     pub fn client(&self) -> Client {
         let mut command = self.run_as(Who::Agent, venv_python());
-        command.arg(script("agent/query.py")).arg("-");
+        command.arg(client_script()).arg("-");
         Client::start(command)
     }
 

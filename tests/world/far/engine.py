@@ -1,7 +1,11 @@
-"""Starts the SQL engine without a network: its extension comes from the installed package, below a home of its own."""
+"""Starts the SQL engine without a network: its extension comes from the installed package, below a home of its own.
+
+It gets one CPU, so that a long query is long on every machine, and leaves the others to what is tested.
+"""
 
 import os
 import pathlib
+import random
 import shutil
 import sys
 
@@ -14,4 +18,5 @@ extensions.mkdir(parents=True, exist_ok=True)
 source = pathlib.Path(duckdb_extension_spatial.__file__).parent / "extensions" / f"v{duckdb.__version__}"
 shutil.copy(source / "spatial.duckdb_extension", extensions)
 os.environ["HOME"] = str(home)
+os.sched_setaffinity(0, {random.choice(sorted(os.sched_getaffinity(0)))})
 os.execv(pathlib.Path(sys.executable).parent / "bqemulator", ["bqemulator", "start", "--project", "demo-project", "--log-level", "error"])

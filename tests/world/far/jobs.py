@@ -101,8 +101,7 @@ class Jobs:
         kind, tables = self.analyser.read(sql["query"], project, dataset)
         statistics = self.statistics(kind, tables)
         if configuration.get("dryRun"):
-            status, answer = self.call("POST", f"/bigquery/v2/projects/{project}/jobs", query, body)
-            return status, self.enriched(answer, statistics) if status == 200 else answer
+            return self.dry_run(project, asked, kind, statistics)
         most = int(sql.get("maximumBytesBilled") or 1 << 62)
         if int(statistics.get("totalBytesProcessed", 0)) > most:
             why = f"Query exceeded limit for bytes billed: {most}."
@@ -118,6 +117,18 @@ class Jobs:
         threading.Thread(target=self.run, args=(job, project, asked, statistics), daemon=True).start()
         job.done.wait(AT_ONCE_S)
         return self.get(project, reference["jobId"], query, body)
+
+    def dry_run(self, project, asked, kind, statistics):
+        """The engine runs what it is given as a dry run, too: it gets the query's shape, of which nothing is computed."""
+        sql = asked["configuration"]["query"]
+        text = sql["query"]
+        if kind == "SELECT":
+            sql["query"] = f"SELECT * FROM (\n{text.strip().rstrip(';')}\n) LIMIT 0"
+        status, answer = self.call("POST", f"/bigquery/v2/projects/{project}/jobs", None, json.dumps(asked))
+        if status != 200:
+            return status, answer
+        answer["configuration"]["query"]["query"] = text
+        return status, self.enriched(answer, statistics)
 
     def run(self, job, project, asked, statistics):
         status, answer = self.call("POST", f"/bigquery/v2/projects/{project}/jobs", None, json.dumps(asked))

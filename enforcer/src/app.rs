@@ -34,6 +34,7 @@ use crate::engine::{self, Engine, Parts, Running};
 use crate::kernel::{Attached, KernelConfig};
 use crate::proxy::authority::{Authority, AuthorityOptions};
 use crate::proxy::closer::Closer;
+use crate::proxy::quota::{self, Quota};
 use crate::proxy::tls::TlsFront;
 use crate::proxy::{self, Coalesce, Proxy};
 use crate::roots;
@@ -58,6 +59,7 @@ pub fn run(path: &Path) -> Result<()> {
         "the daemon must run as root: it attaches kernel programs (sudo enforcer daemon)"
     );
     token::harden().context("protecting the daemon's memory")?;
+    quota::allow_files()?;
     let config = Config::load(path)?;
     let policy = config.load_policy()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -147,7 +149,7 @@ async fn daemon(config: Config, policy: Policy) -> Result<()> {
         closer: closer.clone(),
         clock: Arc::clone(&clock),
         refused: Arc::clone(&refused),
-        connections: std::sync::Mutex::default(),
+        quota: Quota::default(),
     });
     for ip in [
         IpAddr::from(Ipv4Addr::LOCALHOST),
@@ -291,6 +293,11 @@ async fn protect(
         .changed()
         .await
         .context("resolving the protected names")?;
+    ensure!(
+        !current.borrow().is_empty(),
+        "no address of BigQuery is known, so nothing would be protected: no resolver answered for {}, and no prefix is named. Check `names.resolvers`, or name Google's ranges in `names.prefixes`",
+        names.join(", ")
+    );
     maps.set(&current.borrow_and_update())?;
     let (count, counted) = watch::channel(current.borrow().len() as u64);
     let stop = stop.clone();

@@ -8,14 +8,14 @@ pub mod closer;
 mod coalesce;
 pub mod cut;
 pub mod forward;
+pub mod quota;
 pub mod request;
 pub mod tls;
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -23,9 +23,9 @@ use enforcer_proto::id::GrantId;
 use enforcer_proto::principal::{AgentName, Process};
 use enforcer_proto::refusal::{Code, Refusal};
 use http::HeaderValue;
+use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::causes::Causes;
@@ -33,12 +33,9 @@ use crate::clock::Clock;
 use crate::engine::{Engine, OpenWindow, Requester};
 use crate::upstream::Upstream;
 pub use coalesce::Coalesce;
+use quota::Quota;
 use tls::{TlsFront, TlsRefusal};
 
-/// The most agents' connections at once. Past it they wait in the kernel's backlog.
-pub const CONNECTIONS_MAX: usize = 8192;
-/// The most connections of one agent at once; one more is refused.
-pub const CONNECTIONS_PER_AGENT_MAX: usize = 1024;
 /// How long a TLS handshake may take.
 pub const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long the head of a request may take.
@@ -104,8 +101,8 @@ pub struct Proxy {
     pub clock: Arc<dyn Clock>,
     /// Connections that never became a request, by who and why.
     pub refused: Arc<Coalesce>,
-    /// Connections by agent.
-    pub connections: Mutex<BTreeMap<AgentName, usize>>,
+    /// What each agent may have at once.
+    pub quota: Quota,
 }
 
 impl std::fmt::Debug for Proxy {
@@ -129,13 +126,9 @@ pub struct Session {
 
 /// Serves one listener until `stop`.
 pub async fn serve(proxy: Arc<Proxy>, listener: TcpListener, stop: CancellationToken) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let next = async {
-            let place = Arc::clone(&places)
-                .acquire_owned()
-                .await
-                .map_err(io::Error::other)?;
+            let place = proxy.quota.connection().await;
             Ok::<_, io::Error>((place, listener.accept().await?))
         };
         match stop.run_until_cancelled(next).await {
@@ -162,13 +155,12 @@ impl Proxy {
             self.refuse(None, Refusal::new(Code::CallerUnknown, what));
             return reset(&stream);
         };
-        let Some(_place) = self.place(&peer.agent) else {
-            let what = format!(
-                "Agent {} has more than {CONNECTIONS_PER_AGENT_MAX} connections",
-                peer.agent
-            );
-            self.refuse(Some(&peer), Refusal::new(Code::Overloaded, what));
-            return reset(&stream);
+        let _place = match self.quota.connection_of(&peer.agent) {
+            Ok(place) => place,
+            Err(refusal) => {
+                self.refuse(Some(&peer), refusal);
+                return reset(&stream);
+            }
         };
         // A second handle on the socket, to reset it while the first is deep inside TLS and HTTP.
         let socket = stream.as_fd().try_clone_to_owned();
@@ -193,24 +185,21 @@ impl Proxy {
             name: accepted.name,
             cut: CancellationToken::new(),
         });
-        let mut server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-        server
-            .http1()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD)
-            .max_buf_size(HEAD_BYTES_MAX);
-        server
-            .http2()
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(STREAMS_MAX)
-            .max_header_list_size(HEAD_BYTES_MAX as u32);
         let service = hyper::service::service_fn(|request| {
             let (proxy, session) = (Arc::clone(&self), Arc::clone(&session));
             async move {
                 Ok::<_, std::convert::Infallible>(request::answer(&proxy, &session, request).await)
             }
         });
-        let served = server.serve_connection(TokioIo::new(accepted.stream), service);
+        let stream = TokioIo::new(accepted.stream);
+        // TLS has agreed on the protocol: nothing is guessed from the first bytes, for which no clock would run.
+        let served = async {
+            if accepted.h2 {
+                http2().serve_connection(stream, service).await
+            } else {
+                http1().serve_connection(stream, service).await
+            }
+        };
         tokio::select! {
             biased;
             // What the kernel still holds for the client is thrown away too, however slowly it reads.
@@ -221,17 +210,15 @@ impl Proxy {
             }
             served = served => {
                 if let Err(error) = served {
-                    self.malformed(&session, error.as_ref());
+                    self.malformed(&session, &error);
                 }
             }
         }
     }
 
     /// A connection that ended because what came over it is not HTTP is recorded; one that was cut or closed is not news.
-    fn malformed(&self, session: &Session, error: &(dyn std::error::Error + 'static)) {
-        let parse = error
-            .downcast_ref::<hyper::Error>()
-            .is_some_and(|error| error.is_parse() || error.is_parse_too_large());
+    fn malformed(&self, session: &Session, error: &hyper::Error) {
+        let parse = error.is_parse() || error.is_parse_too_large();
         if parse {
             let Requester { agent, process, .. } = session.requester.clone();
             let refusal = Refusal::new(
@@ -254,40 +241,26 @@ impl Proxy {
             refusal,
         );
     }
-
-    fn place(&self, agent: &AgentName) -> Option<Place<'_>> {
-        let mut connections = self
-            .connections
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        let count = connections.entry(agent.clone()).or_insert(0);
-        if *count >= CONNECTIONS_PER_AGENT_MAX {
-            return None;
-        }
-        *count += 1;
-        Some(Place {
-            connections: &self.connections,
-            agent: agent.clone(),
-        })
-    }
 }
 
-/// One of an agent's places; given back on drop.
-struct Place<'a> {
-    connections: &'a Mutex<BTreeMap<AgentName, usize>>,
-    agent: AgentName,
+fn http1() -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD)
+        .max_buf_size(HEAD_BYTES_MAX);
+    builder
 }
 
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        let mut connections = self
-            .connections
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some(count) = connections.get_mut(&self.agent) {
-            *count = count.saturating_sub(1);
-        }
-    }
+fn http2() -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .keep_alive_interval(HEAD)
+        .keep_alive_timeout(HEAD)
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(HEAD_BYTES_MAX as u32);
+    builder
 }
 
 fn tls_refusal(refusal: &TlsRefusal) -> Refusal {

@@ -6,6 +6,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use enforcer::clock::{Clock, SystemClock};
+use enforcer::proxy::quota::CONNECTIONS_PER_AGENT_MAX;
 use harness::stage::Side;
 use harness::world::{Family, Who, World, wait_for};
 use serde_json::Value;
@@ -196,4 +197,47 @@ fn an_agent_that_is_dropped_instead_of_explained_to_gets_eperm() {
     });
     let _ = world.open_window("demo-project.finance:read", "1m");
     assert_eq!(connect(), "ok");
+}
+
+/// Opens connections until one is reset, and says how many stayed and what a new one of the same kind gets.
+const HOARD: &str = r#"
+import socket, ssl, sys, time
+context = ssl.create_default_context(cafile=sys.argv[1])
+held = []
+for _ in range(int(sys.argv[2])):
+    stream = socket.create_connection(("bigquery.googleapis.com", 443))
+    try:
+        held.append(context.wrap_socket(stream, server_hostname="bigquery.googleapis.com"))
+    except OSError:
+        break
+print(len(held), flush=True)
+sys.stdin.readline()
+"#;
+
+#[test]
+fn an_agent_that_hoards_connections_is_stopped_and_keeps_nobody_else_out() {
+    use std::io::{BufRead, BufReader};
+    let world = World::start(Family::V4);
+    let mut command = world.run_as(Who::OtherAgent, "/usr/bin/python3");
+    command
+        .args(["-c", HOARD])
+        .arg(world.stage.dir().join("run/ca.pem"))
+        .arg((CONNECTIONS_PER_AGENT_MAX + 10).to_string())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
+    let mut child = command.spawn().expect("python runs");
+    let mut line = String::new();
+    let mut output = BufReader::new(child.stdout.take().expect("piped"));
+    output.read_line(&mut line).expect("reads");
+    assert_eq!(line.trim(), CONNECTIONS_PER_AGENT_MAX.to_string());
+    wait_for("the record", || {
+        world
+            .events("connection_refused")
+            .iter()
+            .any(|event| event["refusal"]["code"] == "daemon.overloaded")
+    });
+    let _ = world.open_window("demo-project.finance:read", "1m");
+    assert!(world.query(&["SELECT COUNT(*) FROM finance.daily"])[0]["rows"].is_array());
+    drop(child.stdin.take());
+    child.wait().expect("ends");
 }

@@ -30,8 +30,14 @@ fn daemon(world: &World, wrapper: &[&str]) -> Command {
     command
 }
 
-/// Starts what must not start, and gives the one sentence that it said; log lines aside.
+/// Starts what must not start, and gives the one sentence that it said; log lines aside. What was enforced before still is.
 fn refused_start(world: &World, wrapper: &[&str]) -> String {
+    let sentence = sentence_of_refused_start(world, wrapper);
+    is_still_enforced(world);
+    sentence
+}
+
+fn sentence_of_refused_start(world: &World, wrapper: &[&str]) -> String {
     let output = daemon(world, wrapper).output().expect("runs");
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "it must not start: {text}");
@@ -39,7 +45,6 @@ fn refused_start(world: &World, wrapper: &[&str]) -> String {
     let sentence = said.next().unwrap_or_default().to_owned();
     assert_eq!(said.next(), None, "one sentence: {text}");
     assert!(sentence.starts_with("enforcer: "), "{text}");
-    is_still_enforced(world);
     sentence
 }
 
@@ -110,6 +115,28 @@ fn without_cgroup_v2_it_says_how_to_mount_it() {
     let wrapper = ["unshare", "--mount", "sh", "-c", &script];
     let sentence = refused_start(&world, &wrapper);
     names_all(&sentence, &["no cgroup v2 is mounted", "mount -t cgroup2"]);
+}
+
+#[test]
+fn with_too_few_files_it_says_how_many_it_needs() {
+    let world = left_by_a_killed_daemon();
+    let sentence = refused_start(&world, &["prlimit", "--nofile=4096:4096"]);
+    names_all(&sentence, &["may open 4096 files", "LimitNOFILE="]);
+}
+
+#[test]
+fn when_no_address_is_known_at_all_it_does_not_claim_to_protect_any() {
+    let world = World::without_daemon(Family::V4);
+    world.set_names(&serde_json::json!("down"));
+    let sentence = sentence_of_refused_start(&world, &[]);
+    names_all(
+        &sentence,
+        &[
+            "nothing would be protected",
+            "`names.resolvers`",
+            "`names.prefixes`",
+        ],
+    );
 }
 
 /// Changes a file for as long as `work` lasts.

@@ -292,7 +292,8 @@ fn load_one(program: &mut Program) -> Result<(), ProgramError> {
     }
 }
 
-/// Attaches alone: another program of the same kind on this cgroup is an error, not a companion that could decide otherwise.
+/// The kernel lets programs of others stand beside a link, whatever the mode: what one of them refuses is refused, and where one rewrites
+/// an address to a protected one after us, `egress` drops the packets.
 #[expect(
     clippy::wildcard_enum_match_arm,
     reason = "aya's kinds of programs, of which three are ours"

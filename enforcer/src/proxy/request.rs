@@ -24,6 +24,8 @@ use crate::causes::Causes;
 use crate::engine::{OpenWindow, Permit};
 use tokio_util::sync::CancellationToken;
 
+/// How long a request's body may take.
+const BODY: Duration = Duration::from_secs(30);
 /// How long after the close a streamed answer may still sit in a socket whose client does not read.
 const SLOW_CLIENT: Duration = Duration::from_millis(5);
 
@@ -58,9 +60,14 @@ pub(super) async fn answer(
 ) -> Response<Body> {
     let line = format!("{} {}", request.method(), request.uri().path());
     let (head, body) = request.into_parts();
-    let read = match read_body(&head.headers, body).await {
-        Ok(body) => understand(session, &head, &body),
-        Err(refusal) => Err(refusal),
+    // Held until the answer's head is there. Without a turn the body is not read at all.
+    let turn = proxy.quota.request_of(&session.requester.agent).await;
+    let read = match &turn {
+        Ok(_) => match read_body(&head.headers, body).await {
+            Ok(body) => understand(session, &head, &body),
+            Err(refusal) => Err(refusal),
+        },
+        Err(refusal) => Err(refusal.clone()),
     };
     let sql = read
         .as_ref()
@@ -139,7 +146,13 @@ async fn read_body(headers: &HeaderMap, body: Incoming) -> Result<Bytes, Refusal
             "A compressed body is not read, and what is not read is not forwarded",
         ));
     }
-    let read = Limited::new(body, json::BODY_BYTES_MAX).collect().await;
+    let read = Limited::new(body, json::BODY_BYTES_MAX).collect();
+    let Ok(read) = tokio::time::timeout(BODY, read).await else {
+        return Err(Refusal::new(
+            Code::RequestMalformed,
+            format!("The body took longer than {} s", BODY.as_secs()),
+        ));
+    };
     let body = read.map_err(|error| {
         if error.downcast_ref::<LengthLimitError>().is_some() {
             Refusal::new(

@@ -1,0 +1,164 @@
+//! What agents may have of the proxy at once. Nobody's share can be used up by another agent.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use enforcer_proto::principal::AgentName;
+use enforcer_proto::refusal::{Code, Refusal};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// The most agents' connections at once, on all listeners together. Past it they wait in the kernel's backlog.
+pub const CONNECTIONS_MAX: usize = 2048;
+/// The most connections of one agent at once; one more is reset.
+pub const CONNECTIONS_PER_AGENT_MAX: usize = 128;
+/// The most requests of one agent that are read or answered at once, on all its connections together; one more waits. Each may hold a
+/// body of [`crate::bigquery::json::BODY_BYTES_MAX`], so this bounds an agent's memory as well.
+pub const REQUESTS_PER_AGENT_MAX: usize = 128;
+/// How long a request waits for its turn; then it is refused.
+pub const TURN: Duration = Duration::from_secs(10);
+/// The file descriptors of a connection: its own, and the one that resets it.
+const FILES_PER_CONNECTION: usize = 2;
+/// The file descriptors for everything else: upstream, control, maps, log, `/proc`.
+const FILES_BESIDE: usize = 2048;
+/// The file descriptors that the daemon must be allowed to have open at once.
+pub const FILES_MIN: usize = CONNECTIONS_MAX * FILES_PER_CONNECTION + FILES_BESIDE;
+
+/// One agent's share.
+#[derive(Debug, Clone)]
+struct Share {
+    connections: Arc<Semaphore>,
+    requests: Arc<Semaphore>,
+}
+
+impl Default for Share {
+    fn default() -> Self {
+        Self {
+            connections: Arc::new(Semaphore::new(CONNECTIONS_PER_AGENT_MAX)),
+            requests: Arc::new(Semaphore::new(REQUESTS_PER_AGENT_MAX)),
+        }
+    }
+}
+
+/// Places, given back when what holds them is dropped.
+#[derive(Debug)]
+pub struct Quota {
+    connections: Arc<Semaphore>,
+    /// One for each configured agent that has ever connected.
+    shares: Mutex<BTreeMap<AgentName, Share>>,
+}
+
+impl Default for Quota {
+    fn default() -> Self {
+        Self {
+            connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+            shares: Mutex::default(),
+        }
+    }
+}
+
+impl Quota {
+    /// Waits for a place for anybody's connection.
+    pub async fn connection(&self) -> OwnedSemaphorePermit {
+        let place = Arc::clone(&self.connections).acquire_owned().await;
+        place.expect("the semaphore is never closed")
+    }
+
+    /// A place for a connection of `agent`'s.
+    ///
+    /// # Errors
+    /// [`Code::Overloaded`] when it has as many as it may.
+    pub fn connection_of(&self, agent: &AgentName) -> Result<OwnedSemaphorePermit, Refusal> {
+        let place = self.share(agent).connections.try_acquire_owned();
+        place.map_err(|_| {
+            let what = format!("Agent {agent} has {CONNECTIONS_PER_AGENT_MAX} connections already");
+            Refusal::new(Code::Overloaded, what)
+        })
+    }
+
+    /// Waits for the turn of a request of `agent`'s, for at most [`TURN`].
+    ///
+    /// # Errors
+    /// [`Code::Overloaded`] when its turn did not come.
+    pub async fn request_of(&self, agent: &AgentName) -> Result<OwnedSemaphorePermit, Refusal> {
+        let turn = self.share(agent).requests.acquire_owned();
+        match tokio::time::timeout(TURN, turn).await {
+            Ok(Ok(place)) => Ok(place),
+            Ok(Err(_)) | Err(_) => {
+                let what = format!(
+                    "Agent {agent} has had {REQUESTS_PER_AGENT_MAX} requests under way for {} s",
+                    TURN.as_secs()
+                );
+                Err(Refusal::new(Code::Overloaded, what))
+            }
+        }
+    }
+
+    fn share(&self, agent: &AgentName) -> Share {
+        let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
+        shares.entry(agent.clone()).or_default().clone()
+    }
+}
+
+/// Allows this process as many files as its quotas can ask for.
+///
+/// # Errors
+/// When the host allows fewer: an agent could then use up what the control socket and the log need.
+pub fn allow_files() -> anyhow::Result<()> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let needed = FILES_MIN as u64;
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current.is_none_or(|current| current >= needed) {
+        return Ok(());
+    }
+    anyhow::ensure!(
+        maximum.is_none_or(|maximum| maximum >= needed),
+        "the daemon may open {} files, and its quotas need {needed}: raise the limit (systemd: LimitNOFILE={needed}; shell: ulimit -n {needed})",
+        maximum.unwrap_or_default()
+    );
+    let raised = Rlimit {
+        current: Some(needed),
+        maximum,
+    };
+    Ok(setrlimit(Resource::Nofile, raised)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn agent(name: &str) -> AgentName {
+        name.parse().expect("a name")
+    }
+
+    #[tokio::test]
+    async fn an_agent_that_holds_all_its_connections_takes_none_of_anothers() {
+        let quota = Quota::default();
+        let (greedy, modest) = (agent("greedy"), agent("modest"));
+        let mut held: Vec<_> = (0..CONNECTIONS_PER_AGENT_MAX)
+            .map(|_| quota.connection_of(&greedy).expect("a place"))
+            .collect();
+        let refusal = quota.connection_of(&greedy).expect_err("is refused");
+        assert_eq!(refusal.code, Code::Overloaded);
+        assert!(quota.connection_of(&modest).is_ok());
+        drop(held.pop());
+        assert!(quota.connection_of(&greedy).is_ok(), "a place came back");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_waits_for_its_turn_and_is_refused_when_it_does_not_come() {
+        let quota = Quota::default();
+        let bot = agent("bot");
+        let mut held = Vec::new();
+        for _ in 0..REQUESTS_PER_AGENT_MAX {
+            held.push(quota.request_of(&bot).await.expect("a turn"));
+        }
+        let refusal = quota.request_of(&bot).await.expect_err("no turn");
+        assert_eq!(refusal.code, Code::Overloaded);
+        let (turn, ()) = tokio::join!(quota.request_of(&bot), async {
+            tokio::time::sleep(TURN / 2).await;
+            drop(held.pop());
+        });
+        assert!(turn.is_ok());
+    }
+}

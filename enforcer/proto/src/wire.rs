@@ -214,8 +214,6 @@ pub struct GrantView {
     pub bytes: u64,
     /// Bytes allowed.
     pub bytes_max: u64,
-    /// Live connections.
-    pub sessions: u64,
 }
 
 /// What the kernel counted since it was first attached.

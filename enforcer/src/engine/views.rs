@@ -33,7 +33,6 @@ pub(super) fn grant(now: Now, grant: &Grant) -> GrantView {
         queries_max: grant.queries_max,
         bytes: grant.usage.bytes,
         bytes_max: grant.bytes_max,
-        sessions: 0,
     }
 }
 

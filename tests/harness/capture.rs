@@ -48,6 +48,19 @@ impl Capture {
         std::thread::sleep(std::time::Duration::from_millis(150));
         self.seen.load(Ordering::SeqCst)
     }
+
+    /// The same, once no more arrive: what was under way, such as a late acknowledgement, is not what is asked about.
+    #[must_use]
+    pub fn settled(&self) -> u64 {
+        let mut seen = self.packets();
+        loop {
+            let now = self.packets();
+            if now == seen {
+                return now;
+            }
+            seen = now;
+        }
+    }
 }
 
 impl Drop for Capture {

@@ -196,3 +196,36 @@ fn a_job_and_its_result_are_the_windows_own_and_no_later_ones() {
     get(&world, &own.result).served();
     get(&world, &job.result).refused("scope.outside");
 }
+
+#[test]
+fn a_job_of_an_earlier_window_cannot_be_read_by_its_id_at_another_location() {
+    let world = World::start(Family::V4);
+    let job = |sql: &str, location: &str| {
+        json!({
+            "jobReference": {"projectId": "demo-project", "jobId": "known", "location": location},
+            "configuration": {"query": {"query": sql, "useLegacySql": false}},
+        })
+    };
+    let grant = world.open_window("demo-project.finance:read", "1m");
+    let secret = job("SELECT 'of the first window'", "US");
+    post(&world, &format!("{PROJECT}/jobs"), &secret).served();
+    assert!(world.cli(Who::Agent, &["close", &grant]).status.success());
+
+    let _ = world.open_window("demo-project.finance:read", "1m");
+    let results = format!("{PROJECT}/queries/known");
+    get(&world, &results).refused("job.foreign");
+    // The same id elsewhere, which BigQuery allows, and an answer that does not say where.
+    let mine = job("SELECT 'of this window'", "asia-northeast1");
+    post(
+        &world,
+        &format!("{PROJECT}/jobs?fields=jobReference(projectId,jobId)"),
+        &mine,
+    )
+    .served();
+    let answer = get(&world, &results);
+    assert_eq!(
+        answer.served()["rows"],
+        json!([{"f": [{"v": "of this window"}]}])
+    );
+    get(&world, &format!("{results}?location=US")).refused("job.foreign");
+}

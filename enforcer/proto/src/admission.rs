@@ -1,7 +1,7 @@
 //! One request judged against one window. The answer is a permit or a refusal, never a bool.
 
 use crate::ledger::Grant;
-use crate::query::{DryRun, Method, QueryFacts, Touch};
+use crate::query::{DryRun, JobRef, Method, QueryFacts, Touch};
 use crate::refusal::{Code, Refusal};
 use crate::scope::{DatasetRef, TableRef};
 use crate::time::Now;
@@ -14,6 +14,7 @@ pub const TABLES_PER_QUERY_MAX: usize = 49;
 pub struct Admitted {
     method: Method,
     tables: Vec<TableRef>,
+    job: Option<JobRef>,
     bytes: u64,
 }
 
@@ -28,6 +29,12 @@ impl Admitted {
     #[must_use]
     pub fn tables(&self) -> &[TableRef] {
         &self.tables
+    }
+
+    /// The window's own job that the request reads or ends, with its location: what is sent on must name exactly this one.
+    #[must_use]
+    pub const fn job(&self) -> Option<&JobRef> {
+        self.job.as_ref()
     }
 
     /// The bytes it may process, by BigQuery's estimate.
@@ -46,6 +53,7 @@ pub fn admit(now: Now, grant: &Grant, facts: &QueryFacts) -> Result<Admitted, Re
         return Err(closed(grant));
     }
     within_project(grant, facts)?;
+    let mut own = None;
     let (tables, bytes) = match &facts.touch {
         Touch::Nothing | Touch::FilteredList => (Vec::new(), 0),
         Touch::Dataset(dataset) => {
@@ -59,12 +67,7 @@ pub fn admit(now: Now, grant: &Grant, facts: &QueryFacts) -> Result<Admitted, Re
             (vec![table.clone()], 0)
         }
         Touch::Job(job) => {
-            if !grant.owns_job(job) {
-                return Err(Refusal::new(
-                    Code::JobForeign,
-                    format!("Job {job} was not started in window {}", grant.id),
-                ));
-            }
+            own = Some(own_job(grant, job)?);
             (Vec::new(), 0)
         }
         Touch::Query(dry_run) => {
@@ -87,7 +90,17 @@ pub fn admit(now: Now, grant: &Grant, facts: &QueryFacts) -> Result<Admitted, Re
     Ok(Admitted {
         method: facts.method,
         tables,
+        job: own,
         bytes,
+    })
+}
+
+fn own_job(grant: &Grant, job: &JobRef) -> Result<JobRef, Refusal> {
+    grant.own_job(job).cloned().ok_or_else(|| {
+        Refusal::new(
+            Code::JobForeign,
+            format!("Job {job} was not started in window {}", grant.id),
+        )
     })
 }
 

@@ -86,13 +86,14 @@ pub struct JobRef {
 }
 
 impl JobRef {
-    /// Whether both name one job: ids are unique in a project and location, and an absent location means "wherever it is".
+    /// Whether both name one job: ids are unique only in a project *and* location, so one without a location names none.
     #[must_use]
     pub fn is_same_job(&self, other: &Self) -> bool {
-        let location_agrees = match (&self.location, &other.location) {
-            (Some(a), Some(b)) => a.eq_ignore_ascii_case(b),
-            (None, _) | (_, None) => true,
-        };
+        let location_agrees = self
+            .location
+            .as_ref()
+            .zip(other.location.as_ref())
+            .is_some_and(|(a, b)| a.eq_ignore_ascii_case(b));
         self.project == other.project && self.job == other.job && location_agrees
     }
 }

@@ -29,7 +29,10 @@ const CREDENTIALS: [&str; 7] = [
     "$.xgafv",
 ];
 /// Parameters that every method has.
-const COMMON: [&str; 3] = ["alt", "prettyPrint", "fields"];
+const COMMON: [&str; 2] = ["alt", "prettyPrint"];
+/// Chooses parts of an answer. Where we must read the answer ourselves it is dropped: the client gets more than it asked for, and cannot
+/// hide a job, its cost or its place.
+const PARTS: &str = "fields";
 
 /// What a request names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,6 +79,19 @@ pub struct Route {
 }
 
 impl Route {
+    /// The same request, of exactly this job: its location is named, so that BigQuery looks for it nowhere else.
+    #[must_use]
+    pub fn of_job(mut self, job: &JobRef) -> Self {
+        self.parameters.retain(|(name, _)| name != "location");
+        let location = job
+            .location
+            .iter()
+            .map(|location| ("location".to_owned(), location.clone()));
+        self.parameters.extend(location);
+        self.target = Target::Job(job.clone());
+        self
+    }
+
     /// Path and query as they are sent on.
     #[must_use]
     pub fn path_and_query(&self) -> String {
@@ -215,7 +231,10 @@ fn finish(
             dropped.push(name.into_owned());
             continue;
         }
-        if !COMMON.contains(&name.as_ref()) && !allowed.contains(&name.as_ref()) {
+        if name == PARTS && is_read(method) {
+            continue;
+        }
+        if name != PARTS && !COMMON.contains(&name.as_ref()) && !allowed.contains(&name.as_ref()) {
             return Err(Refusal::new(
                 Code::FieldUnknown,
                 format!("The parameter `{name}` of {method} is not let through"),
@@ -242,6 +261,21 @@ fn finish(
         parameters,
         dropped,
     })
+}
+
+/// Whether the answer is read for what it says of a job.
+const fn is_read(method: Method) -> bool {
+    match method {
+        Method::JobsInsert | Method::JobsQuery | Method::JobsGet | Method::JobsCancel => true,
+        Method::Discovery
+        | Method::ProjectsList
+        | Method::DatasetsList
+        | Method::DatasetsGet
+        | Method::TablesList
+        | Method::TablesGet
+        | Method::TabledataList
+        | Method::GetQueryResults => false,
+    }
 }
 
 /// One path segment, decoded once. What could be read in two ways is refused: encoded slashes, dot segments, second encodings.
@@ -431,6 +465,37 @@ mod tests {
             code("GET", path, Some("alt=json&alt=json")),
             Code::RequestMalformed
         );
+    }
+
+    #[test]
+    fn the_choice_of_parts_is_dropped_where_the_answer_is_read() {
+        let sent = |method, path: &str| {
+            let routed = route(method, path, Some("fields=kind&alt=json")).expect(path);
+            routed.path_and_query().contains("fields")
+        };
+        for (method, path) in [
+            ("POST", "/bigquery/v2/projects/p/jobs"),
+            ("POST", "/bigquery/v2/projects/p/queries"),
+            ("GET", "/bigquery/v2/projects/p/jobs/j"),
+            ("POST", "/bigquery/v2/projects/p/jobs/j/cancel"),
+        ] {
+            assert!(!sent(method, path), "{path}");
+        }
+        assert!(sent("GET", "/bigquery/v2/projects/p/queries/j"));
+    }
+
+    #[test]
+    fn a_request_of_a_job_is_sent_on_with_the_jobs_own_location() {
+        let job = JobRef {
+            project: "p".into(),
+            job: "j".into(),
+            location: Some("EU".into()),
+        };
+        for query in [None, Some("location=eu"), Some("location=US")] {
+            let routed = route("GET", "/bigquery/v2/projects/p/queries/j", query).expect("routes");
+            let sent = routed.of_job(&job).path_and_query();
+            assert_eq!(sent, "/bigquery/v2/projects/p/queries/j?location=EU");
+        }
     }
 
     proptest! {

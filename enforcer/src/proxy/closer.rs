@@ -214,7 +214,7 @@ mod tests {
         JobRef {
             project: "p".to_owned(),
             job: name.to_owned(),
-            location: None,
+            location: Some("US".to_owned()),
         }
     }
 

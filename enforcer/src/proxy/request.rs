@@ -272,6 +272,10 @@ async fn serve(
                 is_dry_run: false,
             };
             let permit = admit(proxy, session, window, facts).await?;
+            let route = match permit.admitted().job() {
+                Some(job) => route.of_job(job),
+                None => route,
+            };
             Ok(relay(
                 proxy,
                 session,
@@ -437,11 +441,14 @@ async fn start_job(
     let started = tokio::spawn(run_job(
         Arc::clone(proxy),
         Arc::clone(session),
-        headers.clone(),
-        finish,
         Arc::clone(window),
-        route,
-        body,
+        finish,
+        Start {
+            headers: headers.clone(),
+            route,
+            body,
+            is_dry_run: job.is_dry_run(),
+        },
     ));
     let done = within(proxy, window, async {
         started
@@ -451,17 +458,29 @@ async fn start_job(
     Ok(done.await?)
 }
 
+/// A job as it is sent.
+struct Start {
+    headers: HeaderMap,
+    route: Route,
+    body: Bytes,
+    is_dry_run: bool,
+}
+
 async fn run_job(
     proxy: Arc<Proxy>,
     session: Arc<Session>,
-    headers: HeaderMap,
-    mut finish: Finish,
     window: Arc<OpenWindow>,
-    route: Route,
-    body: Bytes,
+    mut finish: Finish,
+    start: Start,
 ) -> Result<Response<Body>, Refusal> {
-    let answer = match forward::send(&proxy, &session, &finish, &route, &headers, Some(body)).await
-    {
+    let Start {
+        headers,
+        route,
+        body,
+        is_dry_run,
+    } = start;
+    let sent = forward::send(&proxy, &session, &finish, &route, &headers, Some(body)).await;
+    let answer = match sent {
         Ok(answer) => forward::read_whole(answer).await,
         Err(refusal) => Err(refusal),
     };
@@ -475,6 +494,12 @@ async fn run_job(
     };
     let job = facts.job.clone();
     finish.facts(facts);
+    if answer.status == 200 && !is_dry_run && job.as_ref().is_none_or(|job| job.location.is_none())
+    {
+        let what = "BigQuery's answer does not name the job and its location, so its results could not be told from others'";
+        finish.trouble(what);
+        return Err(Refusal::new(Code::UpstreamFailed, what));
+    }
     let response = pass_on(answer, finish).await;
     if let Some(job) = job {
         let is_done = read["status"]["state"] == "DONE" || read["jobComplete"] == true;

@@ -9,6 +9,7 @@ import time
 import requests
 
 PROJECT = "demo-project"
+DEFAULT_LOCATIONS = ["US", "EU"]
 #: The hidden dataset that holds the results of jobs that name no table for them.
 ANONYMOUS = "_" + secrets.token_hex(20)
 #: How long a new job is waited for before it is answered as running, seconds.
@@ -34,6 +35,8 @@ class Job:
         self.done = threading.Event()
         self.answer = None
         self.is_cancelled = False
+        #: The engine knows no locations: every job has an id of its own there.
+        self.engine_id = f"{reference['location'].lower()}-{reference['jobId']}"
 
     def resource(self, state, error=None):
         status = {"state": state}
@@ -107,16 +110,18 @@ class Jobs:
             why = f"Query exceeded limit for bytes billed: {most}."
             return 400, {"error": {"code": 400, "message": why, "errors": [{"message": why, "reason": "bytesBilledLimitExceeded"}]}}
         reference = dict(asked.get("jobReference") or {})
-        reference = {"projectId": project, "jobId": reference.get("jobId") or f"job_{secrets.token_hex(12)}", "location": "US"}
+        reference = {"projectId": project, "jobId": reference.get("jobId") or f"job_{secrets.token_hex(12)}",
+                     "location": reference.get("location") or "US"}
+        place = (reference["location"].lower(), reference["jobId"])
         with self.lock:
-            if reference["jobId"] in self.jobs:
+            if place in self.jobs:
                 return 409, {"error": {"code": 409, "message": "Already Exists: Job", "errors": [{"reason": "duplicate", "message": "Already Exists"}]}}
-            job = self.jobs[reference["jobId"]] = Job(reference, configuration)
-        asked = {"jobReference": reference, "configuration": json.loads(json.dumps(configuration))}
+            job = self.jobs[place] = Job(reference, configuration)
+        asked = {"jobReference": {"projectId": project, "jobId": job.engine_id}, "configuration": json.loads(json.dumps(configuration))}
         sql.setdefault("destinationTable", {"projectId": project, "datasetId": ANONYMOUS, "tableId": f"anon{secrets.token_hex(16)}"})
         threading.Thread(target=self.run, args=(job, project, asked, statistics), daemon=True).start()
         job.done.wait(AT_ONCE_S)
-        return self.get(project, reference["jobId"], query, body)
+        return self.get(project, reference["jobId"], {"location": [reference["location"]]}, body)
 
     def dry_run(self, project, asked, kind, statistics):
         """The engine runs what it is given as a dry run, too: it gets the query's shape, of which nothing is computed."""
@@ -134,6 +139,7 @@ class Jobs:
         status, answer = self.call("POST", f"/bigquery/v2/projects/{project}/jobs", None, json.dumps(asked))
         if status == 200:
             self.enriched(answer, statistics)["configuration"]["query"]["destinationTable"] = job.configuration["query"]["destinationTable"]
+            answer["jobReference"] = job.reference
         job.answer = (status, answer)
         job.done.set()
 
@@ -145,13 +151,18 @@ class Jobs:
         status, answer = self.insert(project, {}, json.dumps({"configuration": configuration}))
         if status != 200 or asked.get("dryRun"):
             return status, answer
-        query = {"timeoutMs": [str(asked.get("timeoutMs", 10_000))]}
+        query = {"timeoutMs": [str(asked.get("timeoutMs", 10_000))], "location": [answer["jobReference"]["location"]]}
         if "maxResults" in asked:
             query["maxResults"] = [str(asked["maxResults"])]
         return self.results(project, answer["jobReference"]["jobId"], query, b"")
 
+    def find(self, name, query):
+        """A job by its id and location; without a location it is looked for where BigQuery looks, in the US and the EU."""
+        places = query.pop("location", DEFAULT_LOCATIONS)
+        return next((job for place in places if (job := self.jobs.get((place.lower(), name)))), None)
+
     def get(self, project, name, query, body):
-        job = self.jobs.get(name)
+        job = self.find(name, query)
         if job is None:
             return 404, {"error": {"code": 404, "message": f"Not found: Job {project}:{name}", "errors": [{"reason": "notFound", "message": "Not found"}]}}
         if job.is_cancelled:
@@ -159,9 +170,10 @@ class Jobs:
         return job.answer if job.done.is_set() else (200, job.resource("RUNNING"))
 
     def results(self, project, name, query, body):
-        job = self.jobs.get(name)
-        if job is None:
-            return self.get(project, name, query, body)
+        job = self.find(name, query)
+        return self.results_of(job, project, query) if job else self.get(project, name, query, body)
+
+    def results_of(self, job, project, query):
         wait_ms = int(query.pop("timeoutMs", ["10000"])[0])
         deadline = time.monotonic() + min(wait_ms / 1000, 200)
         while not job.done.is_set() and not job.is_cancelled and time.monotonic() < deadline:
@@ -173,26 +185,25 @@ class Jobs:
             return 200, {"kind": "bigquery#getQueryResultsResponse", "jobReference": job.reference, "jobComplete": False}
         if job.answer[0] != 200:
             return job.answer
-        query.pop("location", None)
-        status, answer = self.call("GET", f"/bigquery/v2/projects/{project}/queries/{name}", query)
+        status, answer = self.call("GET", f"/bigquery/v2/projects/{project}/queries/{job.engine_id}", query)
         answer["jobReference"] = job.reference
         return status, answer
 
     def rows(self, project, table, query, body):
         """The rows of a result, to whoever has a token: BigQuery asks only for the rights of whoever started the job."""
-        for name, job in self.jobs.items():
+        for job in self.jobs.values():
             if job.configuration["query"]["destinationTable"]["tableId"] == table:
-                status, answer = self.results(project, name, query, body)
+                status, answer = self.results_of(job, project, query)
                 return status, {"kind": "bigquery#tableDataList", **{part: answer[part] for part in ("totalRows", "rows") if part in answer}}
         return 404, {"error": {"code": 404, "message": f"Not found: Table {project}:{ANONYMOUS}.{table}", "errors": [{"reason": "notFound"}]}}
 
     def cancel(self, project, name, query, body):
-        job = self.jobs.get(name)
+        job = self.find(name, query)
         if job is None:
             return self.get(project, name, query, body)
         if not job.done.is_set():
             job.is_cancelled = True
-        status, resource = self.get(project, name, query, body)
+        status, resource = self.get(project, name, {"location": [job.reference["location"]]}, body)
         return status, {"kind": "bigquery#jobCancelResponse", "job": resource}
 
     def statistics(self, kind, tables):

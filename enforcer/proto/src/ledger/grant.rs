@@ -48,9 +48,12 @@ impl Usage {
         self.bytes = self
             .bytes
             .saturating_add(reserved.map_or(0, |reserved| reserved.max(bytes)));
-        if let Some(job) =
-            job.filter(|job| self.jobs.len() < JOBS_PER_GRANT_MAX && !self.jobs.contains(job))
-        {
+        // A job without its location cannot be told from others of its id: it is nobody's.
+        if let Some(job) = job.filter(|job| {
+            job.location.is_some()
+                && self.jobs.len() < JOBS_PER_GRANT_MAX
+                && !self.jobs.iter().any(|own| own.is_same_job(job))
+        }) {
             self.jobs.push(job.clone());
         }
         if let Some(table) = destination.filter(|table| {
@@ -118,10 +121,15 @@ impl Grant {
         self.queries_max.saturating_sub(self.usage.queries)
     }
 
-    /// Whether the job was started in this window.
+    /// The job of this window that `asked` names. Without a location it must be the window's only job of that id: BigQuery would look
+    /// for it in places of its own choosing, where somebody else's job may have the same id.
     #[must_use]
-    pub fn owns_job(&self, job: &JobRef) -> bool {
-        self.usage.jobs.iter().any(|own| own.is_same_job(job))
+    pub fn own_job(&self, asked: &JobRef) -> Option<&JobRef> {
+        let mut own = self.usage.jobs.iter().filter(|own| match asked.location {
+            Some(_) => own.is_same_job(asked),
+            None => own.project == asked.project && own.job == asked.job,
+        });
+        own.next().filter(|_| own.next().is_none())
     }
 
     /// Whether the table holds the result of a job of this window.

@@ -8,7 +8,7 @@ use super::*;
 use crate::admission::admit;
 use crate::policy::{ApproverSet, Policy, Rule};
 use crate::principal::Caller;
-use crate::query::{DryRun, Method, QueryFacts, Touch};
+use crate::query::{DryRun, JobRef, Method, QueryFacts, Touch};
 use crate::refusal::Code;
 use crate::time::{NS_PER_S, Ttl};
 
@@ -295,6 +295,52 @@ fn an_automatic_rule_opens_without_a_person_and_names_itself() {
             .approver
             .to_string(),
         "policy rule 1"
+    );
+}
+
+#[test]
+fn a_job_is_the_windows_own_only_by_project_id_and_location() {
+    let job = |location: Option<&str>| JobRef {
+        project: "p".into(),
+        job: "j".into(),
+        location: location.map(str::to_owned),
+    };
+    let reads = |own: &[Option<&str>], asked: Option<&str>| {
+        let mut host = Host::default();
+        let id = host.open(at(100), "10s");
+        for (number, location) in own.iter().enumerate() {
+            let finished = Event::QueryFinished {
+                query: QueryId(number as u64),
+                grant: id,
+                status: Some(200),
+                job: Some(job(*location)),
+                destination: None,
+                bytes: 0,
+                body_bytes: 0,
+                duration_us: 1,
+                trouble: None,
+            };
+            host.ledger.apply(at(101), &finished);
+        }
+        let grant = host.ledger.grant(id).expect("open");
+        let facts = QueryFacts {
+            method: Method::GetQueryResults,
+            project: Some("p".into()),
+            touch: Touch::Job(job(asked)),
+            sql: None,
+            is_dry_run: false,
+        };
+        let admitted = admit(at(102), grant, &facts).ok()?;
+        admitted.job().and_then(|job| job.location.clone())
+    };
+    assert_eq!(reads(&[Some("US")], None).as_deref(), Some("US"));
+    assert_eq!(reads(&[Some("US")], Some("us")).as_deref(), Some("US"));
+    assert_eq!(reads(&[Some("US")], Some("EU")), None);
+    assert_eq!(reads(&[Some("US"), Some("EU")], None), None, "which one?");
+    assert_eq!(
+        reads(&[None], None),
+        None,
+        "a job without a place is nobody's"
     );
 }
 

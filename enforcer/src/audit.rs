@@ -150,6 +150,9 @@ impl Log {
 
     /// Appends `events` as one batch and makes them durable. All or nothing: after an error none of them is in the log.
     ///
+    /// An event whose record would be too long is a fault of that one: another that says so is recorded in its place. An admission has no
+    /// such stand-in, since it allows something.
+    ///
     /// # Errors
     /// [`AuditError`]; the chain has not moved then.
     pub fn append<'a>(
@@ -159,7 +162,12 @@ impl Log {
         let mut chain = self.chain.clone();
         let mut bytes = Vec::new();
         for (now, event) in events {
-            let line = chain.seal(*now, &self.boot_id, event)?;
+            let line = match chain.seal(*now, &self.boot_id, event) {
+                Err(TooLong(bytes)) if !matches!(event, Event::QueryAdmitted { .. }) => {
+                    chain.seal(*now, &self.boot_id, &event.stand_in(bytes))
+                }
+                sealed => sealed,
+            }?;
             bytes.extend_from_slice(line.as_bytes());
             bytes.push(b'\n');
         }

@@ -185,6 +185,8 @@ const fn only_restricts(event: &Event) -> bool {
     )
 }
 
+/// The events as they are recorded: stamped, and every text in them within its bound.
 fn at(now: Now, events: &[Event]) -> Vec<(Now, Event)> {
-    events.iter().map(|event| (now, event.clone())).collect()
+    let stamped = events.iter().map(|event| (now, event.clone().bounded()));
+    stamped.collect()
 }

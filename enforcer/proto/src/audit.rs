@@ -15,6 +15,9 @@ pub const LINE_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// What stands where the first record names its predecessor.
 pub const GENESIS: Hash = Hash([0; 32]);
 
+/// What a record has around its event, bytes at most: numbers of 20 digits, a boot id, two hashes and the names of all that.
+const ENVELOPE_BYTES_MAX: usize = 512;
+
 const SUFFIX_HEAD: &str = ",\"hash\":\"";
 /// `,"hash":"` + 64 hex digits + `"}`
 const SUFFIX_BYTES: usize = SUFFIX_HEAD.len() + 64 + 2;
@@ -77,7 +80,13 @@ pub struct Broken {
     pub why: String,
 }
 
-/// A record too long for the log. The caller shortens what an agent wrote, or refuses.
+/// Whether the record of `event` fits a line of the log. What does not must be refused before anything is done about it.
+#[must_use]
+pub fn fits(event: &Event) -> bool {
+    serde_json::to_string(event).is_ok_and(|text| text.len() + ENVELOPE_BYTES_MAX <= LINE_BYTES_MAX)
+}
+
+/// A record too long for the log. The caller records another in its place, or refuses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the record would be {0} bytes, more than a line of the log may hold")]
 pub struct TooLong(pub usize);

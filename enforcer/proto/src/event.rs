@@ -1,6 +1,13 @@
 //! What happened, in the words of the log. The ledger is rebuilt from these, so a variant or field is never removed or given new meaning.
 
+mod bounded;
+
 use serde::{Deserialize, Serialize};
+
+pub use bounded::{
+    COMM_BYTES_MAX, GIDS_RECORDED_MAX, REFUSED_SQL_BYTES_MAX, REQUEST_LINE_BYTES_MAX,
+    TEXT_BYTES_MAX,
+};
 
 use crate::id::{GrantId, QueryId, RequestId, SessionId};
 use crate::policy::Ask;
@@ -58,6 +65,15 @@ impl std::fmt::Display for Refuser {
             Self::Proxy => "the proxy",
         })
     }
+}
+
+/// A SQL text of which only the beginning is in the record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SqlCut {
+    /// How long the whole text is, bytes.
+    pub bytes: u64,
+    /// SHA-256 of the whole text.
+    pub sha256: String,
 }
 
 /// One thing that happened. In the log: `{"kind":"approved",…}`.
@@ -239,8 +255,11 @@ pub enum Event {
         process: Process,
         /// Method and path, or the API method.
         request: String,
-        /// The SQL text, if it was read.
+        /// The SQL text, if it was read; its beginning where `sql_cut` says so.
         sql: Option<String>,
+        /// What was cut off.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sql_cut: Option<SqlCut>,
         /// Why.
         refusal: Refusal,
     },
@@ -284,6 +303,13 @@ pub enum Event {
         /// How many.
         count: u64,
     },
+    /// Something that happened and whose own record would not have fitted a line of the log.
+    TooLong {
+        /// What kind of event it was.
+        event: String,
+        /// How long its record would have been, bytes.
+        bytes: u64,
+    },
     /// A process joined an agent's workload through `enforcer run`.
     ProcessJoined {
         /// The agent.
@@ -317,6 +343,7 @@ impl Event {
             | Self::JobCancelled { .. }
             | Self::KernelRefused { .. }
             | Self::FurtherRefused { .. }
+            | Self::TooLong { .. }
             | Self::ProcessJoined { .. } => None,
         }
     }

@@ -341,6 +341,7 @@ impl Ledger {
             | Event::JobCancelled { .. }
             | Event::KernelRefused { .. }
             | Event::FurtherRefused { .. }
+            | Event::TooLong { .. }
             | Event::ProcessJoined { .. } => {}
         }
     }

@@ -30,6 +30,14 @@ pub fn safe_line(text: &str, chars_max: usize) -> String {
     out
 }
 
+/// Shortens `text` to at most `bytes_max` bytes, the last of which are `…`. One that is short enough stays as it is.
+pub fn shorten(text: &mut String, bytes_max: usize) {
+    if text.len() > bytes_max {
+        text.truncate(text.floor_char_boundary(bytes_max.saturating_sub('…'.len_utf8())));
+        text.push('…');
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -41,5 +49,17 @@ mod tests {
             "a\\u{1b}[2Jb\\u{202e}c d"
         );
         assert_eq!(safe_line("abcdef", 3), "abc…");
+    }
+
+    #[test]
+    fn a_text_is_shortened_between_characters_and_says_so() {
+        let shortened = |text: &str, bytes_max| {
+            let mut text = text.to_owned();
+            shorten(&mut text, bytes_max);
+            text
+        };
+        assert_eq!(shortened("abcdef", 6), "abcdef");
+        assert_eq!(shortened("abcdefg", 6), "abc…");
+        assert_eq!(shortened("aééé", 6), "aé…");
     }
 }

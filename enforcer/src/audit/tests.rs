@@ -98,3 +98,22 @@ fn a_batch_that_cannot_be_written_is_not_in_the_log_and_does_not_move_the_chain(
     opened.log.append(&[event(3)]).expect("appends again");
     assert_eq!(verify(dir.path(), |_, _| ()).expect("verifies").count(), 2);
 }
+
+#[test]
+fn a_record_that_is_too_long_is_replaced_by_one_that_says_so_and_keeps_no_other_out() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (mut opened, _) = open(dir.path());
+    let long = Event::DaemonStarted {
+        host: "x".repeat(enforcer_proto::audit::LINE_BYTES_MAX),
+        version: String::new(),
+        policy_digest: String::new(),
+    };
+    opened
+        .log
+        .append(&[event(1), (NOW, long), event(2)])
+        .expect("appends");
+    let mut kinds = Vec::new();
+    verify(dir.path(), |record, _| kinds.push(record.event.clone())).expect("verifies");
+    let stand_in = matches!(&kinds[1], Event::TooLong { event, bytes } if event == "daemon_started" && *bytes > 2_000_000);
+    assert!(stand_in && kinds.len() == 3, "{kinds:?}");
+}

@@ -96,7 +96,8 @@ impl<'a> About<'a> {
             Event::DaemonStarted { .. }
             | Event::DaemonStopped {}
             | Event::TailRepaired { .. }
-            | Event::FurtherRefused { .. } => (None, None),
+            | Event::FurtherRefused { .. }
+            | Event::TooLong { .. } => (None, None),
         };
         Self { grant, agent }
     }
@@ -258,6 +259,7 @@ fn sentence(event: &Event) -> String {
             request,
             sql: text,
             refusal,
+            ..
         } => {
             let grant = grant.map_or_else(|| "no window".to_owned(), |grant| grant.to_string());
             format!(
@@ -303,6 +305,12 @@ fn sentence(event: &Event) -> String {
         }
         Event::FurtherRefused { by, count } => {
             format!("REFUSED  {count} more by {by}, of more kinds than are told apart in a second")
+        }
+        Event::TooLong { event, bytes } => {
+            format!(
+                "TOO LONG {} of {bytes} bytes, more than a record may have",
+                safe_line(event, 80)
+            )
         }
         Event::ProcessJoined { agent, process } => format!("join     {agent} {}", who(process)),
     }

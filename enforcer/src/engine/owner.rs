@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use enforcer_proto::admission::{Admitted, admit};
+use enforcer_proto::audit::fits;
 use enforcer_proto::event::Event;
 use enforcer_proto::id::{GrantId, QueryId};
 use enforcer_proto::ledger::{
@@ -180,13 +181,15 @@ impl Owner {
                     waiting.push(answer);
                 }
                 Message::Record(event, reply) => {
+                    let event = event.bounded();
                     self.ledger.apply(now, &event);
-                    staged.push((now, *event));
+                    staged.push((now, event));
                     waiting.push(Waiting::Recorded(reply));
                 }
                 Message::Note(event) => {
+                    let event = event.bounded();
                     self.ledger.apply(now, &event);
-                    staged.push((now, *event));
+                    staged.push((now, event));
                 }
                 Message::Stop => flow = ControlFlow::Break(()),
                 Message::Control(caller, ask, reply) => {
@@ -224,11 +227,18 @@ impl Owner {
                     ),
                 )
             })
-            .and_then(|held| Ok((held, admit(now, held, facts)?)));
-        match judged {
-            Ok((held, admitted)) => {
+            .and_then(|held| {
+                let admitted = admit(now, held, facts)?;
                 let query = self.ledger.next_query();
                 let event = admitted_event(query, requester, grant, facts, &admitted);
+                if fits(&event) {
+                    Ok((held, admitted, query, event))
+                } else {
+                    Err(too_long_to_record())
+                }
+            });
+        match judged {
+            Ok((held, admitted, query, event)) => {
                 let permit = Permit::new(
                     query,
                     Arc::new(open_window(held)),
@@ -245,9 +255,10 @@ impl Owner {
                     process: requester.process.clone(),
                     request: facts.method.to_string(),
                     sql: facts.sql.clone(),
+                    sql_cut: None,
                     refusal: refusal.clone(),
                 };
-                (event, Waiting::Refused(reply, refusal))
+                (event.bounded(), Waiting::Refused(reply, refusal))
             }
         }
     }
@@ -600,6 +611,13 @@ fn audit_unavailable() -> Refusal {
     Refusal::new(
         Code::AuditUnavailable,
         "The audit log cannot be written, and nothing is allowed that cannot be recorded",
+    )
+}
+
+fn too_long_to_record() -> Refusal {
+    Refusal::new(
+        Code::BodyTooLarge,
+        "The query and the tables it reads are too long to be recorded whole, and nothing is forwarded that is not",
     )
 }
 

@@ -322,6 +322,7 @@ async fn refused_in_a_new_session(host: &Host) -> u64 {
         },
         request: "GET /".into(),
         sql: None,
+        sql_cut: None,
         refusal: enforcer_proto::refusal::Refusal::new(Code::WindowNone, "none"),
     };
     host.engine().record(event).await.expect("is recorded");
@@ -354,4 +355,25 @@ async fn an_agent_sees_only_its_own_and_a_stranger_sees_nothing() {
     assert!(
         matches!(host.ask(3000, None, Ask::Status).await, Reply::Refused(refusal) if refusal.code == Code::CallerForbidden)
     );
+}
+
+#[tokio::test]
+async fn a_reason_that_would_not_fit_the_log_is_refused_and_recorded_shortened_and_nothing_stops() {
+    let host = Host::new();
+    let ask = enforcer_proto::policy::Ask {
+        scope: "p.finance:read".parse().expect("a scope"),
+        ttl: "10s".parse().expect("a ttl"),
+        // Each of these takes six bytes in JSON.
+        reason: "\u{1}".repeat(1_000_000),
+        bytes_max: None,
+        queries_max: None,
+    };
+    let Reply::Refused(refusal) = host.ask(3000, Some("bot"), Ask::Request(ask)).await else {
+        panic!("opened")
+    };
+    assert_eq!(refusal.code, Code::InputInvalid);
+    assert!(matches!(host.request().await, Reply::Requested { .. }));
+    assert!(matches!(host.approve().await, Reply::Opened(_)));
+    let text = std::fs::read_to_string(host.dir.path().join("audit/log-000001.jsonl"));
+    assert!(text.expect("text").len() < 100_000);
 }

@@ -106,6 +106,7 @@ async fn record(
         process: session.requester.process.clone(),
         request,
         sql,
+        sql_cut: None,
         refusal: refusal.clone(),
     };
     proxy.engine.record(event).await.err().unwrap_or(refusal)

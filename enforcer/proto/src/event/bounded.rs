@@ -1,0 +1,437 @@
+//! How long the texts of an event may be. Whoever is refused chose most of them, so they are cut before they are recorded: a record that does
+//! not fit a line of the log must not be possible to ask for.
+
+use std::collections::BTreeSet;
+
+use super::{Event, SqlCut};
+use crate::audit::sha256_hex;
+use crate::principal::{Caller, Process};
+use crate::query::JobRef;
+use crate::refusal::Refusal;
+use crate::text::shorten;
+
+/// The longest text in a record but for those named below, bytes: reasons, outcomes, troubles, what was refused. Longer ones are shortened.
+/// It holds the longest sentence of a refusal, each of its characters made visible.
+pub const TEXT_BYTES_MAX: usize = 8 * 1024;
+/// The longest method and path in the record of a refusal, bytes; a longer one is shortened.
+pub const REQUEST_LINE_BYTES_MAX: usize = 1024;
+/// The most SQL that the record of a refusal holds, bytes. Of a longer text it holds the beginning, the length and the SHA-256. The SQL of an
+/// admitted query is always recorded whole: the query budget bounds it.
+pub const REFUSED_SQL_BYTES_MAX: usize = 2 * 1024;
+/// The longest process name in a record, bytes; the kernel gives at most 64 of them for its own threads and 15 for others.
+pub const COMM_BYTES_MAX: usize = 64;
+/// The most groups of a caller that a record names; the lowest.
+pub const GIDS_RECORDED_MAX: usize = 64;
+
+impl Event {
+    /// The event with every text that somebody else chose within its bound. What was shortened says so.
+    ///
+    /// All but [`Event::QueryAdmitted`] then fit a line of the log: that one is recorded whole or refused.
+    #[must_use]
+    #[expect(clippy::too_many_lines, reason = "one arm for each kind of event")]
+    pub fn bounded(mut self) -> Self {
+        match &mut self {
+            Self::DaemonStarted {
+                host,
+                version,
+                policy_digest,
+            } => [host, version, policy_digest]
+                .into_iter()
+                .for_each(bound_text),
+            Self::Requested {
+                process,
+                ask,
+                digest,
+                ..
+            } => {
+                bound_process(process);
+                bound_text(&mut ask.reason);
+                bound_text(digest);
+            }
+            Self::RequestRefused {
+                caller,
+                ask,
+                refusal,
+            } => {
+                bound_caller(caller);
+                ask.iter_mut().for_each(|ask| bound_text(&mut ask.reason));
+                bound_refusal(refusal);
+            }
+            Self::Approved { digest, .. } => bound_text(digest),
+            Self::Denied { reason, .. } => bound_text(reason),
+            Self::DecisionRefused {
+                caller,
+                action,
+                refusal,
+            } => {
+                bound_caller(caller);
+                bound_text(action);
+                bound_refusal(refusal);
+            }
+            Self::Closed { by, .. } => by.iter_mut().for_each(bound_process),
+            Self::QueryFinished { job, trouble, .. } => {
+                job.iter_mut().for_each(bound_job);
+                trouble.iter_mut().for_each(bound_text);
+            }
+            Self::QueryRefused {
+                process,
+                request,
+                sql,
+                sql_cut,
+                refusal,
+                ..
+            } => {
+                bound_process(process);
+                shorten(request, REQUEST_LINE_BYTES_MAX);
+                if let Some(cut) = sql.as_mut().and_then(cut_sql) {
+                    *sql_cut = Some(cut);
+                }
+                bound_refusal(refusal);
+            }
+            Self::ConnectionRefused {
+                process, refusal, ..
+            } => {
+                process.iter_mut().for_each(bound_process);
+                bound_refusal(refusal);
+            }
+            Self::JobCancelled { job, outcome, .. } => {
+                bound_job(job);
+                bound_text(outcome);
+            }
+            Self::KernelRefused {
+                process,
+                verdict,
+                destination,
+                ..
+            } => {
+                bound_process(process);
+                bound_text(verdict);
+                bound_text(destination);
+            }
+            Self::TooLong { event, .. } => bound_text(event),
+            Self::ProcessJoined { process, .. } => bound_process(process),
+            Self::DaemonStopped {}
+            | Self::TailRepaired { .. }
+            | Self::Opened { .. }
+            | Self::RequestExpired { .. }
+            | Self::QueryAdmitted { .. }
+            | Self::FurtherRefused { .. } => {}
+        }
+        self
+    }
+
+    /// What is recorded in place of this event when its own record would be `bytes` long.
+    #[must_use]
+    pub fn stand_in(&self, bytes: usize) -> Self {
+        let kind = serde_json::to_value(self)
+            .ok()
+            .and_then(|value| Some(value.get("kind")?.as_str()?.to_owned()));
+        Self::TooLong {
+            event: kind.unwrap_or_default(),
+            bytes: bytes as u64,
+        }
+    }
+}
+
+fn bound_text(text: &mut String) {
+    shorten(text, TEXT_BYTES_MAX);
+}
+
+fn bound_refusal(refusal: &mut Refusal) {
+    bound_text(&mut refusal.what);
+}
+
+fn bound_process(process: &mut Process) {
+    shorten(&mut process.comm, COMM_BYTES_MAX);
+}
+
+fn bound_caller(caller: &mut Caller) {
+    bound_process(&mut caller.process);
+    if caller.gids.len() > GIDS_RECORDED_MAX {
+        let lowest: BTreeSet<u32> = caller
+            .gids
+            .iter()
+            .copied()
+            .take(GIDS_RECORDED_MAX)
+            .collect();
+        caller.gids = lowest;
+    }
+}
+
+fn bound_job(job: &mut JobRef) {
+    bound_text(&mut job.project);
+    bound_text(&mut job.job);
+    job.location.iter_mut().for_each(bound_text);
+}
+
+/// Cuts SQL that is too long, without a mark: its beginning stays a beginning. Gives what is needed to recognise the whole.
+fn cut_sql(sql: &mut String) -> Option<SqlCut> {
+    if sql.len() <= REFUSED_SQL_BYTES_MAX {
+        return None;
+    }
+    let cut = SqlCut {
+        bytes: sql.len() as u64,
+        sha256: sha256_hex(sql.as_bytes()),
+    };
+    sql.truncate(sql.floor_char_boundary(REFUSED_SQL_BYTES_MAX));
+    Some(cut)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::audit::{Chain, fits};
+    use crate::event::{CloseReason, Refuser};
+    use crate::id::{GrantId, QueryId, RequestId, SessionId};
+    use crate::policy::Ask;
+    use crate::principal::{AgentName, Approver};
+    use crate::query::Method;
+    use crate::refusal::Code;
+    use crate::scope::{Access, DatasetRef, Scope, TableRef};
+    use crate::time::Now;
+
+    fn widest_scope() -> Scope {
+        let dataset = |n| DatasetRef::new("p", &format!("{n:a>1024}")).expect("a dataset");
+        Scope::new((10..26).map(dataset).collect(), Access::Read).expect("sixteen")
+    }
+
+    fn widest_table() -> TableRef {
+        let dataset = DatasetRef::new("p", &"d".repeat(1024)).expect("a dataset");
+        TableRef::new(dataset, &"t".repeat(1024)).expect("a table")
+    }
+
+    /// One event of each kind, every text in it being `text`.
+    #[expect(clippy::too_many_lines, reason = "one of each kind")]
+    fn every_event(text: &str) -> Vec<Event> {
+        let text = || text.to_owned();
+        let agent: AgentName = "a".repeat(31).parse().expect("a name");
+        let process = Process {
+            pid: u32::MAX,
+            start_boot_ns: u64::MAX,
+            uid: u32::MAX,
+            comm: text(),
+        };
+        let caller = Caller {
+            process: process.clone(),
+            gids: (u32::MAX - 65_536..u32::MAX).collect(),
+            agent: Some(agent.clone()),
+        };
+        let ask = Ask {
+            scope: widest_scope(),
+            ttl: "1h".parse().expect("a ttl"),
+            reason: text(),
+            bytes_max: Some(u64::MAX),
+            queries_max: Some(u64::MAX),
+        };
+        let job = JobRef {
+            project: text(),
+            job: text(),
+            location: Some(text()),
+        };
+        let refusal = Refusal {
+            code: Code::WindowNone,
+            what: text(),
+        };
+        let (request, grant) = (RequestId(u64::MAX), GrantId(u64::MAX));
+        let (session, query) = (SessionId(u64::MAX), QueryId(u64::MAX));
+        let approver = Approver::Person { uid: u32::MAX };
+        vec![
+            Event::DaemonStarted {
+                host: text(),
+                version: text(),
+                policy_digest: text(),
+            },
+            Event::DaemonStopped {},
+            Event::TailRepaired { bytes: u64::MAX },
+            Event::Requested {
+                request,
+                agent: agent.clone(),
+                process: process.clone(),
+                ask: ask.clone(),
+                rule: u32::MAX,
+                digest: text(),
+                expires_boot_ns: u64::MAX,
+            },
+            Event::RequestRefused {
+                caller: caller.clone(),
+                ask: Some(ask.clone()),
+                refusal: refusal.clone(),
+            },
+            Event::Approved {
+                request,
+                grant,
+                agent: agent.clone(),
+                approver: approver.clone(),
+                digest: text(),
+                scope: widest_scope(),
+                ttl: ask.ttl,
+                bytes_max: u64::MAX,
+                queries_max: u64::MAX,
+                opens_boot_ns: u64::MAX,
+                closes_boot_ns: u64::MAX,
+                closes_unix_ns: u64::MAX,
+            },
+            Event::Opened {
+                grant,
+                agent: agent.clone(),
+            },
+            Event::Denied {
+                request,
+                agent: agent.clone(),
+                approver,
+                reason: text(),
+            },
+            Event::RequestExpired {
+                request,
+                agent: agent.clone(),
+            },
+            Event::DecisionRefused {
+                caller,
+                action: text(),
+                refusal: refusal.clone(),
+            },
+            Event::Closed {
+                grant,
+                agent: agent.clone(),
+                reason: CloseReason::KernelMissing,
+                by: Some(process.clone()),
+                queries: u64::MAX,
+                bytes: u64::MAX,
+            },
+            Event::QueryFinished {
+                query,
+                grant,
+                status: Some(u16::MAX),
+                job: Some(job.clone()),
+                destination: Some(widest_table()),
+                bytes: u64::MAX,
+                body_bytes: u64::MAX,
+                duration_us: u64::MAX,
+                trouble: Some(text()),
+            },
+            Event::QueryRefused {
+                grant: Some(grant),
+                agent: agent.clone(),
+                session,
+                process: process.clone(),
+                request: text(),
+                sql: Some(text()),
+                sql_cut: None,
+                refusal: refusal.clone(),
+            },
+            Event::ConnectionRefused {
+                agent: Some(agent.clone()),
+                process: Some(process.clone()),
+                refusal,
+                count: u64::MAX,
+            },
+            Event::JobCancelled {
+                grant,
+                job,
+                outcome: text(),
+            },
+            Event::KernelRefused {
+                agent: Some(agent.clone()),
+                process: process.clone(),
+                verdict: text(),
+                destination: text(),
+                count: u64::MAX,
+            },
+            Event::FurtherRefused {
+                by: Refuser::Kernel,
+                count: u64::MAX,
+            },
+            Event::TooLong {
+                event: text(),
+                bytes: u64::MAX,
+            },
+            Event::ProcessJoined { agent, process },
+        ]
+    }
+
+    fn seals(event: &Event) -> bool {
+        let now = Now {
+            boot_ns: u64::MAX,
+            unix_ns: u64::MAX,
+        };
+        let boot_id = "00000000-0000-0000-0000-000000000000";
+        Chain::default().seal(now, boot_id, event).is_ok()
+    }
+
+    fn admitted(sql: String, tables: usize) -> Event {
+        Event::QueryAdmitted {
+            query: QueryId(u64::MAX),
+            grant: GrantId(u64::MAX),
+            agent: "bot".parse().expect("a name"),
+            session: SessionId(u64::MAX),
+            process: Process {
+                pid: 1,
+                start_boot_ns: 1,
+                uid: 1,
+                comm: String::new(),
+            },
+            method: Method::JobsInsert,
+            sql: Some(sql),
+            tables: vec![widest_table(); tables],
+            resource: None,
+            bytes: u64::MAX,
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        #[test]
+        fn no_event_is_too_long_for_the_log_whatever_its_texts(c in prop_oneof![Just('\u{1}'), Just('"'), Just('\u{1f600}'), any::<char>()], count in 0_usize..800_000) {
+            let text: String = std::iter::repeat_n(c, count).collect();
+            for event in every_event(&text) {
+                let bounded = event.bounded();
+                prop_assert!(fits(&bounded) && seals(&bounded), "{}", serde_json::to_string(&bounded).expect("JSON").len());
+                prop_assert_eq!(bounded.clone().bounded(), bounded, "what is within the bounds stays as it is");
+            }
+        }
+
+        #[test]
+        fn an_admission_that_fits_can_be_sealed(c in prop_oneof![Just('\u{1}'), Just('x')], count in 0_usize..600_000, tables in 0_usize..1200) {
+            let event = admitted(std::iter::repeat_n(c, count).collect(), tables);
+            prop_assert!(!fits(&event) || seals(&event));
+        }
+    }
+
+    #[test]
+    fn refused_sql_is_cut_with_its_length_and_hash_and_short_sql_stays_whole() {
+        let refused = |sql: &str| {
+            let event = every_event(sql)
+                .into_iter()
+                .find(|event| matches!(event, Event::QueryRefused { .. }));
+            let Some(Event::QueryRefused { sql, sql_cut, .. }) = event.map(Event::bounded) else {
+                panic!("there is one")
+            };
+            (sql.expect("has SQL"), sql_cut)
+        };
+        assert_eq!(refused("SELECT 1"), ("SELECT 1".to_owned(), None));
+        let long = format!("x{}", "é".repeat(REFUSED_SQL_BYTES_MAX));
+        let (sql, cut) = refused(&long);
+        assert!(long.starts_with(&sql) && sql.len() == REFUSED_SQL_BYTES_MAX - 1);
+        let cut = cut.expect("is cut");
+        assert_eq!(
+            (cut.bytes, cut.sha256),
+            (long.len() as u64, sha256_hex(long.as_bytes()))
+        );
+    }
+
+    #[test]
+    fn a_stand_in_names_what_it_stands_for() {
+        let event = admitted("x".repeat(3_000_000), 0);
+        assert!(!fits(&event));
+        assert_eq!(
+            event.stand_in(7),
+            Event::TooLong {
+                event: "query_admitted".into(),
+                bytes: 7
+            }
+        );
+    }
+}

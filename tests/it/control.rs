@@ -1,0 +1,72 @@
+//! The control socket, used by somebody who means harm.
+
+use std::process::Stdio;
+
+use enforcer_proto::wire::{self, Ask, Hello};
+use harness::world::{Family, Who, World};
+
+/// Sends what it reads to the control socket, and stays until its input ends and then until the daemon closes or two seconds are over.
+const RAW: &str = r#"
+import os, socket, sys
+stream = socket.socket(socket.AF_UNIX)
+stream.connect(os.environ["ENFORCER_SOCKET"])
+stream.sendall(sys.stdin.buffer.read())
+stream.settimeout(2)
+got = b""
+try:
+    while part := stream.recv(65536):
+        got += part
+except OSError:
+    pass
+sys.stdout.buffer.write(got)
+"#;
+
+/// Sends frames as they are, and gives what came back.
+fn send(world: &World, who: Who, frames: &[Vec<u8>]) -> Vec<u8> {
+    use std::io::Write;
+    let mut child = world
+        .run_as(who, "/usr/bin/python3")
+        .args(["-c", RAW])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("python runs");
+    let mut input = child.stdin.take().expect("piped");
+    input.write_all(&frames.concat()).expect("sends");
+    drop(input);
+    child.wait_with_output().expect("ends").stdout
+}
+
+fn hello() -> Vec<u8> {
+    wire::encode(&Hello::ours()).expect("short")
+}
+
+/// A frame that asks for a window with this reason, however long.
+fn request(reason: &str) -> Vec<u8> {
+    let ask = enforcer_proto::policy::Ask {
+        scope: "demo-project.finance:read".parse().expect("a scope"),
+        ttl: "1m".parse().expect("a ttl"),
+        reason: reason.to_owned(),
+        bytes_max: None,
+        queries_max: None,
+    };
+    wire::encode(&Ask::Request(ask)).expect("within a frame")
+}
+
+#[test]
+fn no_reason_is_long_enough_to_stop_the_log() {
+    let world = World::start(Family::V4);
+    for (who, count) in [(Who::Agent, 1_000_000), (Who::Approver, 40_000)] {
+        // Each of these takes six bytes in JSON.
+        send(&world, who, &[hello(), request(&"\u{1}".repeat(count))]);
+    }
+    let _ = world.open_window("demo-project.finance:read", "1m");
+    assert!(world.query(&["SELECT COUNT(*) FROM finance.daily"])[0]["rows"].is_array());
+    let status = world.json(Who::Operator, &["status"]);
+    assert_eq!(status["unhealthy"], serde_json::json!([]), "{status}");
+    let longest = world
+        .records()
+        .into_iter()
+        .map(|record| record.to_string().len());
+    assert!(longest.max().expect("has records") < 100_000);
+}

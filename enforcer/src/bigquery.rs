@@ -8,4 +8,6 @@ pub mod dry_run;
 pub mod job;
 pub mod json;
 pub mod refuse;
+pub mod relations;
 pub mod route;
+pub mod text;

@@ -229,3 +229,64 @@ fn a_job_of_an_earlier_window_cannot_be_read_by_its_id_at_another_location() {
     );
     get(&world, &format!("{results}?location=US")).refused("job.foreign");
 }
+
+#[test]
+fn what_reaches_past_tables_is_refused_before_bigquery_is_asked_anything() {
+    let world = World::start(Family::V4);
+    let _ = world.open_window("demo-project.finance:read", "1m");
+    let query = |sql: &str| {
+        let body = json!({"query": sql, "useLegacySql": false});
+        post(&world, &format!("{PROJECT}/queries"), &body)
+    };
+    for (sql, code) in [
+        (
+            "SELECT * FROM finance.daily, EXTERNAL_QUERY('demo-project.us.c', 'SELECT 1')",
+            "query.not_vouched",
+        ),
+        ("SELECT hr.secret(day) FROM finance.daily", "scope.outside"),
+        (
+            "SELECT * FROM ML.PREDICT(MODEL hr.m, TABLE finance.daily)",
+            "scope.outside",
+        ),
+        (
+            "SELECT * FROM finance.daily, `region-us`.INFORMATION_SCHEMA.TABLES",
+            "scope.outside",
+        ),
+    ] {
+        query(sql).refused(code);
+    }
+    let elsewhere = json!({"query": "SELECT 1", "useLegacySql": false});
+    post(
+        &world,
+        "/bigquery/v2/projects/other-project/queries",
+        &elsewhere,
+    )
+    .refused("scope.project");
+    let asked = world.far_requests();
+    assert!(
+        asked
+            .iter()
+            .all(|request| request["host"] != "bigquery.googleapis.com"),
+        "{asked:?}"
+    );
+    assert_eq!(world.events("query_refused").len(), 5);
+}
+
+#[test]
+fn a_table_outside_is_refused_in_the_same_words_whether_it_exists_or_not() {
+    let world = World::start(Family::V4);
+    let _ = world.open_window("demo-project.finance:read", "1m");
+    let refusal = |table: &str, columns: &str| {
+        let sql = format!("SELECT {columns} FROM hr.{table}");
+        let body = json!({"query": sql, "useLegacySql": false});
+        let answer = post(&world, &format!("{PROJECT}/queries"), &body);
+        answer.refused("scope.outside");
+        answer.body["error"]["message"]
+            .as_str()
+            .expect("text")
+            .replace(table, "T")
+    };
+    let there = refusal("salaries", "*");
+    assert_eq!(refusal("nosuch", "*"), there);
+    assert_eq!(refusal("salaries", "nosuch"), there);
+}

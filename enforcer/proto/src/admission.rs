@@ -1,9 +1,11 @@
 //! One request judged against one window. The answer is a permit or a refusal, never a bool.
 
+use crate::id::GrantId;
 use crate::ledger::Grant;
+use crate::principal::AgentName;
 use crate::query::{DryRun, JobRef, Method, QueryFacts, Touch};
 use crate::refusal::{Code, Refusal};
-use crate::scope::{DatasetRef, TableRef};
+use crate::scope::{DatasetRef, Scope, TableRef};
 use crate::time::Now;
 
 /// The most tables one query may read: past this BigQuery's own list is not certain to be complete.
@@ -120,14 +122,8 @@ fn within_project(grant: &Grant, facts: &QueryFacts) -> Result<(), Refusal> {
         Touch::Nothing | Touch::Dataset(_) | Touch::Table(_) | Touch::Rows(_) => false,
     };
     match &facts.project {
-        Some(project) if bills && !grant.scope.covers_project(project) => Err(Refusal::new(
-            Code::ScopeProject,
-            format!(
-                "Access Denied: project {project} is not one of window {} ({})",
-                grant.id, grant.scope
-            ),
-        )),
-        _ => Ok(()),
+        Some(project) if bills => may_bill(project, grant.id, &grant.scope),
+        Some(_) | None => Ok(()),
     }
 }
 
@@ -135,12 +131,31 @@ fn within_scope(grant: &Grant, dataset: &DatasetRef, what: &str) -> Result<(), R
     if grant.scope.covers(dataset) {
         return Ok(());
     }
-    Err(Refusal::new(
+    Err(outside(what, grant.id, &grant.agent, &grant.scope))
+}
+
+/// That `what` lies outside a window.
+#[must_use]
+pub fn outside(what: &str, grant: GrantId, agent: &AgentName, scope: &Scope) -> Refusal {
+    Refusal::new(
         Code::ScopeOutside,
         format!(
-            "Access Denied: {what} is outside window {} of agent {}, which covers {}",
-            grant.id, grant.agent, grant.scope
+            "Access Denied: {what} is outside window {grant} of agent {agent}, which covers {scope}"
         ),
+    )
+}
+
+/// Judges the project that would be billed.
+///
+/// # Errors
+/// [`Code::ScopeProject`].
+pub fn may_bill(project: &str, grant: GrantId, scope: &Scope) -> Result<(), Refusal> {
+    if scope.covers_project(project) {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        Code::ScopeProject,
+        format!("Access Denied: project {project} is not one of window {grant} ({scope})"),
     ))
 }
 
@@ -165,6 +180,9 @@ fn judge_query(grant: &Grant, dry_run: &DryRun, is_dry_run: bool) -> Result<(), 
     }
     for table in &dry_run.tables {
         within_scope(grant, table.dataset(), &format!("table {table}"))?;
+    }
+    for routine in &dry_run.routines {
+        within_scope(grant, routine.dataset(), &format!("routine {routine}"))?;
     }
     if !is_dry_run && dry_run.bytes > grant.bytes_left() {
         return Err(Refusal::new(

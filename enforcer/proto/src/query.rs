@@ -149,6 +149,8 @@ pub struct DryRun {
     pub statement: String,
     /// Every table the query reads, views expanded.
     pub tables: Vec<TableRef>,
+    /// Every routine it calls that is no built-in one, named like a table.
+    pub routines: Vec<TableRef>,
     /// The bytes the query would process.
     pub bytes: u64,
 }

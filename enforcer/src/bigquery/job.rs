@@ -80,6 +80,15 @@ pub struct QueryJob {
     is_dry_run: bool,
 }
 
+/// Where names without a dataset are looked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DefaultDataset {
+    /// Its project; absent: the one that is billed.
+    pub project: Option<String>,
+    /// Its id.
+    pub dataset: String,
+}
+
 /// What the window adds to a job.
 #[derive(Debug, Clone)]
 pub struct Limits {
@@ -148,14 +157,21 @@ impl QueryJob {
         self.is_dry_run
     }
 
-    /// The job id and project that the client chose, where it did.
+    /// The project that the job reference names, where it does.
     #[must_use]
-    pub fn chosen(&self) -> Option<(&str, Option<&str>)> {
-        let reference = self.body.get("jobReference")?;
-        Some((
-            reference.get("jobId")?.as_str()?,
-            reference.get("projectId").and_then(Value::as_str),
-        ))
+    pub fn named_project(&self) -> Option<&str> {
+        self.body.get("jobReference")?.get("projectId")?.as_str()
+    }
+
+    /// Where names without a dataset are looked for.
+    #[must_use]
+    pub fn default_dataset(&self) -> Option<DefaultDataset> {
+        let default = self.query().get("defaultDataset")?;
+        let text = |name: &str| Some(default.get(name)?.as_str()?.to_owned());
+        Some(DefaultDataset {
+            project: text("projectId"),
+            dataset: text("datasetId")?,
+        })
     }
 
     /// The dry run that asks BigQuery what this query would read: always a `jobs.insert`, never cached, never named.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use enforcer_proto::admission;
 use enforcer_proto::event::Event;
 use enforcer_proto::id::GrantId;
 use enforcer_proto::query::{Method, QueryFacts, Touch};
@@ -18,8 +19,9 @@ use super::forward::{self, Answer, Finish};
 use super::{Proxy, Session};
 use crate::bigquery::answer::{filter_list, job_facts};
 use crate::bigquery::job::{Limits, QueryJob};
+use crate::bigquery::relations::Relations;
 use crate::bigquery::route::{Route, Target, route};
-use crate::bigquery::{dry_run, json, refuse};
+use crate::bigquery::{dry_run, json, refuse, text};
 use crate::causes::Causes;
 use crate::engine::{OpenWindow, Permit};
 use tokio_util::sync::CancellationToken;
@@ -202,11 +204,7 @@ fn understand(
     };
     if let (Some(job), Target::NewJob { project }) = (&job, &route.target) {
         // A job reference that names another project than the path could be billed elsewhere.
-        if job
-            .chosen()
-            .and_then(|(_, chosen)| chosen)
-            .is_some_and(|chosen| chosen != project)
-        {
+        if job.named_project().is_some_and(|named| named != project) {
             return Err(Refusal::new(
                 Code::RequestMalformed,
                 "The job reference and the path name different projects",
@@ -406,6 +404,17 @@ async fn start_job(
     job: QueryJob,
     project: &str,
 ) -> Result<Response<Body>, No> {
+    // Judged as far as it can be before BigQuery is asked: its answers tell of what it looked at.
+    let scope = &window.scope;
+    let outside = |what: &str| admission::outside(what, window.grant, &window.agent, scope);
+    admission::may_bill(project, window.grant, scope)?;
+    let named = text::read(job.sql())?;
+    let default = job.default_dataset();
+    let default_project = default
+        .as_ref()
+        .and_then(|default| default.project.as_deref());
+    named.within(scope, default_project.unwrap_or(project), outside)?;
+    let relations = Relations::read(job.sql(), named.tokens, scope, project, default.as_ref());
     let asked = job.dry_run_body();
     let answer = within(
         proxy,
@@ -413,7 +422,7 @@ async fn start_job(
         forward::dry_run(proxy, session, window, project, &asked),
     )
     .await?;
-    let run = dry_run::read(answer.status, &answer.json(), job.sql())?;
+    let run = dry_run::read(answer.status, &answer.json(), &relations, outside)?;
     let facts = QueryFacts {
         method: route.method,
         project: Some(project.to_owned()),

@@ -130,6 +130,7 @@ fn select(table: &str, bytes: u64) -> QueryFacts {
         touch: Touch::Query(DryRun {
             statement: "SELECT".into(),
             tables: vec![table.parse().expect("a table")],
+            routines: Vec::new(),
             bytes,
         }),
         sql: None,
@@ -371,6 +372,7 @@ fn admission_holds_scope_statement_budget_and_time() {
     script.touch = Touch::Query(DryRun {
         statement: "SCRIPT".into(),
         tables: vec![],
+        routines: vec![],
         bytes: 0,
     });
     assert_eq!(refused(at(105), &script), Err(Code::StatementKind));

@@ -1,0 +1,295 @@
+//! What the text of a query names besides tables: routines it calls, schema views it reads, functions that reach past BigQuery's tables.
+//!
+//! BigQuery's dry run is the authority on tables; it is not known to name everything else. So the text is read as well, as a flat list of
+//! tokens, which nothing can nest too deep for. Where a text can be read in two ways it is refused.
+
+use enforcer_proto::refusal::{Code, Refusal};
+use enforcer_proto::scope::{DatasetRef, Scope};
+use sqlparser::dialect::BigQueryDialect;
+use sqlparser::tokenizer::{Token, Tokenizer};
+
+/// Functions that read what no dry run vouches for.
+const REFUSED: [&str; 7] = [
+    "EXTERNAL_QUERY",
+    "EXTERNAL_OBJECT_TRANSFORM",
+    "VECTOR_SEARCH",
+    "APPENDS",
+    "CHANGES",
+    "GRAPH_TABLE",
+    "GRAPH_EXPAND",
+];
+/// The first names of built-in functions that have two. `ML`, `AI` and `OBJ` are not among them: those reach for models and connections.
+const NAMESPACES: [&str; 7] = [
+    "SAFE",
+    "NET",
+    "HLL_COUNT",
+    "KLL_QUANTILES",
+    "KEYS",
+    "AEAD",
+    "D3A_COUNT",
+];
+const SCHEMA: &str = "INFORMATION_SCHEMA";
+
+/// A name of several parts.
+type Name = Vec<String>;
+
+/// What a text names besides tables.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named {
+    /// Functions that are called by dataset and name.
+    routines: Vec<Name>,
+    /// Views of `INFORMATION_SCHEMA`.
+    schemas: Vec<Name>,
+    /// How many tokens the text has, blanks and comments aside.
+    pub tokens: usize,
+}
+
+/// Reads a text.
+///
+/// # Errors
+/// [`Code::NotVouched`], naming the function that reaches too far, or what cannot be read in one way only.
+pub fn read(sql: &str) -> Result<Named, Refusal> {
+    let tokens = Tokenizer::new(&BigQueryDialect, sql)
+        .tokenize()
+        .map_err(|error| not_vouched(format!("The query cannot be read: {error}")))?;
+    let mut named = Named {
+        routines: Vec::new(),
+        schemas: Vec::new(),
+        tokens: 0,
+    };
+    let mut rest = tokens.as_slice();
+    while let Some((first, behind)) = rest.split_first() {
+        if matches!(first, Token::Word(_)) {
+            let (name, behind) = name(rest)?;
+            named.tokens += 2 * name.len() - 1;
+            named.add(name, is_called(behind))?;
+            rest = behind;
+        } else {
+            named.tokens += usize::from(!matches!(first, Token::Whitespace(_)));
+            rest = behind;
+        }
+    }
+    Ok(named)
+}
+
+impl Named {
+    fn add(&mut self, name: Name, is_called: bool) -> Result<(), Refusal> {
+        let is = |part: &str, word: &str| part.eq_ignore_ascii_case(word);
+        if let Some(function) = name.last().filter(|_| is_called) {
+            if REFUSED.iter().any(|refused| is(function, refused)) {
+                return Err(not_vouched(format!(
+                    "{function} reads what BigQuery's dry run does not vouch for"
+                )));
+            }
+            let is_built_in = match name.as_slice() {
+                [_] => true,
+                [space, _] => NAMESPACES.iter().any(|known| is(space, known)),
+                [safe, space, _] => {
+                    is(safe, "SAFE") && NAMESPACES.iter().any(|known| is(space, known))
+                }
+                _ => false,
+            };
+            if !is_built_in {
+                self.routines.push(name.clone());
+            }
+        }
+        if name.iter().any(|part| is(part, SCHEMA)) {
+            self.schemas.push(name);
+        }
+        Ok(())
+    }
+
+    /// Judges what is named against a scope; `project` is where names without one are looked for, `outside` says that something is not in
+    /// the scope.
+    ///
+    /// # Errors
+    /// [`Code::NotVouched`], or what `outside` makes.
+    pub fn within(
+        &self,
+        scope: &Scope,
+        project: &str,
+        outside: impl Fn(&str) -> Refusal,
+    ) -> Result<(), Refusal> {
+        let covered = |dataset: Option<DatasetRef>, what: &str| match dataset {
+            Some(dataset) if scope.covers(&dataset) => Ok(()),
+            Some(_) | None => Err(outside(what)),
+        };
+        for name in &self.routines {
+            let whole = name.join(".");
+            let dataset = match name.as_slice() {
+                [dataset, _] => DatasetRef::new(project, dataset),
+                [project, dataset, _] => DatasetRef::new(project, dataset),
+                _ => return Err(not_vouched(format!("{whole} is no routine's name"))),
+            };
+            covered(dataset.ok(), &format!("routine {whole}"))?;
+        }
+        for name in &self.schemas {
+            let at = name
+                .iter()
+                .position(|part| part.eq_ignore_ascii_case(SCHEMA));
+            let dataset = match name.get(..at.unwrap_or(0)).unwrap_or_default() {
+                [dataset] => DatasetRef::new(project, dataset).ok(),
+                [project, dataset] => DatasetRef::new(project, dataset).ok(),
+                // Without a dataset it tells of the whole project.
+                _ => None,
+            };
+            covered(dataset, &name.join("."))?;
+        }
+        Ok(())
+    }
+}
+
+/// The name that begins here, and what follows it. Blanks and comments may stand around its dots; a project may have hyphens.
+fn name(tokens: &[Token]) -> Result<(Name, &[Token]), Refusal> {
+    let mut parts: Name = Vec::new();
+    let mut rest = tokens;
+    while let [Token::Word(word), behind @ ..] = rest {
+        if word.quote_style.is_some() && word.value.contains('\\') {
+            return Err(not_vouched(format!(
+                "`{}` is a quoted name with an escape in it",
+                word.value
+            )));
+        }
+        let mut part = word.value.clone();
+        rest = behind;
+        // `my-project.d.f` is one name, and `a-b.c` might be: it is taken for the longer one, which is refused sooner.
+        while let [Token::Minus, Token::Word(more), behind @ ..] = rest {
+            part = format!("{part}-{}", more.value);
+            rest = behind;
+        }
+        // Quoted, a name of several parts may be one word.
+        parts.extend(part.split('.').map(str::to_owned));
+        match skip_blanks(rest) {
+            [Token::Period, behind @ ..] => match skip_blanks(behind) {
+                more @ [Token::Word(_), ..] => rest = more,
+                _ => break,
+            },
+            _ => break,
+        }
+    }
+    Ok((parts, rest))
+}
+
+/// Whether what precedes `rest` is called: `f(`, or `(x).(f)(` in a chain.
+fn is_called(rest: &[Token]) -> bool {
+    match skip_blanks(rest) {
+        [Token::LParen, ..] => true,
+        [Token::RParen, behind @ ..] => matches!(skip_blanks(behind), [Token::LParen, ..]),
+        _ => false,
+    }
+}
+
+fn skip_blanks(mut tokens: &[Token]) -> &[Token] {
+    while let [Token::Whitespace(_), behind @ ..] = tokens {
+        tokens = behind;
+    }
+    tokens
+}
+
+fn not_vouched(what: String) -> Refusal {
+    Refusal::new(Code::NotVouched, what)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn judged(sql: &str) -> Result<(), Code> {
+        let scope: Scope = "my-proj.finance:read".parse().expect("a scope");
+        let outside = |what: &str| Refusal::new(Code::ScopeOutside, what);
+        read(sql)
+            .and_then(|named| named.within(&scope, "my-proj", outside))
+            .map_err(|refusal| refusal.code)
+    }
+
+    #[test]
+    fn plain_queries_and_built_in_functions_pass() {
+        for sql in [
+            "SELECT COUNT(*), SUM(t.amount) FROM finance.daily t WHERE NOT (a.b) IN (1, 2)",
+            "SELECT NET.HOST(url), SAFE.SUBSTR(a, 1), SAFE . NET . REG_DOMAIN (x) FROM finance.daily",
+            "SELECT HLL_COUNT.MERGE(s), 'hr.udf(1)', \"EXTERNAL_QUERY('c', 'q')\" -- hr.udf(1)\nFROM finance.daily",
+            "SELECT finance.own(1), `my-proj.finance.own`(1), my-proj.finance.own(2)",
+            "SELECT * FROM finance.INFORMATION_SCHEMA.TABLES, `my-proj`.finance.INFORMATION_SCHEMA.COLUMNS",
+            "WITH c AS (SELECT 1 AS x) SELECT c.x FROM c, UNNEST(GENERATE_ARRAY(1, 3))",
+        ] {
+            assert_eq!(judged(sql), Ok(()), "{sql}");
+        }
+    }
+
+    #[test]
+    fn routines_of_other_datasets_are_outside_however_they_are_written() {
+        for sql in [
+            "SELECT hr.secret(id) FROM finance.daily",
+            "SELECT hr . /* x */ secret -- y\n (id) FROM finance.daily",
+            "SELECT `hr.secret`(1)",
+            "SELECT `hr`.`secret`(1)",
+            "SELECT my-proj.hr.secret(1)",
+            "SELECT evil-my-proj.finance.f(1)",
+            "SELECT other.finance.f(1)",
+            "SELECT (id).(hr.secret)() FROM finance.daily",
+            "SELECT * FROM hr.table_function(1)",
+            "SELECT * FROM ML.PREDICT(MODEL hr.m, TABLE finance.daily)",
+            "SELECT AI.GENERATE('x')",
+        ] {
+            assert_eq!(judged(sql), Err(Code::ScopeOutside), "{sql}");
+        }
+    }
+
+    #[test]
+    fn what_tells_of_a_whole_project_is_outside() {
+        for sql in [
+            "SELECT * FROM finance.daily, `region-us`.INFORMATION_SCHEMA.TABLES",
+            "SELECT * FROM region-us.INFORMATION_SCHEMA.JOBS",
+            "SELECT * FROM INFORMATION_SCHEMA.SCHEMATA",
+            "SELECT * FROM `my-proj.region-us.INFORMATION_SCHEMA.TABLES`",
+            "SELECT * FROM hr.information_schema.COLUMNS",
+        ] {
+            assert_eq!(judged(sql), Err(Code::ScopeOutside), "{sql}");
+        }
+    }
+
+    #[test]
+    fn what_no_dry_run_vouches_for_is_refused() {
+        for sql in [
+            "SELECT * FROM finance.daily, EXTERNAL_QUERY('p.us.c', 'SELECT 1')",
+            "SELECT * FROM external_query ('p.us.c', 'SELECT 1')",
+            "SELECT * FROM VECTOR_SEARCH(TABLE hr.t, 'x', TABLE hr.u)",
+            "SELECT `\\u0068r`.secret(1)",
+            "SELECT 'not ended",
+        ] {
+            assert_eq!(judged(sql), Err(Code::NotVouched), "{sql}");
+        }
+    }
+
+    #[test]
+    fn the_deepest_texts_are_read_flat() {
+        for part in [
+            "(",
+            "TRUE OR ",
+            "SELECT 1 UNION ALL ",
+            "f(",
+            "[",
+            "CASE WHEN ",
+            "a.",
+        ] {
+            let sql = part.repeat(200_000 / part.len());
+            let _ = read(&sql).map(|named| named.tokens);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic(sql in any::<String>()) {
+            let _ = judged(&sql);
+        }
+
+        #[test]
+        fn blanks_and_comments_hide_no_call(blank in prop::sample::select(vec!["", " ", "\n", "/**/", "/* ( */", "-- x\n", "# y\n"]), dot in prop::sample::select(vec![".", " .", ". "]), quote in any::<bool>()) {
+            let routine = if quote { "`secret`" } else { "secret" };
+            let sql = format!("SELECT hr{dot}{routine}{blank}(1) FROM finance.daily");
+            prop_assert_eq!(judged(&sql), Err(Code::ScopeOutside));
+        }
+    }
+}

@@ -25,7 +25,7 @@ use enforcer_proto::wire::KernelCounters;
 use tokio::sync::{broadcast, mpsc, watch};
 
 pub use handle::{
-    ClosedWindow, Engine, OpenWindow, OpenWindows, Outcome, Permit, QUEUE_MAX, Requester,
+    ClosedWindow, Engine, OpenWindow, OpenWindows, Outcome, Permit, Plan, QUEUE_MAX, Requester,
 };
 use owner::Owner;
 
@@ -181,6 +181,7 @@ const fn only_restricts(event: &Event) -> bool {
         Event::Closed { .. }
             | Event::RequestExpired { .. }
             | Event::Denied { .. }
+            | Event::JobSeen { .. }
             | Event::QueryFinished { .. }
     )
 }

@@ -1,5 +1,6 @@
 //! Integration tests: the real kernel, real programs, real clients. They need root, and say so.
 
+mod budget;
 mod control;
 mod http2;
 mod input;

@@ -161,7 +161,7 @@ fn a_job_goes_out_bounded_labelled_and_under_its_own_identity() {
     let configuration = &real[0]["configuration"];
     assert_eq!(configuration["labels"]["enforcer_agent"], "finance-bot");
     assert_eq!(configuration["labels"]["enforcer_grant"], grant.as_str());
-    assert_eq!(configuration["query"]["maximumBytesBilled"], "10000000000");
+    assert_eq!(configuration["query"]["maximumBytesBilled"], "10485760");
     let timeout: u64 = configuration["jobTimeoutMs"]
         .as_str()
         .and_then(|text| text.parse().ok())

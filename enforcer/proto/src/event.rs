@@ -221,6 +221,28 @@ pub enum Event {
         resource: Option<String>,
         /// BigQuery's estimate, bytes.
         bytes: u64,
+        /// Bytes of the budget that are held for it until its cost is known: the `maximumBytesBilled` that is sent. In older records it
+        /// is absent, and the estimate stands for it.
+        #[serde(default)]
+        ceiling: Option<u64>,
+    },
+    /// BigQuery's answer named a job of the window. Recorded before the client can act on the answer: from here on the job is the
+    /// window's own. Once more when an answer says that it is done, or what it cost.
+    JobSeen {
+        /// The query whose answer it was.
+        query: QueryId,
+        /// The window.
+        grant: GrantId,
+        /// The job.
+        job: JobRef,
+        /// The table that holds its result.
+        destination: Option<TableRef>,
+        /// Whether it has ended.
+        is_done: bool,
+        /// Bytes billed, where BigQuery says so.
+        billed: Option<u64>,
+        /// Bytes processed, where BigQuery says so.
+        processed: Option<u64>,
     },
     /// The answer to an admitted query is through, or is lost.
     QueryFinished {
@@ -242,6 +264,9 @@ pub enum Event {
         duration_us: u64,
         /// How it ended, where not well: `cut`, `upstream`, `client gone`.
         trouble: Option<String>,
+        /// It started nothing: it never left, or BigQuery refused it. What was held for it is free again.
+        #[serde(default)]
+        is_void: bool,
     },
     /// A request to BigQuery was refused. Nothing of it was forwarded.
     QueryRefused {
@@ -338,6 +363,7 @@ impl Event {
             | Self::RequestExpired { .. }
             | Self::DecisionRefused { .. }
             | Self::Closed { .. }
+            | Self::JobSeen { .. }
             | Self::QueryFinished { .. }
             | Self::ConnectionRefused { .. }
             | Self::JobCancelled { .. }

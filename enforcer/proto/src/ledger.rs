@@ -3,6 +3,7 @@
 //! Two laws are in the shape of [`Decision`]: *record, then open* (`then` holds until the events are durable) and *close, then record*
 //! (`first` does not wait for the log). The same [`Ledger::apply`] serves live events and the rebuilding from the log at start.
 
+mod budget;
 mod commands;
 mod grant;
 #[cfg(test)]
@@ -10,8 +11,9 @@ mod tests;
 
 use std::collections::BTreeMap;
 
+pub use budget::{BILLED_PER_TABLE_MIN, JOBS_PER_GRANT_MAX, Usage};
 pub use commands::{ApproveTerms, Command, REASON_CHARS_MAX};
-pub use grant::{Grant, JOBS_PER_GRANT_MAX, Usage};
+pub use grant::Grant;
 
 use crate::event::{CloseReason, Event};
 use crate::id::{GrantId, QueryId, RequestId, SessionId};
@@ -305,30 +307,12 @@ impl Ledger {
                 }
                 self.forget_ended();
             }
-            Event::QueryAdmitted {
-                query,
-                grant,
-                method,
-                bytes,
-                ..
-            } => {
+            Event::QueryAdmitted { query, grant, .. } => {
                 self.last_query = self.last_query.max(query.0);
-                if let Some(held) = self.grants.get_mut(grant) {
-                    held.usage.admitted(*query, *method, *bytes);
-                }
+                self.use_up(*grant, event);
             }
-            Event::QueryFinished {
-                query,
-                grant,
-                job,
-                destination,
-                bytes,
-                ..
-            } => {
-                if let Some(held) = self.grants.get_mut(grant) {
-                    held.usage
-                        .finished(*query, job.as_ref(), destination.as_ref(), *bytes);
-                }
+            Event::JobSeen { grant, .. } | Event::QueryFinished { grant, .. } => {
+                self.use_up(*grant, event)
             }
             Event::DaemonStarted { .. }
             | Event::DaemonStopped {}
@@ -343,6 +327,22 @@ impl Ledger {
             | Event::FurtherRefused { .. }
             | Event::TooLong { .. }
             | Event::ProcessJoined { .. } => {}
+        }
+    }
+
+    /// Whether `event` says what the ledger does not know yet. Clients ask for a job that has ended again and again.
+    #[must_use]
+    pub fn is_news(&self, event: &Event) -> bool {
+        let Event::JobSeen { grant, .. } = event else {
+            return true;
+        };
+        let held = self.grants.get(grant);
+        held.is_some_and(|held| held.usage.is_changed_by(event))
+    }
+
+    fn use_up(&mut self, grant: GrantId, event: &Event) {
+        if let Some(held) = self.grants.get_mut(&grant) {
+            held.usage.apply(event);
         }
     }
 

@@ -11,11 +11,23 @@ pub struct JobFacts {
     pub job: Option<JobRef>,
     /// The table that holds its result.
     pub destination: Option<TableRef>,
-    /// Bytes billed, or processed where nothing is said of billing.
-    pub bytes: u64,
+    /// Whether it has ended.
+    pub is_done: bool,
+    /// Bytes billed, where the answer says so.
+    pub billed: Option<u64>,
+    /// Bytes processed, where the answer says so.
+    pub processed: Option<u64>,
 }
 
-/// Reads a job resource, or the answer of `jobs.query`.
+impl JobFacts {
+    /// Bytes billed, or processed where nothing is said of billing.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.billed.or(self.processed).unwrap_or(0)
+    }
+}
+
+/// Reads a job resource, or the answer of `jobs.query` or `jobs.getQueryResults`.
 #[must_use]
 pub fn job_facts(answer: &Value) -> JobFacts {
     let text = |value: &Value, name: &str| value[name].as_str().map(str::to_owned);
@@ -38,20 +50,23 @@ pub fn job_facts(answer: &Value) -> JobFacts {
                 .ok()
         });
     let statistics = &answer["statistics"];
-    let bytes = [
-        &statistics["query"]["totalBytesBilled"],
-        &answer["totalBytesBilled"],
-        &statistics["totalBytesProcessed"],
-        &answer["totalBytesProcessed"],
-    ];
-    let bytes = bytes
-        .into_iter()
-        .find_map(|value| value.as_str().and_then(|bytes| bytes.parse().ok()))
-        .unwrap_or(0);
+    let number = |values: [&Value; 2]| {
+        values
+            .into_iter()
+            .find_map(|value| value.as_str()?.parse().ok())
+    };
     JobFacts {
         job,
         destination,
-        bytes,
+        is_done: answer["status"]["state"] == "DONE" || answer["jobComplete"] == true,
+        billed: number([
+            &statistics["query"]["totalBytesBilled"],
+            &answer["totalBytesBilled"],
+        ]),
+        processed: number([
+            &statistics["totalBytesProcessed"],
+            &answer["totalBytesProcessed"],
+        ]),
     }
 }
 
@@ -105,12 +120,12 @@ mod tests {
             "configuration": {"query": {"destinationTable": {"projectId": "p", "datasetId": "_anon", "tableId": "a1"}}},
             "statistics": {"totalBytesProcessed": "8", "query": {"totalBytesBilled": "10"}},
         }));
+        assert_eq!((facts.bytes(), facts.is_done), (10, false));
         assert_eq!(facts.job.expect("a job").to_string(), "p:US.j");
         assert_eq!(
             facts.destination.expect("a table").to_string(),
             "p._anon.a1"
         );
-        assert_eq!(facts.bytes, 10);
         assert_eq!(job_facts(&json!({})), JobFacts::default());
     }
 

@@ -92,8 +92,8 @@ pub struct DefaultDataset {
 /// What the window adds to a job.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// The most bytes it may bill.
-    pub bytes_max: u64,
+    /// The most bytes it may bill; nothing is said of it for what costs nothing.
+    pub bytes_max: Option<u64>,
     /// The longest it may run, milliseconds.
     pub timeout_ms: u64,
     /// Who it is for: label names without the prefix, and their values.
@@ -174,6 +174,12 @@ impl QueryJob {
         })
     }
 
+    /// The most bytes that the client lets it bill, where it says so.
+    #[must_use]
+    pub fn bytes_asked(&self) -> Option<u64> {
+        number(self.query(), "maximumBytesBilled")
+    }
+
     /// The dry run that asks BigQuery what this query would read: always a `jobs.insert`, never cached, never named.
     #[must_use]
     pub fn dry_run_body(&self) -> Value {
@@ -200,7 +206,9 @@ impl QueryJob {
         let (settings, query) = match self.kind {
             Kind::Query => {
                 body.insert("jobCreationMode".to_owned(), json!("JOB_CREATION_REQUIRED"));
-                bound(&mut body, "maximumBytesBilled", limits.bytes_max);
+                if let Some(most) = limits.bytes_max {
+                    bound(&mut body, "maximumBytesBilled", most);
+                }
                 (&mut body, None)
             }
             Kind::Insert => match body.get_mut("configuration").and_then(Value::as_object_mut) {
@@ -209,11 +217,11 @@ impl QueryJob {
                 None => return Value::Null,
             },
         };
-        if let Some(query) = query
+        let query = query
             .and_then(|name| settings.get_mut(name))
-            .and_then(Value::as_object_mut)
-        {
-            bound(query, "maximumBytesBilled", limits.bytes_max);
+            .and_then(Value::as_object_mut);
+        if let Some((query, most)) = query.zip(limits.bytes_max) {
+            bound(query, "maximumBytesBilled", most);
         }
         bound(settings, "jobTimeoutMs", limits.timeout_ms);
         let mut labels: Object = settings
@@ -282,13 +290,15 @@ fn read_query(query: &Object) -> Result<String, Refusal> {
 
 /// A field is set to the smaller of what the client asked and what is left; int64 travels as text.
 fn bound(object: &mut Object, name: &str, most: u64) {
-    let asked = object
-        .get(name)
-        .and_then(|value| value.as_u64().or_else(|| value.as_str()?.parse().ok()));
-    let value = asked
+    let value = number(object, name)
         .filter(|asked| *asked > 0)
         .map_or(most, |asked| asked.min(most));
     object.insert(name.to_owned(), json!(value.to_string()));
+}
+
+fn number(object: &Object, name: &str) -> Option<u64> {
+    let value = object.get(name)?;
+    value.as_u64().or_else(|| value.as_str()?.parse().ok())
 }
 
 fn only(object: &Object, allowed: &[&str], what: &str) -> Result<(), Refusal> {
@@ -341,7 +351,7 @@ mod tests {
 
     fn limits() -> Limits {
         Limits {
-            bytes_max: 1000,
+            bytes_max: Some(1000),
             timeout_ms: 5000,
             labels: vec![("grant", "g-1".into())],
         }

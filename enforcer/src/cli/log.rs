@@ -79,9 +79,9 @@ impl<'a> About<'a> {
             | Event::Opened { grant, agent }
             | Event::Closed { grant, agent, .. }
             | Event::QueryAdmitted { grant, agent, .. } => (Some(*grant), Some(agent)),
-            Event::QueryFinished { grant, .. } | Event::JobCancelled { grant, .. } => {
-                (Some(*grant), None)
-            }
+            Event::JobSeen { grant, .. }
+            | Event::QueryFinished { grant, .. }
+            | Event::JobCancelled { grant, .. } => (Some(*grant), None),
             Event::QueryRefused { grant, agent, .. } => (*grant, Some(agent)),
             Event::Requested { agent, .. }
             | Event::Denied { agent, .. }
@@ -217,6 +217,7 @@ fn sentence(event: &Event) -> String {
             tables,
             resource,
             bytes,
+            ..
         } => {
             let resource = resource
                 .as_ref()
@@ -227,6 +228,23 @@ fn sentence(event: &Event) -> String {
                 reads(tables, *bytes),
                 sql(text.as_ref())
             )
+        }
+        Event::JobSeen {
+            query,
+            grant,
+            job,
+            is_done,
+            billed,
+            ..
+        } => {
+            let state = if *is_done {
+                "has ended"
+            } else {
+                "is under way"
+            };
+            let billed =
+                billed.map_or_else(String::new, |billed| format!(", {billed} bytes billed"));
+            format!("job      {query} {grant} {job} {state}{billed}")
         }
         Event::QueryFinished {
             query,

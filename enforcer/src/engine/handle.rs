@@ -42,7 +42,7 @@ pub struct ClosedWindow {
     pub window: Arc<OpenWindow>,
     /// Why it closed.
     pub reason: CloseReason,
-    /// The jobs it started.
+    /// The jobs it started that are not known to have ended.
     pub jobs: Vec<JobRef>,
 }
 
@@ -63,7 +63,7 @@ pub struct Permit {
     query: QueryId,
     window: Arc<OpenWindow>,
     admitted: Admitted,
-    bytes_left: u64,
+    ceiling: Option<u64>,
 }
 
 impl Permit {
@@ -71,13 +71,13 @@ impl Permit {
         query: QueryId,
         window: Arc<OpenWindow>,
         admitted: Admitted,
-        bytes_left: u64,
+        ceiling: Option<u64>,
     ) -> Self {
         Self {
             query,
             window,
             admitted,
-            bytes_left,
+            ceiling,
         }
     }
 
@@ -99,11 +99,27 @@ impl Permit {
         &self.admitted
     }
 
-    /// The byte budget left before this query: the ceiling of its `maximumBytesBilled`.
+    /// The bytes of the budget that are held for it: its `maximumBytesBilled`.
     #[must_use]
-    pub const fn bytes_left(&self) -> u64 {
-        self.bytes_left
+    pub const fn ceiling(&self) -> Option<u64> {
+        self.ceiling
     }
+}
+
+/// What a client chose for the job that it asks for.
+#[derive(Debug, Clone, Default)]
+pub struct Plan {
+    /// The most bytes it may bill.
+    pub bytes_max: Option<u64>,
+}
+
+/// A request that is to be judged.
+#[derive(Debug)]
+pub(super) struct Asking {
+    pub(super) requester: Requester,
+    pub(super) grant: GrantId,
+    pub(super) facts: QueryFacts,
+    pub(super) plan: Plan,
 }
 
 /// How an admitted query ended.
@@ -123,6 +139,8 @@ pub struct Outcome {
     pub duration_us: u64,
     /// What went wrong.
     pub trouble: Option<String>,
+    /// It started nothing: it never left, or BigQuery refused it.
+    pub is_void: bool,
 }
 
 /// A message to the engine.
@@ -131,12 +149,7 @@ pub(super) enum Message {
     /// Something over the control socket that changes the ledger or reads it.
     Control(Caller, Ask, oneshot::Sender<Reply>),
     /// May this be forwarded.
-    Admit(
-        Requester,
-        GrantId,
-        Box<QueryFacts>,
-        oneshot::Sender<Result<Permit, Refusal>>,
-    ),
+    Admit(Box<Asking>, oneshot::Sender<Result<Permit, Refusal>>),
     /// Only to be recorded; answered when durable.
     Record(Box<Event>, oneshot::Sender<Result<(), Refusal>>),
     /// Only to be recorded; nobody waits.
@@ -204,9 +217,16 @@ impl Engine {
         requester: Requester,
         grant: GrantId,
         facts: QueryFacts,
+        plan: Plan,
     ) -> Result<Permit, Refusal> {
         let (reply, answer) = oneshot::channel();
-        self.try_send(Message::Admit(requester, grant, Box::new(facts), reply))?;
+        let asking = Asking {
+            requester,
+            grant,
+            facts,
+            plan,
+        };
+        self.try_send(Message::Admit(Box::new(asking), reply))?;
         answer.await.unwrap_or_else(|_| Err(stopping()))
     }
 
@@ -244,6 +264,7 @@ impl Engine {
             body_bytes: outcome.body_bytes,
             duration_us: outcome.duration_us,
             trouble: outcome.trouble,
+            is_void: outcome.is_void,
         };
         self.note(event).await;
     }

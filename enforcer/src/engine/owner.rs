@@ -13,15 +13,14 @@ use enforcer_proto::ledger::{
     ApproveTerms, Command, Decision, Effect, Grant, Ledger, RequestState,
 };
 use enforcer_proto::principal::{AgentName, Caller};
-use enforcer_proto::query::QueryFacts;
 use enforcer_proto::refusal::{Code, Refusal};
 use enforcer_proto::time::Now;
 use enforcer_proto::wire::{Ask, Reply};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
-use super::handle::Message;
+use super::handle::{Asking, Message};
 use super::{
-    ClosedWindow, HEARTBEAT, OpenWindow, OpenWindows, Parts, Permit, Requester, StartError, at,
+    ClosedWindow, HEARTBEAT, OpenWindow, OpenWindows, Parts, Permit, StartError, at,
     only_restricts, views,
 };
 use crate::audit::Log;
@@ -174,8 +173,8 @@ impl Owner {
         for message in batch {
             let now = self.parts.clock.now();
             match message {
-                Message::Admit(requester, grant, facts, reply) => {
-                    let (event, answer) = self.judge(now, &requester, grant, &facts, reply);
+                Message::Admit(asking, reply) => {
+                    let (event, answer) = self.judge(now, &asking, reply);
                     self.ledger.apply(now, &event);
                     staged.push((now, event));
                     waiting.push(answer);
@@ -188,8 +187,10 @@ impl Owner {
                 }
                 Message::Note(event) => {
                     let event = event.bounded();
-                    self.ledger.apply(now, &event);
-                    staged.push((now, event));
+                    if self.ledger.is_news(&event) {
+                        self.ledger.apply(now, &event);
+                        staged.push((now, event));
+                    }
                 }
                 Message::Stop => flow = ControlFlow::Break(()),
                 Message::Control(caller, ask, reply) => {
@@ -208,14 +209,18 @@ impl Owner {
     fn judge(
         &self,
         now: Now,
-        requester: &Requester,
-        grant: GrantId,
-        facts: &QueryFacts,
+        asking: &Asking,
         reply: oneshot::Sender<Result<Permit, Refusal>>,
     ) -> (Event, Waiting) {
+        let Asking {
+            requester,
+            grant,
+            facts,
+            plan,
+        } = asking;
         let held = self
             .ledger
-            .grant(grant)
+            .grant(*grant)
             .filter(|held| held.agent == requester.agent);
         let judged = held
             .ok_or_else(|| {
@@ -229,27 +234,23 @@ impl Owner {
             })
             .and_then(|held| {
                 let admitted = admit(now, held, facts)?;
+                let ceiling = held.ceiling(facts, plan.bytes_max)?;
                 let query = self.ledger.next_query();
-                let event = admitted_event(query, requester, grant, facts, &admitted);
+                let event = admitted_event(query, asking, &admitted, ceiling);
                 if fits(&event) {
-                    Ok((held, admitted, query, event))
+                    Ok((held, admitted, ceiling, query, event))
                 } else {
                     Err(too_long_to_record())
                 }
             });
         match judged {
-            Ok((held, admitted, query, event)) => {
-                let permit = Permit::new(
-                    query,
-                    Arc::new(open_window(held)),
-                    admitted,
-                    held.bytes_left(),
-                );
+            Ok((held, admitted, ceiling, query, event)) => {
+                let permit = Permit::new(query, Arc::new(open_window(held)), admitted, ceiling);
                 (event, Waiting::Admitted(reply, permit))
             }
             Err(refusal) => {
                 let event = Event::QueryRefused {
-                    grant: Some(grant),
+                    grant: Some(*grant),
                     agent: requester.agent.clone(),
                     session: requester.session,
                     process: requester.process.clone(),
@@ -529,7 +530,7 @@ impl Owner {
                     closed.push(ClosedWindow {
                         window,
                         reason: *reason,
-                        jobs: grant.jobs().to_vec(),
+                        jobs: grant.running_jobs(),
                     });
                 }
             }
@@ -633,14 +634,16 @@ fn open_window(grant: &Grant) -> OpenWindow {
 
 fn admitted_event(
     query: QueryId,
-    requester: &Requester,
-    grant: GrantId,
-    facts: &QueryFacts,
+    asking: &Asking,
     admitted: &Admitted,
+    ceiling: Option<u64>,
 ) -> Event {
+    let Asking {
+        requester, facts, ..
+    } = asking;
     Event::QueryAdmitted {
         query,
-        grant,
+        grant: asking.grant,
         agent: requester.agent.clone(),
         session: requester.session,
         process: requester.process.clone(),
@@ -649,6 +652,7 @@ fn admitted_event(
         tables: admitted.tables().to_vec(),
         resource: facts.touch.resource(),
         bytes: admitted.bytes(),
+        ceiling,
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Mutex;
 
 use enforcer_proto::policy::{ApproverSet, Rule};
 use enforcer_proto::principal::{Caller, Process};
+use enforcer_proto::query::{DryRun, Method, QueryFacts, Touch};
 use enforcer_proto::refusal::Code;
 use enforcer_proto::time::NS_PER_S;
 use enforcer_proto::wire::{Ask, Reply, Status};
@@ -376,4 +377,65 @@ async fn a_reason_that_would_not_fit_the_log_is_refused_and_recorded_shortened_a
     assert!(matches!(host.approve().await, Reply::Opened(_)));
     let text = std::fs::read_to_string(host.dir.path().join("audit/log-000001.jsonl"));
     assert!(text.expect("text").len() < 100_000);
+}
+
+fn requester() -> Requester {
+    Requester {
+        agent: "bot".parse().expect("a name"),
+        session: enforcer_proto::id::SessionId(1),
+        process: Process {
+            pid: 7,
+            start_boot_ns: 1,
+            uid: 2001,
+            comm: "x".into(),
+        },
+    }
+}
+
+/// A query that reads so many bytes.
+fn select(bytes: u64) -> QueryFacts {
+    QueryFacts {
+        method: Method::JobsInsert,
+        project: Some("p".into()),
+        touch: Touch::Query(DryRun {
+            statement: "SELECT".into(),
+            tables: vec!["p.finance.daily".parse().expect("a table")],
+            routines: Vec::new(),
+            bytes,
+        }),
+        sql: None,
+        is_dry_run: false,
+    }
+}
+
+impl Host {
+    async fn admit(&self, facts: QueryFacts, plan: Plan) -> Result<Permit, Code> {
+        let admitted = self.engine().admit(requester(), GrantId(1), facts, plan);
+        admitted.await.map_err(|refusal| refusal.code)
+    }
+}
+
+#[tokio::test]
+async fn queries_that_ask_at_once_never_get_more_than_the_budget_together() {
+    let host = Host::new();
+    host.request().await;
+    host.approve().await;
+    let plan = Plan {
+        bytes_max: Some(300),
+    };
+    let asked = (0..8).map(|_| host.admit(select(200), plan.clone()));
+    let permits: Vec<_> = futures_util::future::join_all(asked).await;
+    let (given, refused): (Vec<_>, Vec<_>) = permits.into_iter().partition(Result::is_ok);
+    let ceilings: Vec<u64> = given
+        .iter()
+        .map(|permit| permit.as_ref().expect("given").ceiling().expect("held"))
+        .collect();
+    assert_eq!(
+        ceilings,
+        [300, 300, 300],
+        "of 1000 bytes; 100 are too few for one more"
+    );
+    for permit in refused {
+        assert_eq!(permit.map(|_| ()), Err(Code::WindowBudget));
+    }
 }

@@ -1,11 +1,9 @@
 //! After a window closed: no query gets its token any more, its running jobs are cancelled, then token and connections are dropped.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use enforcer_proto::event::Event;
-use enforcer_proto::id::GrantId;
 use enforcer_proto::query::JobRef;
 use futures_util::StreamExt;
 use http::{Request, header};
@@ -35,8 +33,6 @@ pub struct Closer {
     engine: Engine,
     upstream: Arc<Upstream>,
     tokens: Arc<dyn Tokens>,
-    /// Jobs that are known to be done: nothing to cancel. Kept only while their window lives.
-    done: Arc<Mutex<BTreeMap<GrantId, BTreeSet<JobRef>>>>,
 }
 
 impl std::fmt::Debug for Closer {
@@ -53,18 +49,7 @@ impl Closer {
             engine,
             upstream,
             tokens,
-            done: Arc::default(),
         }
-    }
-
-    /// Notes that a job needs no cancelling.
-    pub fn job_done(&self, grant: GrantId, job: JobRef) {
-        self.done
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .entry(grant)
-            .or_default()
-            .insert(job);
     }
 
     /// Works until `stop`.
@@ -90,17 +75,7 @@ impl Closer {
         let grant = closed.window.grant;
         // First of all: a request that was admitted just before must not start its job after the close.
         self.tokens.close(&closed.window);
-        let done = self
-            .done
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&grant)
-            .unwrap_or_default();
-        let running = closed
-            .jobs
-            .iter()
-            .filter(|job| !done.iter().any(|done| done.is_same_job(job)));
-        futures_util::stream::iter(running.cloned().collect::<Vec<_>>())
+        futures_util::stream::iter(closed.jobs.clone())
             .for_each_concurrent(AT_ONCE, |job| self.cancel(&closed.window, job))
             .await;
         tokio::time::sleep(GRACE).await;
@@ -170,7 +145,10 @@ impl Closer {
 #[cfg(test)]
 mod tests {
     use async_trait::async_trait;
+    use std::sync::Mutex;
+
     use enforcer_proto::event::CloseReason;
+    use enforcer_proto::id::GrantId;
     use enforcer_proto::principal::Approver;
     use enforcer_proto::refusal::{Code, Refusal};
     use http::HeaderValue;
@@ -227,7 +205,6 @@ mod tests {
             Arc::clone(&tokens) as _,
         );
         let grant = GrantId(7);
-        closer.job_done(grant, job("done"));
         let window = OpenWindow {
             grant,
             agent: "bot".parse().unwrap(),
@@ -238,7 +215,7 @@ mod tests {
         let closed = ClosedWindow {
             window: Arc::new(window),
             reason: CloseReason::Revoked,
-            jobs: vec![job("done"), job("running")],
+            jobs: vec![job("running")],
         };
         closer.close(&closed).await;
         assert_eq!(

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use enforcer_proto::event::Event;
 use enforcer_proto::query::Method;
 use enforcer_proto::refusal::{Code, Refusal};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -88,17 +89,35 @@ impl Finish {
         self.outcome.status = Some(status);
     }
 
-    pub(super) fn facts(&mut self, facts: JobFacts) {
+    /// What the answer says of a job. It is in the engine's queue when this returns, before the client can act on the answer.
+    pub(super) async fn seen(&mut self, facts: JobFacts) {
+        self.outcome.bytes = facts.bytes();
         let JobFacts {
             job,
             destination,
-            bytes,
+            is_done,
+            billed,
+            processed,
         } = facts;
-        (
-            self.outcome.job,
-            self.outcome.destination,
-            self.outcome.bytes,
-        ) = (job, destination, bytes);
+        self.outcome.job.clone_from(&job);
+        self.outcome.destination.clone_from(&destination);
+        if let Some((permit, job)) = self.permit.as_ref().zip(job) {
+            let seen = Event::JobSeen {
+                query: permit.query(),
+                grant: permit.window().grant,
+                job,
+                destination,
+                is_done,
+                billed,
+                processed,
+            };
+            self.engine.note(seen).await;
+        }
+    }
+
+    /// Nothing was started.
+    pub(super) const fn void(&mut self) {
+        self.outcome.is_void = true;
     }
 
     pub(super) fn sent(&mut self, bytes: usize) {

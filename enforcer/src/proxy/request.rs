@@ -17,13 +17,13 @@ use hyper::body::Incoming;
 use super::cut::{BodyError, CutBody, closed};
 use super::forward::{self, Answer, Finish};
 use super::{Proxy, Session};
-use crate::bigquery::answer::{filter_list, job_facts};
+use crate::bigquery::answer::{JobFacts, filter_list, job_facts};
 use crate::bigquery::job::{Limits, QueryJob};
 use crate::bigquery::relations::Relations;
 use crate::bigquery::route::{Route, Target, route};
 use crate::bigquery::{dry_run, json, refuse, text};
 use crate::causes::Causes;
-use crate::engine::{OpenWindow, Permit};
+use crate::engine::{OpenWindow, Permit, Plan};
 use tokio_util::sync::CancellationToken;
 
 /// How long a request's body may take.
@@ -270,7 +270,7 @@ async fn serve(
                 sql: None,
                 is_dry_run: false,
             };
-            let permit = admit(proxy, session, window, facts).await?;
+            let permit = admit(proxy, session, window, facts, Plan::default()).await?;
             let route = match permit.admitted().job() {
                 Some(job) => route.of_job(job),
                 None => route,
@@ -317,10 +317,11 @@ async fn admit(
     session: &Session,
     window: &OpenWindow,
     facts: QueryFacts,
+    plan: Plan,
 ) -> Result<Permit, No> {
     proxy
         .engine
-        .admit(session.requester.clone(), window.grant, facts)
+        .admit(session.requester.clone(), window.grant, facts, plan)
         .await
         .map_err(No::Recorded)
 }
@@ -367,19 +368,8 @@ async fn relay(
             let answer = within(proxy, window, forward::read_whole(answer)).await?;
             if answer.status == 200 {
                 let read = answer.json();
-                let facts = job_facts(if read["job"].is_object() {
-                    &read["job"]
-                } else {
-                    &read
-                });
-                if let Some(job) = facts
-                    .job
-                    .clone()
-                    .filter(|_| read["status"]["state"] == "DONE")
-                {
-                    proxy.closer.job_done(window.grant, job);
-                }
-                finish.facts(facts);
+                let job = Some(&read["job"]).filter(|job| job.is_object());
+                finish.seen(job_facts(job.unwrap_or(&read))).await;
             }
             Ok(pass_on(answer, finish).await)
         }
@@ -430,9 +420,12 @@ async fn start_job(
         sql: Some(job.sql().to_owned()),
         is_dry_run: job.is_dry_run(),
     };
-    let permit = admit(proxy, session, window, facts).await?;
+    let plan = Plan {
+        bytes_max: job.bytes_asked(),
+    };
+    let permit = admit(proxy, session, window, facts, plan).await?;
     let limits = Limits {
-        bytes_max: permit.bytes_left(),
+        bytes_max: permit.ceiling(),
         timeout_ms: (window
             .closes_boot_ns
             .saturating_sub(proxy.clock.now().boot_ns)
@@ -494,16 +487,24 @@ async fn run_job(
         Ok(answer) => forward::read_whole(answer).await,
         Err(refusal) => Err(refusal),
     };
-    let answer = answer.inspect_err(|refusal| finish.trouble(&refusal.what))?;
+    let answer = answer.inspect_err(|refusal| {
+        // Whatever else went wrong, the job may have been started.
+        if refusal.code == Code::TokenUnavailable {
+            finish.void();
+        }
+        finish.trouble(&refusal.what);
+    })?;
     finish.status(answer.status);
-    let read = answer.json();
-    let facts = if answer.status == 200 {
-        job_facts(&read)
-    } else {
-        Default::default()
+    let facts = match answer.status {
+        200 => job_facts(&answer.json()),
+        400..500 => {
+            finish.void();
+            JobFacts::default()
+        }
+        _ => JobFacts::default(),
     };
-    let job = facts.job.clone();
-    finish.facts(facts);
+    let (job, is_done) = (facts.job.clone(), facts.is_done);
+    finish.seen(facts).await;
     if answer.status == 200 && !is_dry_run && job.as_ref().is_none_or(|job| job.location.is_none())
     {
         let what = "BigQuery's answer does not name the job and its location, so its results could not be told from others'";
@@ -511,15 +512,10 @@ async fn run_job(
         return Err(Refusal::new(Code::UpstreamFailed, what));
     }
     let response = pass_on(answer, finish).await;
-    if let Some(job) = job {
-        let is_done = read["status"]["state"] == "DONE" || read["jobComplete"] == true;
-        if is_done {
-            proxy.closer.job_done(window.grant, job);
-        } else if current_window(&proxy, &session).is_ok_and(|open| open.grant == window.grant) {
-            // The window is open: its close will find the job in the ledger.
-        } else {
-            proxy.closer.cancel(&window, job).await;
-        }
+    // While the window is open, its close will find the job in the ledger.
+    let is_open = current_window(&proxy, &session).is_ok_and(|open| open.grant == window.grant);
+    if let Some(job) = job.filter(|_| !is_done && !is_open) {
+        proxy.closer.cancel(&window, job).await;
     }
     Ok(response)
 }

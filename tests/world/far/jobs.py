@@ -9,6 +9,7 @@ import time
 import requests
 
 PROJECT = "demo-project"
+MIB = 1024 * 1024
 DEFAULT_LOCATIONS = ["US", "EU"]
 #: The hidden dataset that holds the results of jobs that name no table for them.
 ANONYMOUS = "_" + secrets.token_hex(20)
@@ -50,9 +51,10 @@ class Job:
 
 
 class Jobs:
-    def __init__(self, engine, analyser):
+    def __init__(self, engine, analyser, faults):
         self.engine = engine
         self.analyser = analyser
+        self.faults = faults
         self.lock = threading.Lock()
         self.jobs = {}
 
@@ -106,8 +108,9 @@ class Jobs:
         if configuration.get("dryRun"):
             return self.dry_run(project, asked, kind, statistics)
         most = int(sql.get("maximumBytesBilled") or 1 << 62)
-        if int(statistics.get("totalBytesProcessed", 0)) > most:
-            why = f"Query exceeded limit for bytes billed: {most}."
+        billed = self.billed(statistics)
+        if billed > most:
+            why = f"Query exceeded limit for bytes billed: {most}. {billed} or higher required."
             return 400, {"error": {"code": 400, "message": why, "errors": [{"message": why, "reason": "bytesBilledLimitExceeded"}]}}
         reference = dict(asked.get("jobReference") or {})
         reference = {"projectId": project, "jobId": reference.get("jobId") or f"job_{secrets.token_hex(12)}",
@@ -136,6 +139,7 @@ class Jobs:
         return status, self.enriched(answer, statistics)
 
     def run(self, job, project, asked, statistics):
+        time.sleep(self.faults().get("run_ms", 0) / 1000)
         status, answer = self.call("POST", f"/bigquery/v2/projects/{project}/jobs", None, json.dumps(asked))
         if status == 200:
             self.enriched(answer, statistics)["configuration"]["query"]["destinationTable"] = job.configuration["query"]["destinationTable"]
@@ -187,6 +191,7 @@ class Jobs:
             return job.answer
         status, answer = self.call("GET", f"/bigquery/v2/projects/{project}/queries/{job.engine_id}", query)
         answer["jobReference"] = job.reference
+        answer["totalBytesProcessed"] = job.answer[1]["statistics"]["totalBytesProcessed"]
         return status, answer
 
     def rows(self, project, table, query, body):
@@ -216,8 +221,15 @@ class Jobs:
         return statistics
 
     @staticmethod
+    def billed(statistics):
+        """Whole MiB, and at least ten for each table; nothing for a query that processes nothing."""
+        processed = int(statistics.get("totalBytesProcessed", 0))
+        tables = max(1, len(statistics.get("referencedTables", [])))
+        return max(-(-processed // MIB) * MIB, 10 * MIB * tables) if processed else 0
+
+    @staticmethod
     def enriched(answer, statistics):
         answer["statistics"]["totalBytesProcessed"] = statistics["totalBytesProcessed"]
-        answer["statistics"]["query"].update(statistics, totalBytesBilled=statistics["totalBytesProcessed"])
+        answer["statistics"]["query"].update(statistics, totalBytesBilled=str(Jobs.billed(statistics)))
         answer["jobReference"].setdefault("location", "US")
         return answer

@@ -45,10 +45,10 @@ class World:
         self.requests = open(self.dir / "requests.jsonl", "a", buffering=1)
         self.tokens = tokens.Tokens(self.dir, pathlib.Path(options.jwks))
         self.analyser = Analyser(self.engine)
-        self.jobs = Jobs(self.engine, self.analyser)
+        self.jobs = Jobs(self.engine, self.analyser, self.faults)
 
     def faults(self):
-        """What the test has asked to go wrong: {"sts": "down", "hold_ms": 100, "drip_ms": 100, ...}."""
+        """What the test has asked to go wrong: {"sts": "down", "hold_ms": 100, "drip_ms": 100, "run_ms": 100, ...}."""
         try:
             return json.loads((self.dir / "faults.json").read_text())
         except FileNotFoundError:

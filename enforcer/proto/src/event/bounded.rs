@@ -69,6 +69,7 @@ impl Event {
                 bound_refusal(refusal);
             }
             Self::Closed { by, .. } => by.iter_mut().for_each(bound_process),
+            Self::JobSeen { job, .. } => bound_job(job),
             Self::QueryFinished { job, trouble, .. } => {
                 job.iter_mut().for_each(bound_job);
                 trouble.iter_mut().for_each(bound_text);
@@ -310,6 +311,16 @@ mod tests {
                 body_bytes: u64::MAX,
                 duration_us: u64::MAX,
                 trouble: Some(text()),
+                is_void: true,
+            },
+            Event::JobSeen {
+                query,
+                grant,
+                job: job.clone(),
+                destination: Some(widest_table()),
+                is_done: true,
+                billed: Some(u64::MAX),
+                processed: Some(u64::MAX),
             },
             Event::QueryRefused {
                 grant: Some(grant),
@@ -377,6 +388,7 @@ mod tests {
             tables: vec![widest_table(); tables],
             resource: None,
             bytes: u64::MAX,
+            ceiling: Some(u64::MAX),
         }
     }
 

@@ -1,68 +1,14 @@
 //! A grant: what an approval made, what was used of it, and how it ended.
 
-use std::collections::{BTreeMap, BTreeSet};
-
+use super::budget::{self, Usage};
 use super::{Decision, Effect};
 use crate::event::{CloseReason, Event};
-use crate::id::{GrantId, QueryId, RequestId};
+use crate::id::{GrantId, RequestId};
 use crate::principal::{AgentName, Approver, Process};
-use crate::query::{JobRef, Method};
+use crate::query::{JobRef, QueryFacts, Touch};
+use crate::refusal::{Code, Refusal};
 use crate::scope::{Scope, TableRef};
 use crate::time::Now;
-
-/// The most jobs a grant keeps as its own; later ones run but cannot be read back, and the query budget ends before that.
-pub const JOBS_PER_GRANT_MAX: usize = 10_000;
-
-/// What was used of a grant.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// Queries admitted.
-    pub queries: u64,
-    /// Bytes billed, as BigQuery said.
-    pub bytes: u64,
-    /// Bytes of admitted queries that have not finished, by estimate.
-    reserved: BTreeMap<QueryId, u64>,
-    /// Jobs the grant started.
-    jobs: Vec<JobRef>,
-    /// Tables that hold results of those jobs.
-    results: BTreeSet<TableRef>,
-}
-
-impl Usage {
-    pub(super) fn admitted(&mut self, query: QueryId, method: Method, bytes: u64) {
-        if matches!(method, Method::JobsInsert | Method::JobsQuery) {
-            self.queries += 1;
-            self.reserved.insert(query, bytes);
-        }
-    }
-
-    pub(super) fn finished(
-        &mut self,
-        query: QueryId,
-        job: Option<&JobRef>,
-        destination: Option<&TableRef>,
-        bytes: u64,
-    ) {
-        // Billed is what BigQuery says, and at least what was reserved while nobody knows better.
-        let reserved = self.reserved.remove(&query);
-        self.bytes = self
-            .bytes
-            .saturating_add(reserved.map_or(0, |reserved| reserved.max(bytes)));
-        // A job without its location cannot be told from others of its id: it is nobody's.
-        if let Some(job) = job.filter(|job| {
-            job.location.is_some()
-                && self.jobs.len() < JOBS_PER_GRANT_MAX
-                && !self.jobs.iter().any(|own| own.is_same_job(job))
-        }) {
-            self.jobs.push(job.clone());
-        }
-        if let Some(table) = destination.filter(|table| {
-            table.dataset().dataset().starts_with('_') && self.results.len() < JOBS_PER_GRANT_MAX
-        }) {
-            self.results.insert(table.clone());
-        }
-    }
-}
 
 /// A grant as the ledger holds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,14 +51,45 @@ impl Grant {
     /// Bytes that queries may still process.
     #[must_use]
     pub fn bytes_left(&self) -> u64 {
-        let reserved = self
-            .usage
-            .reserved
-            .values()
-            .fold(0_u64, |sum, bytes| sum.saturating_add(*bytes));
         self.bytes_max
             .saturating_sub(self.usage.bytes)
-            .saturating_sub(reserved)
+            .saturating_sub(self.usage.held_bytes())
+    }
+
+    /// How many bytes of the budget `admitted` holds until its cost is known: nothing for what costs nothing. It is sent as the job's
+    /// `maximumBytesBilled`, so that BigQuery itself keeps it. `asked` is the ceiling that the client chose.
+    ///
+    /// # Errors
+    /// [`Code::WindowBudget`] when nothing is left to hold. A ceiling of zero is never sent: BigQuery would take it for none.
+    pub fn ceiling(&self, facts: &QueryFacts, asked: Option<u64>) -> Result<Option<u64>, Refusal> {
+        let wanted = match &facts.touch {
+            Touch::Query(run) => asked
+                .filter(|asked| *asked > 0)
+                .unwrap_or_else(|| budget::ceiling_of(run)),
+            Touch::Nothing
+            | Touch::FilteredList
+            | Touch::Dataset(_)
+            | Touch::Table(_)
+            | Touch::Rows(_)
+            | Touch::Job(_) => return Ok(None),
+        };
+        match wanted.min(self.bytes_left()) {
+            0 => Err(self.nothing_left()),
+            ceiling => Ok(Some(ceiling)),
+        }
+    }
+
+    fn nothing_left(&self) -> Refusal {
+        Refusal::new(
+            Code::WindowBudget,
+            format!(
+                "Of the {} bytes of window {} none is left: {} are used, {} are held for what is running",
+                self.bytes_max,
+                self.id,
+                self.usage.bytes,
+                self.usage.held_bytes()
+            ),
+        )
     }
 
     /// Queries that may still be run.
@@ -125,7 +102,7 @@ impl Grant {
     /// for it in places of its own choosing, where somebody else's job may have the same id.
     #[must_use]
     pub fn own_job(&self, asked: &JobRef) -> Option<&JobRef> {
-        let mut own = self.usage.jobs.iter().filter(|own| match asked.location {
+        let mut own = self.usage.jobs().filter(|own| match asked.location {
             Some(_) => own.is_same_job(asked),
             None => own.project == asked.project && own.job == asked.job,
         });
@@ -135,13 +112,13 @@ impl Grant {
     /// Whether the table holds the result of a job of this window.
     #[must_use]
     pub fn owns_result(&self, table: &TableRef) -> bool {
-        self.usage.results.contains(table)
+        self.usage.owns_result(table)
     }
 
-    /// The jobs the window started.
+    /// The jobs the window started that are not known to have ended.
     #[must_use]
-    pub fn jobs(&self) -> &[JobRef] {
-        &self.usage.jobs
+    pub fn running_jobs(&self) -> Vec<JobRef> {
+        self.usage.running_jobs()
     }
 
     /// The bytes budget is used up. A used-up query budget does not close: results may still be read.

@@ -1,5 +1,7 @@
 //! Behaviour of the ledger: examples, and one model driven by random commands, failures and restarts.
 
+mod budget;
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
@@ -135,6 +137,52 @@ fn select(table: &str, bytes: u64) -> QueryFacts {
         }),
         sql: None,
         is_dry_run: false,
+    }
+}
+
+/// A query that is to be sent.
+fn starting(query: QueryId, grant: GrantId, ceiling: Option<u64>) -> Event {
+    Event::QueryAdmitted {
+        query,
+        grant,
+        agent: "bot".parse().expect("a name"),
+        session: SessionId(1),
+        process: bot().process,
+        method: Method::JobsInsert,
+        sql: None,
+        tables: vec!["p.finance.daily".parse().expect("a table")],
+        resource: None,
+        bytes: 0,
+        ceiling,
+    }
+}
+
+/// The answer to it, which names its job.
+fn seen(query: QueryId, grant: GrantId, job: JobRef) -> Event {
+    Event::JobSeen {
+        query,
+        grant,
+        job,
+        destination: None,
+        is_done: false,
+        billed: None,
+        processed: None,
+    }
+}
+
+/// The end of that answer.
+fn finishing(query: QueryId, grant: GrantId) -> Event {
+    Event::QueryFinished {
+        query,
+        grant,
+        status: Some(200),
+        job: None,
+        destination: None,
+        bytes: 0,
+        body_bytes: 0,
+        duration_us: 1,
+        trouble: None,
+        is_void: false,
     }
 }
 
@@ -310,18 +358,9 @@ fn a_job_is_the_windows_own_only_by_project_id_and_location() {
         let mut host = Host::default();
         let id = host.open(at(100), "10s");
         for (number, location) in own.iter().enumerate() {
-            let finished = Event::QueryFinished {
-                query: QueryId(number as u64),
-                grant: id,
-                status: Some(200),
-                job: Some(job(*location)),
-                destination: None,
-                bytes: 0,
-                body_bytes: 0,
-                duration_us: 1,
-                trouble: None,
-            };
-            host.ledger.apply(at(101), &finished);
+            let query = QueryId(number as u64);
+            host.ledger.apply(at(101), &starting(query, id, None));
+            host.ledger.apply(at(101), &seen(query, id, job(*location)));
         }
         let grant = host.ledger.grant(id).expect("open");
         let facts = QueryFacts {
@@ -493,37 +532,40 @@ fn run_query(host: &mut Host, now: Now, bytes: u64) {
     let Some(grant) = host.ledger.open_grant(&agent, now) else {
         return;
     };
-    let Ok(admitted) = admit(now, grant, &select("p.finance.daily", bytes)) else {
+    let facts = select("p.finance.daily", bytes);
+    let Ok(admitted) = admit(now, grant, &facts) else {
         return;
     };
     let (query, grant) = (host.ledger.next_query(), grant.id);
-    let admitted = Event::QueryAdmitted {
-        query,
-        grant,
-        agent,
-        session: crate::id::SessionId(1),
-        process: bot().process,
-        method: admitted.method(),
-        sql: None,
-        tables: admitted.tables().to_vec(),
-        resource: None,
-        bytes,
+    assert_eq!(admitted.method(), Method::JobsInsert);
+    let ceiling = host
+        .ledger
+        .grant(grant)
+        .expect("open")
+        .ceiling(&facts, None);
+    let mut started = starting(query, grant, ceiling.expect("there is some"));
+    if let Event::QueryAdmitted {
+        bytes: estimate, ..
+    } = &mut started
+    {
+        *estimate = bytes;
+    }
+    let job = JobRef {
+        project: "p".into(),
+        job: query.to_string(),
+        location: Some("US".into()),
     };
-    let finished = Event::QueryFinished {
-        query,
-        grant,
-        status: Some(200),
-        job: None,
-        destination: None,
-        bytes,
-        body_bytes: 0,
-        duration_us: 1,
-        trouble: None,
-    };
+    let mut ended = seen(query, grant, job);
+    if let Event::JobSeen {
+        is_done, billed, ..
+    } = &mut ended
+    {
+        (*is_done, *billed) = (true, Some(bytes));
+    }
     host.record(
         now,
         &Decision {
-            events: vec![admitted, finished],
+            events: vec![started, ended, finishing(query, grant)],
             ..Decision::default()
         },
     );

@@ -111,3 +111,27 @@ fn queries_that_run_at_once_hold_the_budget_against_each_other() {
     // What BigQuery refused is free again; it is all that even the greediest gets.
     assert_eq!(ceilings, [10 * MIB, 10 * MIB, 5 * MIB, 5 * MIB]);
 }
+
+#[test]
+fn a_dry_run_of_the_clients_own_costs_nothing_and_counts_for_nothing() {
+    // Less than one dry run would process.
+    let world = world_with(4000);
+    let grant = world.open_window("demo-project.finance:read", "5m");
+    let mut streams = world.streams();
+    let mut dry = insert("dry", DAILY);
+    dry["configuration"]["dryRun"] = json!(true);
+    for _ in 0..2 {
+        let (status, answer) = ask(&mut streams, "POST", JOBS, Some(&dry));
+        assert_eq!(status, 200, "{answer}");
+        assert_eq!(answer["statistics"]["totalBytesProcessed"], "8000");
+    }
+    let status = world.json(Who::Operator, &["status"]);
+    let view = &status["grants"][0];
+    assert_eq!(view["grant"], grant.as_str());
+    assert_eq!(
+        (&view["open"], &view["queries"], &view["bytes"]),
+        (&json!(true), &json!(0), &json!(0))
+    );
+    let (status, _) = ask(&mut streams, "GET", &format!("{JOBS}/dry"), None);
+    assert_eq!(status, 403, "a dry run's job is nobody's");
+}

@@ -225,6 +225,9 @@ pub enum Event {
         /// is absent, and the estimate stands for it.
         #[serde(default)]
         ceiling: Option<u64>,
+        /// The client asked only for a dry run: it starts no job, costs nothing and counts for nothing.
+        #[serde(default)]
+        is_dry_run: bool,
     },
     /// BigQuery's answer named a job of the window. Recorded before the client can act on the answer: from here on the job is the
     /// window's own. Once more when an answer says that it is done, or what it cost.

@@ -217,13 +217,15 @@ fn sentence(event: &Event) -> String {
             tables,
             resource,
             bytes,
+            is_dry_run,
             ..
         } => {
+            let dry = if *is_dry_run { " (dry run)" } else { "" };
             let resource = resource
                 .as_ref()
                 .map_or_else(String::new, |resource| format!(" of {resource}"));
             format!(
-                "query    {query} {grant} {agent} {session} {method}{resource} by {}{}{}",
+                "query    {query} {grant} {agent} {session} {method}{dry}{resource} by {}{}{}",
                 who(process),
                 reads(tables, *bytes),
                 sql(text.as_ref())

@@ -653,6 +653,7 @@ fn admitted_event(
         resource: facts.touch.resource(),
         bytes: admitted.bytes(),
         ceiling,
+        is_dry_run: facts.is_dry_run,
     }
 }
 

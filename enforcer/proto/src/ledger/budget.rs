@@ -76,6 +76,7 @@ impl Usage {
             tables,
             bytes,
             ceiling,
+            is_dry_run: false,
             ..
         } = event
         else {

@@ -63,6 +63,7 @@ impl Grant {
     /// [`Code::WindowBudget`] when nothing is left to hold. A ceiling of zero is never sent: BigQuery would take it for none.
     pub fn ceiling(&self, facts: &QueryFacts, asked: Option<u64>) -> Result<Option<u64>, Refusal> {
         let wanted = match &facts.touch {
+            Touch::Query(_) if facts.is_dry_run => return Ok(None),
             Touch::Query(run) => asked
                 .filter(|asked| *asked > 0)
                 .unwrap_or_else(|| budget::ceiling_of(run)),

@@ -154,6 +154,7 @@ fn starting(query: QueryId, grant: GrantId, ceiling: Option<u64>) -> Event {
         resource: None,
         bytes: 0,
         ceiling,
+        is_dry_run: false,
     }
 }
 

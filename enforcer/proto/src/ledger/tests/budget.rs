@@ -145,6 +145,32 @@ fn a_start_without_an_answer_stays_held_and_one_that_was_refused_is_free() {
 }
 
 #[test]
+fn a_dry_run_costs_nothing_counts_for_nothing_and_makes_no_job_the_windows_own() {
+    let (mut host, grant) = host_with(100);
+    let mut facts = select("p.finance.daily", 5000);
+    facts.is_dry_run = true;
+    let held = host.ledger.grant(grant).expect("held");
+    assert!(
+        admit(at(101), held, &facts).is_ok(),
+        "whatever it would cost"
+    );
+    assert_eq!(held.ceiling(&facts, None), Ok(None));
+    let mut event = starting(QueryId(1), grant, None);
+    if let Event::QueryAdmitted {
+        is_dry_run, bytes, ..
+    } = &mut event
+    {
+        (*is_dry_run, *bytes) = (true, 5000);
+    }
+    host.ledger.apply(at(101), &event);
+    ends(&mut host, grant, QueryId(1), Some(5000), None);
+    host.ledger.apply(at(101), &finishing(QueryId(1), grant));
+    let held = host.ledger.grant(grant).expect("held");
+    assert_eq!((held.bytes_left(), held.usage.queries), (100, 0));
+    assert!(held.own_job(&job(QueryId(1))).is_none());
+}
+
+#[test]
 fn only_what_the_window_started_is_its_own() {
     let (mut host, grant) = host_with(100 * MIB);
     let other = seen(QueryId(77), grant, job(QueryId(77)));

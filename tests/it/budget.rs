@@ -1,6 +1,6 @@
 //! The budget of bytes, and the jobs that spend it, to their very end: also those that a window's close or a dead daemon leaves behind.
 
-use harness::world::{Client, Family, Who, World};
+use harness::world::{Client, Family, Who, World, wait_for};
 use serde_json::{Value, json};
 
 const JOBS: &str = "/bigquery/v2/projects/demo-project/jobs";
@@ -55,7 +55,7 @@ fn a_job_that_was_answered_while_it_ran_is_charged_what_it_cost_once_it_has_ende
     world.set_faults(&json!({}));
     assert_eq!(answer.1["status"]["state"], "RUNNING", "{answer:?}");
     assert_eq!(bytes_used(&world, &grant), 0);
-    harness::world::wait_for("the job", || {
+    wait_for("the job", || {
         let (_, job) = ask(&mut streams, "GET", &format!("{JOBS}/slow"), None);
         job["status"]["state"] == "DONE"
     });
@@ -134,4 +134,36 @@ fn a_dry_run_of_the_clients_own_costs_nothing_and_counts_for_nothing() {
     );
     let (status, _) = ask(&mut streams, "GET", &format!("{JOBS}/dry"), None);
     assert_eq!(status, 403, "a dry run's job is nobody's");
+}
+
+#[test]
+fn rows_that_are_read_directly_are_charged_and_end_with_the_budget() {
+    let world = world_with(MIB / 8);
+    let grant = world.open_window("demo-project.finance:read", "5m");
+    let mut streams = world.streams();
+    let rows = "/bigquery/v2/projects/demo-project/datasets/finance/tables/daily/data";
+    let mut passed_on = 0;
+    // Every read is charged what it brought, until one is cut where the budget ends, and the window with it.
+    for _ in 0..50 {
+        let read = json!({"method": "GET", "path": format!("{rows}?maxResults=1000")});
+        streams.send(&json!([read]).to_string());
+        let head = streams.receive();
+        let end = streams.receive();
+        if head["status"] != 200 {
+            let body = end["body"].as_str().expect("a body");
+            assert!(body.contains("[window."), "{body}");
+            break;
+        }
+        passed_on += end["got"].as_u64().expect("a number");
+        wait_for("the charge", || bytes_used(&world, &grant) == passed_on);
+    }
+    assert_eq!(passed_on, MIB / 8);
+    let closed = world.events("closed");
+    assert_eq!(closed[0]["reason"], "budget_spent");
+    let ends = world.events("query_finished");
+    assert!(
+        ends.iter()
+            .any(|event| event["trouble"] == "cut: the budget of bytes was spent"),
+        "{ends:?}"
+    );
 }

@@ -221,8 +221,8 @@ pub enum Event {
         resource: Option<String>,
         /// BigQuery's estimate, bytes.
         bytes: u64,
-        /// Bytes of the budget that are held for it until its cost is known: the `maximumBytesBilled` that is sent. In older records it
-        /// is absent, and the estimate stands for it.
+        /// Bytes of the budget that are held for it until its cost is known: the `maximumBytesBilled` that is sent, or the most
+        /// that is passed on of a table's rows. In older records it is absent, and the estimate stands for it.
         #[serde(default)]
         ceiling: Option<u64>,
         /// The client asked only for a dry run: it starts no job, costs nothing and counts for nothing.

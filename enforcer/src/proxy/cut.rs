@@ -24,6 +24,9 @@ pub enum BodyError {
     /// The window closed.
     #[error("the window closed while the answer was being sent")]
     Closed,
+    /// The budget does not reach for the rest.
+    #[error("the window's budget of bytes was spent while the answer was being sent")]
+    Spent,
     /// BigQuery's side failed.
     #[error("the answer from BigQuery broke off")]
     Upstream(#[source] hyper::Error),
@@ -58,6 +61,10 @@ pub(super) struct CutBody {
     inner: Incoming,
     closed: Pin<Box<dyn Future<Output = ()> + Send>>,
     finish: Finish,
+    /// The bytes that may still be passed on, where the budget bounds them.
+    most: Option<u64>,
+    /// Something was left out: what was passed on is all that the budget allowed.
+    is_short: bool,
     /// Tells the connection's watcher that this body is over.
     _done: DropGuard,
 }
@@ -67,13 +74,35 @@ impl CutBody {
         inner: Incoming,
         closed: Pin<Box<dyn Future<Output = ()> + Send>>,
         finish: Finish,
+        most: Option<u64>,
         done: DropGuard,
     ) -> Self {
         Self {
             inner,
             closed,
             finish,
+            most,
+            is_short: false,
             _done: done,
+        }
+    }
+}
+
+impl CutBody {
+    /// What of a frame the budget allows.
+    fn within_budget(&mut self, frame: Frame<Bytes>) -> Frame<Bytes> {
+        let Some(most) = self.most else {
+            return frame;
+        };
+        match frame.into_data() {
+            Ok(mut data) => {
+                let most_now = usize::try_from(most).unwrap_or(usize::MAX);
+                self.is_short = data.len() > most_now;
+                data.truncate(most_now);
+                self.most = Some(most.saturating_sub(data.len() as u64));
+                Frame::data(data)
+            }
+            Err(other) => other,
         }
     }
 }
@@ -91,25 +120,34 @@ impl Body for CutBody {
             self.finish.trouble("cut: the window closed");
             return Poll::Ready(Some(Err(BodyError::Closed)));
         }
-        let polled = Pin::new(&mut self.inner).poll_frame(context);
-        match &polled {
+        if self.is_short {
+            self.finish.trouble("cut: the budget of bytes was spent");
+            return Poll::Ready(Some(Err(BodyError::Spent)));
+        }
+        match Pin::new(&mut self.inner).poll_frame(context) {
             Poll::Ready(Some(Ok(frame))) => {
-                let bytes = frame.data_ref().map_or(0, Bytes::len);
-                self.finish.sent(bytes);
+                let frame = self.within_budget(frame);
+                self.finish.sent(frame.data_ref().map_or(0, Bytes::len));
                 // A server that knows the length does not ask again after the last byte.
-                if self.inner.is_end_stream() {
+                if self.is_end_stream() {
                     self.finish.complete();
                 }
+                Poll::Ready(Some(Ok(frame)))
             }
-            Poll::Ready(None) => self.finish.complete(),
-            Poll::Ready(Some(Err(_))) => self.finish.trouble("the answer from BigQuery broke off"),
-            Poll::Pending => {}
+            Poll::Ready(None) => {
+                self.finish.complete();
+                Poll::Ready(None)
+            }
+            Poll::Ready(Some(Err(error))) => {
+                self.finish.trouble("the answer from BigQuery broke off");
+                Poll::Ready(Some(Err(BodyError::Upstream(error))))
+            }
+            Poll::Pending => Poll::Pending,
         }
-        polled.map_err(BodyError::Upstream)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        !self.is_short && self.inner.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -115,6 +115,11 @@ impl Finish {
         }
     }
 
+    /// The bytes of the budget that are held for it.
+    pub(super) fn ceiling(&self) -> Option<u64> {
+        self.permit.as_ref().and_then(Permit::ceiling)
+    }
+
     /// Nothing was started.
     pub(super) const fn void(&mut self) {
         self.outcome.is_void = true;

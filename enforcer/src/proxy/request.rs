@@ -373,14 +373,17 @@ async fn relay(
             }
             Ok(pass_on(answer, finish).await)
         }
+        Method::TabledataList => {
+            let most = finish.ceiling();
+            Ok(stream(proxy, session, window, answer, finish, most))
+        }
         Method::Discovery
         | Method::DatasetsGet
         | Method::TablesList
         | Method::TablesGet
-        | Method::TabledataList
         | Method::JobsInsert
         | Method::JobsQuery
-        | Method::GetQueryResults => Ok(stream(proxy, session, window, answer, finish)),
+        | Method::GetQueryResults => Ok(stream(proxy, session, window, answer, finish, None)),
     }
 }
 
@@ -544,6 +547,7 @@ fn stream(
     window: &Arc<OpenWindow>,
     answer: Response<Incoming>,
     mut finish: Finish,
+    most: Option<u64>,
 ) -> Response<Body> {
     let (head, body) = answer.into_parts();
     let ending = || {
@@ -566,7 +570,7 @@ fn stream(
     };
     tokio::spawn(late);
     let mut response = Response::new(
-        CutBody::new(body, Box::pin(ending()), finish, done.drop_guard()).boxed_unsync(),
+        CutBody::new(body, Box::pin(ending()), finish, most, done.drop_guard()).boxed_unsync(),
     );
     *response.status_mut() = head.status;
     forward::pass_answer(&head.headers, response.headers_mut());

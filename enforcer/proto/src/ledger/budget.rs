@@ -1,5 +1,6 @@
-//! What a window uses of its budget. Bytes are held from the admission on, and charged once, when the cost is known: what is charged and
-//! what is held are never more than the budget together, in whatever order queries begin, end and are heard of.
+//! What a window uses of its budget: what BigQuery bills for queries, and what is passed on of tables' rows. Bytes are held from the
+//! admission on and charged once, when the cost is known: what is charged and what is held are never more than the budget together, in
+//! whatever order queries begin, end and are heard of.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,6 +14,8 @@ pub const JOBS_PER_GRANT_MAX: usize = 10_000;
 /// What BigQuery bills at least for a table that a query reads, bytes, and for the query as a whole. A lower ceiling would fail every
 /// query, however small.
 pub const BILLED_PER_TABLE_MIN: u64 = 10 * 1024 * 1024;
+/// The most that is passed on of a table's rows at once, bytes: more than a page of BigQuery's has.
+pub(super) const ROWS_BYTES_MAX: u64 = 32 * 1024 * 1024;
 /// What an estimate may be exceeded by, one part in so many: tables grow between dry run and run, and what is billed is rounded up.
 const GROWTH_SHARE: u64 = 8;
 
@@ -48,8 +51,18 @@ pub struct Usage {
 struct Held {
     ceiling: u64,
     tables: usize,
-    /// From a log that knew no ceilings: the answer to the start settles it.
-    is_of_old: bool,
+    settled_by: Settling,
+}
+
+/// What says how much of the bytes that are held is charged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Settling {
+    /// An answer that says that the job has ended, and what it cost.
+    Job,
+    /// The answer to the start, in a log that knew no ceilings.
+    Start,
+    /// The bytes that were passed on of a table's rows.
+    Rows,
 }
 
 /// A job that BigQuery named in the answer to a query of this window.
@@ -72,7 +85,7 @@ impl Usage {
     fn admitted(&mut self, event: &Event) {
         let Event::QueryAdmitted {
             query,
-            method: Method::JobsInsert | Method::JobsQuery,
+            method,
             tables,
             bytes,
             ceiling,
@@ -82,11 +95,18 @@ impl Usage {
         else {
             return;
         };
-        self.queries += 1;
+        let is_query = matches!(method, Method::JobsInsert | Method::JobsQuery);
+        let settled_by = match (is_query, ceiling) {
+            (true, Some(_)) => Settling::Job,
+            (true, None) => Settling::Start,
+            (false, Some(_)) => Settling::Rows,
+            (false, None) => return,
+        };
+        self.queries += u64::from(is_query);
         let held = Held {
             ceiling: ceiling.unwrap_or(*bytes),
             tables: tables.len(),
-            is_of_old: ceiling.is_none(),
+            settled_by,
         };
         self.held.insert(*query, held);
     }
@@ -123,7 +143,9 @@ impl Usage {
     /// Takes a job in as the window's own, if `query` was to start one.
     fn own(&mut self, query: QueryId, job: &JobRef) {
         // A job without its location cannot be told from others of its id: it is nobody's.
-        if self.held.contains_key(&query)
+        let is_start = self.held.get(&query);
+        let is_start = is_start.is_some_and(|held| held.settled_by != Settling::Rows);
+        if is_start
             && job.location.is_some()
             && self.jobs.len() < JOBS_PER_GRANT_MAX
             && !self.jobs.iter().any(|own| own.job.is_same_job(job))
@@ -150,6 +172,7 @@ impl Usage {
             job,
             destination,
             bytes,
+            body_bytes,
             is_void,
             ..
         } = event
@@ -159,18 +182,21 @@ impl Usage {
         let Some(held) = self.held.get(query) else {
             return;
         };
-        if *is_void {
-            self.held.remove(query);
-        } else if held.is_of_old {
-            let cost = held.ceiling.max(*bytes);
+        let cost = match held.settled_by {
+            _ if *is_void => 0,
+            // The job may run on, or may have been started though its answer was lost: its ceiling stays held until its cost is known.
+            Settling::Job => return,
+            Settling::Rows => *body_bytes,
+            Settling::Start => held.ceiling.max(*bytes),
+        };
+        if held.settled_by == Settling::Start {
             if let Some(job) = job {
                 self.own(*query, job);
             }
             self.keep_result(destination.as_ref());
-            self.held.remove(query);
-            self.bytes = self.bytes.saturating_add(cost);
         }
-        // Else the job may run on, or may have been started though its answer was lost: its ceiling stays held until its cost is known.
+        self.held.remove(query);
+        self.bytes = self.bytes.saturating_add(cost);
     }
 
     /// Whether a [`Event::JobSeen`] says something new.

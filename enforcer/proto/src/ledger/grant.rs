@@ -56,8 +56,9 @@ impl Grant {
             .saturating_sub(self.usage.held_bytes())
     }
 
-    /// How many bytes of the budget `admitted` holds until its cost is known: nothing for what costs nothing. It is sent as the job's
-    /// `maximumBytesBilled`, so that BigQuery itself keeps it. `asked` is the ceiling that the client chose.
+    /// How many bytes of the budget a request holds until its cost is known: nothing for what costs nothing. A query's is sent as its
+    /// `maximumBytesBilled`, so that BigQuery itself keeps it; `asked` is the ceiling that the client chose. A table's rows are passed on
+    /// up to it.
     ///
     /// # Errors
     /// [`Code::WindowBudget`] when nothing is left to hold. A ceiling of zero is never sent: BigQuery would take it for none.
@@ -67,11 +68,13 @@ impl Grant {
             Touch::Query(run) => asked
                 .filter(|asked| *asked > 0)
                 .unwrap_or_else(|| budget::ceiling_of(run)),
+            // What a query of this window brought forth was charged with the query.
+            Touch::Rows(table) if self.owns_result(table) => return Ok(None),
+            Touch::Rows(_) => budget::ROWS_BYTES_MAX,
             Touch::Nothing
             | Touch::FilteredList
             | Touch::Dataset(_)
             | Touch::Table(_)
-            | Touch::Rows(_)
             | Touch::Job(_) => return Ok(None),
         };
         match wanted.min(self.bytes_left()) {

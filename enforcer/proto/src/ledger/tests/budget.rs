@@ -170,6 +170,58 @@ fn a_dry_run_costs_nothing_counts_for_nothing_and_makes_no_job_the_windows_own()
     assert!(held.own_job(&job(QueryId(1))).is_none());
 }
 
+fn rows(table: &str) -> QueryFacts {
+    QueryFacts {
+        method: Method::TabledataList,
+        project: Some("p".into()),
+        touch: Touch::Rows(table.parse().expect("a table")),
+        sql: None,
+        is_dry_run: false,
+    }
+}
+
+/// Reads rows: gives the ceiling, and charges what was passed on.
+fn read_rows(host: &mut Host, grant: GrantId, passed_on: u64) -> Result<u64, Code> {
+    let held = host.ledger.grant(grant).expect("held");
+    let ceiling = held.ceiling(&rows("p.finance.daily"), None);
+    let ceiling = ceiling.map_err(|refusal| refusal.code)?;
+    let query = host.ledger.next_query();
+    let mut event = starting(query, grant, ceiling);
+    if let Event::QueryAdmitted { method, .. } = &mut event {
+        *method = Method::TabledataList;
+    }
+    host.ledger.apply(at(101), &event);
+    let mut event = finishing(query, grant);
+    if let Event::QueryFinished { body_bytes, .. } = &mut event {
+        *body_bytes = passed_on.min(ceiling.expect("held"));
+    }
+    host.ledger.apply(at(101), &event);
+    Ok(ceiling.expect("held"))
+}
+
+#[test]
+fn rows_that_are_read_directly_are_charged_as_they_are_passed_on_and_results_are_free() {
+    let (mut host, grant) = host_with(50 * MIB);
+    assert_eq!(read_rows(&mut host, grant, 30 * MIB), Ok(32 * MIB));
+    assert_eq!(read_rows(&mut host, grant, 30 * MIB), Ok(20 * MIB));
+    assert_eq!(charged(&host, grant), 50 * MIB);
+    let held = host.ledger.grant(grant).expect("held");
+    assert_eq!(held.usage.queries, 0);
+    assert_eq!(read_rows(&mut host, grant, 1), Err(Code::WindowBudget));
+    assert_eq!(host.ledger.tick(at(102)).first.len(), 1, "it closes");
+
+    let (mut host, grant) = host_with(50 * MIB);
+    let (query, _) = start(&mut host, grant, 0, None).expect("room");
+    let mut named = seen(query, grant, job(query));
+    if let Event::JobSeen { destination, .. } = &mut named {
+        *destination = Some("p._anon.a1".parse().expect("a table"));
+    }
+    host.ledger.apply(at(101), &named);
+    let held = host.ledger.grant(grant).expect("held");
+    assert_eq!(held.ceiling(&rows("p._anon.a1"), None), Ok(None));
+    assert_eq!(held.ceiling(&rows("p._anon.b2"), None), Ok(Some(32 * MIB)));
+}
+
 #[test]
 fn only_what_the_window_started_is_its_own() {
     let (mut host, grant) = host_with(100 * MIB);

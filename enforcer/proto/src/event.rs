@@ -13,7 +13,7 @@ use crate::id::{GrantId, QueryId, RequestId, SessionId};
 use crate::policy::Ask;
 use crate::principal::{AgentName, Approver, Caller, Process};
 use crate::query::{JobRef, Method};
-use crate::refusal::Refusal;
+use crate::refusal::{Code, Refusal};
 use crate::scope::{Scope, TableRef};
 use crate::time::Ttl;
 
@@ -49,13 +49,15 @@ impl std::fmt::Display for CloseReason {
 }
 
 /// What refused, where many refusals share a record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Refuser {
     /// The kernel: socket operations.
     Kernel,
-    /// The proxy: connections.
+    /// The proxy: connections and requests.
     Proxy,
+    /// The control socket: connections, requests for windows, decisions.
+    Control,
 }
 
 impl std::fmt::Display for Refuser {
@@ -63,6 +65,7 @@ impl std::fmt::Display for Refuser {
         f.write_str(match self {
             Self::Kernel => "the kernel",
             Self::Proxy => "the proxy",
+            Self::Control => "the control socket",
         })
     }
 }
@@ -324,10 +327,19 @@ pub enum Event {
         /// How many like it this record stands for.
         count: u64,
     },
-    /// Refusals of more kinds than are told apart at once: only counted.
+    /// Refusals that came in a flood: only counted.
     FurtherRefused {
         /// Who refused.
         by: Refuser,
+        /// The agent that was refused, where known.
+        #[serde(default)]
+        agent: Option<AgentName>,
+        /// The uid that was refused, outside every workload.
+        #[serde(default)]
+        uid: Option<u32>,
+        /// Why; absent where they were of more kinds than are told apart.
+        #[serde(default)]
+        code: Option<Code>,
         /// How many.
         count: u64,
     },

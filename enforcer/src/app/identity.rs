@@ -73,18 +73,12 @@ fn destination(ip: [u8; 16], port: u32) -> SocketAddr {
     SocketAddr::new(ip, u16::try_from(port).unwrap_or(0))
 }
 
-/// Agent's cgroup, pid, hook, reason and destination: what is counted together.
-type Kind = (u64, u32, u32, u32, SocketAddr);
+/// Pid, hook, reason and destination: what is counted together of one agent.
+type Kind = (u32, u32, u32, SocketAddr);
 
 fn kind(event: &enforcer_ebpf::Event) -> Kind {
     let destination = destination(event.destination, event.port);
-    (
-        event.agent_cgroup,
-        event.pid,
-        event.hook,
-        event.reason,
-        destination,
-    )
+    (event.pid, event.hook, event.reason, destination)
 }
 
 /// Records what the kernel refused: one record a second for each process, reason and destination.
@@ -100,9 +94,9 @@ pub(super) async fn record_events(
         tokio::select! {
             biased;
             () = stop.cancelled() => break,
-            _ = flush.tick() => record(&mut tally, &agents, &engine).await,
+            _ = flush.tick() => record(&mut tally, &engine).await,
             event = events.next() => match event {
-                Ok(event) => tally.add(kind(&event), event),
+                Ok(event) => tally.add(agents.get(&event.agent_cgroup).cloned(), kind(&event), event),
                 Err(error) => {
                     tracing::error!(error = %Causes(&error), "the kernel's events cannot be read any more; it goes on refusing");
                     break;
@@ -110,22 +104,20 @@ pub(super) async fn record_events(
             },
         }
     }
-    record(&mut tally, &agents, &engine).await;
+    record(&mut tally, &engine).await;
 }
 
-async fn record(tally: &mut Tally<Kind, enforcer_ebpf::Event>, agents: &ByCgroup, engine: &Engine) {
-    for event in tally.take(Refuser::Kernel, |event, count| {
-        refused(&event, agents, count)
-    }) {
+async fn record(tally: &mut Tally<Kind, enforcer_ebpf::Event>, engine: &Engine) {
+    for event in tally.take(Refuser::Kernel, refused) {
         engine.note(event).await;
     }
 }
 
-fn refused(event: &enforcer_ebpf::Event, agents: &ByCgroup, count: u64) -> Event {
+fn refused(agent: Option<AgentName>, event: enforcer_ebpf::Event, count: u64) -> Event {
     let reason = Reason::from_number(event.reason)
         .map_or("a reason this daemon does not know", Reason::words);
     Event::KernelRefused {
-        agent: agents.get(&event.agent_cgroup).cloned(),
+        agent,
         process: process(event.pid, event.start_boot_ns, event.uid, &event.comm),
         verdict: format!("{} refused: {reason}", hook::words(event.hook)),
         destination: destination(event.destination, event.port).to_string(),

@@ -87,16 +87,15 @@ impl<'a> About<'a> {
             | Event::Denied { agent, .. }
             | Event::RequestExpired { agent, .. }
             | Event::ProcessJoined { agent, .. } => (None, Some(agent)),
-            Event::ConnectionRefused { agent, .. } | Event::KernelRefused { agent, .. } => {
-                (None, agent.as_ref())
-            }
+            Event::ConnectionRefused { agent, .. }
+            | Event::KernelRefused { agent, .. }
+            | Event::FurtherRefused { agent, .. } => (None, agent.as_ref()),
             Event::RequestRefused { caller, .. } | Event::DecisionRefused { caller, .. } => {
                 (None, caller.agent.as_ref())
             }
             Event::DaemonStarted { .. }
             | Event::DaemonStopped {}
             | Event::TailRepaired { .. }
-            | Event::FurtherRefused { .. }
             | Event::TooLong { .. } => (None, None),
         };
         Self { grant, agent }
@@ -323,8 +322,23 @@ fn sentence(event: &Event) -> String {
                 who(process)
             )
         }
-        Event::FurtherRefused { by, count } => {
-            format!("REFUSED  {count} more by {by}, of more kinds than are told apart in a second")
+        Event::FurtherRefused {
+            by,
+            agent,
+            uid,
+            code,
+            count,
+        } => {
+            let of = match (agent, uid) {
+                (Some(agent), _) => agent.to_string(),
+                (None, Some(uid)) => format!("uid {uid}"),
+                (None, None) => "others".to_owned(),
+            };
+            let why = code.map_or_else(
+                || "of more kinds than are told apart in a second".to_owned(),
+                |code| format!("more than are recorded one by one [{code}]"),
+            );
+            format!("REFUSED  {count} more of {of} by {by}, {why}")
         }
         Event::TooLong { event, bytes } => {
             format!(

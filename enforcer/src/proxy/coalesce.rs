@@ -10,12 +10,11 @@ use tokio_util::sync::CancellationToken;
 use crate::engine::Engine;
 use crate::tally::{FLUSH, Tally};
 
-/// Agent, pid and code: what is counted together.
-type Kind = (Option<AgentName>, u32, &'static str);
+/// Pid and code: what is counted together of one agent.
+type Kind = (u32, &'static str);
 
 #[derive(Debug)]
 struct Refused {
-    agent: Option<AgentName>,
     process: Option<Process>,
     refusal: Refusal,
 }
@@ -30,16 +29,12 @@ impl Coalesce {
     /// Counts one.
     pub fn add(&self, agent: Option<AgentName>, process: Option<Process>, refusal: Refusal) {
         let pid = process.as_ref().map_or(0, |process| process.pid);
-        let kind = (agent.clone(), pid, refusal.code.as_str());
-        let refused = Refused {
-            agent,
-            process,
-            refusal,
-        };
+        let kind = (pid, refusal.code.as_str());
+        let refused = Refused { process, refusal };
         self.tally
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .add(kind, refused);
+            .add(agent, kind, refused);
     }
 
     /// Records what was counted, until `stop` and once more then.
@@ -60,11 +55,13 @@ impl Coalesce {
 
     fn take(&self) -> Vec<Event> {
         let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
-        tally.take(Refuser::Proxy, |refused, count| Event::ConnectionRefused {
-            agent: refused.agent,
-            process: refused.process,
-            refusal: refused.refusal,
-            count,
+        tally.take(Refuser::Proxy, |agent, refused, count| {
+            Event::ConnectionRefused {
+                agent,
+                process: refused.process,
+                refusal: refused.refusal,
+                count,
+            }
         })
     }
 }

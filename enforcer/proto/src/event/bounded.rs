@@ -352,6 +352,9 @@ mod tests {
             },
             Event::FurtherRefused {
                 by: Refuser::Kernel,
+                agent: Some(agent.clone()),
+                uid: Some(u32::MAX),
+                code: Some(Code::CallerForbidden),
                 count: u64::MAX,
             },
             Event::TooLong {
@@ -389,6 +392,7 @@ mod tests {
             resource: None,
             bytes: u64::MAX,
             ceiling: Some(u64::MAX),
+            is_dry_run: false,
         }
     }
 

@@ -64,7 +64,7 @@ fn health(status: &Status, fault: Option<&String>) -> Vec<Line<'static>> {
         "{} · {} addresses protected · {} records · kernel: {} led, {} refused",
         status.host,
         status.endpoints,
-        status.records,
+        status.log.records,
         status.kernel.redirected,
         status
             .kernel
@@ -182,7 +182,7 @@ mod tests {
             unhealthy: Vec::new(),
             endpoints: 2,
             kernel: enforcer_proto::wire::KernelCounters::default(),
-            records: 3,
+            log: enforcer_proto::wire::LogView::default(),
             requests: vec![request],
             grants: Vec::new(),
         }

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use enforcer_proto::audit::{Broken, Chain, Record, TooLong};
 use enforcer_proto::event::Event;
 use enforcer_proto::time::Now;
+use enforcer_proto::wire::LogView;
 
 pub use read::{Lines, ReadError, segments, verify};
 
@@ -69,6 +70,8 @@ pub struct Log {
     /// Bytes of the current segment that are whole records. What lies behind them is cut off before the next append.
     good_bytes: u64,
     is_dirty: bool,
+    /// Bytes of the segments before it.
+    earlier_bytes: u64,
     chain: Chain,
 }
 
@@ -97,7 +100,7 @@ impl Log {
         let mut chain = Chain::default();
         let mut last_boot_id = None;
         let found = segments(dir).map_err(io_error("list", dir))?;
-        let mut torn_bytes = 0;
+        let (mut torn_bytes, mut earlier_bytes) = (0, 0);
         for (at, path) in found.iter().enumerate() {
             let is_last = at + 1 == found.len();
             let mut lines = Lines::open(path).map_err(io_error("read", path))?;
@@ -108,6 +111,9 @@ impl Log {
                 })?;
                 each(&record);
                 last_boot_id = Some(record.boot_id);
+            }
+            if !is_last {
+                earlier_bytes += lines.whole_bytes();
             }
             if lines.torn_bytes() > 0 {
                 if !is_last {
@@ -133,6 +139,7 @@ impl Log {
             file,
             good_bytes,
             is_dirty: false,
+            earlier_bytes,
             chain,
         };
         Ok(Opened {
@@ -146,6 +153,19 @@ impl Log {
     #[must_use]
     pub const fn count(&self) -> u64 {
         self.chain.count()
+    }
+
+    /// How long the log is, and how much room its file system has left.
+    #[must_use]
+    pub fn room(&self) -> LogView {
+        let free_bytes = rustix::fs::fstatvfs(&self.file)
+            .map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize))
+            .ok();
+        LogView {
+            records: self.count(),
+            bytes: self.earlier_bytes + self.good_bytes,
+            free_bytes,
+        }
     }
 
     /// Appends `events` as one batch and makes them durable. All or nothing: after an error none of them is in the log.
@@ -209,6 +229,7 @@ impl Log {
         }
         let (file, good_bytes) = open_segment(&self.dir, self.segment + 1)?;
         self.segment += 1;
+        self.earlier_bytes += self.good_bytes;
         self.file = file;
         self.good_bytes = good_bytes;
         Ok(())

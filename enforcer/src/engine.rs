@@ -8,6 +8,7 @@ mod handle;
 mod owner;
 #[cfg(test)]
 mod tests;
+mod unrecorded;
 mod views;
 
 use std::collections::BTreeMap;
@@ -147,16 +148,18 @@ pub fn start(parts: Parts) -> Result<Running, StartError> {
     let (windows, windows_seen) = watch::channel(OpenWindows::default());
     let (closed, _) = broadcast::channel(CLOSINGS_KEPT);
     let (records, records_seen) = watch::channel(log.count());
+    let refusals = Arc::default();
     let engine = Engine {
         queue,
         windows: windows_seen,
         closed: closed.clone(),
         records: records_seen,
         sessions: Arc::new(AtomicU64::new(ledger.last_session().0)),
+        refusals: Arc::clone(&refusals),
     };
 
     let held = parts.kernel.held()?;
-    let mut owner = Owner::new(parts, ledger, log, windows, closed, records);
+    let mut owner = Owner::new(parts, ledger, log, windows, closed, records, refusals);
     owner.first_records(now, torn_bytes)?;
     owner.resume(now, is_same_boot, |grant: &Grant| {
         held.get(&grant.agent) == Some(&grant.id)

@@ -70,3 +70,28 @@ fn no_reason_is_long_enough_to_stop_the_log() {
         .map(|record| record.to_string().len());
     assert!(longest.max().expect("has records") < 100_000);
 }
+
+#[test]
+fn a_flood_of_refusals_is_counted_and_hardly_grows_the_log() {
+    let world = World::start(Family::V4);
+    let log = world.state_dir().join("audit/log-000001.jsonl");
+    let bytes = || std::fs::metadata(&log).expect("a log").len();
+    let before = bytes();
+    let mut frames = vec![hello()];
+    // What is asked without a reason is refused.
+    frames.extend((0..2_000).map(|_| request("")));
+    send(&world, Who::Agent, &frames);
+    harness::world::wait_for("the count", || {
+        let counted = world.events("further_refused");
+        let count: u64 = counted
+            .iter()
+            .filter(|event| event["agent"] == "finance-bot" && event["code"] == "input.invalid")
+            .filter_map(|event| event["count"].as_u64())
+            .sum();
+        count + world.events("request_refused").len() as u64 == 2_000
+    });
+    assert!(bytes() - before < 100_000, "{}", bytes() - before);
+    let status = world.json(Who::Operator, &["status"]);
+    assert!(status["log"]["bytes"].as_u64() > Some(before));
+    assert!(status["log"]["free_bytes"].is_u64(), "{status}");
+}

@@ -14,7 +14,7 @@ use crate::scope::{DatasetRef, Scope};
 use crate::time::{Now, Ttl};
 
 /// The version of everything below. Both sides must have the same: the formats tolerate no added field.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// What a hello starts with.
 pub const MAGIC: [u8; 8] = *b"enforcer";
 /// The longest frame, bytes; a longer one ends the connection.
@@ -229,6 +229,17 @@ pub struct KernelCounters {
     pub events_lost: u64,
 }
 
+/// The log as shown.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogView {
+    /// Records in it.
+    pub records: u64,
+    /// Bytes of its segments.
+    pub bytes: u64,
+    /// Bytes that its file system has left for it; absent where that cannot be told.
+    pub free_bytes: Option<u64>,
+}
+
 /// The state of things at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
@@ -244,8 +255,8 @@ pub struct Status {
     pub endpoints: u64,
     /// What the kernel counted.
     pub kernel: KernelCounters,
-    /// Records in the log.
-    pub records: u64,
+    /// The log.
+    pub log: LogView,
     /// Requests, newest last.
     pub requests: Vec<RequestView>,
     /// Windows, newest last.

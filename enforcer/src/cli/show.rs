@@ -122,14 +122,21 @@ fn print_status(status: &Status) {
         time(status.now.unix_ns)
     );
     if status.unhealthy.is_empty() {
-        println!(
-            "healthy: {} addresses protected, {} records in the log",
-            status.endpoints, status.records
-        );
+        println!("healthy: {} addresses protected", status.endpoints);
     }
     for fault in &status.unhealthy {
         println!("UNHEALTHY: {fault}");
     }
+    let log = &status.log;
+    println!(
+        "log: {} records, {} MB, {} MB free",
+        log.records,
+        log.bytes / 1_000_000,
+        log.free_bytes.map_or_else(
+            || "unknown".to_owned(),
+            |free| (free / 1_000_000).to_string()
+        )
+    );
     let kernel = &status.kernel;
     println!(
         "kernel: {} connections led to the proxy, {} operations refused, {} packets dropped, {} events lost",

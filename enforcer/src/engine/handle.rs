@@ -1,8 +1,8 @@
 //! How the rest of the daemon speaks to the engine: permits for queries, records for refusals, and the windows that are open now.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use enforcer_proto::admission::Admitted;
 use enforcer_proto::event::{CloseReason, Event};
@@ -13,6 +13,8 @@ use enforcer_proto::refusal::{Code, Refusal};
 use enforcer_proto::scope::Scope;
 use enforcer_proto::wire::{Ask, Reply};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
+
+use crate::tally::{Refusals, Refused};
 
 /// The most messages that wait for the engine; past it a query is refused as [`Code::Overloaded`].
 pub const QUEUE_MAX: usize = 4096;
@@ -167,6 +169,8 @@ pub struct Engine {
     pub(super) records: watch::Receiver<u64>,
     /// The last session's number.
     pub(super) sessions: Arc<AtomicU64>,
+    /// Refusals that are only counted; the engine records the counts.
+    pub(super) refusals: Arc<Mutex<Refusals>>,
 }
 
 impl Engine {
@@ -180,6 +184,7 @@ impl Engine {
             closed,
             records: watch::channel(0).1,
             sessions: Arc::default(),
+            refusals: Arc::default(),
         }
     }
 
@@ -230,7 +235,7 @@ impl Engine {
         answer.await.unwrap_or_else(|_| Err(stopping()))
     }
 
-    /// Records an event that must be durable before it is answered: refusals of queries.
+    /// Records an event that must be durable before it is answered: refusals of queries. Those of a flood are only counted.
     ///
     /// # Errors
     /// [`Code::AuditUnavailable`] where it could not be recorded, or the daemon is stopping or overloaded.
@@ -283,6 +288,12 @@ impl Engine {
             return Reply::Refused(refusal);
         }
         answer.await.unwrap_or_else(|_| Reply::Refused(stopping()))
+    }
+
+    /// Counts a refusal that takes no record of its own; its count is recorded within a second or two.
+    pub fn count_refused(&self, refused: Refused) {
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        refusals.count(refused);
     }
 
     fn try_send(&self, message: Message) -> Result<(), Refusal> {

@@ -1,8 +1,8 @@
 //! The owner itself: takes messages, lets the ledger decide, performs what it says.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use enforcer_proto::admission::{Admitted, admit};
@@ -19,18 +19,19 @@ use enforcer_proto::wire::{Ask, Reply};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use super::handle::{Asking, Message};
+use super::unrecorded::Unrecorded;
 use super::{
     ClosedWindow, HEARTBEAT, OpenWindow, OpenWindows, Parts, Permit, StartError, at,
     only_restricts, views,
 };
 use crate::audit::Log;
 use crate::causes::Causes;
+use crate::tally::{FLUSH, Refusals, Refused};
 
 /// The most messages that share one sync of the log.
 const BATCH_MAX: usize = 256;
-/// The most events that wait in memory because the log cannot be written. Past it new ones are dropped, counted and shown: by then
-/// nothing has been allowed for a long time.
-const UNRECORDED_MAX: usize = 65_536;
+/// How much room the file system of the log must have, bytes: with less, `status` says that the host is not well.
+const LOG_RESERVE_BYTES: u64 = 256 * 1024 * 1024;
 
 /// An answer that leaves once its record is durable.
 enum Waiting {
@@ -46,9 +47,11 @@ pub(super) struct Owner {
     windows: watch::Sender<OpenWindows>,
     closed: broadcast::Sender<Arc<ClosedWindow>>,
     records: watch::Sender<u64>,
-    /// Events that could not be recorded when they happened. While there are any, nothing is allowed.
-    unrecorded: VecDeque<(Now, Event)>,
-    unrecorded_lost: u64,
+    unrecorded: Unrecorded,
+    /// Refusals past what takes a record each; the handles count into it what never reached the engine.
+    refusals: Arc<Mutex<Refusals>>,
+    /// When they were last recorded, boot clock.
+    flushed_boot_ns: u64,
     audit_fault: Option<String>,
     /// Agents whose window the kernel did not let go; retried until it does.
     stuck: BTreeSet<AgentName>,
@@ -62,7 +65,9 @@ impl Owner {
         windows: watch::Sender<OpenWindows>,
         closed: broadcast::Sender<Arc<ClosedWindow>>,
         records: watch::Sender<u64>,
+        refusals: Arc<Mutex<Refusals>>,
     ) -> Self {
+        let flushed_boot_ns = parts.clock.now().boot_ns;
         Self {
             parts,
             ledger,
@@ -70,8 +75,9 @@ impl Owner {
             windows,
             closed,
             records,
-            unrecorded: VecDeque::new(),
-            unrecorded_lost: 0,
+            unrecorded: Unrecorded::default(),
+            refusals,
+            flushed_boot_ns,
             audit_fault: None,
             stuck: BTreeSet::new(),
         }
@@ -158,6 +164,28 @@ impl Owner {
             self.close_in_kernel(&agent);
         }
         self.record_the_unrecorded();
+        let is_due = now.boot_ns.saturating_sub(self.flushed_boot_ns) >= FLUSH.as_nanos() as u64;
+        // While the log cannot be written the counts stay counts.
+        if is_due && self.unrecorded.is_empty() {
+            self.record_the_counted(now);
+        }
+    }
+
+    fn record_the_counted(&mut self, now: Now) {
+        self.flushed_boot_ns = now.boot_ns;
+        let counted = at(now, &self.refusals().flush());
+        if self.append(&counted).is_err() {
+            self.keep_unrecorded(counted);
+        }
+    }
+
+    fn refusals(&self) -> MutexGuard<'_, Refusals> {
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether an event takes a record: the refusals of a flood are only counted.
+    fn takes_record(&self, event: &Event) -> bool {
+        Refused::of(event).is_none_or(|refused| self.refusals().takes_record(refused))
     }
 
     fn tick(&mut self) {
@@ -175,21 +203,17 @@ impl Owner {
             match message {
                 Message::Admit(asking, reply) => {
                     let (event, answer) = self.judge(now, &asking, reply);
-                    self.ledger.apply(now, &event);
-                    staged.push((now, event));
                     waiting.push(answer);
+                    self.stage(now, event, &mut staged);
                 }
                 Message::Record(event, reply) => {
-                    let event = event.bounded();
-                    self.ledger.apply(now, &event);
-                    staged.push((now, event));
+                    self.stage(now, event.bounded(), &mut staged);
                     waiting.push(Waiting::Recorded(reply));
                 }
                 Message::Note(event) => {
                     let event = event.bounded();
                     if self.ledger.is_news(&event) {
-                        self.ledger.apply(now, &event);
-                        staged.push((now, event));
+                        self.stage(now, event, &mut staged);
                     }
                 }
                 Message::Stop => flow = ControlFlow::Break(()),
@@ -204,6 +228,13 @@ impl Owner {
         // What just finished may have spent a budget.
         self.tick();
         flow
+    }
+
+    fn stage(&mut self, now: Now, event: Event, staged: &mut Vec<(Now, Event)>) {
+        self.ledger.apply(now, &event);
+        if self.takes_record(&event) {
+            staged.push((now, event));
+        }
     }
 
     fn judge(
@@ -315,25 +346,18 @@ impl Owner {
 
     fn record_the_unrecorded(&mut self) {
         while !self.unrecorded.is_empty() {
-            let count = self.unrecorded.len().min(BATCH_MAX);
-            let batch: Vec<_> = self.unrecorded.iter().take(count).cloned().collect();
-            if self.append_now(&batch).is_err() {
+            let oldest = self.unrecorded.oldest(BATCH_MAX);
+            if self.append_now(&oldest).is_err() {
                 return;
             }
-            self.unrecorded.drain(..count);
+            self.unrecorded.recorded(&oldest);
         }
     }
 
-    /// Keeps what happened until it can be recorded. An admission that was not recorded did not happen.
     fn keep_unrecorded(&mut self, staged: Vec<(Now, Event)>) {
         for (now, event) in staged {
-            if matches!(event, Event::QueryAdmitted { .. }) {
-                continue;
-            }
-            if self.unrecorded.len() >= UNRECORDED_MAX {
-                self.unrecorded_lost = self.unrecorded_lost.saturating_add(1);
-            } else {
-                self.unrecorded.push_back((now, event));
+            if let Some(refused) = self.unrecorded.keep(now, event) {
+                self.refusals().count(refused);
             }
         }
     }
@@ -425,7 +449,11 @@ impl Owner {
     }
 
     fn refuse(&mut self, now: Now, event: Event, refusal: Refusal) -> Reply {
-        let staged = at(now, &[event]);
+        let staged = if self.takes_record(&event) {
+            at(now, &[event])
+        } else {
+            Vec::new()
+        };
         match self.append(&staged) {
             Ok(()) => Reply::Refused(refusal),
             Err(unavailable) => {
@@ -462,22 +490,29 @@ impl Owner {
             &self.parts,
             &self.ledger,
             caller,
-            self.log.count(),
+            self.log.room(),
             self.faults(),
         )))
     }
 
     fn faults(&self) -> Vec<String> {
         let mut faults = self.parts.kernel.drift();
+        match self.log.room().free_bytes {
+            Some(free) if free < LOG_RESERVE_BYTES => faults.push(format!(
+                "the file system of the audit log has {free} bytes left, less than the {LOG_RESERVE_BYTES} it should have: when it is full, nothing is allowed"
+            )),
+            Some(_) => {}
+            None => faults.push("how much room the audit log has cannot be told".to_owned()),
+        }
         if let Some(fault) = &self.audit_fault {
             faults.push(format!(
                 "the audit log cannot be written, so nothing is allowed: {fault}"
             ));
         }
-        if self.unrecorded_lost > 0 {
+        if self.unrecorded.lost() > 0 {
             faults.push(format!(
-                "{} refusals could not be recorded and were dropped",
-                self.unrecorded_lost
+                "{} events could not be recorded and were dropped",
+                self.unrecorded.lost()
             ));
         }
         for agent in &self.stuck {
@@ -601,6 +636,7 @@ impl Owner {
     /// Says that the daemon stopped. Windows stay as they are: the kernel holds their deadlines, and nothing is served without the proxy.
     fn stop(&mut self) {
         let now = self.parts.clock.now();
+        self.record_the_counted(now);
         let staged = at(now, &[Event::DaemonStopped {}]);
         if self.append(&staged).is_err() {
             tracing::error!("the stop could not be recorded");

@@ -308,10 +308,9 @@ async fn nothing_opens_while_the_log_cannot_be_written_and_the_next_start_refuse
     assert!(matches!(host.start("boot-1"), Err(StartError::Audit(_))));
 }
 
-/// What the proxy records of a request without a window, in a session that begins now.
-async fn refused_in_a_new_session(host: &Host) -> u64 {
-    let session = host.engine().begin_session();
-    let event = Event::QueryRefused {
+/// What the proxy records of a request without a window.
+fn refused_query(session: enforcer_proto::id::SessionId) -> Event {
+    Event::QueryRefused {
         grant: None,
         agent: "bot".parse().expect("a name"),
         session,
@@ -325,7 +324,13 @@ async fn refused_in_a_new_session(host: &Host) -> u64 {
         sql: None,
         sql_cut: None,
         refusal: enforcer_proto::refusal::Refusal::new(Code::WindowNone, "none"),
-    };
+    }
+}
+
+/// The same, recorded, in a session that begins now.
+async fn refused_in_a_new_session(host: &Host) -> u64 {
+    let session = host.engine().begin_session();
+    let event = refused_query(session);
     host.engine().record(event).await.expect("is recorded");
     session.0
 }
@@ -438,4 +443,53 @@ async fn queries_that_ask_at_once_never_get_more_than_the_budget_together() {
     for permit in refused {
         assert_eq!(permit.map(|_| ()), Err(Code::WindowBudget));
     }
+}
+
+/// The events of one kind that are on disk.
+fn on_disk(host: &Host, kind: &str) -> Vec<serde_json::Value> {
+    let text = std::fs::read_to_string(host.dir.path().join("audit/log-000001.jsonl"));
+    let text = text.expect("text");
+    let events = text.lines().map(|line| {
+        let record: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        record["event"].clone()
+    });
+    events.filter(|event| event["kind"] == kind).collect()
+}
+
+#[tokio::test]
+async fn a_flood_of_refusals_is_counted_on_record_and_not_recorded_one_by_one() {
+    let mut host = Host::new();
+    for _ in 0..500 {
+        let _ = refused_in_a_new_session(&host).await;
+        let _ = host
+            .ask(3000, None, Ask::Revoke { grant: GrantId(9) })
+            .await;
+    }
+    let burst = crate::tally::REFUSALS_BURST_MAX as usize;
+    host.stop();
+    assert_eq!(on_disk(&host, "query_refused").len(), burst);
+    assert_eq!(on_disk(&host, "decision_refused").len(), burst);
+    let further: Vec<_> = on_disk(&host, "further_refused")
+        .iter()
+        .map(|event| {
+            assert_eq!(event["count"], 500 - burst);
+            (event["agent"].clone(), event["uid"].clone())
+        })
+        .collect();
+    assert_eq!(
+        further,
+        [
+            ("bot".into(), serde_json::Value::Null),
+            (serde_json::Value::Null, 3000.into())
+        ]
+    );
+}
+
+#[tokio::test]
+async fn the_size_of_the_log_and_the_room_it_has_are_shown() {
+    let host = Host::new();
+    let log = host.status().await.log;
+    let bytes = std::fs::metadata(host.dir.path().join("audit/log-000001.jsonl"));
+    assert_eq!((log.records, log.bytes), (1, bytes.expect("a file").len()));
+    assert!(log.free_bytes.is_some());
 }

@@ -3,7 +3,7 @@
 use enforcer_proto::ledger::{Grant, Ledger, Request, RequestState};
 use enforcer_proto::principal::Caller;
 use enforcer_proto::time::Now;
-use enforcer_proto::wire::{GrantView, RequestView, Status};
+use enforcer_proto::wire::{GrantView, LogView, RequestView, Status};
 
 use super::Parts;
 use super::owner::state_word;
@@ -62,7 +62,7 @@ pub(super) fn status(
     parts: &Parts,
     ledger: &Ledger,
     caller: &Caller,
-    records: u64,
+    log: LogView,
     unhealthy: Vec<String>,
 ) -> Status {
     let own = |agent: &_| caller.agent.as_ref().is_none_or(|own| own == agent);
@@ -89,7 +89,7 @@ pub(super) fn status(
         unhealthy,
         endpoints: parts.kernel.endpoints(),
         kernel: parts.kernel.counters(),
-        records,
+        log,
         requests,
         grants,
     }

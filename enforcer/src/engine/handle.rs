@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use enforcer_proto::admission::Admitted;
-use enforcer_proto::event::{CloseReason, Event};
+use enforcer_proto::event::{CloseReason, Event, Refuser};
 use enforcer_proto::id::{GrantId, QueryId, SessionId};
 use enforcer_proto::principal::{AgentName, Approver, Caller, Process};
 use enforcer_proto::query::{JobRef, QueryFacts};
@@ -14,7 +14,7 @@ use enforcer_proto::scope::Scope;
 use enforcer_proto::wire::{Ask, Reply};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
-use crate::tally::{Refusals, Refused};
+use crate::tally::{Refusals, Refused, Who};
 
 /// The most messages that wait for the engine; past it a query is refused as [`Code::Overloaded`].
 pub const QUEUE_MAX: usize = 4096;
@@ -225,13 +225,14 @@ impl Engine {
         plan: Plan,
     ) -> Result<Permit, Refusal> {
         let (reply, answer) = oneshot::channel();
+        let refused = overloaded(Who::Agent(requester.agent.clone()), Refuser::Proxy);
         let asking = Asking {
             requester,
             grant,
             facts,
             plan,
         };
-        self.try_send(Message::Admit(Box::new(asking), reply))?;
+        self.try_send(Message::Admit(Box::new(asking), reply), Some(refused))?;
         answer.await.unwrap_or_else(|_| Err(stopping()))
     }
 
@@ -241,7 +242,8 @@ impl Engine {
     /// [`Code::AuditUnavailable`] where it could not be recorded, or the daemon is stopping or overloaded.
     pub async fn record(&self, event: Event) -> Result<(), Refusal> {
         let (reply, answer) = oneshot::channel();
-        self.try_send(Message::Record(Box::new(event), reply))?;
+        let refused = Refused::of(&event).map(|refused| overloaded(refused.who, refused.by));
+        self.try_send(Message::Record(Box::new(event), reply), refused)?;
         answer.await.unwrap_or_else(|_| Err(stopping()))
     }
 
@@ -284,7 +286,8 @@ impl Engine {
     /// Passes on what came over the control socket.
     pub async fn control(&self, caller: Caller, ask: Ask) -> Reply {
         let (reply, answer) = oneshot::channel();
-        if let Err(refusal) = self.try_send(Message::Control(caller, ask, reply)) {
+        let refused = overloaded((&caller).into(), Refuser::Control);
+        if let Err(refusal) = self.try_send(Message::Control(caller, ask, reply), Some(refused)) {
             return Reply::Refused(refusal);
         }
         answer.await.unwrap_or_else(|_| Reply::Refused(stopping()))
@@ -296,17 +299,76 @@ impl Engine {
         refusals.count(refused);
     }
 
-    fn try_send(&self, message: Message) -> Result<(), Refusal> {
+    /// Queues a message. Where there is no room, whoever is `refused` by that is counted: the engine cannot be asked to record it.
+    fn try_send(&self, message: Message, refused: Option<Refused>) -> Result<(), Refusal> {
         self.queue.try_send(message).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => Refusal::new(
-                Code::Overloaded,
-                format!("More than {QUEUE_MAX} requests wait for a decision"),
-            ),
+            mpsc::error::TrySendError::Full(_) => {
+                if let Some(refused) = refused {
+                    self.count_refused(refused);
+                }
+                Refusal::new(
+                    Code::Overloaded,
+                    format!("More than {QUEUE_MAX} requests wait for a decision"),
+                )
+            }
             mpsc::error::TrySendError::Closed(_) => stopping(),
         })
     }
 }
 
+const fn overloaded(who: Who, by: Refuser) -> Refused {
+    Refused {
+        who,
+        by,
+        code: Code::Overloaded,
+    }
+}
+
 fn stopping() -> Refusal {
     Refusal::new(Code::Overloaded, "The enforcer is stopping")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_finds_the_queue_full_is_counted_by_whom_it_refuses() {
+        let (queue, _nobody_takes) = mpsc::channel(1);
+        let engine = Engine {
+            queue,
+            ..Engine::ended()
+        };
+        let refused = |uid| Event::DecisionRefused {
+            caller: Caller {
+                process: Process {
+                    pid: 7,
+                    start_boot_ns: 1,
+                    uid,
+                    comm: "x".into(),
+                },
+                gids: std::collections::BTreeSet::new(),
+                agent: None,
+            },
+            action: "join bot".into(),
+            refusal: Refusal::new(Code::CallerForbidden, "no"),
+        };
+        engine.note(refused(1)).await;
+        let answered = engine.record(refused(2)).await;
+        assert_eq!(
+            answered.map_err(|refusal| refusal.code),
+            Err(Code::Overloaded)
+        );
+        let counted = engine.refusals.lock().expect("no panic").flush();
+        assert_eq!(
+            counted,
+            [Event::FurtherRefused {
+                by: Refuser::Control,
+                agent: None,
+                uid: Some(2),
+                code: Some(Code::Overloaded),
+                count: 1,
+            }]
+        );
+    }
 }

@@ -70,7 +70,7 @@ fn exchange(stream: &mut UnixStream, ask: &Ask) -> Result<Reply> {
 fn receive<T: serde::de::DeserializeOwned>(stream: &mut UnixStream) -> Result<T> {
     let mut head = [0; 4];
     stream.read_exact(&mut head)?;
-    let mut body = vec![0; wire::body_length(head)?];
+    let mut body = vec![0; wire::body_length(head, wire::FRAME_BYTES_MAX)?];
     stream.read_exact(&mut body)?;
     Ok(wire::decode(&body)?)
 }

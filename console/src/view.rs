@@ -184,7 +184,9 @@ mod tests {
             kernel: enforcer_proto::wire::KernelCounters::default(),
             log: enforcer_proto::wire::LogView::default(),
             requests: vec![request],
+            requests_left_out: 0,
             grants: Vec::new(),
+            grants_left_out: 0,
         }
     }
 

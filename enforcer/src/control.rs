@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use enforcer_proto::principal::Caller;
-use enforcer_proto::wire::{self, Ask, Hello, Reply, WireError};
+use enforcer_proto::wire::{self, ASK_BYTES_MAX, Ask, Hello, Reply, WireError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -106,11 +106,11 @@ pub async fn serve(listener: UnixListener, control: Arc<Control>) {
 
 async fn link(mut stream: UnixStream, control: &Control) -> Result<(), LinkError> {
     let caller = control.identify.caller(&stream)?;
-    let hello: Option<Hello> = patient(receive(&mut stream)).await?;
+    let hello: Option<Hello> = patient(receive(&mut stream, ASK_BYTES_MAX)).await?;
     let Some(hello) = hello else { return Ok(()) };
     patient(send(&mut stream, &Hello::ours())).await?;
     hello.check()?;
-    while let Some(ask) = receive::<Ask>(&mut stream).await? {
+    while let Some(ask) = receive::<Ask>(&mut stream, ASK_BYTES_MAX).await? {
         match ask {
             Ask::Log { from, follow } => {
                 log::serve(&mut stream, control, &caller, from, follow).await?
@@ -161,14 +161,17 @@ async fn send(stream: &mut UnixStream, message: &impl Serialize) -> Result<(), L
     Ok(())
 }
 
-/// Receives one frame; `None` where the other side closed between frames.
-async fn receive<T: DeserializeOwned>(stream: &mut UnixStream) -> Result<Option<T>, LinkError> {
+/// Receives one frame of up to `bytes_max`; `None` where the other side closed between frames.
+async fn receive<T: DeserializeOwned>(
+    stream: &mut UnixStream,
+    bytes_max: usize,
+) -> Result<Option<T>, LinkError> {
     let mut head = [0; 4];
     match stream.read_exact(&mut head).await {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
         other => other?,
     };
-    let mut body = vec![0; wire::body_length(head)?];
+    let mut body = vec![0; wire::body_length(head, bytes_max)?];
     patient(async { Ok(stream.read_exact(&mut body).await?) }).await?;
     Ok(Some(wire::decode(&body)?))
 }

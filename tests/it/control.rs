@@ -56,7 +56,11 @@ fn request(reason: &str) -> Vec<u8> {
 #[test]
 fn no_reason_is_long_enough_to_stop_the_log() {
     let world = World::start(Family::V4);
-    for (who, count) in [(Who::Agent, 1_000_000), (Who::Approver, 40_000)] {
+    for (who, count) in [
+        (Who::Agent, 1_000_000),
+        (Who::Agent, 60_000),
+        (Who::Approver, 60_000),
+    ] {
         // Each of these takes six bytes in JSON.
         send(&world, who, &[hello(), request(&"\u{1}".repeat(count))]);
     }
@@ -94,4 +98,20 @@ fn a_flood_of_refusals_is_counted_and_hardly_grows_the_log() {
     let status = world.json(Who::Operator, &["status"]);
     assert!(status["log"]["bytes"].as_u64() > Some(before));
     assert!(status["log"]["free_bytes"].is_u64(), "{status}");
+}
+
+#[test]
+fn the_longest_query_is_on_record_and_read_back_whole() {
+    let world = World::start(Family::V4);
+    let _ = world.open_window("demo-project.finance:read", "1m");
+    // Each of these takes two bytes in the log.
+    let quotes = "\"".repeat(500_000);
+    let sql = format!("SELECT COUNT(*) FROM finance.daily WHERE 'a' != '{quotes}'");
+    let answer = world.client().query(&sql);
+    assert!(answer["rows"].is_array(), "{}", answer["error"]);
+    let admitted = world.events("query_admitted");
+    assert!(
+        admitted.iter().any(|event| event["sql"] == sql.as_str()),
+        "the record reaches the reader whole"
+    );
 }

@@ -7,6 +7,7 @@
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::audit::LINE_BYTES_MAX;
 use crate::id::{GrantId, RequestId};
 use crate::principal::AgentName;
 use crate::refusal::Refusal;
@@ -17,17 +18,24 @@ use crate::time::{Now, Ttl};
 pub const VERSION: u32 = 2;
 /// What a hello starts with.
 pub const MAGIC: [u8; 8] = *b"enforcer";
-/// The longest frame, bytes; a longer one ends the connection.
-pub const FRAME_BYTES_MAX: usize = 1024 * 1024;
+/// The longest frame, bytes; a longer one ends the connection. Any record of the log passes in one.
+pub const FRAME_BYTES_MAX: usize = LINE_BYTES_MAX + 64 * 1024;
+/// The longest frame that the daemon reads, bytes: more than the longest scope and reason take; a longer one ends the connection.
+pub const ASK_BYTES_MAX: usize = 64 * 1024;
 /// The most log lines one reply carries.
 pub const RECORDS_PER_REPLY_MAX: usize = 256;
 
 /// A frame that cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum WireError {
-    /// The length is over [`FRAME_BYTES_MAX`].
-    #[error("a frame of {0} bytes is longer than the {FRAME_BYTES_MAX} that are allowed")]
-    TooLong(usize),
+    /// The length is over what the reader allows.
+    #[error("a frame of {bytes} bytes is longer than the {bytes_max} that are allowed")]
+    TooLong {
+        /// How long it is.
+        bytes: usize,
+        /// How long it may be.
+        bytes_max: usize,
+    },
     /// The bytes are no such message.
     #[error("the frame cannot be read: {0}")]
     Unreadable(String),
@@ -257,10 +265,14 @@ pub struct Status {
     pub kernel: KernelCounters,
     /// The log.
     pub log: LogView,
-    /// Requests, newest last.
+    /// Requests, newest last; those that wait come before others where not all find room.
     pub requests: Vec<RequestView>,
-    /// Windows, newest last.
+    /// How many more requests are remembered than there was room for.
+    pub requests_left_out: u64,
+    /// Windows, newest last; open ones come before others where not all find room.
     pub grants: Vec<GrantView>,
+    /// How many more windows are remembered than there was room for.
+    pub grants_left_out: u64,
 }
 
 /// `message` as one frame, length first.
@@ -273,23 +285,33 @@ pub fn encode(message: &impl Serialize) -> Result<Vec<u8>, WireError> {
     let length = u32::try_from(body.len())
         .ok()
         .filter(|_| body.len() <= FRAME_BYTES_MAX);
-    let length = length.ok_or(WireError::TooLong(body.len()))?;
+    let length = length.ok_or(WireError::TooLong {
+        bytes: body.len(),
+        bytes_max: FRAME_BYTES_MAX,
+    })?;
     let mut frame = Vec::with_capacity(4 + body.len());
     frame.extend_from_slice(&length.to_le_bytes());
     frame.extend_from_slice(&body);
     Ok(frame)
 }
 
-/// The body length that a frame's first four bytes announce.
+/// How many bytes `message` takes in a frame.
+#[must_use]
+pub fn encoded_bytes(message: &impl Serialize) -> usize {
+    bincode::serde::encode_to_vec(message, bincode::config::standard())
+        .map_or(usize::MAX, |body| body.len())
+}
+
+/// The body length that a frame's first four bytes announce, up to `bytes_max`.
 ///
 /// # Errors
 /// [`WireError::TooLong`], before anything is allocated.
-pub fn body_length(head: [u8; 4]) -> Result<usize, WireError> {
-    let length = u32::from_le_bytes(head) as usize;
-    if length <= FRAME_BYTES_MAX {
-        Ok(length)
+pub fn body_length(head: [u8; 4], bytes_max: usize) -> Result<usize, WireError> {
+    let bytes = u32::from_le_bytes(head) as usize;
+    if bytes <= bytes_max {
+        Ok(bytes)
     } else {
-        Err(WireError::TooLong(length))
+        Err(WireError::TooLong { bytes, bytes_max })
     }
 }
 
@@ -331,7 +353,11 @@ mod tests {
     fn a_message_reads_back_as_it_was_written() {
         let frame = encode(&request()).expect("short");
         let head = frame[..4].try_into().expect("four bytes");
-        assert_eq!(body_length(head).expect("short"), frame.len() - 4);
+        assert_eq!(
+            body_length(head, ASK_BYTES_MAX).expect("short"),
+            frame.len() - 4
+        );
+        assert_eq!(encoded_bytes(&request()), frame.len() - 4);
         assert_eq!(decode::<Ask>(&frame[4..]).expect("a message"), request());
         assert!(
             decode::<Ask>(&[&frame[4..], &[0]].concat()).is_err(),
@@ -341,8 +367,26 @@ mod tests {
 
     #[test]
     fn a_frame_longer_than_allowed_is_refused_before_it_is_read() {
-        assert!(body_length(u32::MAX.to_le_bytes()).is_err());
+        assert!(body_length(u32::MAX.to_le_bytes(), FRAME_BYTES_MAX).is_err());
         assert!(encode(&"x".repeat(FRAME_BYTES_MAX)).is_err());
+    }
+
+    #[test]
+    fn the_longest_record_and_the_longest_ask_pass() {
+        let line = Reply::Records(vec!["x".repeat(LINE_BYTES_MAX)]);
+        assert!(encode(&line).is_ok());
+        let dataset = |n| format!("{}.{n:a>1024}", "p".repeat(100));
+        let datasets: Vec<String> = (10..26).map(dataset).collect();
+        let longest = Ask::Request(crate::policy::Ask {
+            scope: format!("{}:read", datasets.join(","))
+                .parse()
+                .expect("a scope"),
+            ttl: "15m".parse().expect("a ttl"),
+            reason: "\u{1f600}".repeat(crate::ledger::REASON_CHARS_MAX),
+            bytes_max: Some(u64::MAX),
+            queries_max: Some(u64::MAX),
+        });
+        assert!(encoded_bytes(&longest) <= ASK_BYTES_MAX);
     }
 
     #[test]

@@ -156,6 +156,7 @@ fn print_status(status: &Status) {
         }
     );
     pending.iter().for_each(|request| print_request(request));
+    print_left_out(status.requests_left_out, "requests");
     let open: Vec<_> = status.grants.iter().filter(|grant| grant.open).collect();
     println!(
         "\n{}",
@@ -166,4 +167,11 @@ fn print_status(status: &Status) {
         }
     );
     open.iter().for_each(|grant| print_grant(grant));
+    print_left_out(status.grants_left_out, "windows");
+}
+
+fn print_left_out(count: u64, what: &str) {
+    if count > 0 {
+        println!("{count} more {what} are remembered and not shown here; the log has them.");
+    }
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use enforcer_proto::wire::{Ask, Hello, Reply};
+use enforcer_proto::wire::{Ask, FRAME_BYTES_MAX, Hello, Reply};
 use tokio::net::UnixStream;
 
 use super::{LinkError, patient, receive, send};
@@ -22,7 +22,7 @@ impl Client {
     pub async fn connect(socket: &Path) -> Result<Self, LinkError> {
         let mut stream = UnixStream::connect(socket).await?;
         patient(send(&mut stream, &Hello::ours())).await?;
-        let hello: Option<Hello> = patient(receive(&mut stream)).await?;
+        let hello: Option<Hello> = patient(receive(&mut stream, FRAME_BYTES_MAX)).await?;
         hello.ok_or_else(gone)?.check()?;
         Ok(Self { stream })
     }
@@ -41,7 +41,9 @@ impl Client {
     /// # Errors
     /// When the connection fails.
     pub async fn next(&mut self) -> Result<Reply, LinkError> {
-        receive(&mut self.stream).await?.ok_or_else(gone)
+        receive(&mut self.stream, FRAME_BYTES_MAX)
+            .await?
+            .ok_or_else(gone)
     }
 }
 

@@ -2,14 +2,14 @@
 
 use enforcer_proto::principal::Caller;
 use enforcer_proto::refusal::{Code, Refusal};
-use enforcer_proto::wire::{FRAME_BYTES_MAX, RECORDS_PER_REPLY_MAX, Reply};
+use enforcer_proto::wire::{RECORDS_PER_REPLY_MAX, Reply};
 use tokio::net::UnixStream;
 
 use super::{Control, LinkError, patient, refused, send};
 use crate::audit::{Lines, segments};
 
-/// Half a frame: what one reply of log lines may hold, bytes.
-const REPLY_BYTES_MAX: usize = FRAME_BYTES_MAX / 2;
+/// What one reply of several log lines may hold, bytes. A longer line goes alone: a frame holds any.
+const REPLY_BYTES_MAX: usize = 512 * 1024;
 
 /// Sends the lines from `from` on, then an empty reply; with `follow`, goes on as records come.
 pub(super) async fn serve(
@@ -60,9 +60,7 @@ fn read(dir: &std::path::Path, from: u64, until: u64) -> std::io::Result<Vec<Str
             if seq < from {
                 continue;
             }
-            // A line longer than a frame cannot be sent; it is cut, and says so by not verifying.
-            let text =
-                String::from_utf8_lossy(&line[..line.len().min(REPLY_BYTES_MAX)]).into_owned();
+            let text = String::from_utf8_lossy(line).into_owned();
             bytes += text.len();
             if seq > until
                 || (bytes > REPLY_BYTES_MAX && !found.is_empty())

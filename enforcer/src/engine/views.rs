@@ -2,14 +2,27 @@
 
 use enforcer_proto::ledger::{Grant, Ledger, Request, RequestState};
 use enforcer_proto::principal::Caller;
+use enforcer_proto::text::shorten;
 use enforcer_proto::time::Now;
-use enforcer_proto::wire::{GrantView, LogView, RequestView, Status};
+use enforcer_proto::wire::{
+    FRAME_BYTES_MAX, GrantView, LogView, RequestView, Status, encoded_bytes,
+};
+use serde::Serialize;
 
 use super::Parts;
 use super::owner::state_word;
 
-/// The most requests and the most windows one status shows; the newest.
+/// The most requests and the most windows one status shows: first those that wait or are open, then the newest. The others are counted.
 const SHOWN_MAX: usize = 64;
+/// The most bytes that they may take in the frame, requests and windows each.
+const SHOWN_BYTES_MAX: usize = 768 * 1024;
+/// The most bytes of one fault that is shown; a longer one is shortened.
+const FAULT_BYTES_MAX: usize = 1024;
+/// The most faults that are shown.
+const FAULTS_MAX: usize = 64;
+// A status always fits a frame.
+const _: () =
+    assert!(2 * SHOWN_BYTES_MAX + FAULTS_MAX * FAULT_BYTES_MAX + 64 * 1024 < FRAME_BYTES_MAX);
 
 pub(super) fn grant(now: Now, grant: &Grant) -> GrantView {
     let open = grant.is_open_at(now);
@@ -57,31 +70,49 @@ fn request(now: Now, request: &Request) -> RequestView {
     }
 }
 
+/// As many of `views`, which come newest first, as one status shows, newest last; and how many there are besides.
+fn shown<V: Serialize>(views: Vec<V>, comes_first: impl Fn(&V) -> bool) -> (Vec<V>, u64) {
+    let all = views.len();
+    let (first, then): (Vec<_>, Vec<_>) = views
+        .into_iter()
+        .enumerate()
+        .partition(|(_, view)| comes_first(view));
+    let mut bytes = 0;
+    let mut shown: Vec<(usize, V)> = first
+        .into_iter()
+        .chain(then)
+        .take(SHOWN_MAX)
+        .take_while(|(_, view)| {
+            bytes += encoded_bytes(view);
+            bytes <= SHOWN_BYTES_MAX
+        })
+        .collect();
+    shown.sort_by_key(|(age, _)| std::cmp::Reverse(*age));
+    let left_out = (all - shown.len()) as u64;
+    (shown.into_iter().map(|(_, view)| view).collect(), left_out)
+}
+
 pub(super) fn status(
     now: Now,
     parts: &Parts,
     ledger: &Ledger,
     caller: &Caller,
     log: LogView,
-    unhealthy: Vec<String>,
+    mut unhealthy: Vec<String>,
 ) -> Status {
     let own = |agent: &_| caller.agent.as_ref().is_none_or(|own| own == agent);
-    let mut requests: Vec<_> = ledger
-        .requests()
-        .rev()
-        .filter(|held| own(&held.agent))
-        .take(SHOWN_MAX)
-        .map(|held| request(now, held))
-        .collect();
-    let mut grants: Vec<_> = ledger
-        .grants()
-        .rev()
-        .filter(|held| own(&held.agent))
-        .take(SHOWN_MAX)
-        .map(|held| grant(now, held))
-        .collect();
-    requests.reverse();
-    grants.reverse();
+    let requests = ledger.requests().rev().filter(|held| own(&held.agent));
+    let requests = requests.map(|held| request(now, held)).collect();
+    let (requests, requests_left_out) = shown(requests, |view: &RequestView| {
+        view.state == state_word(&RequestState::Pending)
+    });
+    let grants = ledger.grants().rev().filter(|held| own(&held.agent));
+    let grants = grants.map(|held| grant(now, held)).collect();
+    let (grants, grants_left_out) = shown(grants, |view: &GrantView| view.open);
+    unhealthy.truncate(FAULTS_MAX);
+    for fault in &mut unhealthy {
+        shorten(fault, FAULT_BYTES_MAX);
+    }
     Status {
         now,
         host: parts.host.clone(),
@@ -91,6 +122,29 @@ pub(super) fn status(
         kernel: parts.kernel.counters(),
         log,
         requests,
+        requests_left_out,
         grants,
+        grants_left_out,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_is_shown_before_what_is_newer_and_the_rest_is_counted() {
+        // A view is its age and whether it waits; the oldest waits.
+        let views: Vec<(u32, bool)> = (0..100).map(|age| (age, age == 99)).collect();
+        let (shown, left_out) = shown(views, |(_, waits)| *waits);
+        assert_eq!((shown.len(), left_out), (SHOWN_MAX, 36));
+        assert_eq!((shown[0], shown[1].0, shown[63].0), ((99, true), 62, 0));
+    }
+
+    #[test]
+    fn long_views_are_left_out_before_the_frame_is_full() {
+        let views: Vec<String> = (0..64).map(|_| "x".repeat(100_000)).collect();
+        let (shown, left_out) = shown(views, |_| true);
+        assert_eq!((shown.len(), left_out), (7, 57));
     }
 }

@@ -6,6 +6,7 @@ pub mod client;
 mod join;
 mod log;
 pub mod peer;
+mod places;
 
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -13,22 +14,26 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use enforcer_proto::event::Refuser;
 use enforcer_proto::principal::Caller;
+use enforcer_proto::refusal::{Code, Refusal};
 use enforcer_proto::wire::{self, ASK_BYTES_MAX, Ask, Hello, Reply, WireError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
 
 use crate::causes::Causes;
 use crate::engine::Engine;
+use crate::tally::Refused;
 use peer::Identify;
+use places::Places;
+pub use places::{CONNECTIONS_MAX, CONNECTIONS_PER_WHO_MAX, CONNECTIONS_RESERVED};
 
-/// The most control connections at once, over all callers.
-pub const CONNECTIONS_MAX: usize = 256;
-/// How long a client may take to say hello or to take an answer.
+/// How long a client may take to say hello or to take an answer; then its connection ends.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a client may say nothing between an answer and its next question; then its connection ends.
+const IDLE: Duration = Duration::from_secs(30);
 
 /// What the control socket needs.
 #[derive(Debug)]
@@ -55,6 +60,9 @@ pub enum LinkError {
     /// The other side took too long.
     #[error("the other side took longer than {} s", PATIENCE.as_secs())]
     Slow,
+    /// The other side asked nothing.
+    #[error("the other side said nothing for {} s", IDLE.as_secs())]
+    Idle,
 }
 
 /// Binds the control socket at `path`, replacing one that nobody listens on.
@@ -80,12 +88,8 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
 
 /// Serves the control socket until the listener fails.
 pub async fn serve(listener: UnixListener, control: Arc<Control>) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let places = Arc::new(Places::default());
     loop {
-        // The place is taken before accepting: past the bound, clients wait in the kernel's backlog.
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
-            return;
-        };
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
@@ -94,23 +98,58 @@ pub async fn serve(listener: UnixListener, control: Arc<Control>) {
                 continue;
             }
         };
+        let caller = match control.identify.caller(&stream) {
+            Ok(caller) => caller,
+            Err(error) => {
+                tracing::debug!(%error, "whoever made a control connection cannot be told");
+                continue;
+            }
+        };
+        let Some(place) = places.take((&caller).into(), control.identify.may_decide(&caller))
+        else {
+            turn_away(&stream, &control, &caller);
+            continue;
+        };
         let control = Arc::clone(&control);
         tokio::spawn(async move {
             let _place = place;
-            if let Err(error) = link(stream, &control).await {
+            if let Err(error) = link(stream, &control, caller).await {
                 tracing::debug!(error = %Causes(&error), "a control connection ended");
             }
         });
     }
 }
 
-async fn link(mut stream: UnixStream, control: &Control) -> Result<(), LinkError> {
-    let caller = control.identify.caller(&stream)?;
+/// Refuses a connection for which there is no place. Nobody waits for it: what the kernel does not take at once is not said.
+fn turn_away(stream: &UnixStream, control: &Control, caller: &Caller) {
+    control.engine.count_refused(Refused {
+        who: caller.into(),
+        by: Refuser::Control,
+        code: Code::Overloaded,
+    });
+    let refusal = Refusal::new(
+        Code::Overloaded,
+        format!(
+            "There are {CONNECTIONS_PER_WHO_MAX} control connections of one agent or uid, or as many in all as there may be"
+        ),
+    );
+    let said = [
+        wire::encode(&Hello::ours()),
+        wire::encode(&refused(refusal)),
+    ];
+    for frame in said.into_iter().flatten() {
+        if let Err(error) = stream.try_write(&frame) {
+            tracing::debug!(%error, "a control connection was closed without a word");
+        }
+    }
+}
+
+async fn link(mut stream: UnixStream, control: &Control, caller: Caller) -> Result<(), LinkError> {
     let hello: Option<Hello> = patient(receive(&mut stream, ASK_BYTES_MAX)).await?;
     let Some(hello) = hello else { return Ok(()) };
     patient(send(&mut stream, &Hello::ours())).await?;
     hello.check()?;
-    while let Some(ask) = receive::<Ask>(&mut stream, ASK_BYTES_MAX).await? {
+    while let Some(ask) = soon(receive::<Ask>(&mut stream, ASK_BYTES_MAX)).await? {
         match ask {
             Ask::Log { from, follow } => {
                 log::serve(&mut stream, control, &caller, from, follow).await?
@@ -155,6 +194,15 @@ async fn patient<T>(work: impl Future<Output = Result<T, LinkError>>) -> Result<
         .unwrap_or(Err(LinkError::Slow))
 }
 
+/// Waits for the next question, if it comes while a connection may be idle.
+async fn soon<T>(
+    next: impl Future<Output = Result<Option<T>, LinkError>>,
+) -> Result<Option<T>, LinkError> {
+    tokio::time::timeout(IDLE, next)
+        .await
+        .unwrap_or(Err(LinkError::Idle))
+}
+
 /// Sends one frame.
 async fn send(stream: &mut UnixStream, message: &impl Serialize) -> Result<(), LinkError> {
     stream.write_all(&wire::encode(message)?).await?;
@@ -176,6 +224,6 @@ async fn receive<T: DeserializeOwned>(
     Ok(Some(wire::decode(&body)?))
 }
 
-fn refused(refusal: enforcer_proto::refusal::Refusal) -> Reply {
+fn refused(refusal: Refusal) -> Reply {
     Reply::Refused(refusal)
 }

@@ -2,6 +2,7 @@
 
 use std::process::Stdio;
 
+use enforcer::clock::{Clock, SystemClock};
 use enforcer_proto::wire::{self, Ask, Hello};
 use harness::world::{Family, Who, World};
 
@@ -19,6 +20,18 @@ try:
 except OSError:
     pass
 sys.stdout.buffer.write(got)
+"#;
+
+/// Takes connections as long as it gets them, up to 400, and holds them without a word until its input ends.
+const SIT: &str = r#"
+import os, socket, sys
+held = []
+for _ in range(400):
+    stream = socket.socket(socket.AF_UNIX)
+    stream.connect(os.environ["ENFORCER_SOCKET"])
+    held.append(stream)
+print("sits", flush=True)
+sys.stdin.read()
 "#;
 
 /// Sends frames as they are, and gives what came back.
@@ -114,4 +127,43 @@ fn the_longest_query_is_on_record_and_read_back_whole() {
         admitted.iter().any(|event| event["sql"] == sql.as_str()),
         "the record reaches the reader whole"
     );
+}
+
+#[test]
+fn an_agent_that_sits_on_the_control_socket_does_not_delay_a_revocation() {
+    use std::io::{BufRead, BufReader};
+    let world = World::start(Family::V4);
+    let grant = world.open_window("demo-project.finance:read", "1m");
+    let mut sitter = world
+        .run_as(Who::Agent, "/usr/bin/python3")
+        .args(["-c", SIT])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("python runs");
+    let mut line = String::new();
+    let mut said = BufReader::new(sitter.stdout.take().expect("piped"));
+    said.read_line(&mut line).expect("reads");
+    assert_eq!(line, "sits\n");
+    let own = world.cli(Who::Agent, &["status"]);
+    let refused = String::from_utf8_lossy(&own.stderr).into_owned();
+    assert!(
+        own.status.code() == Some(3) && refused.contains("[daemon.overloaded]"),
+        "{refused}"
+    );
+    let began = SystemClock.now().boot_ns;
+    assert_eq!(world.json(Who::Approver, &["revoke", &grant])["done"], true);
+    let took = SystemClock.now().boot_ns - began;
+    assert!(took < 2_000_000_000, "{took} ns");
+    harness::world::wait_for("the count", || {
+        world
+            .events("further_refused")
+            .iter()
+            .any(|event| event["agent"] == "finance-bot" && event["code"] == "daemon.overloaded")
+    });
+    harness::world::wait_for("places that were held without a hello", || {
+        world.cli(Who::Agent, &["status"]).status.success()
+    });
+    drop(sitter.stdin.take());
+    assert!(sitter.wait().expect("ends").success());
 }

@@ -21,7 +21,7 @@ impl Client {
     /// When nobody listens there, or it speaks another version.
     pub async fn connect(socket: &Path) -> Result<Self, LinkError> {
         let mut stream = UnixStream::connect(socket).await?;
-        patient(send(&mut stream, &Hello::ours())).await?;
+        unless_hung_up(patient(send(&mut stream, &Hello::ours())).await)?;
         let hello: Option<Hello> = patient(receive(&mut stream, FRAME_BYTES_MAX)).await?;
         hello.ok_or_else(gone)?.check()?;
         Ok(Self { stream })
@@ -32,7 +32,7 @@ impl Client {
     /// # Errors
     /// When the connection fails.
     pub async fn ask(&mut self, ask: &Ask) -> Result<Reply, LinkError> {
-        send(&mut self.stream, ask).await?;
+        unless_hung_up(send(&mut self.stream, ask).await)?;
         self.next().await
     }
 
@@ -44,6 +44,14 @@ impl Client {
         receive(&mut self.stream, FRAME_BYTES_MAX)
             .await?
             .ok_or_else(gone)
+    }
+}
+
+/// A daemon that has no place left says so and hangs up before it is asked: what it said can still be read.
+fn unless_hung_up(sent: Result<(), LinkError>) -> Result<(), LinkError> {
+    match sent {
+        Err(LinkError::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        sent => sent,
     }
 }
 

@@ -19,7 +19,7 @@ pub(super) async fn serve(
     from: u64,
     follow: bool,
 ) -> Result<(), LinkError> {
-    if caller.agent.is_some() || !control.identify.may_read_log(caller) {
+    if !control.identify.may_decide(caller) {
         let refusal = Refusal::new(
             Code::CallerForbidden,
             format!("Uid {} may not read the log", caller.process.uid),

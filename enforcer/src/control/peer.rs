@@ -22,7 +22,7 @@ pub struct Identify {
     /// The cgroup2 mount.
     mount: PathBuf,
     agents: Vec<Workload>,
-    /// Who decides on anything: they may read the log.
+    /// Who decides on anything.
     approvers: ApproverSet,
 }
 
@@ -57,9 +57,9 @@ impl Identify {
         }
     }
 
-    /// Whether the caller may read the log: root, or somebody who decides on something.
+    /// Whether the caller is root, or somebody who decides on something: they may read the log, and have places of their own.
     #[must_use]
-    pub fn may_read_log(&self, caller: &Caller) -> bool {
+    pub fn may_decide(&self, caller: &Caller) -> bool {
         caller.agent.is_none() && (caller.process.uid == 0 || self.approvers.names(caller))
     }
 

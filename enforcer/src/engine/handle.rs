@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use enforcer_proto::admission::Admitted;
 use enforcer_proto::event::{CloseReason, Event, Refuser};
@@ -18,6 +19,8 @@ use crate::tally::{Refusals, Refused, Who};
 
 /// The most messages that wait for the engine; past it a query is refused as [`Code::Overloaded`].
 pub const QUEUE_MAX: usize = 4096;
+/// How long a question from the control socket waits for room among them; then it is refused as [`Code::Overloaded`].
+const CONTROL_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A window as the proxy sees it: a snapshot, true as long as it stands in [`OpenWindows`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -283,12 +286,18 @@ impl Engine {
         }
     }
 
-    /// Passes on what came over the control socket.
+    /// Passes on what came over the control socket. It waits for room in the queue: agents that fill it delay a revocation, and do not
+    /// keep it out.
     pub async fn control(&self, caller: Caller, ask: Ask) -> Reply {
+        let room = tokio::time::timeout(CONTROL_PATIENCE, self.queue.reserve()).await;
         let (reply, answer) = oneshot::channel();
-        let refused = overloaded((&caller).into(), Refuser::Control);
-        if let Err(refusal) = self.try_send(Message::Control(caller, ask, reply), Some(refused)) {
-            return Reply::Refused(refusal);
+        match room {
+            Ok(Ok(room)) => room.send(Message::Control(caller, ask, reply)),
+            Ok(Err(_)) => return Reply::Refused(stopping()),
+            Err(_) => {
+                self.count_refused(overloaded((&caller).into(), Refuser::Control));
+                return Reply::Refused(too_many_wait());
+            }
         }
         answer.await.unwrap_or_else(|_| Reply::Refused(stopping()))
     }
@@ -306,10 +315,7 @@ impl Engine {
                 if let Some(refused) = refused {
                     self.count_refused(refused);
                 }
-                Refusal::new(
-                    Code::Overloaded,
-                    format!("More than {QUEUE_MAX} requests wait for a decision"),
-                )
+                too_many_wait()
             }
             mpsc::error::TrySendError::Closed(_) => stopping(),
         })
@@ -322,6 +328,13 @@ const fn overloaded(who: Who, by: Refuser) -> Refused {
         by,
         code: Code::Overloaded,
     }
+}
+
+fn too_many_wait() -> Refusal {
+    Refusal::new(
+        Code::Overloaded,
+        format!("More than {QUEUE_MAX} requests wait for a decision"),
+    )
 }
 
 fn stopping() -> Refusal {

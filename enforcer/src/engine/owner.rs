@@ -603,6 +603,8 @@ impl Owner {
                 format!("The kernel did not take window {grant}, so it was closed"),
             ));
         }
+        // The entry that the kernel did not let go is overwritten: taking it away now would take the new window.
+        self.stuck.remove(agent);
         self.publish(now);
         // The window is open and its approval is on disk; a lost "opened" takes nothing from the record of who allowed what.
         let staged = at(

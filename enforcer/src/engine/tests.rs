@@ -19,6 +19,8 @@ struct Held {
     /// How many records were on disk when a window was opened.
     records_at_open: Vec<usize>,
     refuses: bool,
+    /// Lets no window go.
+    clings: bool,
 }
 
 struct FakeKernel {
@@ -48,7 +50,11 @@ impl Windows for FakeKernel {
     }
 
     fn close(&mut self, agent: &AgentName) -> Result<(), KernelFault> {
-        self.held.lock().expect("no panic").windows.remove(agent);
+        let mut held = self.held.lock().expect("no panic");
+        if held.clings {
+            return Err(KernelFault("busy".into()));
+        }
+        held.windows.remove(agent);
         Ok(())
     }
 
@@ -171,7 +177,11 @@ impl Host {
     }
 
     async fn approve(&self) -> Reply {
-        let request = "r-1".parse().expect("an id");
+        self.approve_the("r-1").await
+    }
+
+    async fn approve_the(&self, request: &str) -> Reply {
+        let request = request.parse().expect("an id");
         self.ask(
             5001,
             None,
@@ -492,4 +502,22 @@ async fn the_size_of_the_log_and_the_room_it_has_are_shown() {
     let bytes = std::fs::metadata(host.dir.path().join("audit/log-000001.jsonl"));
     assert_eq!((log.records, log.bytes), (1, bytes.expect("a file").len()));
     assert!(log.free_bytes.is_some());
+}
+
+#[tokio::test]
+async fn a_window_that_the_kernel_did_not_let_go_does_not_take_the_next_one_with_it() {
+    let host = Host::new();
+    host.request().await;
+    host.approve().await;
+    host.held.lock().expect("no panic").clings = true;
+    let grant = GrantId(1);
+    host.ask(2001, Some("bot"), Ask::Close { grant }).await;
+    assert_eq!(host.status().await.unhealthy.len(), 1);
+    host.request().await;
+    assert!(matches!(host.approve_the("r-2").await, Reply::Opened(view) if view.open));
+    host.held.lock().expect("no panic").clings = false;
+    assert!(host.status().await.unhealthy.is_empty());
+    tokio::time::sleep(HEARTBEAT * 2).await;
+    let held = host.held.lock().expect("no panic").windows.clone();
+    assert_eq!(held.values().collect::<Vec<_>>(), [&GrantId(2)]);
 }

@@ -28,7 +28,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 pub use handle::{
     ClosedWindow, Engine, OpenWindow, OpenWindows, Outcome, Permit, Plan, QUEUE_MAX, Requester,
 };
-use owner::Owner;
+use owner::{Owner, Shared};
 
 use crate::audit::{AuditError, Log, Opened};
 use crate::clock::Clock;
@@ -149,6 +149,7 @@ pub fn start(parts: Parts) -> Result<Running, StartError> {
     let (closed, _) = broadcast::channel(CLOSINGS_KEPT);
     let (records, records_seen) = watch::channel(log.count());
     let refusals = Arc::default();
+    let own_queue = queue.downgrade();
     let engine = Engine {
         queue,
         windows: windows_seen,
@@ -159,7 +160,11 @@ pub fn start(parts: Parts) -> Result<Running, StartError> {
     };
 
     let held = parts.kernel.held()?;
-    let mut owner = Owner::new(parts, ledger, log, windows, closed, records, refusals);
+    let shared = Shared {
+        refusals,
+        queue: own_queue,
+    };
+    let mut owner = Owner::new(parts, ledger, log, windows, closed, records, shared);
     owner.first_records(now, torn_bytes)?;
     owner.resume(now, is_same_boot, |grant: &Grant| {
         held.get(&grant.agent) == Some(&grant.id)

@@ -126,7 +126,7 @@ impl Request {
 }
 
 /// Requests and grants of one host.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ledger {
     requests: BTreeMap<RequestId, Request>,
     grants: BTreeMap<GrantId, Grant>,
@@ -327,6 +327,17 @@ impl Ledger {
             | Event::FurtherRefused { .. }
             | Event::TooLong { .. }
             | Event::ProcessJoined { .. } => {}
+        }
+    }
+
+    /// Takes back the last admission: it could not be recorded, so it did not happen. Of several the last comes first.
+    pub fn withdraw(&mut self, event: &Event) {
+        let Event::QueryAdmitted { query, grant, .. } = event else {
+            return;
+        };
+        self.last_query = query.0.saturating_sub(1);
+        if let Some(held) = self.grants.get_mut(grant) {
+            held.usage.withdraw(event);
         }
     }
 

@@ -69,6 +69,8 @@ pub struct Permit {
     window: Arc<OpenWindow>,
     admitted: Admitted,
     ceiling: Option<u64>,
+    /// Where to say so when it is dropped without having been used.
+    unused: Option<mpsc::WeakSender<Message>>,
 }
 
 impl Permit {
@@ -83,7 +85,19 @@ impl Permit {
             window,
             admitted,
             ceiling,
+            unused: None,
         }
+    }
+
+    /// From here on it is somebody's: dropping it unused ends the query.
+    pub(super) fn given(mut self, queue: mpsc::WeakSender<Message>) -> Self {
+        self.unused = Some(queue);
+        self
+    }
+
+    /// Whoever holds it says how the query ended.
+    pub(crate) fn used(&mut self) {
+        self.unused = None;
     }
 
     /// The query's number.
@@ -108,6 +122,26 @@ impl Permit {
     #[must_use]
     pub const fn ceiling(&self) -> Option<u64> {
         self.ceiling
+    }
+}
+
+impl Drop for Permit {
+    /// The client went away while its request was judged: what is held for the query must not stay held.
+    fn drop(&mut self) {
+        let Some(queue) = self.unused.take().and_then(|queue| queue.upgrade()) else {
+            return;
+        };
+        let outcome = Outcome {
+            trouble: Some("the client went away before anything was sent".to_owned()),
+            is_void: true,
+            ..Outcome::default()
+        };
+        let message = Message::Note(Box::new(outcome.event(self)));
+        if let Err(mpsc::error::TrySendError::Full(message)) = queue.try_send(message)
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(async move { queue.send(message).await });
+        }
     }
 }
 
@@ -146,6 +180,23 @@ pub struct Outcome {
     pub trouble: Option<String>,
     /// It started nothing: it never left, or BigQuery refused it.
     pub is_void: bool,
+}
+
+impl Outcome {
+    fn event(self, permit: &Permit) -> Event {
+        Event::QueryFinished {
+            query: permit.query,
+            grant: permit.window.grant,
+            status: self.status,
+            job: self.job,
+            destination: self.destination,
+            bytes: self.bytes,
+            body_bytes: self.body_bytes,
+            duration_us: self.duration_us,
+            trouble: self.trouble,
+            is_void: self.is_void,
+        }
+    }
 }
 
 /// A message to the engine.
@@ -263,20 +314,9 @@ impl Engine {
     }
 
     /// Says how an admitted query ended.
-    pub async fn finished(&self, permit: Permit, outcome: Outcome) {
-        let event = Event::QueryFinished {
-            query: permit.query,
-            grant: permit.window.grant,
-            status: outcome.status,
-            job: outcome.job,
-            destination: outcome.destination,
-            bytes: outcome.bytes,
-            body_bytes: outcome.body_bytes,
-            duration_us: outcome.duration_us,
-            trouble: outcome.trouble,
-            is_void: outcome.is_void,
-        };
-        self.note(event).await;
+    pub async fn finished(&self, mut permit: Permit, outcome: Outcome) {
+        permit.used();
+        self.note(outcome.event(&permit)).await;
     }
 
     /// Tells the engine to end after what is queued. Later messages are refused.

@@ -40,6 +40,14 @@ enum Waiting {
     Recorded(oneshot::Sender<Result<(), Refusal>>),
 }
 
+/// What the owner has in common with its handles.
+pub(super) struct Shared {
+    /// Refusals past what takes a record each; the handles count into it what never reached the engine.
+    pub(super) refusals: Arc<Mutex<Refusals>>,
+    /// The owner's own queue, for permits that nobody uses.
+    pub(super) queue: mpsc::WeakSender<Message>,
+}
+
 pub(super) struct Owner {
     parts: Parts,
     ledger: Ledger,
@@ -47,10 +55,9 @@ pub(super) struct Owner {
     windows: watch::Sender<OpenWindows>,
     closed: broadcast::Sender<Arc<ClosedWindow>>,
     records: watch::Sender<u64>,
+    shared: Shared,
     unrecorded: Unrecorded,
-    /// Refusals past what takes a record each; the handles count into it what never reached the engine.
-    refusals: Arc<Mutex<Refusals>>,
-    /// When they were last recorded, boot clock.
+    /// When the refusals past what takes a record each were last recorded, boot clock.
     flushed_boot_ns: u64,
     audit_fault: Option<String>,
     /// Agents whose window the kernel did not let go; retried until it does.
@@ -65,7 +72,7 @@ impl Owner {
         windows: watch::Sender<OpenWindows>,
         closed: broadcast::Sender<Arc<ClosedWindow>>,
         records: watch::Sender<u64>,
-        refusals: Arc<Mutex<Refusals>>,
+        shared: Shared,
     ) -> Self {
         let flushed_boot_ns = parts.clock.now().boot_ns;
         Self {
@@ -75,8 +82,8 @@ impl Owner {
             windows,
             closed,
             records,
+            shared,
             unrecorded: Unrecorded::default(),
-            refusals,
             flushed_boot_ns,
             audit_fault: None,
             stuck: BTreeSet::new(),
@@ -173,19 +180,22 @@ impl Owner {
 
     fn record_the_counted(&mut self, now: Now) {
         self.flushed_boot_ns = now.boot_ns;
-        let counted = at(now, &self.refusals().flush());
+        let counted = at(now, &self.shared.refusals().flush());
         if self.append(&counted).is_err() {
             self.keep_unrecorded(counted);
         }
     }
 
     fn refusals(&self) -> MutexGuard<'_, Refusals> {
-        self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared
+            .refusals
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether an event takes a record: the refusals of a flood are only counted.
     fn takes_record(&self, event: &Event) -> bool {
-        Refused::of(event).is_none_or(|refused| self.refusals().takes_record(refused))
+        Refused::of(event).is_none_or(|refused| self.shared.refusals().takes_record(refused))
     }
 
     fn tick(&mut self) {
@@ -300,12 +310,18 @@ impl Owner {
         let staged = std::mem::take(staged);
         let recorded = self.append(&staged);
         if recorded.is_err() {
+            // The ledger is what the log makes of it: what was admitted ahead of its record is taken back.
+            for (_, event) in staged.iter().rev() {
+                self.ledger.withdraw(event);
+            }
             self.keep_unrecorded(staged);
         }
         for answer in waiting.drain(..) {
-            // A receiver that is gone has its session cut; its admitted query is finished by the session's own end.
             match (&recorded, answer) {
-                (Ok(()), Waiting::Admitted(reply, permit)) => drop(reply.send(Ok(permit))),
+                // Whoever asked may have gone: the permit says so itself.
+                (Ok(()), Waiting::Admitted(reply, permit)) => {
+                    drop(reply.send(Ok(permit.given(self.shared.queue.clone()))))
+                }
                 (Ok(()), Waiting::Refused(reply, refusal)) => drop(reply.send(Err(refusal))),
                 (Ok(()), Waiting::Recorded(reply)) => drop(reply.send(Ok(()))),
                 (Err(refusal), Waiting::Admitted(reply, _) | Waiting::Refused(reply, _)) => {
@@ -357,7 +373,7 @@ impl Owner {
     fn keep_unrecorded(&mut self, staged: Vec<(Now, Event)>) {
         for (now, event) in staged {
             if let Some(refused) = self.unrecorded.keep(now, event) {
-                self.refusals().count(refused);
+                self.shared.refusals().count(refused);
             }
         }
     }

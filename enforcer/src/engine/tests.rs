@@ -521,3 +521,39 @@ async fn a_window_that_the_kernel_did_not_let_go_does_not_take_the_next_one_with
     let held = host.held.lock().expect("no panic").windows.clone();
     assert_eq!(held.values().collect::<Vec<_>>(), [&GrantId(2)]);
 }
+
+#[tokio::test]
+async fn a_permit_that_nobody_waits_for_any_more_holds_nothing() {
+    let mut host = Host::new();
+    host.request().await;
+    host.approve().await;
+    let whole = Plan {
+        bytes_max: Some(1000),
+    };
+    {
+        // Asks, and goes away before the answer.
+        let asking = host.admit(select(200), whole.clone());
+        tokio::pin!(asking);
+        assert!(futures_util::poll!(&mut asking).is_pending());
+    }
+    // Takes its answer, and goes away with it.
+    loop {
+        match host.admit(select(200), whole.clone()).await {
+            Ok(permit) => break drop(permit),
+            Err(code) => assert_eq!(code, Code::WindowBudget),
+        }
+    }
+    loop {
+        match host.admit(select(200), whole.clone()).await {
+            Ok(permit) => {
+                host.engine().finished(permit, Outcome::default()).await;
+                break;
+            }
+            Err(code) => assert_eq!(code, Code::WindowBudget),
+        }
+    }
+    host.stop();
+    let kinds = host.events();
+    let count = |kind: &str| kinds.iter().filter(|found| *found == kind).count();
+    assert_eq!((count("query_admitted"), count("query_finished")), (3, 3));
+}

@@ -141,7 +141,8 @@ impl Finish {
     }
 
     fn take(&mut self) -> Option<(Permit, Outcome)> {
-        let permit = self.permit.take()?;
+        let mut permit = self.permit.take()?;
+        permit.used();
         let mut outcome = std::mem::take(&mut self.outcome);
         if !self.is_complete {
             let why = if self.cut.is_cancelled() {

@@ -95,7 +95,7 @@ impl Usage {
         else {
             return;
         };
-        let is_query = matches!(method, Method::JobsInsert | Method::JobsQuery);
+        let is_query = starts_a_job(*method);
         let settled_by = match (is_query, ceiling) {
             (true, Some(_)) => Settling::Job,
             (true, None) => Settling::Start,
@@ -109,6 +109,15 @@ impl Usage {
             settled_by,
         };
         self.held.insert(*query, held);
+    }
+
+    /// Takes an admission back.
+    pub(super) fn withdraw(&mut self, event: &Event) {
+        if let Event::QueryAdmitted { query, method, .. } = event
+            && self.held.remove(query).is_some()
+        {
+            self.queries -= u64::from(starts_a_job(*method));
+        }
     }
 
     fn seen(&mut self, event: &Event) {
@@ -224,6 +233,10 @@ impl Usage {
         let running = self.jobs.iter().filter(|own| !own.is_done);
         running.map(|own| own.job.clone()).collect()
     }
+}
+
+const fn starts_a_job(method: Method) -> bool {
+    matches!(method, Method::JobsInsert | Method::JobsQuery)
 }
 
 impl Held {

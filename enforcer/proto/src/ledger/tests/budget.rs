@@ -269,6 +269,32 @@ fn a_log_that_knew_no_ceilings_is_read_as_it_was_meant() {
     assert!(held.own_job(&job(QueryId(1))).is_some());
 }
 
+#[test]
+fn an_admission_that_is_taken_back_leaves_nothing() {
+    let (mut host, grant) = host_with(100 * MIB);
+    let _ = start(&mut host, grant, 0, None).expect("room");
+    let before = host.ledger.clone();
+    let query = host.ledger.next_query();
+    let started = starting(query, grant, Some(MIB));
+    let mut dry = starting(query.next(), grant, None);
+    if let Event::QueryAdmitted { is_dry_run, .. } = &mut dry {
+        *is_dry_run = true;
+    }
+    let mut rows = starting(query.next().next(), grant, Some(MIB));
+    if let Event::QueryAdmitted { method, .. } = &mut rows {
+        *method = Method::TabledataList;
+    }
+    let events = [started, dry, rows];
+    for event in &events {
+        host.ledger.apply(at(102), event);
+    }
+    assert_ne!(host.ledger, before);
+    for event in events.iter().rev() {
+        host.ledger.withdraw(event);
+    }
+    assert_eq!(host.ledger, before);
+}
+
 #[derive(Debug, Clone)]
 enum Move {
     /// Asks for a query.

@@ -59,6 +59,9 @@ const TAKEN_OVER: &[&str] = &[
     "parameterMode",
     "queryParameters",
 ];
+/// The longest that `jobs.query` may wait for its job, milliseconds: BigQuery's own default. Only its answer names the job, and until
+/// then nobody could cancel it.
+const WAIT_MS_MAX: u64 = 10_000;
 /// Labels of ours; a client's of the same prefix are dropped.
 const LABEL_PREFIX: &str = "enforcer_";
 
@@ -206,6 +209,9 @@ impl QueryJob {
         let (settings, query) = match self.kind {
             Kind::Query => {
                 body.insert("jobCreationMode".to_owned(), json!("JOB_CREATION_REQUIRED"));
+                let most = WAIT_MS_MAX.min(limits.timeout_ms);
+                let wait_ms = number(&body, "timeoutMs").map_or(most, |asked| asked.min(most));
+                body.insert("timeoutMs".to_owned(), json!(wait_ms));
                 if let Some(most) = limits.bytes_max {
                     bound(&mut body, "maximumBytesBilled", most);
                 }
@@ -424,5 +430,29 @@ mod tests {
             (&json!("7"), &json!("5000"))
         );
         assert_eq!(sent["jobCreationMode"], "JOB_CREATION_REQUIRED");
+    }
+
+    #[test]
+    fn a_query_waits_for_its_job_neither_long_nor_past_the_window() {
+        let waits = |asked: Value, timeout_ms: u64| {
+            let mut body = json!({"query": "SELECT 1", "useLegacySql": false});
+            if !asked.is_null() {
+                body["timeoutMs"] = asked;
+            }
+            let Value::Object(body) = body else {
+                panic!("an object")
+            };
+            let limits = Limits {
+                timeout_ms,
+                ..limits()
+            };
+            let job = QueryJob::from_query(body).expect("reads");
+            job.forward_body(&limits)["timeoutMs"].clone()
+        };
+        assert_eq!(waits(json!(200_000), 60_000), 10_000);
+        assert_eq!(waits(json!("200000"), 60_000), 10_000);
+        assert_eq!(waits(Value::Null, 60_000), 10_000);
+        assert_eq!(waits(json!(0), 60_000), 0);
+        assert_eq!(waits(json!(7000), 3000), 3000);
     }
 }

@@ -70,7 +70,8 @@ pub trait Tokens: Send + Sync {
     /// # Errors
     /// [`Code::TokenUnavailable`].
     async fn for_query(&self, window: &OpenWindow) -> Result<HeaderValue, Refusal>;
-    /// The same, to cancel jobs of a window that has closed. Only what is still held: nothing is minted for it.
+    /// The same, to cancel jobs of a window that has closed: what is still held or, within the grace after the close, a token that is
+    /// minted for this. It is never given out for a query.
     ///
     /// # Errors
     /// [`Code::TokenUnavailable`].

@@ -692,7 +692,26 @@ async fn a_request_that_waits_while_the_window_closes_gets_nothing() {
 }
 
 #[tokio::test]
-async fn cancelling_never_mints_and_forgetting_leaves_nothing() {
+async fn a_closed_window_that_holds_no_token_gets_one_for_cancelling_alone() {
+    let window = window(3600, 300);
+    assert!(window.tokens.for_cancel().await.is_err());
+    window.pass(7200);
+    window.tokens.close();
+    let ask = || window.tokens.for_cancel();
+    let (one, other) = futures_util::join!(ask(), ask());
+    assert_eq!(one.unwrap().expose(), other.unwrap().expose());
+    assert_eq!(window.minted(), 1);
+    assert!(matches!(
+        window.tokens.token().await,
+        Err(TokenError::Closed)
+    ));
+    window.pass(60);
+    assert!(window.tokens.for_cancel().await.is_err());
+    assert!(window.tokens.principal().await.is_none(), "it was dropped");
+}
+
+#[tokio::test]
+async fn cancelling_mints_nothing_in_an_open_window_and_forgetting_leaves_nothing() {
     let window = window(3600, 600);
     assert!(window.tokens.for_cancel().await.is_err());
     assert_eq!(window.minted(), 0);

@@ -1,5 +1,5 @@
 //! The tokens of one window: minted once however many ask, kept for this grant alone, refused from the close on, also to
-//! requests that were already waiting. The last token stays for cancelling jobs, then it is dropped and wiped.
+//! requests that were already waiting. The last token stays for cancelling jobs, or one is minted for that; then it is dropped and wiped.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -44,6 +44,8 @@ struct State {
     /// The last failure and when it became known: those who waited for it share it instead of trying in turn.
     failed: Option<(u64, TokenError)>,
     minted: u64,
+    /// Nothing is minted any more, for nothing.
+    is_forgotten: bool,
 }
 
 #[derive(Debug)]
@@ -129,10 +131,13 @@ impl WindowTokens {
         }
     }
 
-    /// The last token, for cancelling this window's jobs: never minted for it, and only until shortly after the close.
+    /// A token for cancelling this window's jobs, only until shortly after the close: the last one, or, when the window has closed and
+    /// none is held (the daemon was dead), one that is minted with the shortest life. [`Self::token`] never gives it out: that asks
+    /// first whether the window is open.
     ///
     /// # Errors
-    /// [`TokenError::Closed`] when there is no valid token or the grace is over; it is wiped then.
+    /// [`TokenError::Closed`] when the window is open and holds no token, or the grace is over; what is held is wiped then. Else why none
+    /// could be minted.
     pub async fn for_cancel(&self) -> Result<AccessToken, TokenError> {
         let mut state = self.state.lock().await;
         let now_boot_ns = self.clock.now().boot_ns;
@@ -140,7 +145,35 @@ impl WindowTokens {
             state.held = None;
             return Err(TokenError::Closed);
         }
-        state.still_valid(now_boot_ns).ok_or(TokenError::Closed)
+        if let Some(token) = state.still_valid(now_boot_ns) {
+            return Ok(token);
+        }
+        if state.is_forgotten || self.open_now().is_ok() {
+            return Err(TokenError::Closed);
+        }
+        if let Some((failed_boot_ns, error)) = &state.failed
+            && now_boot_ns < failed_boot_ns.saturating_add(FAILURE_HOLD_NS)
+        {
+            return Err(error.clone());
+        }
+        let request = MintRequest {
+            remaining: Duration::ZERO,
+            ..self.request(&mut state)
+        };
+        match self.minter.mint(&request).await {
+            Ok(minted) => {
+                let token = minted.token.clone();
+                state.held = Some(Held {
+                    minted,
+                    since_boot_ns: now_boot_ns,
+                });
+                Ok(token)
+            }
+            Err(error) => {
+                state.failed = Some((self.clock.now().boot_ns, error.clone()));
+                Err(error)
+            }
+        }
     }
 
     /// Closes: from now on no token is handed out for a query, whatever is cached or under way. Closing again changes nothing.
@@ -158,7 +191,10 @@ impl WindowTokens {
     /// Closes, and drops and wipes what is held.
     pub async fn forget(&self) {
         self.close();
-        *self.state.lock().await = State::default();
+        *self.state.lock().await = State {
+            is_forgotten: true,
+            ..State::default()
+        };
     }
 
     /// Whom Google sees, once a token has been minted.
@@ -170,8 +206,12 @@ impl WindowTokens {
 
     fn cancel_until_boot_ns(&self) -> u64 {
         let grace = u64::try_from(CANCEL_GRACE.as_nanos()).unwrap_or(u64::MAX);
-        let closed = self.closed_boot_ns.load(Ordering::SeqCst);
-        closed.min(self.closes_boot_ns).saturating_add(grace)
+        // Whoever was dead or frozen at the deadline closes late, and has its jobs to cancel all the same.
+        let ended_boot_ns = match self.closed_boot_ns.load(Ordering::SeqCst) {
+            OPEN => self.closes_boot_ns,
+            closed => closed,
+        };
+        ended_boot_ns.saturating_add(grace)
     }
 
     /// Now, while the window is open.

@@ -180,7 +180,7 @@ impl Owner {
 
     fn record_the_counted(&mut self, now: Now) {
         self.flushed_boot_ns = now.boot_ns;
-        let counted = at(now, &self.shared.refusals().flush());
+        let counted = at(now, &self.refusals().flush());
         if self.append(&counted).is_err() {
             self.keep_unrecorded(counted);
         }
@@ -195,7 +195,7 @@ impl Owner {
 
     /// Whether an event takes a record: the refusals of a flood are only counted.
     fn takes_record(&self, event: &Event) -> bool {
-        Refused::of(event).is_none_or(|refused| self.shared.refusals().takes_record(refused))
+        Refused::of(event).is_none_or(|refused| self.refusals().takes_record(refused))
     }
 
     fn tick(&mut self) {
@@ -373,7 +373,7 @@ impl Owner {
     fn keep_unrecorded(&mut self, staged: Vec<(Now, Event)>) {
         for (now, event) in staged {
             if let Some(refused) = self.unrecorded.keep(now, event) {
-                self.shared.refusals().count(refused);
+                self.refusals().count(refused);
             }
         }
     }

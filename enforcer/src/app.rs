@@ -179,6 +179,7 @@ async fn daemon(config: Config, policy: Policy) -> Result<()> {
         engine: engine.clone(),
         audit_dir: config.audit_dir(),
         identify,
+        clock: Arc::clone(&clock),
         client_env: files.env(),
     };
     serve_control(&config, control, &stop, &tasks)?;

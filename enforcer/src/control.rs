@@ -15,7 +15,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use enforcer_proto::event::Refuser;
-use enforcer_proto::principal::Caller;
 use enforcer_proto::refusal::{Code, Refusal};
 use enforcer_proto::wire::{self, ASK_BYTES_MAX, Ask, Hello, Reply, WireError};
 use serde::Serialize;
@@ -24,9 +23,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 
 use crate::causes::Causes;
+use crate::clock::Clock;
 use crate::engine::Engine;
-use crate::tally::Refused;
-use peer::Identify;
+use crate::tally::{Refused, Who};
+use peer::{Identify, Peer};
 use places::Places;
 pub use places::{CONNECTIONS_MAX, CONNECTIONS_PER_WHO_MAX, CONNECTIONS_RESERVED};
 
@@ -44,6 +44,8 @@ pub struct Control {
     pub audit_dir: PathBuf,
     /// Who the caller is.
     pub identify: Arc<Identify>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
     /// The environment that a client in a workload needs.
     pub client_env: Vec<(String, String)>,
 }
@@ -98,41 +100,55 @@ pub async fn serve(listener: UnixListener, control: Arc<Control>) {
                 continue;
             }
         };
-        let caller = match control.identify.caller(&stream) {
-            Ok(caller) => caller,
+        let accepted = control.clock.now();
+        let peer = match control.identify.peer(&stream, accepted.boot_ns) {
+            Ok(peer) => peer,
             Err(error) => {
-                tracing::debug!(%error, "whoever made a control connection cannot be told");
+                let who = rustix::net::sockopt::socket_peercred(&stream)
+                    .map_or(Who::Others, |credentials| {
+                        Who::Uid(credentials.uid.as_raw())
+                    });
+                let what = format!("Whoever made this connection cannot be told: {error}");
+                turn_away(
+                    &stream,
+                    &control,
+                    who,
+                    Refusal::new(Code::CallerUnknown, what),
+                );
                 continue;
             }
         };
-        let Some(place) = places.take((&caller).into(), control.identify.may_decide(&caller))
-        else {
-            turn_away(&stream, &control, &caller);
+        let caller = peer.caller();
+        let Some(place) = places.take(caller.into(), control.identify.may_decide(caller)) else {
+            turn_away(&stream, &control, caller.into(), no_place());
             continue;
         };
         let control = Arc::clone(&control);
         tokio::spawn(async move {
             let _place = place;
-            if let Err(error) = link(stream, &control, caller).await {
+            if let Err(error) = link(stream, &control, peer).await {
                 tracing::debug!(error = %Causes(&error), "a control connection ended");
             }
         });
     }
 }
 
-/// Refuses a connection for which there is no place. Nobody waits for it: what the kernel does not take at once is not said.
-fn turn_away(stream: &UnixStream, control: &Control, caller: &Caller) {
-    control.engine.count_refused(Refused {
-        who: caller.into(),
-        by: Refuser::Control,
-        code: Code::Overloaded,
-    });
-    let refusal = Refusal::new(
+fn no_place() -> Refusal {
+    Refusal::new(
         Code::Overloaded,
         format!(
             "There are {CONNECTIONS_PER_WHO_MAX} control connections of one agent or uid, or as many in all as there may be"
         ),
-    );
+    )
+}
+
+/// Refuses a connection. Nobody waits for it: what the kernel does not take at once is not said.
+fn turn_away(stream: &UnixStream, control: &Control, who: Who, refusal: Refusal) {
+    control.engine.count_refused(Refused {
+        who,
+        by: Refuser::Control,
+        code: refusal.code,
+    });
     let said = [
         wire::encode(&Hello::ours()),
         wire::encode(&refused(refusal)),
@@ -144,7 +160,7 @@ fn turn_away(stream: &UnixStream, control: &Control, caller: &Caller) {
     }
 }
 
-async fn link(mut stream: UnixStream, control: &Control, caller: Caller) -> Result<(), LinkError> {
+async fn link(mut stream: UnixStream, control: &Control, mut peer: Peer) -> Result<(), LinkError> {
     let hello: Option<Hello> = patient(receive(&mut stream, ASK_BYTES_MAX)).await?;
     let Some(hello) = hello else { return Ok(()) };
     patient(send(&mut stream, &Hello::ours())).await?;
@@ -152,14 +168,12 @@ async fn link(mut stream: UnixStream, control: &Control, caller: Caller) -> Resu
     while let Some(ask) = soon(receive::<Ask>(&mut stream, ASK_BYTES_MAX)).await? {
         match ask {
             Ask::Log { from, follow } => {
-                log::serve(&mut stream, control, &caller, from, follow).await?
+                let caller = peer.look_again(&control.identify)?;
+                log::serve(&mut stream, control, caller, from, follow).await?
             }
             Ask::Join { agent } => {
-                patient(send(
-                    &mut stream,
-                    &join::join(control, &caller, &agent).await,
-                ))
-                .await?
+                let reply = join::join(control, &mut peer, &agent).await;
+                patient(send(&mut stream, &reply)).await?
             }
             ask @ (Ask::Request(_)
             | Ask::Approve { .. }
@@ -167,25 +181,13 @@ async fn link(mut stream: UnixStream, control: &Control, caller: Caller) -> Resu
             | Ask::Revoke { .. }
             | Ask::Close { .. }
             | Ask::Status) => {
-                let reply = control
-                    .engine
-                    .control(fresh(control, &stream, &caller)?, ask)
-                    .await;
+                let caller = peer.look_again(&control.identify)?.clone();
+                let reply = control.engine.control(caller, ask).await;
                 patient(send(&mut stream, &reply)).await?;
             }
         }
     }
     Ok(())
-}
-
-/// The caller as it is now: a process may have been moved into a workload since it connected. It never becomes less bound.
-fn fresh(control: &Control, stream: &UnixStream, first: &Caller) -> io::Result<Caller> {
-    let now = control.identify.caller(stream)?;
-    Ok(if first.agent.is_some() {
-        first.clone()
-    } else {
-        now
-    })
 }
 
 async fn patient<T>(work: impl Future<Output = Result<T, LinkError>>) -> Result<T, LinkError> {

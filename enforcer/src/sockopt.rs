@@ -7,8 +7,6 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
-
 const SO_PEERGROUPS: libc::c_int = 59;
 const SO_NETNS_COOKIE: libc::c_int = 71;
 const SO_PEERPIDFD: libc::c_int = 77;
@@ -35,18 +33,16 @@ fn get<T: Copy>(fd: BorrowedFd<'_>, option: libc::c_int, out: &mut [T]) -> io::R
     }
 }
 
-/// A pidfd of the process at the other end of a unix socket. Kernels before 6.5 do not give it by the socket; there it is opened by pid.
+/// A pidfd of the process at the other end of a unix socket; `None` on kernels before 6.5, which do not give it by the socket.
 ///
 /// # Errors
 /// When the process is gone.
-pub fn peer_pidfd(fd: BorrowedFd<'_>, pid: Pid) -> io::Result<OwnedFd> {
+pub fn peer_pidfd(fd: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
     let mut raw = [-1_i32];
     match get(fd, SO_PEERPIDFD, &mut raw) {
         // SAFETY: the kernel has just made this descriptor for us; nobody else owns it.
-        Ok(_) if raw[0] >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(raw[0]) }),
-        Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => {
-            Ok(pidfd_open(pid, PidfdFlags::empty())?)
-        }
+        Ok(_) if raw[0] >= 0 => Ok(Some(unsafe { OwnedFd::from_raw_fd(raw[0]) })),
+        Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => Ok(None),
         Err(error) => Err(error),
         Ok(_) => Err(io::Error::other("the kernel gave no pidfd for the peer")),
     }
@@ -93,8 +89,7 @@ mod tests {
     #[test]
     fn the_peer_of_a_socket_pair_is_this_process_and_lives() {
         let (a, _b) = std::os::unix::net::UnixStream::pair().expect("a pair");
-        let pid = rustix::process::getpid();
-        assert!(peer_pidfd(a.as_fd(), pid).is_ok());
+        assert!(peer_pidfd(a.as_fd()).is_ok());
         assert!(peer_groups(a.as_fd()).is_ok());
     }
 

@@ -96,6 +96,18 @@ pub fn comm(pid: u32) -> io::Result<String> {
     std::fs::read_to_string(format!("/proc/{pid}/comm")).map(|text| text.trim_end().to_owned())
 }
 
+/// The effective uid of a process now.
+///
+/// # Errors
+/// When the process is gone.
+pub fn uid_of(pid: u32) -> io::Result<u32> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let uids = status.lines().find_map(|line| line.strip_prefix("Uid:"));
+    // Real, effective, saved and of the file system.
+    uids.and_then(|uids| uids.split_whitespace().nth(1)?.parse().ok())
+        .ok_or_else(|| io::Error::other(format!("process {pid} has no uid")))
+}
+
 /// The kernel's id of this boot.
 ///
 /// # Errors
@@ -114,6 +126,10 @@ mod tests {
         assert!(cgroup_of(pid).expect("a cgroup").starts_with("/"));
         assert!(start_boot_ns(pid).expect("a start") > 0);
         assert!(!comm(pid).expect("a name").is_empty());
+        assert_eq!(
+            uid_of(pid).expect("a uid"),
+            rustix::process::geteuid().as_raw()
+        );
         assert!(start_boot_ns(u32::MAX).is_err());
     }
 }

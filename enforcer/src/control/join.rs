@@ -5,21 +5,23 @@ use enforcer_proto::principal::{AgentName, Caller};
 use enforcer_proto::refusal::{Code, Refusal};
 use enforcer_proto::wire::{Joined, Reply};
 
+use super::peer::Peer;
 use super::{Control, refused};
-use crate::workload;
 
 /// Moves the caller into the workload of `agent`, when it is root or runs as the agent's uid.
-pub(super) async fn join(control: &Control, caller: &Caller, agent: &AgentName) -> Reply {
-    let uid = match control.identify.may_join(caller, agent) {
-        Ok(uid) => uid,
-        Err(refusal) => {
-            let event = Event::DecisionRefused {
-                caller: caller.clone(),
-                action: format!("join {agent}"),
-                refusal: refusal.clone(),
-            };
-            return refused(control.engine.record(event).await.err().unwrap_or(refusal));
-        }
+pub(super) async fn join(control: &Control, peer: &mut Peer, agent: &AgentName) -> Reply {
+    let caller = match peer.look_again(&control.identify) {
+        Ok(caller) => caller.clone(),
+        Err(error) => return refuse(control, peer.caller(), agent, gone(peer, &error)).await,
+    };
+    let allowed = control.identify.may_join(&caller, agent).and_then(|uid| {
+        let folder = control.identify.folder(agent);
+        let none = || Refusal::new(Code::InputInvalid, format!("There is no agent {agent}"));
+        Ok((uid, folder.ok_or_else(none)?))
+    });
+    let (uid, folder) = match allowed {
+        Ok(allowed) => allowed,
+        Err(refusal) => return refuse(control, &caller, agent, refusal).await,
     };
     // Record, then open: a process is in the workload only after the log says so.
     let event = Event::ProcessJoined {
@@ -29,28 +31,37 @@ pub(super) async fn join(control: &Control, caller: &Caller, agent: &AgentName) 
     if let Err(refusal) = control.engine.record(event).await {
         return refused(refusal);
     }
-    let moved = control
-        .identify
-        .folder(agent)
-        .map(|folder| workload::move_into(&folder, caller.process.pid));
-    match moved {
-        Some(Ok(())) => Reply::Joined(Joined {
+    match peer.move_into(&folder, control.identify.mount()) {
+        Ok(()) => Reply::Joined(Joined {
             uid,
             env: control.client_env.clone(),
         }),
-        Some(Err(error)) => {
+        Err(error) => {
             tracing::error!(%agent, pid = caller.process.pid, %error, "a process could not be moved into its workload");
-            refused(Refusal::new(
-                Code::KernelFailed,
-                format!(
-                    "The kernel did not move process {} into {agent}'s cgroup",
-                    caller.process.pid
-                ),
-            ))
+            refuse(control, &caller, agent, gone(peer, &error)).await
         }
-        None => refused(Refusal::new(
-            Code::InputInvalid,
-            format!("There is no agent {agent}"),
-        )),
+    }
+}
+
+/// Records the refusal, and gives it.
+async fn refuse(control: &Control, caller: &Caller, agent: &AgentName, refusal: Refusal) -> Reply {
+    let event = Event::DecisionRefused {
+        caller: caller.clone(),
+        action: format!("join {agent}"),
+        refusal: refusal.clone(),
+    };
+    refused(control.engine.record(event).await.err().unwrap_or(refusal))
+}
+
+fn gone(peer: &Peer, error: &std::io::Error) -> Refusal {
+    let pid = peer.caller().process.pid;
+    if error.kind() == std::io::ErrorKind::NotFound {
+        let what = format!("Process {pid} has ended, or its number means another");
+        Refusal::new(Code::CallerUnknown, what)
+    } else {
+        Refusal::new(
+            Code::KernelFailed,
+            format!("The kernel did not move process {pid} into the agent's cgroup"),
+        )
     }
 }

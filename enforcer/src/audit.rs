@@ -18,7 +18,7 @@ use enforcer_proto::event::Event;
 use enforcer_proto::time::Now;
 use enforcer_proto::wire::LogView;
 
-pub use read::{Lines, ReadError, segments, verify};
+pub use read::{Lines, Place, ReadError, segments, verify};
 
 /// A segment that has reached this size is followed by a new one, bytes.
 pub const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;

@@ -1,18 +1,21 @@
 //! The control socket, used by somebody who means harm.
 
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
 use std::process::Stdio;
+use std::time::Duration;
 
 use enforcer::clock::{Clock, SystemClock};
 use enforcer_proto::wire::{self, Ask, Hello};
 use harness::world::{Family, Who, World};
 
-/// Sends what it reads to the control socket, and stays until its input ends and then until the daemon closes or two seconds are over.
+/// Sends what it reads to the control socket, and takes what comes back until the daemon closes or says nothing for so many seconds.
 const RAW: &str = r#"
 import os, socket, sys
 stream = socket.socket(socket.AF_UNIX)
 stream.connect(os.environ["ENFORCER_SOCKET"])
 stream.sendall(sys.stdin.buffer.read())
-stream.settimeout(2)
+stream.settimeout(float(sys.argv[1]))
 got = b""
 try:
     while part := stream.recv(65536):
@@ -35,11 +38,10 @@ sys.stdin.read()
 "#;
 
 /// Sends frames as they are, and gives what came back.
-fn send(world: &World, who: Who, frames: &[Vec<u8>]) -> Vec<u8> {
-    use std::io::Write;
+fn send(world: &World, who: Who, frames: &[Vec<u8>], patience_s: &str) -> Vec<u8> {
     let mut child = world
         .run_as(who, "/usr/bin/python3")
-        .args(["-c", RAW])
+        .args(["-c", RAW, patience_s])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -75,7 +77,12 @@ fn no_reason_is_long_enough_to_stop_the_log() {
         (Who::Approver, 60_000),
     ] {
         // Each of these takes six bytes in JSON.
-        send(&world, who, &[hello(), request(&"\u{1}".repeat(count))]);
+        send(
+            &world,
+            who,
+            &[hello(), request(&"\u{1}".repeat(count))],
+            "1",
+        );
     }
     let _ = world.open_window("demo-project.finance:read", "1m");
     assert!(world.query(&["SELECT COUNT(*) FROM finance.daily"])[0]["rows"].is_array());
@@ -97,7 +104,7 @@ fn a_flood_of_refusals_is_counted_and_hardly_grows_the_log() {
     let mut frames = vec![hello()];
     // What is asked without a reason is refused.
     frames.extend((0..2_000).map(|_| request("")));
-    send(&world, Who::Agent, &frames);
+    send(&world, Who::Agent, &frames, "2");
     harness::world::wait_for("the count", || {
         let counted = world.events("further_refused");
         let count: u64 = counted
@@ -131,7 +138,6 @@ fn the_longest_query_is_on_record_and_read_back_whole() {
 
 #[test]
 fn an_agent_that_sits_on_the_control_socket_does_not_delay_a_revocation() {
-    use std::io::{BufRead, BufReader};
     let world = World::start(Family::V4);
     let grant = world.open_window("demo-project.finance:read", "1m");
     let mut sitter = world
@@ -166,4 +172,26 @@ fn an_agent_that_sits_on_the_control_socket_does_not_delay_a_revocation() {
     });
     drop(sitter.stdin.take());
     assert!(sitter.wait().expect("ends").success());
+}
+
+#[test]
+fn a_follower_that_hangs_up_gives_its_place_back_at_once() {
+    let world = World::start(Family::V4);
+    let follow = wire::encode(&Ask::Log {
+        from: 1,
+        follow: true,
+    });
+    let frames = [hello(), follow.expect("short")].concat();
+    let socket = world.stage.dir().join("run/control.sock");
+    // Three times as many as one uid may hold at a time: the earlier ones have given their places back.
+    for _ in 0..3 * enforcer::control::CONNECTIONS_PER_WHO_MAX {
+        let mut stream = UnixStream::connect(&socket).expect("connects");
+        stream
+            .set_read_timeout(Some(Duration::from_secs(10)))
+            .expect("sets");
+        stream.write_all(&frames).expect("sends");
+        // The daemon's hello, and at least one record: it follows from here on.
+        stream.read_exact(&mut [0; 200]).expect("the log");
+    }
+    assert!(world.cli(Who::Operator, &["status"]).status.success());
 }

@@ -1,7 +1,7 @@
 //! Reading the log: whole lines only, in order, without holding more than one in memory.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read, Seek};
 use std::path::{Path, PathBuf};
 
 use enforcer_proto::audit::{Broken, Chain, LINE_BYTES_MAX, Record};
@@ -62,8 +62,14 @@ impl Lines {
     /// # Errors
     /// When it cannot be opened.
     pub fn open(path: &Path) -> io::Result<Self> {
+        Self::open_at(path, 0)
+    }
+
+    fn open_at(path: &Path, offset: u64) -> io::Result<Self> {
+        let mut file = File::open(path)?;
+        file.seek(io::SeekFrom::Start(offset))?;
         Ok(Self {
-            reader: BufReader::new(File::open(path)?),
+            reader: BufReader::new(file),
             line: Vec::new(),
             whole_bytes: 0,
             torn_bytes: 0,
@@ -102,6 +108,76 @@ impl Lines {
     #[must_use]
     pub const fn torn_bytes(&self) -> u64 {
         self.torn_bytes
+    }
+}
+
+/// Where somebody who reads the log has got to. It is kept between two readings, so that following a log does not read it again; the file
+/// is not kept open, since what was read ahead may be cut off and written anew.
+#[derive(Debug)]
+pub struct Place {
+    dir: PathBuf,
+    /// The first record that is wanted.
+    from: u64,
+    /// The record that comes next. The n-th line of the log has the sequence number n.
+    next: u64,
+    /// The segment it is in, counted from 0, or the one before that when it begins one.
+    segment: usize,
+    /// Where it begins there, bytes.
+    offset: u64,
+}
+
+impl Place {
+    /// Before the record `from` of the log in `dir`.
+    #[must_use]
+    pub fn at_record(dir: &Path, from: u64) -> Self {
+        Self {
+            dir: dir.to_owned(),
+            from: from.max(1),
+            next: 1,
+            segment: 0,
+            offset: 0,
+        }
+    }
+
+    /// The lines that come next, up to the record `until`: at most `lines_max` of them, and `bytes_max` bytes but for one that is longer.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub fn read(
+        &mut self,
+        until: u64,
+        lines_max: usize,
+        bytes_max: usize,
+    ) -> io::Result<Vec<String>> {
+        let (mut found, mut bytes) = (Vec::new(), 0);
+        if self.next > until {
+            return Ok(found);
+        }
+        let segments = segments(&self.dir)?;
+        while let Some(path) = segments.get(self.segment) {
+            let mut lines = Lines::open_at(path, self.offset)?;
+            while self.next <= until && found.len() < lines_max {
+                let Some(line) = lines.next_line()? else {
+                    break;
+                };
+                if self.next >= self.from {
+                    bytes += line.len();
+                    if bytes > bytes_max && !found.is_empty() {
+                        return Ok(found);
+                    }
+                    found.push(String::from_utf8_lossy(line).into_owned());
+                }
+                self.next += 1;
+                self.offset += line.len() as u64 + 1;
+            }
+            let is_done = self.next > until || found.len() == lines_max;
+            if is_done || self.segment + 1 == segments.len() {
+                break;
+            }
+            self.segment += 1;
+            self.offset = 0;
+        }
+        Ok(found)
     }
 }
 

@@ -117,3 +117,33 @@ fn a_record_that_is_too_long_is_replaced_by_one_that_says_so_and_keeps_no_other_
     let stand_in = matches!(&kinds[1], Event::TooLong { event, bytes } if event == "daemon_started" && *bytes > 2_000_000);
     assert!(stand_in && kinds.len() == 3, "{kinds:?}");
 }
+
+#[test]
+fn a_reader_goes_on_from_where_it_was_over_segments_and_behind_a_line_that_was_being_written() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let write = |number, text: &str| {
+        std::fs::write(segment_path(dir.path(), number), text).expect("writes");
+    };
+    write(1, "a\nb\n");
+    write(2, "c\nd");
+    let mut place = Place::at_record(dir.path(), 2);
+    assert_eq!(place.read(3, 10, 100).expect("reads"), ["b", "c"]);
+    assert!(place.read(4, 10, 100).expect("reads").is_empty());
+    // What it has read is not read again: it could not be any more.
+    write(1, "");
+    write(2, "x\nlonger than d\n");
+    assert_eq!(place.read(4, 10, 100).expect("reads"), ["longer than d"]);
+    write(3, "e\nf\ng\n");
+    assert_eq!(place.read(7, 2, 100).expect("reads"), ["e", "f"]);
+    assert_eq!(place.read(7, 2, 0).expect("reads"), ["g"]);
+    assert!(place.read(7, 2, 100).expect("reads").is_empty());
+}
+
+#[test]
+fn a_reply_ends_before_the_line_that_would_make_it_too_long() {
+    let dir = tempfile::tempdir().expect("a folder");
+    std::fs::write(segment_path(dir.path(), 1), "aaa\nbbb\nc\n").expect("writes");
+    let mut place = Place::at_record(dir.path(), 1);
+    assert_eq!(place.read(3, 10, 5).expect("reads"), ["aaa"]);
+    assert_eq!(place.read(3, 10, 5).expect("reads"), ["bbb", "c"]);
+}

@@ -101,6 +101,7 @@ impl Owner {
             policy_digest: self.parts.policy.digest.clone(),
         });
         self.log.append(&at(now, &events))?;
+        self.records.send_replace(self.log.count());
         Ok(())
     }
 

@@ -118,7 +118,11 @@ async fn daemon(config: Config, policy: Policy) -> Result<()> {
         places.workloads(&config),
         &policy,
     ));
-    let Running { engine, thread } = engine::start(Parts {
+    let Running {
+        engine,
+        thread,
+        closings,
+    } = engine::start(Parts {
         host: config.host.clone(),
         audit_dir: config.audit_dir(),
         boot_id: workload::boot_id().context("reading the boot id")?,
@@ -134,6 +138,7 @@ async fn daemon(config: Config, policy: Policy) -> Result<()> {
         engine.clone(),
         Arc::clone(&upstream),
         Arc::clone(&tokens) as _,
+        config.host.clone(),
     );
     let proxy = Arc::new(Proxy {
         host: config.host.clone(),
@@ -146,7 +151,6 @@ async fn daemon(config: Config, policy: Policy) -> Result<()> {
         )?,
         upstream,
         tokens,
-        closer: closer.clone(),
         clock: Arc::clone(&clock),
         refused: Arc::clone(&refused),
         quota: Quota::default(),
@@ -158,7 +162,7 @@ async fn daemon(config: Config, policy: Policy) -> Result<()> {
         let listener = listen(ip, config.proxy_port).await?;
         tasks.spawn(proxy::serve(Arc::clone(&proxy), listener, stop.clone()));
     }
-    tasks.spawn(closer.run(stop.clone()));
+    tasks.spawn(closer.run(closings, stop.clone()));
     tasks.spawn(identity::record_events(
         events,
         agents,

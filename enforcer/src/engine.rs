@@ -125,6 +125,8 @@ pub struct Running {
     pub engine: Engine,
     /// Its thread.
     pub thread: std::thread::JoinHandle<()>,
+    /// The windows that close, from those on that the start itself has closed. Whoever reads it cancels jobs and drops tokens.
+    pub closings: broadcast::Receiver<Arc<ClosedWindow>>,
 }
 
 /// Rebuilds the ledger from the log, reconciles it with the kernel, records the start, and runs.
@@ -146,14 +148,13 @@ pub fn start(parts: Parts) -> Result<Running, StartError> {
 
     let (queue, messages) = mpsc::channel(QUEUE_MAX);
     let (windows, windows_seen) = watch::channel(OpenWindows::default());
-    let (closed, _) = broadcast::channel(CLOSINGS_KEPT);
+    let (closed, closings) = broadcast::channel(CLOSINGS_KEPT);
     let (records, records_seen) = watch::channel(log.count());
     let refusals = Arc::default();
     let own_queue = queue.downgrade();
     let engine = Engine {
         queue,
         windows: windows_seen,
-        closed: closed.clone(),
         records: records_seen,
         sessions: Arc::new(AtomicU64::new(ledger.last_session().0)),
         refusals: Arc::clone(&refusals),
@@ -179,7 +180,11 @@ pub fn start(parts: Parts) -> Result<Running, StartError> {
         .name("engine".to_owned())
         .spawn(move || runtime.block_on(owner.run(messages)))
         .map_err(StartError::Thread)?;
-    Ok(Running { engine, thread })
+    Ok(Running {
+        engine,
+        thread,
+        closings,
+    })
 }
 
 /// Whether an event only takes something away, so that it holds in memory even while it cannot be recorded.

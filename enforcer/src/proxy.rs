@@ -96,8 +96,6 @@ pub struct Proxy {
     pub upstream: Arc<Upstream>,
     /// Has the tokens.
     pub tokens: Arc<dyn Tokens>,
-    /// Cancels jobs.
-    pub closer: closer::Closer,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Connections that never became a request, by who and why.

@@ -1,5 +1,6 @@
 //! The budget of bytes, and the jobs that spend it, to their very end: also those that a window's close or a dead daemon leaves behind.
 
+use enforcer::clock::{Clock, SystemClock};
 use harness::world::{Client, Family, Who, World, wait_for};
 use serde_json::{Value, json};
 
@@ -166,4 +167,131 @@ fn rows_that_are_read_directly_are_charged_and_end_with_the_budget() {
             .any(|event| event["trouble"] == "cut: the budget of bytes was spent"),
         "{ends:?}"
     );
+}
+
+/// Starts a job that is answered while it runs, and one whose answer is lost with the daemon.
+fn leave_two_jobs_behind(world: &mut World) {
+    world.set_faults(&json!({"run_ms": 600_000}));
+    let mut streams = world.streams();
+    let (status, job) = ask(&mut streams, "POST", JOBS, Some(&insert("answered", DAILY)));
+    assert_eq!((status, &job["status"]["state"]), (200, &json!("RUNNING")));
+    world.set_faults(&json!({"run_ms": 600_000, "hold_start_ms": 600_000}));
+    start_unanswered(world, &mut streams, None);
+    world.kill_daemon();
+    world.set_faults(&json!({}));
+}
+
+/// Sends a job to whose start no answer comes, and waits until BigQuery has it.
+fn start_unanswered(world: &World, streams: &mut Client, id: Option<&str>) {
+    let mut body = insert("", DAILY);
+    match id {
+        Some(id) => body["jobReference"]["jobId"] = json!(id),
+        None => drop(body.as_object_mut().expect("a job").remove("jobReference")),
+    }
+    let before = started(world).len();
+    streams.send(&json!([{"method": "POST", "path": JOBS, "body": body}]).to_string());
+    wait_for("the start", || started(world).len() > before);
+    // The far side has read it, and takes it in.
+    std::thread::sleep(std::time::Duration::from_millis(500));
+}
+
+/// The jobs that BigQuery was asked to start.
+fn started(world: &World) -> Vec<Value> {
+    let requests = world.far_requests();
+    requests
+        .iter()
+        .filter(|request| request["method"] == "POST" && request["path"] == JOBS)
+        .filter_map(|request| serde_json::from_str(request["body"].as_str()?).ok())
+        .filter(|body: &Value| body["configuration"]["dryRun"] != true)
+        .collect()
+}
+
+fn both_are_cancelled(world: &World) {
+    wait_for("the cancellations", || {
+        world.events("job_cancelled").len() == 2
+    });
+    let mut outcomes: Vec<(String, String)> = world
+        .events("job_cancelled")
+        .iter()
+        .map(|event| {
+            (
+                event["job"]["job"].to_string(),
+                event["outcome"].to_string(),
+            )
+        })
+        .collect();
+    outcomes.sort();
+    assert_eq!(
+        outcomes[0],
+        ("\"answered\"".to_owned(), "\"cancelled\"".to_owned())
+    );
+    let (name, outcome) = &outcomes[1];
+    assert!(name.starts_with("\"enforcer_"), "a name of ours: {name}");
+    assert_eq!(outcome, "\"cancelled\"");
+}
+
+#[test]
+fn jobs_that_a_killed_daemon_left_running_are_cancelled_when_their_window_closes() {
+    let mut world = World::start(Family::V4);
+    let grant = world.open_window("demo-project.finance:read", "5m");
+    leave_two_jobs_behind(&mut world);
+    let minted = world.tokens().len();
+    world.start_daemon();
+    assert_eq!(world.json(Who::Approver, &["revoke", &grant])["done"], true);
+    both_are_cancelled(&world);
+    assert_eq!(
+        world.tokens().len(),
+        minted + 1,
+        "one token, for cancelling"
+    );
+}
+
+#[test]
+fn jobs_of_a_window_that_ended_while_the_daemon_was_dead_are_cancelled_at_its_start() {
+    let mut world = World::start(Family::V4);
+    let _ = world.open_window("demo-project.finance:read", "6s");
+    let approved = world.events("approved");
+    let deadline = approved[0]["closes_boot_ns"].as_u64().expect("a deadline");
+    leave_two_jobs_behind(&mut world);
+    // The kernel's clock is the subject: this waits for the deadline.
+    let left = deadline.saturating_sub(SystemClock.now().boot_ns);
+    std::thread::sleep(std::time::Duration::from_nanos(left));
+    world.start_daemon();
+    assert_eq!(world.events("closed")[0]["reason"], "expired");
+    both_are_cancelled(&world);
+}
+
+#[test]
+fn a_job_of_the_same_name_that_is_somebody_elses_is_neither_read_nor_cancelled() {
+    let mut world = World::start(Family::V4);
+    let first = world.open_window("demo-project.finance:read", "5m");
+    let mut streams = world.streams();
+    let (status, _) = ask(&mut streams, "POST", JOBS, Some(&insert("theirs", DAILY)));
+    assert_eq!(status, 200);
+    let _ = world.json(Who::Agent, &["close", &first]);
+
+    let second = world.open_window("demo-project.finance:read", "5m");
+    world.set_faults(&json!({"hold_start_ms": 600_000}));
+    start_unanswered(&world, &mut streams, Some("theirs"));
+    world.kill_daemon();
+    world.set_faults(&json!({}));
+    world.start_daemon();
+    let mut streams = world.streams();
+    let (status, answer) = ask(&mut streams, "GET", &format!("{JOBS}/theirs"), None);
+    assert_eq!(status, 403, "{answer}");
+    assert_eq!(
+        world.json(Who::Approver, &["revoke", &second])["done"],
+        true
+    );
+    wait_for("the look", || !world.events("job_cancelled").is_empty());
+    let looked = &world.events("job_cancelled")[0];
+    assert_eq!(looked["job"]["job"], "theirs");
+    assert_eq!(looked["outcome"], "left alone: it is not this window's");
+    let cancel = |request: &Value| {
+        request["path"]
+            .as_str()
+            .expect("a path")
+            .contains("/cancel")
+    };
+    assert!(!world.far_requests().iter().any(cancel));
 }

@@ -231,6 +231,10 @@ pub enum Event {
         /// The client asked only for a dry run: it starts no job, costs nothing and counts for nothing.
         #[serde(default)]
         is_dry_run: bool,
+        /// The name under which its job goes out. The job is the window's own only once BigQuery's answer says so: until then somebody
+        /// else's may have this name.
+        #[serde(default)]
+        job: Option<JobRef>,
     },
     /// BigQuery's answer named a job of the window. Recorded before the client can act on the answer: from here on the job is the
     /// window's own. Once more when an answer says that it is done, or what it cost.

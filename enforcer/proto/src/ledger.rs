@@ -262,6 +262,13 @@ impl Ledger {
         decision
     }
 
+    /// Windows that have closed and whose jobs nobody has cancelled, though BigQuery may still run them.
+    pub fn unsettled(&self, now: Now) -> impl Iterator<Item = &Grant> {
+        self.grants
+            .values()
+            .filter(move |grant| grant.is_unsettled_at(now))
+    }
+
     /// The kernel did not take the window of `grant`: it is closed before it served anything.
     #[must_use]
     pub fn open_failed(&self, grant: GrantId) -> Decision {
@@ -311,9 +318,9 @@ impl Ledger {
                 self.last_query = self.last_query.max(query.0);
                 self.use_up(*grant, event);
             }
-            Event::JobSeen { grant, .. } | Event::QueryFinished { grant, .. } => {
-                self.use_up(*grant, event)
-            }
+            Event::JobSeen { grant, .. }
+            | Event::QueryFinished { grant, .. }
+            | Event::JobCancelled { grant, .. } => self.use_up(*grant, event),
             Event::DaemonStarted { .. }
             | Event::DaemonStopped {}
             | Event::TailRepaired { .. }
@@ -322,7 +329,6 @@ impl Ledger {
             | Event::DecisionRefused { .. }
             | Event::QueryRefused { .. }
             | Event::ConnectionRefused { .. }
-            | Event::JobCancelled { .. }
             | Event::KernelRefused { .. }
             | Event::FurtherRefused { .. }
             | Event::TooLong { .. }

@@ -99,6 +99,8 @@ pub struct Limits {
     pub bytes_max: Option<u64>,
     /// The longest it may run, milliseconds.
     pub timeout_ms: u64,
+    /// The name under which it goes out; `jobs.query` takes none.
+    pub job: Option<String>,
     /// Who it is for: label names without the prefix, and their values.
     pub labels: Vec<(&'static str, String)>,
 }
@@ -206,6 +208,12 @@ impl QueryJob {
     #[must_use]
     pub fn forward_body(&self, limits: &Limits) -> Value {
         let mut body = self.body.clone();
+        if let Some(job) = &limits.job {
+            let reference = body
+                .entry("jobReference")
+                .or_insert_with(|| Value::Object(Object::new()));
+            reference["jobId"] = json!(job);
+        }
         let (settings, query) = match self.kind {
             Kind::Query => {
                 body.insert("jobCreationMode".to_owned(), json!("JOB_CREATION_REQUIRED"));
@@ -252,7 +260,9 @@ impl QueryJob {
         inner.unwrap_or(&self.body)
     }
 
-    fn location(&self) -> Option<&str> {
+    /// The location that the client chose, where it did.
+    #[must_use]
+    pub fn location(&self) -> Option<&str> {
         let reference = self
             .body
             .get("jobReference")
@@ -359,6 +369,7 @@ mod tests {
         Limits {
             bytes_max: Some(1000),
             timeout_ms: 5000,
+            job: None,
             labels: vec![("grant", "g-1".into())],
         }
     }

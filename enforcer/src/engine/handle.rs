@@ -13,7 +13,7 @@ use enforcer_proto::query::{JobRef, QueryFacts};
 use enforcer_proto::refusal::{Code, Refusal};
 use enforcer_proto::scope::Scope;
 use enforcer_proto::wire::{Ask, Reply};
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::tally::{Refusals, Refused, Who};
 
@@ -40,7 +40,7 @@ pub struct OpenWindow {
 /// The windows that are open now, by agent.
 pub type OpenWindows = Arc<BTreeMap<AgentName, Arc<OpenWindow>>>;
 
-/// A window that has just closed, for whoever cancels its jobs and drops its token.
+/// A window that has closed, for whoever cancels its jobs and drops its token.
 #[derive(Debug, Clone)]
 pub struct ClosedWindow {
     /// The window.
@@ -49,6 +49,8 @@ pub struct ClosedWindow {
     pub reason: CloseReason,
     /// The jobs it started that are not known to have ended.
     pub jobs: Vec<JobRef>,
+    /// The jobs that it may have started: the answers to their starts were lost. Somebody else's may have the same name.
+    pub unanswered: Vec<JobRef>,
 }
 
 /// Who sends a request through the proxy, and on which connection.
@@ -148,6 +150,8 @@ impl Drop for Permit {
 /// What a client chose for the job that it asks for.
 #[derive(Debug, Clone, Default)]
 pub struct Plan {
+    /// The name under which it goes out, the client's or ours.
+    pub job: Option<JobRef>,
     /// The most bytes it may bill.
     pub bytes_max: Option<u64>,
 }
@@ -219,7 +223,6 @@ pub(super) enum Message {
 pub struct Engine {
     pub(super) queue: mpsc::Sender<Message>,
     pub(super) windows: watch::Receiver<OpenWindows>,
-    pub(super) closed: broadcast::Sender<Arc<ClosedWindow>>,
     pub(super) records: watch::Receiver<u64>,
     /// The last session's number.
     pub(super) sessions: Arc<AtomicU64>,
@@ -231,11 +234,9 @@ impl Engine {
     /// A way to speak to an engine that has ended: it records nothing and allows nothing.
     #[cfg(test)]
     pub(crate) fn ended() -> Self {
-        let (closed, _) = broadcast::channel(1);
         Self {
             queue: mpsc::channel(1).0,
             windows: watch::channel(OpenWindows::default()).1,
-            closed,
             records: watch::channel(0).1,
             sessions: Arc::default(),
             refusals: Arc::default(),
@@ -252,12 +253,6 @@ impl Engine {
     #[must_use]
     pub fn windows(&self) -> watch::Receiver<OpenWindows> {
         self.windows.clone()
-    }
-
-    /// The windows that close from now on. The reader cancels jobs and drops tokens.
-    #[must_use]
-    pub fn closings(&self) -> broadcast::Receiver<Arc<ClosedWindow>> {
-        self.closed.subscribe()
     }
 
     /// How many records are durable; changes as the log grows.

@@ -111,8 +111,13 @@ impl Owner {
         is_same_boot: bool,
         in_kernel: impl Fn(&Grant) -> bool,
     ) -> Result<(), StartError> {
+        // Windows whose close is on record and whose jobs' end is not: the daemon died in between.
+        let left: Vec<_> = self.ledger.unsettled(now).map(closed_window).collect();
         let decision = self.ledger.resume(now, is_same_boot, in_kernel);
         self.restrict(now, &decision);
+        for window in left.into_iter().flatten() {
+            self.hand_over(window);
+        }
         self.publish(now);
         self.parts.kernel.heartbeat(now.boot_ns)?;
         Ok(())
@@ -224,7 +229,8 @@ impl Owner {
                 Message::Note(event) => {
                     let event = event.bounded();
                     if self.ledger.is_news(&event) {
-                        self.stage(now, event, &mut staged);
+                        self.stage(now, event.clone(), &mut staged);
+                        self.hand_over_late(&event);
                     }
                 }
                 Message::Stop => flow = ControlFlow::Break(()),
@@ -570,21 +576,9 @@ impl Owner {
     fn restrict(&mut self, now: Now, decision: &Decision) {
         let mut closed = Vec::new();
         for effect in &decision.first {
-            if let Effect::CloseWindow {
-                agent,
-                grant,
-                reason,
-            } = effect
-            {
+            if let Effect::CloseWindow { agent, grant, .. } = effect {
                 self.close_in_kernel(agent);
-                if let Some(grant) = self.ledger.grant(*grant) {
-                    let window = Arc::new(open_window(grant));
-                    closed.push(ClosedWindow {
-                        window,
-                        reason: *reason,
-                        jobs: grant.running_jobs(),
-                    });
-                }
+                closed.push(*grant);
             }
         }
         for event in &decision.events {
@@ -593,13 +587,36 @@ impl Owner {
         if !decision.first.is_empty() {
             self.publish(now);
         }
-        for window in closed {
-            // Nobody may be listening yet at start: then there is no session and no token either.
-            let _ = self.closed.send(Arc::new(window));
+        let closed = closed.iter().filter_map(|grant| self.ledger.grant(*grant));
+        for window in closed.filter_map(closed_window) {
+            self.hand_over(window);
         }
         let staged = at(now, &decision.events);
         if self.append(&staged).is_err() {
             self.keep_unrecorded(staged);
+        }
+    }
+
+    /// Gives a closed window's jobs to whoever cancels them.
+    fn hand_over(&self, window: ClosedWindow) {
+        // Nobody listens any more only when the daemon stops; the next start finds what is left.
+        let _ = self.closed.send(Arc::new(window));
+    }
+
+    /// A job that is heard of only after its window's close: its start was under way.
+    fn hand_over_late(&self, event: &Event) {
+        let Event::JobSeen { grant, job, .. } = event else {
+            return;
+        };
+        let grant = self.ledger.grant(*grant);
+        if let Some(closed) = grant.and_then(closed_window)
+            && closed.jobs.contains(job)
+        {
+            self.hand_over(ClosedWindow {
+                jobs: vec![job.clone()],
+                unanswered: Vec::new(),
+                ..closed
+            });
         }
     }
 
@@ -677,6 +694,17 @@ fn too_long_to_record() -> Refusal {
     )
 }
 
+/// What a closed window leaves behind; `None` while it is open.
+fn closed_window(grant: &Grant) -> Option<ClosedWindow> {
+    let (reason, _) = grant.closed?;
+    Some(ClosedWindow {
+        window: Arc::new(open_window(grant)),
+        reason,
+        jobs: grant.running_jobs(),
+        unanswered: grant.unanswered_jobs(),
+    })
+}
+
 fn open_window(grant: &Grant) -> OpenWindow {
     OpenWindow {
         grant: grant.id,
@@ -694,7 +722,10 @@ fn admitted_event(
     ceiling: Option<u64>,
 ) -> Event {
     let Asking {
-        requester, facts, ..
+        requester,
+        facts,
+        plan,
+        ..
     } = asking;
     Event::QueryAdmitted {
         query,
@@ -707,6 +738,7 @@ fn admitted_event(
         tables: admitted.tables().to_vec(),
         resource: facts.touch.resource(),
         bytes: admitted.bytes(),
+        job: plan.job.clone(),
         ceiling,
         is_dry_run: facts.is_dry_run,
     }

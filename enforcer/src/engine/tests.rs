@@ -141,7 +141,7 @@ impl Host {
 
     /// Lets the engine end without any farewell that a killed daemon would not have had, but for its last record.
     fn stop(&mut self) {
-        let Running { engine, thread } = self.running.take().expect("running");
+        let Running { engine, thread, .. } = self.running.take().expect("running");
         drop(engine);
         thread.join().expect("ends well");
     }
@@ -437,6 +437,7 @@ async fn queries_that_ask_at_once_never_get_more_than_the_budget_together() {
     host.approve().await;
     let plan = Plan {
         bytes_max: Some(300),
+        ..Plan::default()
     };
     let asked = (0..8).map(|_| host.admit(select(200), plan.clone()));
     let permits: Vec<_> = futures_util::future::join_all(asked).await;
@@ -529,6 +530,7 @@ async fn a_permit_that_nobody_waits_for_any_more_holds_nothing() {
     host.approve().await;
     let whole = Plan {
         bytes_max: Some(1000),
+        ..Plan::default()
     };
     {
         // Asks, and goes away before the answer.
@@ -556,4 +558,118 @@ async fn a_permit_that_nobody_waits_for_any_more_holds_nothing() {
     let kinds = host.events();
     let count = |kind: &str| kinds.iter().filter(|found| *found == kind).count();
     assert_eq!((count("query_admitted"), count("query_finished")), (3, 3));
+}
+
+fn job(name: &str) -> enforcer_proto::query::JobRef {
+    enforcer_proto::query::JobRef {
+        project: "p".into(),
+        job: name.into(),
+        location: Some("US".into()),
+    }
+}
+
+fn seen(permit: &Permit, name: &str) -> Event {
+    Event::JobSeen {
+        query: permit.query(),
+        grant: GrantId(1),
+        job: job(name),
+        destination: None,
+        is_done: false,
+        billed: None,
+        processed: None,
+    }
+}
+
+impl Host {
+    /// A job that runs, one whose start has no answer, and one that is refused.
+    async fn start_jobs(&self) {
+        for name in ["runs", "lost", "refused"] {
+            let plan = Plan {
+                job: Some(job(name)),
+                bytes_max: Some(300),
+            };
+            let permit = self.admit(select(0), plan).await.expect("room");
+            if name == "runs" {
+                self.engine().note(seen(&permit, name)).await;
+            }
+            let is_void = name == "refused";
+            let outcome = Outcome {
+                is_void,
+                ..Outcome::default()
+            };
+            self.engine().finished(permit, outcome).await;
+        }
+        // The engine answers in order: all of it is taken in.
+        let _ = self.status().await;
+    }
+
+    /// What the start of the daemon hands over: running and unanswered jobs.
+    fn handed_over(&mut self) -> Vec<(Vec<String>, Vec<String>)> {
+        let closings = &mut self.running.as_mut().expect("running").closings;
+        let names = |jobs: &[enforcer_proto::query::JobRef]| -> Vec<String> {
+            jobs.iter().map(|job| job.job.clone()).collect()
+        };
+        std::iter::from_fn(|| closings.try_recv().ok())
+            .map(|closed| (names(&closed.jobs), names(&closed.unanswered)))
+            .collect()
+    }
+}
+
+fn left() -> (Vec<String>, Vec<String>) {
+    (vec!["runs".to_owned()], vec!["lost".to_owned()])
+}
+
+#[tokio::test]
+async fn a_window_that_ended_while_the_daemon_was_dead_is_handed_over_with_its_jobs() {
+    for (boot, seconds) in [("boot-1", 30), ("boot-2", 0)] {
+        let mut host = Host::new();
+        host.request().await;
+        host.approve().await;
+        host.start_jobs().await;
+        host.stop();
+        host.clock.advance_ns(seconds * NS_PER_S);
+        host.start(boot).expect("starts");
+        assert_eq!(host.handed_over(), [left()], "{boot}");
+    }
+}
+
+#[tokio::test]
+async fn jobs_that_a_dying_daemon_did_not_get_to_are_handed_over_at_the_next_start_and_once() {
+    let mut host = Host::new();
+    host.request().await;
+    host.approve().await;
+    host.start_jobs().await;
+    let grant = GrantId(1);
+    host.ask(2001, Some("bot"), Ask::Close { grant }).await;
+    host.stop();
+    host.start("boot-1").expect("starts");
+    assert_eq!(host.handed_over(), [left()]);
+    for name in ["runs", "lost"] {
+        let cancelled = Event::JobCancelled {
+            grant,
+            job: job(name),
+            outcome: "cancelled".into(),
+        };
+        host.engine().note(cancelled).await;
+    }
+    host.stop();
+    host.start("boot-1").expect("starts");
+    assert!(host.handed_over().is_empty());
+}
+
+#[tokio::test]
+async fn a_job_that_is_heard_of_after_the_close_is_handed_over_then() {
+    let mut host = Host::new();
+    host.request().await;
+    host.approve().await;
+    let permit = host.admit(select(0), Plan::default()).await.expect("room");
+    let grant = GrantId(1);
+    host.ask(2001, Some("bot"), Ask::Close { grant }).await;
+    assert_eq!(host.handed_over(), [(vec![], vec![])]);
+    for _ in 0..2 {
+        host.engine().note(seen(&permit, "late")).await;
+    }
+    let _ = host.status().await;
+    assert_eq!(host.handed_over(), [(vec!["late".to_owned()], vec![])]);
+    host.engine().finished(permit, Outcome::default()).await;
 }

@@ -8,7 +8,7 @@ use enforcer_proto::query::JobRef;
 use futures_util::StreamExt;
 use http::{Request, header};
 use http_body_util::{BodyExt, Limited};
-use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::broadcast::{self, error::RecvError};
 use tokio_util::sync::CancellationToken;
 
 use super::Tokens;
@@ -22,6 +22,14 @@ const AT_ONCE: usize = 8;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a closed window's token and connections are kept, so that a job whose start was under way can still be cancelled.
 const GRACE: Duration = Duration::from_secs(30);
+/// How long is waited before each look for a job whose start was never answered.
+const LOOKS: [Duration; 3] = [
+    Duration::ZERO,
+    Duration::from_secs(3),
+    Duration::from_secs(12),
+];
+/// What is recorded of a job that was never started.
+const NOT_THERE: &str = "BigQuery knows no such job";
 /// The largest answer to a cancellation that is read, bytes.
 const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 /// Where jobs are cancelled: any name of the API serves, this is the global one.
@@ -33,6 +41,8 @@ pub struct Closer {
     engine: Engine,
     upstream: Arc<Upstream>,
     tokens: Arc<dyn Tokens>,
+    /// This host's name, as jobs are labelled with it.
+    host: String,
 }
 
 impl std::fmt::Debug for Closer {
@@ -44,17 +54,26 @@ impl std::fmt::Debug for Closer {
 impl Closer {
     /// A closer over these.
     #[must_use]
-    pub fn new(engine: Engine, upstream: Arc<Upstream>, tokens: Arc<dyn Tokens>) -> Self {
+    pub fn new(
+        engine: Engine,
+        upstream: Arc<Upstream>,
+        tokens: Arc<dyn Tokens>,
+        host: String,
+    ) -> Self {
         Self {
             engine,
             upstream,
             tokens,
+            host,
         }
     }
 
     /// Works until `stop`.
-    pub async fn run(self, stop: CancellationToken) {
-        let mut closings = self.engine.closings();
+    pub async fn run(
+        self,
+        mut closings: broadcast::Receiver<Arc<ClosedWindow>>,
+        stop: CancellationToken,
+    ) {
         while let Some(closing) = stop.run_until_cancelled(closings.recv()).await {
             match closing {
                 Ok(closed) => {
@@ -72,50 +91,105 @@ impl Closer {
     }
 
     async fn close(&self, closed: &ClosedWindow) {
-        let grant = closed.window.grant;
+        let window: &OpenWindow = &closed.window;
+        let grant = window.grant;
         // First of all: a request that was admitted just before must not start its job after the close.
-        self.tokens.close(&closed.window);
-        futures_util::stream::iter(closed.jobs.clone())
-            .for_each_concurrent(AT_ONCE, |job| self.cancel(&closed.window, job))
+        self.tokens.close(window);
+        let own = closed.jobs.iter().map(|job| (job.clone(), true));
+        let lost = closed.unanswered.iter().map(|job| (job.clone(), false));
+        let jobs: Vec<(JobRef, bool)> = own.chain(lost).collect();
+        futures_util::stream::iter(jobs)
+            .for_each_concurrent(AT_ONCE, |(job, is_own)| async move {
+                if is_own {
+                    self.cancel(window, job).await;
+                } else {
+                    self.cancel_if_ours(window, job).await;
+                }
+            })
             .await;
         tokio::time::sleep(GRACE).await;
         self.tokens.forget(grant).await;
         self.upstream.forget(grant.0);
     }
 
-    /// Cancels one job, and records what came of it.
-    pub async fn cancel(&self, window: &OpenWindow, job: JobRef) {
-        let outcome = match tokio::time::timeout(PATIENCE, self.try_cancel(window, &job)).await {
-            Ok(Ok(said)) => said,
-            Ok(Err(why)) => format!("not cancelled: {why}"),
-            Err(_) => "not cancelled: BigQuery took too long".to_owned(),
+    /// Cancels one job of the window's own, and records what came of it.
+    async fn cancel(&self, window: &OpenWindow, job: JobRef) {
+        let outcome = patiently(self.try_cancel(window, &job)).await;
+        self.record(window, job, outcome).await;
+    }
+
+    /// Looks for a job whose start was never answered, and cancels it if it carries this window's labels: its name may be somebody
+    /// else's job's. Its start may be under way still, so what is not there is looked for again.
+    async fn cancel_if_ours(&self, window: &OpenWindow, job: JobRef) {
+        let mut outcome = String::new();
+        for wait in LOOKS {
+            tokio::time::sleep(wait).await;
+            let looked = patiently(async {
+                Ok(match self.is_ours(window, &job).await? {
+                    None => NOT_THERE.to_owned(),
+                    Some(false) => "left alone: it is not this window's".to_owned(),
+                    Some(true) => self.try_cancel(window, &job).await?,
+                })
+            });
+            outcome = looked.await;
+            if outcome != NOT_THERE {
+                break;
+            }
+        }
+        self.record(window, job, outcome).await;
+    }
+
+    async fn record(&self, window: &OpenWindow, job: JobRef, outcome: String) {
+        let event = Event::JobCancelled {
+            grant: window.grant,
+            job,
+            outcome,
         };
-        self.engine
-            .note(Event::JobCancelled {
-                grant: window.grant,
-                job,
-                outcome,
-            })
-            .await;
+        self.engine.note(event).await;
+    }
+
+    /// Whether a job carries the labels that this window's jobs were sent with; `None` where there is no such job.
+    async fn is_ours(&self, window: &OpenWindow, job: &JobRef) -> Result<Option<bool>, String> {
+        match self.ask(window, Request::get(uri(job, ""))).await? {
+            (200, read) => {
+                let labels = &read["configuration"]["labels"];
+                let grant = window.grant.to_string();
+                Ok(Some(
+                    labels["enforcer_grant"] == grant && labels["enforcer_host"] == self.host,
+                ))
+            }
+            (404, _) => Ok(None),
+            (status, _) => Err(format!("BigQuery answered {status}")),
+        }
     }
 
     async fn try_cancel(&self, window: &OpenWindow, job: &JobRef) -> Result<String, String> {
+        let request = Request::post(uri(job, "/cancel")).header(header::CONTENT_LENGTH, 0);
+        let (status, read) = self.ask(window, request).await?;
+        if status != 200 {
+            return Err(format!("BigQuery answered {status}"));
+        }
+        let state = &read["job"]["status"];
+        let had_ended = state["state"] == "DONE" && state["errorResult"]["reason"] != "stopped";
+        Ok(if had_ended {
+            "it had ended by itself".to_owned()
+        } else {
+            "cancelled".to_owned()
+        })
+    }
+
+    async fn ask(
+        &self,
+        window: &OpenWindow,
+        request: http::request::Builder,
+    ) -> Result<(u16, serde_json::Value), String> {
         let authorization = self
             .tokens
             .for_cancel(window)
             .await
             .map_err(|refusal| refusal.to_string())?;
-        let location = job
-            .location
-            .as_ref()
-            .map_or_else(String::new, |location| format!("?location={location}"));
-        let uri = format!(
-            "https://{HOST}/bigquery/v2/projects/{}/jobs/{}/cancel{location}",
-            job.project, job.job
-        );
-        let request = Request::post(uri)
+        let request = request
             .header(header::AUTHORIZATION, authorization)
-            .header(header::CONTENT_LENGTH, 0)
             .body(full(""))
             .map_err(|error| error.to_string())?;
         let answer = self
@@ -128,17 +202,27 @@ impl Closer {
             .collect()
             .await
             .map_err(|error| Causes(error.as_ref()).to_string())?;
-        if status != 200 {
-            return Err(format!("BigQuery answered {status}"));
-        }
-        let read: serde_json::Value = serde_json::from_slice(&body.to_bytes()).unwrap_or_default();
-        let state = &read["job"]["status"];
-        let had_ended = state["state"] == "DONE" && state["errorResult"]["reason"] != "stopped";
-        Ok(if had_ended {
-            "it had ended by itself".to_owned()
-        } else {
-            "cancelled".to_owned()
-        })
+        let read = serde_json::from_slice(&body.to_bytes()).unwrap_or_default();
+        Ok((status, read))
+    }
+}
+
+fn uri(job: &JobRef, what: &str) -> String {
+    let location = job
+        .location
+        .as_ref()
+        .map_or_else(String::new, |location| format!("?location={location}"));
+    format!(
+        "https://{HOST}/bigquery/v2/projects/{}/jobs/{}{what}{location}",
+        job.project, job.job
+    )
+}
+
+async fn patiently(work: impl Future<Output = Result<String, String>>) -> String {
+    match tokio::time::timeout(PATIENCE, work).await {
+        Ok(Ok(said)) => said,
+        Ok(Err(why)) => format!("not cancelled: {why}"),
+        Err(_) => "not cancelled: BigQuery took too long".to_owned(),
     }
 }
 
@@ -203,6 +287,7 @@ mod tests {
             Engine::ended(),
             Arc::new(unused()),
             Arc::clone(&tokens) as _,
+            "host-a".to_owned(),
         );
         let grant = GrantId(7);
         let window = OpenWindow {
@@ -216,6 +301,7 @@ mod tests {
             window: Arc::new(window),
             reason: CloseReason::Revoked,
             jobs: vec![job("running")],
+            unanswered: Vec::new(),
         };
         closer.close(&closed).await;
         assert_eq!(

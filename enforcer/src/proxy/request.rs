@@ -7,7 +7,7 @@ use bytes::Bytes;
 use enforcer_proto::admission;
 use enforcer_proto::event::Event;
 use enforcer_proto::id::GrantId;
-use enforcer_proto::query::{Method, QueryFacts, Touch};
+use enforcer_proto::query::{JobRef, Method, QueryFacts, Touch};
 use enforcer_proto::refusal::{Code, Refusal};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::combinators::UnsyncBoxBody;
@@ -415,7 +415,8 @@ async fn start_job(
         forward::dry_run(proxy, session, window, project, &asked),
     )
     .await?;
-    let run = dry_run::read(answer.status, &answer.json(), &relations, outside)?;
+    let said = answer.json();
+    let run = dry_run::read(answer.status, &said, &relations, outside)?;
     let facts = QueryFacts {
         method: route.method,
         project: Some(project.to_owned()),
@@ -423,7 +424,9 @@ async fn start_job(
         sql: Some(job.sql().to_owned()),
         is_dry_run: job.is_dry_run(),
     };
+    let name = name_of(&job, &route, project, &said)?;
     let plan = Plan {
+        job: name.clone(),
         bytes_max: job.bytes_asked(),
     };
     let permit = admit(proxy, session, window, facts, plan).await?;
@@ -434,6 +437,7 @@ async fn start_job(
             .saturating_sub(proxy.clock.now().boot_ns)
             / 1_000_000)
             .max(1),
+        job: name.map(|job| job.job),
         labels: vec![
             ("agent", window.agent.to_string()),
             ("grant", window.grant.to_string()),
@@ -443,11 +447,10 @@ async fn start_job(
     };
     let body = Bytes::from(job.forward_body(&limits).to_string());
     let finish = Finish::new(proxy, permit);
-    // On its own task: a job whose start is under way when the window closes must still be learnt of, to be cancelled.
+    // On its own task: a job whose start is under way when the window closes must still be learnt of. The engine has it cancelled then.
     let started = tokio::spawn(run_job(
         Arc::clone(proxy),
         Arc::clone(session),
-        Arc::clone(window),
         finish,
         Start {
             headers: headers.clone(),
@@ -464,6 +467,54 @@ async fn start_job(
     Ok(done.await?)
 }
 
+/// The name under which a job goes out: on record before it is sent, so that it can be looked for when no answer comes. The client's,
+/// or one of ours; where it runs is known from the dry run. `jobs.query` and a dry run take none.
+fn name_of(
+    job: &QueryJob,
+    route: &Route,
+    project: &str,
+    dry_run: &serde_json::Value,
+) -> Result<Option<JobRef>, Refusal> {
+    if route.method != Method::JobsInsert || job.is_dry_run() {
+        return Ok(None);
+    }
+    let id = match job.chosen() {
+        Some((id, _)) if is_job_id(id) => id.to_owned(),
+        Some(_) => {
+            return Err(Refusal::new(
+                Code::RequestMalformed,
+                "The job's id is not one to 1024 letters, digits, underscores and hyphens",
+            ));
+        }
+        None => fresh_id()?,
+    };
+    let location = job
+        .location()
+        .or_else(|| dry_run["jobReference"]["location"].as_str());
+    Ok(Some(JobRef {
+        project: project.to_owned(),
+        job: id,
+        location: location.filter(|name| is_job_id(name)).map(str::to_owned),
+    }))
+}
+
+fn is_job_id(text: &str) -> bool {
+    (1..=1024).contains(&text.len())
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+}
+
+/// A job id that nobody else has.
+fn fresh_id() -> Result<String, Refusal> {
+    let mut random = [0; 16];
+    rustls::crypto::aws_lc_rs::default_provider()
+        .secure_random
+        .fill(&mut random)
+        .map_err(|_| Refusal::new(Code::UpstreamFailed, "The system gives no random numbers"))?;
+    Ok(format!("enforcer_{:032x}", u128::from_be_bytes(random)))
+}
+
 /// A job as it is sent.
 struct Start {
     headers: HeaderMap,
@@ -475,7 +526,6 @@ struct Start {
 async fn run_job(
     proxy: Arc<Proxy>,
     session: Arc<Session>,
-    window: Arc<OpenWindow>,
     mut finish: Finish,
     start: Start,
 ) -> Result<Response<Body>, Refusal> {
@@ -506,7 +556,7 @@ async fn run_job(
         }
         _ => JobFacts::default(),
     };
-    let (job, is_done) = (facts.job.clone(), facts.is_done);
+    let job = facts.job.clone();
     finish.seen(facts).await;
     if answer.status == 200 && !is_dry_run && job.as_ref().is_none_or(|job| job.location.is_none())
     {
@@ -515,11 +565,6 @@ async fn run_job(
         return Err(Refusal::new(Code::UpstreamFailed, what));
     }
     let response = pass_on(answer, finish).await;
-    // While the window is open, its close will find the job in the ledger.
-    let is_open = current_window(&proxy, &session).is_ok_and(|open| open.grant == window.grant);
-    if let Some(job) = job.filter(|_| !is_done && !is_open) {
-        proxy.closer.cancel(&window, job).await;
-    }
     Ok(response)
 }
 

@@ -144,6 +144,7 @@ class Jobs:
         if status == 200:
             self.enriched(answer, statistics)["configuration"]["query"]["destinationTable"] = job.configuration["query"]["destinationTable"]
             answer["jobReference"] = job.reference
+            answer["configuration"]["labels"] = job.configuration.get("labels", {})
         job.answer = (status, answer)
         job.done.set()
 

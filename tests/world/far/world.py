@@ -104,6 +104,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.command == "GET" and url.path in discovery.PATHS:
             return self.answer(*discovery.serve(query), more)
         status, value = self.world.jobs.serve(self.command, url.path, query, body)
+        if self.command == "POST" and url.path.endswith("/jobs") and not json.loads(body)["configuration"].get("dryRun"):
+            time.sleep(faults.get("hold_start_ms", 0) / 1000)
         return self.answer(status, value, more)
 
     def answer(self, status, value, headers=None):

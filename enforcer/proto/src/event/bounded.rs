@@ -393,6 +393,7 @@ mod tests {
             bytes: u64::MAX,
             ceiling: Some(u64::MAX),
             is_dry_run: false,
+            job: None,
         }
     }
 

@@ -52,6 +52,10 @@ struct Held {
     ceiling: u64,
     tables: usize,
     settled_by: Settling,
+    /// The name under which its job went out, until an answer names the job, or the close has looked for it.
+    unanswered: Option<JobRef>,
+    /// The close has looked for its job.
+    is_over: bool,
 }
 
 /// What says how much of the bytes that are held is charged.
@@ -71,7 +75,8 @@ struct OwnJob {
     job: JobRef,
     /// The query that started it; what is held for it goes under this.
     query: QueryId,
-    is_done: bool,
+    /// It has ended, or was told to.
+    is_over: bool,
 }
 
 impl Usage {
@@ -80,6 +85,7 @@ impl Usage {
         self.admitted(event);
         self.seen(event);
         self.finished(event);
+        self.cancelled(event);
     }
 
     fn admitted(&mut self, event: &Event) {
@@ -90,6 +96,7 @@ impl Usage {
             bytes,
             ceiling,
             is_dry_run: false,
+            job,
             ..
         } = event
         else {
@@ -107,6 +114,8 @@ impl Usage {
             ceiling: ceiling.unwrap_or(*bytes),
             tables: tables.len(),
             settled_by,
+            unanswered: job.clone(),
+            is_over: false,
         };
         self.held.insert(*query, held);
     }
@@ -137,7 +146,7 @@ impl Usage {
         let Some(own) = self.jobs.iter_mut().find(|own| own.job.is_same_job(job)) else {
             return;
         };
-        own.is_done |= is_done;
+        own.is_over |= is_done;
         let started_by = own.query;
         self.keep_result(destination.as_ref());
         if *is_done
@@ -152,17 +161,17 @@ impl Usage {
     /// Takes a job in as the window's own, if `query` was to start one.
     fn own(&mut self, query: QueryId, job: &JobRef) {
         // A job without its location cannot be told from others of its id: it is nobody's.
-        let is_start = self.held.get(&query);
-        let is_start = is_start.is_some_and(|held| held.settled_by != Settling::Rows);
-        if is_start
+        let start = self.held.get_mut(&query);
+        if let Some(start) = start.filter(|held| held.settled_by != Settling::Rows)
             && job.location.is_some()
             && self.jobs.len() < JOBS_PER_GRANT_MAX
             && !self.jobs.iter().any(|own| own.job.is_same_job(job))
         {
+            start.unanswered = None;
             self.jobs.push(OwnJob {
                 job: job.clone(),
                 query,
-                is_done: false,
+                is_over: start.is_over,
             });
         }
     }
@@ -208,6 +217,21 @@ impl Usage {
         self.bytes = self.bytes.saturating_add(cost);
     }
 
+    /// The close has done what it can about a job.
+    fn cancelled(&mut self, event: &Event) {
+        let Event::JobCancelled { job, .. } = event else {
+            return;
+        };
+        for own in self.jobs.iter_mut().filter(|own| own.job.is_same_job(job)) {
+            own.is_over = true;
+        }
+        for held in self.held.values_mut() {
+            if held.unanswered.as_ref() == Some(job) {
+                (held.unanswered, held.is_over) = (None, true);
+            }
+        }
+    }
+
     /// Whether a [`Event::JobSeen`] says something new.
     pub(super) fn is_changed_by(&self, event: &Event) -> bool {
         let mut after = self.clone();
@@ -229,8 +253,13 @@ impl Usage {
         self.results.contains(table)
     }
 
+    pub(super) fn unanswered_jobs(&self) -> Vec<JobRef> {
+        let held = self.held.values();
+        held.filter_map(|held| held.unanswered.clone()).collect()
+    }
+
     pub(super) fn running_jobs(&self) -> Vec<JobRef> {
-        let running = self.jobs.iter().filter(|own| !own.is_done);
+        let running = self.jobs.iter().filter(|own| !own.is_over);
         running.map(|own| own.job.clone()).collect()
     }
 }

@@ -8,7 +8,10 @@ use crate::principal::{AgentName, Approver, Process};
 use crate::query::{JobRef, QueryFacts, Touch};
 use crate::refusal::{Code, Refusal};
 use crate::scope::{Scope, TableRef};
-use crate::time::Now;
+use crate::time::{NS_PER_S, Now};
+
+/// How much longer than its timeout a job may run: BigQuery promises no exact end.
+const JOB_TIMEOUT_SLACK_NS: u64 = 60 * NS_PER_S;
 
 /// A grant as the ledger holds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,6 +126,23 @@ impl Grant {
     #[must_use]
     pub fn running_jobs(&self) -> Vec<JobRef> {
         self.usage.running_jobs()
+    }
+
+    /// The jobs it may have started: they went out under these names, and no answer came.
+    #[must_use]
+    pub fn unanswered_jobs(&self) -> Vec<JobRef> {
+        self.usage.unanswered_jobs()
+    }
+
+    /// Whether it has closed and left jobs that BigQuery may still run at `now`. Every job has a timeout that ends with the window as it
+    /// was granted. Unix time: a boot may lie in between.
+    pub(super) fn is_unsettled_at(&self, now: Now) -> bool {
+        let Some((_, closed)) = self.closed else {
+            return false;
+        };
+        let until = self.closes_unix_ns.max(closed.unix_ns);
+        now.unix_ns < until.saturating_add(JOB_TIMEOUT_SLACK_NS)
+            && !(self.running_jobs().is_empty() && self.unanswered_jobs().is_empty())
     }
 
     /// The bytes budget is used up. A used-up query budget does not close: results may still be read.

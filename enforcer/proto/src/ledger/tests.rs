@@ -155,6 +155,7 @@ fn starting(query: QueryId, grant: GrantId, ceiling: Option<u64>) -> Event {
         bytes: 0,
         ceiling,
         is_dry_run: false,
+        job: None,
     }
 }
 

@@ -295,3 +295,18 @@ fn a_job_of_the_same_name_that_is_somebody_elses_is_neither_read_nor_cancelled()
     };
     assert!(!world.far_requests().iter().any(cancel));
 }
+
+#[test]
+fn a_job_is_charged_as_well_when_only_its_results_are_asked_for() {
+    let world = world_with(25 * MIB);
+    let grant = world.open_window("demo-project.finance:read", "5m");
+    let mut streams = world.streams();
+    world.set_faults(&json!({"run_ms": 2000}));
+    let answer = ask(&mut streams, "POST", JOBS, Some(&insert("slow", DAILY)));
+    assert_eq!(answer.1["status"]["state"], "RUNNING", "{answer:?}");
+    let results = "/bigquery/v2/projects/demo-project/queries/slow";
+    let (status, answer) = ask(&mut streams, "GET", results, None);
+    assert_eq!((status, &answer["jobComplete"]), (200, &json!(true)));
+    // It names the bytes processed, for which BigQuery bills at least so much.
+    assert_eq!(bytes_used(&world, &grant), 10 * MIB);
+}

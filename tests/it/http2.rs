@@ -233,3 +233,28 @@ fn a_stream_whose_client_takes_no_more_is_cut_at_the_close_with_its_connection()
     let how = cut_under_way(&world, &mut streams, true);
     assert_eq!(how, "lost", "it does not wait for the client's leave");
 }
+
+#[test]
+fn an_answer_that_was_read_whole_is_cut_at_the_close_like_any_other() {
+    let world = World::start(Family::V4);
+    let mut streams = world.streams();
+    let grant = world.open_window("demo-project.finance:read", "5m");
+    let sql = "SELECT n, REPEAT('x', 2000) AS text FROM UNNEST(GENERATE_ARRAY(1, 2000)) AS n";
+    let mut whole = query(sql);
+    whole["body"]["maxResults"] = json!(2000);
+    whole["stalled"] = json!(true);
+    streams.send(&json!([whole]).to_string());
+    let head = streams.receive();
+    assert!(head["length"].as_u64() > Some(4_000_000), "{head}");
+    assert_eq!(streams.receive()["stalled"], true);
+    assert!(
+        world.events("query_finished").is_empty(),
+        "not while it is being sent"
+    );
+    assert_eq!(world.json(Who::Approver, &["revoke", &grant])["done"], true);
+    assert_eq!(streams.receive()["ending"], "lost");
+    wait_for("the record", || !world.events("query_finished").is_empty());
+    let end = &world.events("query_finished")[0];
+    assert_eq!(end["trouble"], "cut: the window closed");
+    assert!(end["body_bytes"].as_u64() < Some(1_000_000), "{end}");
+}

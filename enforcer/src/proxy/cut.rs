@@ -18,6 +18,9 @@ use crate::engine::{OpenWindow, OpenWindows};
 /// The longest that is slept without looking at the clock: a sleep does not count suspend, the clock does.
 const NAP: Duration = Duration::from_secs(1);
 
+/// How much of what was read already is passed on at once, bytes.
+const PART_BYTES: usize = 64 * 1024;
+
 /// The error of a body that was cut; it ends the connection.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
@@ -56,9 +59,53 @@ pub async fn closed(
     }
 }
 
+/// Where a body comes from: what was read of it already, then what still comes.
+pub(super) struct Source {
+    ready: Bytes,
+    rest: Option<Incoming>,
+}
+
+impl Source {
+    pub(super) const fn new(ready: Bytes, rest: Option<Incoming>) -> Self {
+        Self { ready, rest }
+    }
+
+    fn poll_frame(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        if !self.ready.is_empty() {
+            // In parts: what is handed over at once cannot be cut any more.
+            let part = self.ready.split_to(self.ready.len().min(PART_BYTES));
+            return Poll::Ready(Some(Ok(Frame::data(part))));
+        }
+        match &mut self.rest {
+            Some(rest) => Pin::new(rest).poll_frame(context),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ready.is_empty() && self.rest.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let mut hint = self
+            .rest
+            .as_ref()
+            .map_or_else(|| SizeHint::with_exact(0), Body::size_hint);
+        let ready = self.ready.len() as u64;
+        if let Some(upper) = hint.upper() {
+            hint.set_upper(upper.saturating_add(ready));
+        }
+        hint.set_lower(hint.lower().saturating_add(ready));
+        hint
+    }
+}
+
 /// A body from upstream that ends with its window. Counts what it passes on; says how it ended exactly once, also when it is dropped.
 pub(super) struct CutBody {
-    inner: Incoming,
+    inner: Source,
     closed: Pin<Box<dyn Future<Output = ()> + Send>>,
     finish: Finish,
     /// The bytes that may still be passed on, where the budget bounds them.
@@ -71,12 +118,16 @@ pub(super) struct CutBody {
 
 impl CutBody {
     pub(super) fn new(
-        inner: Incoming,
+        inner: Source,
         closed: Pin<Box<dyn Future<Output = ()> + Send>>,
-        finish: Finish,
+        mut finish: Finish,
         most: Option<u64>,
         done: DropGuard,
     ) -> Self {
+        // A server does not ask for a body that is empty.
+        if inner.is_end_stream() {
+            finish.complete();
+        }
         Self {
             inner,
             closed,
@@ -124,7 +175,7 @@ impl Body for CutBody {
             self.finish.trouble("cut: the budget of bytes was spent");
             return Poll::Ready(Some(Err(BodyError::Spent)));
         }
-        match Pin::new(&mut self.inner).poll_frame(context) {
+        match self.inner.poll_frame(context) {
             Poll::Ready(Some(Ok(frame))) => {
                 let frame = self.within_budget(frame);
                 self.finish.sent(frame.data_ref().map_or(0, Bytes::len));

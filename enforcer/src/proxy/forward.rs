@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use enforcer_proto::event::Event;
 use enforcer_proto::query::Method;
 use enforcer_proto::refusal::{Code, Refusal};
@@ -24,6 +24,8 @@ use crate::upstream::full;
 
 /// The largest answer that is read whole before it is passed on: jobs, lists, `jobs.query` (BigQuery's pages end at 20 MB), bytes.
 pub const ANSWER_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// How much of an answer that streams is read before it is passed on, bytes: one that ends within it is read for what it says of its job.
+const START_BYTES_MAX: usize = 64 * 1024;
 /// How long BigQuery may take to begin an answer. Long polls of clients end at 200 s.
 const ANSWER: Duration = Duration::from_secs(300);
 
@@ -131,13 +133,6 @@ impl Finish {
 
     pub(super) const fn complete(&mut self) {
         self.is_complete = true;
-    }
-
-    /// Says so now, and waits until it is said.
-    pub(super) async fn end(mut self) {
-        if let Some((permit, outcome)) = self.take() {
-            self.engine.finished(permit, outcome).await;
-        }
     }
 
     fn take(&mut self) -> Option<(Permit, Outcome)> {
@@ -314,6 +309,36 @@ pub(super) async fn read_whole(answer: Response<Incoming>) -> Result<Answer, Ref
         headers: head.headers,
         body,
     })
+}
+
+/// Reads the start of an answer that streams. The rest is absent where that is all of it.
+///
+/// # Errors
+/// [`Code::UpstreamFailed`].
+pub(super) async fn read_start(
+    answer: Response<Incoming>,
+) -> Result<(Answer, Option<Incoming>), Refusal> {
+    let (head, mut body) = answer.into_parts();
+    let mut start = BytesMut::new();
+    let reading = async {
+        while start.len() <= START_BYTES_MAX {
+            match body.frame().await {
+                Some(Ok(frame)) => start.extend(frame.into_data()),
+                Some(Err(error)) => return Err(failed(&error)),
+                None => return Ok(true),
+            }
+        }
+        Ok(false)
+    };
+    let is_all = tokio::time::timeout(ANSWER, reading)
+        .await
+        .map_err(|_| failed(&"it took too long"))??;
+    let answer = Answer {
+        status: head.status.as_u16(),
+        headers: head.headers,
+        body: start.freeze(),
+    };
+    Ok((answer, (!is_all).then_some(body)))
 }
 
 /// Copies the headers that may pass.

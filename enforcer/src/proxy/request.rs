@@ -14,7 +14,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 
-use super::cut::{BodyError, CutBody, closed};
+use super::cut::{BodyError, CutBody, Source, closed};
 use super::forward::{self, Answer, Finish};
 use super::{Proxy, Session};
 use crate::bigquery::answer::{JobFacts, filter_list, job_facts};
@@ -356,13 +356,13 @@ async fn relay(
     .await;
     let answer = sent.inspect_err(|refusal| finish.trouble(&refusal.what))?;
     finish.status(answer.status().as_u16());
-    match route.method {
+    let sending = match route.method {
         Method::ProjectsList | Method::DatasetsList => {
             let mut answer = within(proxy, window, forward::read_whole(answer)).await?;
             let mut list = answer.json();
             filter_list(&mut list, &window.scope);
             answer.body = Bytes::from(list.to_string());
-            Ok(pass_on(answer, finish).await)
+            Sending::begun(answer, None)
         }
         Method::JobsGet | Method::JobsCancel => {
             let answer = within(proxy, window, forward::read_whole(answer)).await?;
@@ -371,20 +371,27 @@ async fn relay(
                 let job = Some(&read["job"]).filter(|job| job.is_object());
                 finish.seen(job_facts(job.unwrap_or(&read))).await;
             }
-            Ok(pass_on(answer, finish).await)
+            Sending::begun(answer, None)
         }
-        Method::TabledataList => {
-            let most = finish.ceiling();
-            Ok(stream(proxy, session, window, answer, finish, most))
+        Method::GetQueryResults => {
+            let (answer, rest) = within(proxy, window, forward::read_start(answer)).await?;
+            if answer.status == 200 && rest.is_none() {
+                finish.seen(job_facts(&answer.json())).await;
+            }
+            Sending::begun(answer, rest)
         }
+        Method::TabledataList => Sending {
+            most: finish.ceiling(),
+            ..Sending::from(answer)
+        },
         Method::Discovery
         | Method::DatasetsGet
         | Method::TablesList
         | Method::TablesGet
         | Method::JobsInsert
-        | Method::JobsQuery
-        | Method::GetQueryResults => Ok(stream(proxy, session, window, answer, finish, None)),
-    }
+        | Method::JobsQuery => Sending::from(answer),
+    };
+    Ok(stream(proxy, session, window, sending, finish))
 }
 
 /// Dry run, judgement, record, and only then the job itself.
@@ -451,6 +458,7 @@ async fn start_job(
     let started = tokio::spawn(run_job(
         Arc::clone(proxy),
         Arc::clone(session),
+        Arc::clone(window),
         finish,
         Start {
             headers: headers.clone(),
@@ -526,6 +534,7 @@ struct Start {
 async fn run_job(
     proxy: Arc<Proxy>,
     session: Arc<Session>,
+    window: Arc<OpenWindow>,
     mut finish: Finish,
     start: Start,
 ) -> Result<Response<Body>, Refusal> {
@@ -564,37 +573,62 @@ async fn run_job(
         finish.trouble(what);
         return Err(Refusal::new(Code::UpstreamFailed, what));
     }
-    let response = pass_on(answer, finish).await;
-    Ok(response)
+    if !current_window(&proxy, &session).is_ok_and(|open| open.grant == window.grant) {
+        finish.trouble("cut: the window closed");
+        return Err(window_closed(&window));
+    }
+    let sending = Sending::begun(answer, None);
+    Ok(stream(&proxy, &session, &window, sending, finish))
 }
 
-/// An answer that was read whole, as it is passed on. What it said is in the engine's queue before the client can act on it.
-async fn pass_on(answer: Answer, mut finish: Finish) -> Response<Body> {
-    let Answer {
-        status,
-        headers,
-        body,
-    } = answer;
-    finish.sent(body.len());
-    finish.complete();
-    finish.end().await;
-    let mut response = Response::new(whole(body));
-    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
-    forward::pass_answer(&headers, response.headers_mut());
-    response
+/// An answer as it is passed on.
+struct Sending {
+    status: StatusCode,
+    headers: HeaderMap,
+    source: Source,
+    /// The most bytes that are passed on, where the budget bounds them.
+    most: Option<u64>,
 }
 
-/// An answer that is passed on as it comes, and cut when the window closes: by the body itself where the client keeps up, and with the
-/// whole connection where it does not, since a body is not asked for more while the socket is full.
+impl Sending {
+    /// An answer whose body has begun, or is there whole.
+    fn begun(answer: Answer, rest: Option<Incoming>) -> Self {
+        Self {
+            status: StatusCode::from_u16(answer.status).unwrap_or(StatusCode::BAD_GATEWAY),
+            headers: answer.headers,
+            source: Source::new(answer.body, rest),
+            most: None,
+        }
+    }
+}
+
+impl From<Response<Incoming>> for Sending {
+    fn from(answer: Response<Incoming>) -> Self {
+        let (head, body) = answer.into_parts();
+        Self {
+            status: head.status,
+            headers: head.headers,
+            source: Source::new(Bytes::new(), Some(body)),
+            most: None,
+        }
+    }
+}
+
+/// An answer that is cut when the window closes while it is passed on: by the body itself where the client keeps up, and with the whole
+/// connection where it does not, since a body is not asked for more while the socket is full.
 fn stream(
     proxy: &Proxy,
     session: &Session,
     window: &Arc<OpenWindow>,
-    answer: Response<Incoming>,
+    sending: Sending,
     mut finish: Finish,
-    most: Option<u64>,
 ) -> Response<Body> {
-    let (head, body) = answer.into_parts();
+    let Sending {
+        status,
+        headers,
+        source,
+        most,
+    } = sending;
     let ending = || {
         let (windows, clock) = (proxy.engine.windows(), Arc::clone(&proxy.clock));
         closed(Arc::clone(window), windows, clock)
@@ -615,10 +649,10 @@ fn stream(
     };
     tokio::spawn(late);
     let mut response = Response::new(
-        CutBody::new(body, Box::pin(ending()), finish, most, done.drop_guard()).boxed_unsync(),
+        CutBody::new(source, Box::pin(ending()), finish, most, done.drop_guard()).boxed_unsync(),
     );
-    *response.status_mut() = head.status;
-    forward::pass_answer(&head.headers, response.headers_mut());
+    *response.status_mut() = status;
+    forward::pass_answer(&headers, response.headers_mut());
     response
 }
 

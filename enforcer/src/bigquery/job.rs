@@ -162,6 +162,12 @@ impl QueryJob {
         self.is_dry_run
     }
 
+    /// The job id that the client chose, where it did.
+    #[must_use]
+    pub fn chosen_id(&self) -> Option<&str> {
+        self.body.get("jobReference")?.get("jobId")?.as_str()
+    }
+
     /// The project that the job reference names, where it does.
     #[must_use]
     pub fn named_project(&self) -> Option<&str> {

@@ -486,8 +486,8 @@ fn name_of(
     if route.method != Method::JobsInsert || job.is_dry_run() {
         return Ok(None);
     }
-    let id = match job.chosen() {
-        Some((id, _)) if is_job_id(id) => id.to_owned(),
+    let id = match job.chosen_id() {
+        Some(id) if is_job_id(id) => id.to_owned(),
         Some(_) => {
             return Err(Refusal::new(
                 Code::RequestMalformed,

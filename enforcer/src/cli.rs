@@ -134,11 +134,18 @@ enum Command {
         #[command(subcommand)]
         verify: Option<LogCommand>,
     },
-    /// Run a command inside an agent's workload, with the client's environment set up.
+    /// Run a command inside an agent's workload: in a session and a terminal of its own, as the agent's uid, without a way to further
+    /// privileges, with PATH, LANG, TERM and TZ of this environment and the client's variables. Exits as the command does.
     Run {
         /// Which agent.
         #[arg(long)]
         agent: AgentName,
+        /// Another variable that the command gets (repeat it).
+        #[arg(long, value_name = "NAME")]
+        keep_env: Vec<String>,
+        /// The half that becomes the command.
+        #[arg(long, hide = true)]
+        inside: bool,
         /// The command and its arguments.
         #[arg(trailing_var_arg = true, required = true)]
         command: Vec<std::ffi::OsString>,
@@ -199,17 +206,31 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let json = cli.json;
     match dispatch(cli) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(failure) => report(&failure, json),
     }
 }
 
 #[expect(clippy::too_many_lines, reason = "one arm for each command")]
-fn dispatch(cli: Cli) -> Result<(), Failure> {
-    match cli.command {
+fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
+    let done = match cli.command {
         Command::Daemon(arg) => Ok(crate::app::run(&arg.config)?),
         Command::Check(arg) => check(&arg.config, cli.json),
-        Command::Run { agent, command } => run::run(&cli.socket, &agent, &command),
+        Command::Run {
+            agent,
+            keep_env,
+            inside,
+            command,
+        } => {
+            return run::run(&run::Run {
+                socket: &cli.socket,
+                json: cli.json,
+                agent: &agent,
+                keep_env: &keep_env,
+                is_inside: inside,
+                command: &command,
+            });
+        }
         Command::Client {
             command:
                 ClientCommand::Setup {
@@ -292,7 +313,8 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
             cli.json,
         ),
         Command::Status => ask::one(&cli.socket, enforcer_proto::wire::Ask::Status, cli.json),
-    }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 fn check(path: &Path, json: bool) -> Result<(), Failure> {

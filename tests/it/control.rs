@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use enforcer::clock::{Clock, SystemClock};
 use enforcer_proto::wire::{self, Ask, Hello};
-use harness::world::{Family, Who, World};
+use harness::world::{Family, Who, World, enforcer};
 
 /// Sends what it reads to the control socket, and takes what comes back until the daemon closes or says nothing for so many seconds.
 const RAW: &str = r#"
@@ -35,6 +35,36 @@ for _ in range(400):
     held.append(stream)
 print("sits", flush=True)
 sys.stdin.read()
+"#;
+
+/// Runs its arguments on a terminal of their own, types a line into it, and prints that terminal's name, what was said and the exit code.
+const ON_A_TERMINAL: &str = r#"
+import os, pty, sys
+pid, terminal = pty.fork()
+if pid == 0:
+    os.environ["SECRET"], os.environ["KEPT"] = "of the caller", "on purpose"
+    print("caller", os.ttyname(0), flush=True)
+    os.dup2(0, 9, inheritable=True)
+    os.execv(sys.argv[1], sys.argv[1:])
+os.write(terminal, b"typed\n")
+try:
+    while part := os.read(terminal, 65536):
+        sys.stdout.write(part.decode())
+except OSError:
+    pass
+print("exit", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"#;
+
+/// What a command finds out about itself.
+const LOOK: &str = r#"
+read -r line; echo "read $line"
+echo "tty $(tty)"
+(: < /dev/tty) 2>/dev/null && echo "has a terminal" || echo "has no terminal"
+[ -e /proc/$$/fd/9 ] && echo "has the caller's file"
+grep NoNewPrivs /proc/self/status
+echo "session $(ps -o sid= -p $$) of $$"
+env | sort
+exit 7
 "#;
 
 /// Sends frames as they are, and gives what came back.
@@ -194,4 +224,68 @@ fn a_follower_that_hangs_up_gives_its_place_back_at_once() {
         stream.read_exact(&mut [0; 200]).expect("the log");
     }
     assert!(world.cli(Who::Operator, &["status"]).status.success());
+}
+
+#[test]
+fn a_command_runs_in_a_session_and_a_terminal_of_its_own_with_little_of_the_callers() {
+    let world = World::start(Family::V4);
+    let run = |program: &std::path::Path, args: &[&str]| {
+        let output = world
+            .run_as(Who::Operator, program)
+            .args(args)
+            .env("SECRET", "of the caller")
+            .stdin(Stdio::null())
+            .output()
+            .expect("runs");
+        let said = String::from_utf8_lossy(&output.stdout).replace('\r', "");
+        (output.status.code(), said)
+    };
+    let enforcer = enforcer();
+    let inner = [
+        "run",
+        "--agent",
+        "finance-bot",
+        "--keep-env",
+        "KEPT",
+        "--",
+        "/bin/sh",
+        "-c",
+        LOOK,
+    ];
+
+    let program = enforcer.to_str().expect("a path");
+    let args = [&["-c", ON_A_TERMINAL, program], &inner[..]].concat();
+    let (_, said) = run("/usr/bin/python3".as_ref(), &args);
+    let line = |name: &str| {
+        let found = said.lines().find_map(|line| line.strip_prefix(name));
+        found
+            .unwrap_or_else(|| panic!("{name} in {said}"))
+            .trim()
+            .to_owned()
+    };
+    assert_eq!(line("read "), "typed");
+    assert!(line("tty ").starts_with("/dev/pts/"), "{said}");
+    assert_ne!(line("tty "), line("caller "));
+    assert!(said.contains("has a terminal"), "{said}");
+    assert!(!said.contains("has the caller's file"), "{said}");
+    assert_eq!(line("NoNewPrivs:"), "1");
+    let session = line("session ");
+    let (session, own) = session.split_once(" of ").expect("two numbers");
+    assert_eq!(session.trim(), own);
+    assert!(
+        !said.contains("SECRET") && said.contains("KEPT=on purpose"),
+        "{said}"
+    );
+    assert_eq!(line("exit "), "7");
+
+    let (code, said) = run(&enforcer, &inner);
+    assert_eq!(code, Some(7));
+    assert!(
+        said.contains("has no terminal") && said.contains("tty not a tty"),
+        "{said}"
+    );
+    assert!(
+        !said.contains("SECRET") && said.contains("REQUESTS_CA_BUNDLE="),
+        "{said}"
+    );
 }

@@ -1,60 +1,119 @@
-//! Running a command as an agent: join the workload, drop to its uid, set the client's environment, become the command.
+//! Running a command as an agent. A child of ours joins the workload and becomes the command; this process stays outside, in the caller's
+//! session, and passes on: bytes between the caller's terminal and the command's own, signals, and the exit code.
+
+mod inside;
+mod terminal;
 
 use std::ffi::OsString;
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
+use std::process::{ExitCode, ExitStatus, Stdio};
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use enforcer_proto::principal::AgentName;
-use enforcer_proto::wire::{Ask, Reply};
-use nix::unistd::{Gid, Uid, User, setgid, setgroups, setuid};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use tokio::process::Child;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Failure, ask};
 use crate::client_setup;
 use crate::config::Config;
 use crate::roots;
+use terminal::{Relay, Terminal};
 
-/// Becomes `command` inside the workload of `agent`. Returns only when that failed.
-pub(super) fn run(socket: &Path, agent: &AgentName, command: &[OsString]) -> Result<(), Failure> {
-    let (program, arguments) = command
-        .split_first()
-        .ok_or_else(|| anyhow!("there is no command to run"))?;
-    let reply = ask::runtime()?.block_on(ask::ask_once(
-        socket,
-        &Ask::Join {
-            agent: agent.clone(),
-        },
-    ))?;
-    let Reply::Joined(joined) = reply else {
-        return Err(Failure::Other(anyhow!(
-            "the daemon answered something else than the workload"
-        )));
-    };
-    if let Some(uid) = joined.uid {
-        become_user(uid)?;
-    }
-    let error = std::process::Command::new(program)
-        .args(arguments)
-        .envs(joined.env)
-        .exec();
-    Err(Failure::Other(anyhow::Error::new(error).context(format!(
-        "cannot run {}",
-        program.to_string_lossy()
-    ))))
+/// What is to be run, and for whom.
+pub(super) struct Run<'a> {
+    pub(super) socket: &'a Path,
+    pub(super) json: bool,
+    pub(super) agent: &'a AgentName,
+    /// Further variables of the caller's environment that the command gets.
+    pub(super) keep_env: &'a [String],
+    /// Whether this is the child.
+    pub(super) is_inside: bool,
+    pub(super) command: &'a [OsString],
 }
 
-/// Drops to `uid` for good: groups first, or they could not be dropped any more.
-fn become_user(uid: u32) -> anyhow::Result<()> {
-    if Uid::current().as_raw() == uid {
-        return Ok(());
+/// Runs the command to its end, and gives its exit code: that of a shell where a signal ended it.
+pub(super) fn run(run: &Run<'_>) -> Result<ExitCode, Failure> {
+    if run.is_inside {
+        inside::become_command(run.socket, run.agent, run.keep_env, run.command)?;
     }
-    let gid = User::from_uid(Uid::from_raw(uid))
-        .ok()
-        .flatten()
-        .map_or_else(|| Gid::from_raw(uid), |user| user.gid);
-    setgroups(&[]).context("dropping the groups of root")?;
-    setgid(gid).with_context(|| format!("becoming gid {gid}"))?;
-    setuid(Uid::from_raw(uid)).with_context(|| format!("becoming uid {uid}"))
+    let status = ask::runtime()?.block_on(outside(run))?;
+    let code = status
+        .code()
+        .or_else(|| status.signal().map(|signal| 128 + signal));
+    let code = code.and_then(|code| u8::try_from(code).ok());
+    Ok(ExitCode::from(code.unwrap_or(super::EXIT_ERROR)))
+}
+
+async fn outside(run: &Run<'_>) -> anyhow::Result<ExitStatus> {
+    let terminal = Terminal::replacing_the_callers().context("making a terminal")?;
+    let mut child = child(run, terminal.as_ref()).context("starting a process")?;
+    let relay = terminal
+        .map(Terminal::relay)
+        .transpose()
+        .context("connecting the terminals")?;
+    let status = ended(&mut child, relay.as_ref()).await?;
+    if let Some(relay) = relay {
+        relay.finish();
+    }
+    Ok(status)
+}
+
+/// Starts this program again, as the half that becomes the command.
+fn child(run: &Run<'_>, terminal: Option<&Terminal>) -> std::io::Result<Child> {
+    let mut command = tokio::process::Command::new("/proc/self/exe");
+    command.arg("--socket").arg(run.socket);
+    if run.json {
+        command.arg("--json");
+    }
+    command
+        .args(["run", "--inside", "--agent", run.agent.as_str()])
+        .args(run.keep_env.iter().flat_map(|name| ["--keep-env", name]))
+        .arg("--")
+        .args(run.command);
+    if let Some(terminal) = terminal {
+        command
+            .stdin(terminal.in_place_of(&std::io::stdin())?)
+            .stdout(terminal.in_place_of(&std::io::stdout())?)
+            .stderr(terminal.in_place_of(&std::io::stderr())?);
+    } else {
+        command.stdin(Stdio::inherit());
+    }
+    command.spawn()
+}
+
+/// Waits for the command's end, passing on signals and the size of the window.
+async fn ended(child: &mut Child, relay: Option<&Relay>) -> anyhow::Result<ExitStatus> {
+    let pid = child
+        .id()
+        .and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
+    let mut resized = signal(SignalKind::window_change())?;
+    let mut terminated = signal(SignalKind::terminate())?;
+    let mut interrupted = signal(SignalKind::interrupt())?;
+    let mut hung_up = signal(SignalKind::hangup())?;
+    let mut quit = signal(SignalKind::quit())?;
+    loop {
+        let passed_on = tokio::select! {
+            status = child.wait() => return Ok(status?),
+            _ = resized.recv() => {
+                if let Some(relay) = relay {
+                    relay.resize();
+                }
+                continue;
+            }
+            _ = terminated.recv() => Signal::TERM,
+            _ = interrupted.recv() => Signal::INT,
+            _ = hung_up.recv() => Signal::HUP,
+            _ = quit.recv() => Signal::QUIT,
+        };
+        // The child leads a group of its own as soon as it has left our session. One that has ended needs no signal.
+        if let Some(pid) = pid
+            && kill_process_group(pid, passed_on).is_err()
+        {
+            let _ = kill_process(pid, passed_on);
+        }
+    }
 }
 
 /// Sets clients up on this host, and says what that changes.

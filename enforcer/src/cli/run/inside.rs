@@ -1,0 +1,170 @@
+//! The inner half of `enforcer run`: a process of its own, in a session of its own, that joins the workload, gives up what it may not keep
+//! and becomes the command. Nothing of the caller's reaches the command but what is named here.
+#![expect(
+    unsafe_code,
+    reason = "close_range has no safe binding, since it closes what others may own"
+)]
+
+use std::ffi::{OsStr, OsString};
+use std::io::{self, IsTerminal};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+
+use anyhow::{Context, anyhow};
+use enforcer_proto::principal::AgentName;
+use enforcer_proto::wire::{Ask, Reply};
+use nix::unistd::{Gid, Uid, User, setgid, setgroups, setuid};
+use rustix::process::Signal;
+
+use super::super::{Failure, ask};
+
+/// What a command gets of the caller's environment without being asked for.
+const KEPT: [&str; 4] = ["PATH", "LANG", "TERM", "TZ"];
+/// Where programs are looked for when the caller has no PATH.
+const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+
+/// Becomes `command` inside the workload of `agent`. Returns only when that failed.
+pub(super) fn become_command(
+    socket: &Path,
+    agent: &AgentName,
+    keep_env: &[String],
+    command: &[OsString],
+) -> Result<(), Failure> {
+    let (program, arguments) = command
+        .split_first()
+        .ok_or_else(|| anyhow!("there is no command to run"))?;
+    leave_the_callers_session().context("leaving the caller's session")?;
+    let reply = ask::runtime()?.block_on(ask::ask_once(
+        socket,
+        &Ask::Join {
+            agent: agent.clone(),
+        },
+    ))?;
+    let Reply::Joined(joined) = reply else {
+        return Err(Failure::Other(anyhow!(
+            "the daemon answered something else than the workload"
+        )));
+    };
+    let uid = joined.uid.map_or_else(Uid::current, Uid::from_raw);
+    let user = User::from_uid(uid).ok().flatten();
+    become_user(uid, user.as_ref())?;
+    // Whatever the command executes gains nothing by it: no set-user-id program, no file capability.
+    rustix::thread::set_no_new_privs(true).context("giving up further privileges")?;
+    // Set after the uid, which would clear it: whoever ends `enforcer run` ends the command.
+    rustix::process::set_parent_process_death_signal(Some(Signal::TERM))
+        .context("being told of the caller's end")?;
+    close_on_exec_from(3).context("closing the caller's files")?;
+    let home = user.map_or_else(|| OsString::from("/"), |user| user.dir.into_os_string());
+    let environment = environment(
+        |name| std::env::var_os(name),
+        keep_env,
+        &home,
+        socket,
+        &joined.env,
+    );
+    let error = std::process::Command::new(program)
+        .args(arguments)
+        .env_clear()
+        .envs(environment)
+        .exec();
+    Err(Failure::Other(anyhow::Error::new(error).context(format!(
+        "cannot run {}",
+        program.to_string_lossy()
+    ))))
+}
+
+/// The command's environment: little of the caller's, then what clients in a workload need, which nothing overrides.
+fn environment(
+    of_caller: impl Fn(&OsStr) -> Option<OsString>,
+    keep: &[String],
+    home: &OsStr,
+    socket: &Path,
+    client: &[(String, String)],
+) -> Vec<(OsString, OsString)> {
+    let mut environment = vec![
+        ("PATH".into(), DEFAULT_PATH.into()),
+        ("HOME".into(), home.to_owned()),
+    ];
+    let kept = KEPT.into_iter().chain(keep.iter().map(String::as_str));
+    environment.extend(kept.filter_map(|name| Some((name.into(), of_caller(name.as_ref())?))));
+    environment.push(("ENFORCER_SOCKET".into(), socket.into()));
+    let client = client.iter();
+    environment.extend(client.map(|(name, value)| (name.into(), value.into())));
+    environment
+}
+
+/// Leaves the caller's terminal behind. A terminal that was handed in is a fresh one, and becomes that of the new session.
+fn leave_the_callers_session() -> io::Result<()> {
+    rustix::process::setsid()?;
+    if io::stdin().is_terminal() {
+        rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;
+    } else if io::stdout().is_terminal() {
+        rustix::process::ioctl_tiocsctty(rustix::stdio::stdout())?;
+    } else if io::stderr().is_terminal() {
+        rustix::process::ioctl_tiocsctty(rustix::stdio::stderr())?;
+    }
+    Ok(())
+}
+
+/// Drops to `uid` for good: groups first, or they could not be dropped any more.
+fn become_user(uid: Uid, user: Option<&User>) -> anyhow::Result<()> {
+    if Uid::current() == uid {
+        return Ok(());
+    }
+    let gid = user.map_or_else(|| Gid::from_raw(uid.as_raw()), |user| user.gid);
+    setgroups(&[]).context("dropping the groups of root")?;
+    setgid(gid).with_context(|| format!("becoming gid {gid}"))?;
+    setuid(uid).with_context(|| format!("becoming uid {uid}"))
+}
+
+/// Lets go of every open file from `first` on when the command is executed: what the caller has open is not the agent's.
+fn close_on_exec_from(first: libc::c_uint) -> io::Result<()> {
+    let flags = libc::CLOSE_RANGE_CLOEXEC as libc::c_int;
+    // SAFETY: nothing is closed here, only marked to be when this process becomes another program.
+    let done = unsafe { libc::close_range(first, libc::c_uint::MAX, flags) };
+    if done == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn a_command_gets_what_is_named_and_nothing_else_of_the_caller() {
+        let caller = BTreeMap::from([
+            ("PATH", "/opt/bin"),
+            ("LANG", "C"),
+            ("LD_PRELOAD", "/tmp/x.so"),
+            ("GOOGLE_APPLICATION_CREDENTIALS", "/root/key.json"),
+            ("SSL_CERT_FILE", "/tmp/mine.pem"),
+            ("HOME", "/root"),
+            ("KEPT", "1"),
+        ]);
+        let keep = ["KEPT", "ABSENT", "SSL_CERT_FILE"].map(str::to_owned);
+        let made = environment(
+            |name| caller.get(name.to_str()?).map(OsString::from),
+            &keep,
+            OsStr::new("/home/bot"),
+            Path::new("/run/s"),
+            &[("SSL_CERT_FILE".into(), "/run/ca.pem".into())],
+        );
+        // The last of a name holds.
+        let made: BTreeMap<_, _> = made.into_iter().collect();
+        let expected = [
+            ("PATH", "/opt/bin"),
+            ("LANG", "C"),
+            ("HOME", "/home/bot"),
+            ("KEPT", "1"),
+            ("SSL_CERT_FILE", "/run/ca.pem"),
+            ("ENFORCER_SOCKET", "/run/s"),
+        ];
+        let expected = expected.map(|(name, value)| (name.into(), value.into()));
+        assert_eq!(made, BTreeMap::<OsString, OsString>::from(expected));
+    }
+}

@@ -205,10 +205,23 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let json = cli.json;
+    if !matches!(cli.command, Command::Daemon(_)) {
+        end_quietly_with_the_reader();
+    }
     match dispatch(cli) {
         Ok(code) => code,
         Err(failure) => report(&failure, json),
     }
+}
+
+/// `enforcer log | head` ends like any other command when its reader has seen enough. The daemon must not: it has no such reader.
+#[expect(
+    unsafe_code,
+    reason = "the standard library ignores SIGPIPE and has no way to say otherwise"
+)]
+fn end_quietly_with_the_reader() {
+    // SAFETY: the default action runs no code of ours, and no other thread has been started.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
 }
 
 #[expect(clippy::too_many_lines, reason = "one arm for each command")]

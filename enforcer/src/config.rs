@@ -143,7 +143,12 @@ impl Config {
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let text = read(path)?;
         let file: file::File = parse(path, &text)?;
-        file.resolve().map_err(|why| malformed(path, why))
+        let mut config = file.resolve().map_err(|why| malformed(path, why))?;
+        // Beside the configuration, wherever that is: the two belong together.
+        if let Some(folder) = path.parent() {
+            config.policy = folder.join(&config.policy);
+        }
+        Ok(config)
     }
 
     /// Reads the policy this configuration names.

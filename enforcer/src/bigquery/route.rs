@@ -212,7 +212,12 @@ fn lookup(method: &str, parts: &[&str], query: Option<&str>) -> Result<Found, Re
             ],
         )),
         ("POST", ["projects", p, "jobs", j, "cancel"]) => {
-            Some((Method::JobsCancel, job(p, j, query)?, &["location"]))
+            // The Python client sends `projection` here too.
+            Some((
+                Method::JobsCancel,
+                job(p, j, query)?,
+                &["location", "projection"],
+            ))
         }
         _ => None,
     })

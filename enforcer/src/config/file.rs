@@ -144,7 +144,6 @@ impl File {
         for (key, path) in [
             ("state_dir", &self.state_dir),
             ("run_dir", &self.run_dir),
-            ("policy", &self.policy),
             ("kernel.pin_dir", &self.kernel.pin_dir),
         ] {
             if !path.is_absolute() {

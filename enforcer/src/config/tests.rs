@@ -47,16 +47,9 @@ fn a_short_configuration_gets_the_documented_defaults() {
 
 #[test]
 fn the_commented_examples_are_accepted() {
-    let config = load(include_str!("../../example/enforcer.toml")).expect("loads");
-    let names = config
-        .agents
-        .iter()
-        .map(|agent| agent.name.clone())
-        .collect();
-    let dir = tempfile::tempdir().expect("a folder");
-    let path = dir.path().join("policy.toml");
-    std::fs::write(&path, include_str!("../../example/policy.toml")).expect("writes");
-    load_policy(&path, &names).expect("loads");
+    let example = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("example/enforcer.toml");
+    let config = crate::config::Config::load(&example).expect("loads");
+    config.load_policy().expect("loads, from beside it");
 }
 
 #[test]

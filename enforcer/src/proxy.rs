@@ -10,6 +10,7 @@ pub mod cut;
 pub mod forward;
 pub mod quota;
 pub mod request;
+mod strict;
 pub mod tls;
 
 use std::io;
@@ -34,14 +35,13 @@ use crate::engine::{Engine, OpenWindow, Requester};
 use crate::upstream::Upstream;
 pub use coalesce::Coalesce;
 use quota::Quota;
+use strict::{HEAD_BYTES_MAX, Strict, Unreadable};
 use tls::{TlsFront, TlsRefusal};
 
 /// How long a TLS handshake may take.
 pub const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long the head of a request may take.
 const HEAD: Duration = Duration::from_secs(30);
-/// The most bytes a request's head may have.
-const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// The most requests at once on one HTTP/2 connection.
 const STREAMS_MAX: u32 = 100;
 
@@ -121,6 +121,8 @@ pub struct Session {
     pub name: String,
     /// Ends the whole connection at once: a window closed while an answer was being sent over it.
     pub cut: CancellationToken,
+    /// Why it is not read on, where it is not.
+    unreadable: Unreadable,
 }
 
 /// Serves one listener until `stop`.
@@ -183,6 +185,7 @@ impl Proxy {
             requester,
             name: accepted.name,
             cut: CancellationToken::new(),
+            unreadable: Unreadable::default(),
         });
         let service = hyper::service::service_fn(|request| {
             let (proxy, session) = (Arc::clone(&self), Arc::clone(&session));
@@ -190,13 +193,16 @@ impl Proxy {
                 Ok::<_, std::convert::Infallible>(request::answer(&proxy, &session, request).await)
             }
         });
-        let stream = TokioIo::new(accepted.stream);
         // TLS has agreed on the protocol: nothing is guessed from the first bytes, for which no clock would run.
         let served = async {
             if accepted.h2 {
+                let stream = TokioIo::new(accepted.stream);
                 http2().serve_connection(stream, service).await
             } else {
-                http1().serve_connection(stream, service).await
+                let stream = Strict::new(accepted.stream, session.unreadable.clone());
+                http1()
+                    .serve_connection(TokioIo::new(stream), service)
+                    .await
             }
         };
         tokio::select! {
@@ -217,8 +223,7 @@ impl Proxy {
 
     /// A connection that ended because what came over it is not HTTP is recorded; one that was cut or closed is not news.
     fn malformed(&self, session: &Session, error: &hyper::Error) {
-        let parse = error.is_parse() || error.is_parse_too_large();
-        if parse {
+        if error.is_parse() || error.is_parse_too_large() || breaks_http2(error) {
             let Requester { agent, process, .. } = session.requester.clone();
             let refusal = Refusal::new(
                 Code::RequestMalformed,
@@ -240,6 +245,12 @@ impl Proxy {
             refusal,
         );
     }
+}
+
+/// Whether the client broke the rules of HTTP/2, which its library answers by itself with the end of the connection.
+fn breaks_http2(error: &hyper::Error) -> bool {
+    let source = std::error::Error::source(error).and_then(<dyn std::error::Error>::downcast_ref);
+    source.is_some_and(|error: &h2::Error| error.is_library())
 }
 
 fn http1() -> http1::Builder {

@@ -118,8 +118,6 @@ fn malformed_and_unknown_requests_are_refused_with_a_code_recorded_and_never_for
             "{code}: {answer}"
         );
     }
-    let garbage = send(&world, b"\x00\x01garbage\r\n\r\n");
-    assert!(!garbage.contains("200"), "{garbage}");
     let recorded = world.events("query_refused");
     for (code, _) in &cases {
         assert!(
@@ -146,6 +144,102 @@ fn malformed_and_unknown_requests_are_refused_with_a_code_recorded_and_never_for
         Vec::<String>::new(),
         "nothing but dry runs went out"
     );
+}
+
+/// Requests with more than one reading, or none.
+fn ambiguous() -> Vec<Vec<u8>> {
+    let jobs = "/bigquery/v2/projects/demo-project/jobs";
+    let body = r#"{"configuration":{"query":{"query":"SELECT 1","useLegacySql":false}}}"#;
+    let head = |lines: &str| {
+        format!(
+            "POST {jobs} HTTP/1.1\r\nHost: bigquery.googleapis.com\r\nContent-Type: application/json\r\n{lines}\r\n"
+        )
+    };
+    let length = format!("Content-Length: {}\r\n", body.len());
+    let chunks = format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
+    let chunked = "Transfer-Encoding: chunked\r\n";
+    [
+        head(&[&length, chunked].concat()) + &chunks,
+        head(&[chunked, &length].concat()) + &chunks,
+        head(&[length.as_str(), &length].concat()) + body,
+        head("Transfer-Encoding: gzip, chunked\r\n") + &chunks,
+        head(chunked) + &chunks.replacen("\r\n", ";x=y\r\n", 1),
+        head(chunked) + &chunks.replacen("0\r\n\r\n", "0\r\nX: y\r\n\r\n", 1),
+        (head(&length) + body).replace("\r\n", "\n"),
+        (head(&length) + body).replace("HTTP/1.1", "HTTP/1.0"),
+        head(&format!("{length}X: a\r\n b\r\n")) + body,
+        "\0\u{1}garbage\r\n\r\n".to_owned(),
+        "GET / HTTP/9.9\r\n\r\n".to_owned(),
+    ]
+    .into_iter()
+    .map(String::into_bytes)
+    .collect()
+}
+
+#[test]
+fn what_has_more_than_one_reading_is_refused_like_anything_else_and_never_forwarded() {
+    let world = World::start(Family::V4);
+    let _ = world.open_window("demo-project.finance:read", "2m");
+    let cases = ambiguous();
+    for bytes in &cases {
+        let answer = send(&world, bytes);
+        assert!(
+            answer.starts_with("HTTP/1.1 403") && answer.contains("[api.malformed]"),
+            "{}: {answer}",
+            String::from_utf8_lossy(bytes)
+        );
+        assert_eq!(answer.matches("HTTP/1.1 403").count(), 1, "{answer}");
+    }
+    // Behind a good request it is answered in its turn.
+    let mut behind =
+        b"GET /bigquery/v2/projects HTTP/1.1\r\nHost: bigquery.googleapis.com\r\n\r\n".to_vec();
+    behind.extend(&cases[0]);
+    let answer = send(&world, &behind);
+    assert!(
+        answer.starts_with("HTTP/1.1 200") && answer.contains("HTTP/1.1 403"),
+        "{answer}"
+    );
+    let recorded = world.events("query_refused");
+    let malformed = recorded
+        .iter()
+        .filter(|event| event["refusal"]["code"] == "api.malformed");
+    assert_eq!(malformed.count(), cases.len() + 1, "each is on record");
+    let forwarded = world.far_requests();
+    let jobs = forwarded.iter().filter(|request| {
+        request["host"] == "bigquery.googleapis.com" && request["method"] == "POST"
+    });
+    assert_eq!(jobs.count(), 0, "not even a dry run went out");
+}
+
+/// Agrees on HTTP/2 and does not speak it.
+const NOT_HTTP2: &str = r#"
+import socket, ssl, sys
+context = ssl.create_default_context(cafile=sys.argv[1])
+context.set_alpn_protocols(["h2"])
+stream = context.wrap_socket(socket.create_connection(("bigquery.googleapis.com", 443)), server_hostname="bigquery.googleapis.com")
+stream.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\x04\0\0\0\0\0" + b"\0\0\x05\x01\x05\0\0\0\x02\xff\xff\xff\xff\xff")
+stream.settimeout(5)
+try:
+    while stream.recv(65536):
+        pass
+except OSError:
+    pass
+"#;
+
+#[test]
+fn a_connection_that_breaks_http2_ends_and_is_recorded() {
+    let world = World::start(Family::V4);
+    let mut command = world.run_as(Who::Agent, "/usr/bin/python3");
+    command
+        .args(["-c", NOT_HTTP2])
+        .arg(world.stage.dir().join("run/ca.pem"));
+    assert!(command.status().expect("python runs").success());
+    harness::world::wait_for("the record", || {
+        let refused = world.events("connection_refused");
+        refused.iter().any(|event| {
+            event["agent"] == "finance-bot" && event["refusal"]["code"] == "api.malformed"
+        })
+    });
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod budget;
 mod control;
+mod deadline;
 mod http2;
 mod input;
 mod kernel;

@@ -125,9 +125,8 @@ fn a_revoked_window_refuses_at_once_and_its_running_job_is_cancelled() {
     assert!(cancel, "the far side was asked to cancel");
 }
 
-#[test]
-fn no_window_opens_while_the_log_cannot_be_written() {
-    let mut world = World::without_daemon(Family::V4);
+fn no_window_without_a_log(family: Family) {
+    let mut world = World::without_daemon(family);
     // A file system of one megabyte stands for a full disk.
     let audit = world.state_dir().join("audit");
     std::fs::create_dir_all(&audit).expect("makes a folder");
@@ -168,6 +167,16 @@ fn no_window_opens_while_the_log_cannot_be_written() {
             .contains("audit log cannot be written"),
         "{status}"
     );
+}
+
+#[test]
+fn no_window_opens_while_the_log_cannot_be_written_on_ipv4() {
+    no_window_without_a_log(Family::V4);
+}
+
+#[test]
+fn no_window_opens_while_the_log_cannot_be_written_on_ipv6() {
+    no_window_without_a_log(Family::V6);
 }
 
 #[test]

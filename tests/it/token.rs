@@ -103,9 +103,8 @@ fn an_answer_that_echoes_the_token_is_not_passed_on() {
     }
 }
 
-#[test]
-fn without_sts_a_query_is_refused_with_its_own_code_and_nothing_is_forwarded() {
-    let world = World::start(Family::V4);
+fn without_sts_nothing_is_forwarded(family: Family) {
+    let world = World::start(family);
     world.set_faults(&json!({"sts": "down"}));
     let _ = world.open_window("demo-project.finance:read", "1m");
     let refused = world.query(&[DAILY]).remove(0);
@@ -129,6 +128,16 @@ fn without_sts_a_query_is_refused_with_its_own_code_and_nothing_is_forwarded() {
             .any(|event| event["refusal"]["code"] == "token.unavailable" && event["sql"] == DAILY),
         "{recorded:?}"
     );
+}
+
+#[test]
+fn without_sts_a_query_is_refused_with_its_own_code_and_nothing_is_forwarded_on_ipv4() {
+    without_sts_nothing_is_forwarded(Family::V4);
+}
+
+#[test]
+fn without_sts_a_query_is_refused_with_its_own_code_and_nothing_is_forwarded_on_ipv6() {
+    without_sts_nothing_is_forwarded(Family::V6);
 }
 
 const ACCOUNT: &str = "finance-reader@demo-project.iam.gserviceaccount.com";

@@ -31,6 +31,10 @@ const BPF: &[&str] = &[
     "g++",
 ];
 
+/// The versions of cargo's tools that are installed where there are none: what checks today checks the same tomorrow.
+const NEXTEST: &str = "0.9.143";
+const DENY: &str = "0.20.2";
+
 /// Says at once who must run this.
 pub(crate) fn require_root(command: &str) -> Result<()> {
     ensure!(
@@ -51,9 +55,13 @@ pub(crate) fn ci() -> Result<()> {
     tool(
         "cargo-nextest",
         &["nextest", "--version"],
-        quick("cargo-nextest"),
+        quick("cargo-nextest", NEXTEST),
     )?;
-    tool("cargo-deny", &["deny", "--version"], quick("cargo-deny"))
+    tool(
+        "cargo-deny",
+        &["deny", "--version"],
+        quick("cargo-deny", DENY),
+    )
 }
 
 /// What builds the kernel object.
@@ -75,10 +83,11 @@ pub(crate) fn ebpf() -> Result<()> {
 }
 
 /// A tool of cargo's, built for a short build rather than a fast program.
-fn quick(name: &str) -> Command {
+fn quick(name: &str, version: &str) -> Command {
     let mut install = Command::new("cargo");
     install
-        .args(["install", "--quiet", "--locked", name])
+        .args(["install", "--quiet", "--locked", name, "--version"])
+        .arg(format!("={version}"))
         .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")
         .env("CARGO_PROFILE_RELEASE_LTO", "off")
         .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16");

@@ -64,12 +64,13 @@ pub(super) async fn answer(
     let (head, body) = request.into_parts();
     // Held until the answer's head is there. Without a turn the body is not read at all.
     let turn = proxy.quota.request_of(&session.requester.agent).await;
-    let read = match &turn {
-        Ok(_) => match read_body(&head.headers, body).await {
+    let read = match (&turn, session.unreadable.stood_in_for(head.uri.path())) {
+        (Ok(_), Some(refusal)) => Err(refusal),
+        (Ok(_), None) => match read_body(&head.headers, body).await {
             Ok(body) => understand(session, &head, &body),
-            Err(refusal) => Err(refusal),
+            Err(refusal) => Err(session.unreadable.refusal().unwrap_or(refusal)),
         },
-        Err(refusal) => Err(refusal.clone()),
+        (Err(refusal), _) => Err(refusal.clone()),
     };
     let sql = read
         .as_ref()

@@ -181,6 +181,7 @@ mod tests {
             version: "0".into(),
             unhealthy: Vec::new(),
             endpoints: 2,
+            guards: Vec::new(),
             kernel: enforcer_proto::wire::KernelCounters::default(),
             log: enforcer_proto::wire::LogView::default(),
             requests: vec![request],

@@ -8,5 +8,8 @@
 mod connect;
 mod egress;
 mod maps;
+mod packet;
 mod sockops;
+mod sockopt;
 mod task;
+mod uplink;

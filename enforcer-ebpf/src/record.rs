@@ -10,8 +10,12 @@ pub mod hook {
     pub const SENDMSG4: u32 = 3;
     /// A datagram on IPv6.
     pub const SENDMSG6: u32 = 4;
-    /// A packet on its way out.
+    /// A packet on its way out of a socket.
     pub const EGRESS: u32 = 5;
+    /// A frame on its way out of an interface.
+    pub const UPLINK: u32 = 6;
+    /// A socket option.
+    pub const SETSOCKOPT: u32 = 7;
 
     /// The hook in words.
     #[must_use]
@@ -22,6 +26,8 @@ pub mod hook {
             SENDMSG4 => "sendmsg4",
             SENDMSG6 => "sendmsg6",
             EGRESS => "egress",
+            UPLINK => "uplink",
+            SETSOCKOPT => "setsockopt",
             _ => "unknown hook",
         }
     }

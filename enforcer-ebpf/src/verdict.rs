@@ -55,6 +55,8 @@ pub enum Reason {
     Internal = 10,
     /// A packet that names its own route: its destination field does not say where it ends.
     SourceRoute = 11,
+    /// A socket option that puts frames on a wire past the other programs.
+    Bypass = 12,
 }
 
 impl Reason {
@@ -73,6 +75,7 @@ impl Reason {
             9 => Self::Egress,
             10 => Self::Internal,
             11 => Self::SourceRoute,
+            12 => Self::Bypass,
             _ => return None,
         })
     }
@@ -92,6 +95,7 @@ impl Reason {
             Self::Egress => "a packet toward BigQuery that is not the daemon's",
             Self::Internal => "the kernel program could not read or remember it",
             Self::SourceRoute => "a packet that names its own route could end anywhere",
+            Self::Bypass => "the socket option would put frames on the wire unseen",
         }
     }
 }
@@ -259,7 +263,7 @@ mod tests {
             .filter_map(Reason::from_number)
             .inspect(|reason| assert!(!reason.words().is_empty()))
             .count();
-        assert_eq!(known, 11);
+        assert_eq!(known, 12);
         let _ = CLOSED_DROP;
     }
 }

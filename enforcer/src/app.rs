@@ -4,6 +4,7 @@
 mod identity;
 mod kernel;
 mod tokens;
+mod uplinks;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -15,6 +16,7 @@ use anyhow::{Context, Result, bail, ensure};
 use enforcer_ebpf::Agent as KernelAgent;
 use enforcer_ebpf::map::{CLOSED_DROP, CLOSED_EXPLAIN, UID_ANY};
 use enforcer_proto::policy::Policy;
+use ipnet::IpNet;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -24,7 +26,7 @@ use tokio_util::task::TaskTracker;
 use crate::causes::Causes;
 use crate::client_setup::Files;
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Config, WhenClosed};
+use crate::config::{AddressClass, Config, WhenClosed};
 use crate::control::peer::{Identify, Workload};
 use crate::control::{self, Control};
 use crate::dns::Names;
@@ -32,6 +34,7 @@ use crate::dns::endpoints::{self, EndpointSet, Endpoints};
 use crate::dns::protected::{class_of, permitted_subtrees, protected_default};
 use crate::engine::{self, Engine, Parts, Running};
 use crate::kernel::{Attached, KernelConfig};
+use crate::prove::canary;
 use crate::proxy::authority::{Authority, AuthorityOptions};
 use crate::proxy::closer::Closer;
 use crate::proxy::quota::{self, Quota};
@@ -94,6 +97,7 @@ async fn daemon(config: Config, policy: Policy) -> Result<()> {
         endpoints: maps,
         origins,
         events,
+        uplinks,
     } = crate::kernel::attach(&KernelConfig {
         cgroup_root: places.root.clone(),
         pin_dir: config.pin_dir.clone(),
@@ -105,7 +109,8 @@ async fn daemon(config: Config, policy: Policy) -> Result<()> {
 
     let names: Vec<String> = config.protected.clone().unwrap_or_else(protected_default);
     let count = protect(&config, &names, maps, &clock, &stop, &tasks).await?;
-    let kernel = kernel::AgentWindows::new(kernel, &places.cgroups, count);
+    let guarded = uplinks::keep(uplinks, stop.clone(), &tasks).await?;
+    let kernel = kernel::AgentWindows::new(kernel, &places.cgroups, count, guarded);
     kernel.set_agents(&places.kernel_agents(&config))?;
 
     let files = Files::in_run_dir(&config.run_dir);
@@ -272,6 +277,19 @@ impl Places {
     }
 }
 
+/// What stands for BigQuery when the lock is proven.
+fn canaries() -> impl Iterator<Item = (IpNet, AddressClass)> {
+    [IpAddr::from(canary::CANARY4), canary::CANARY6.into()]
+        .into_iter()
+        .map(|ip| (ip.into(), AddressClass::Dedicated))
+}
+
+/// How many addresses of BigQuery are protected, the canaries not counted.
+fn known(endpoints: &Endpoints) -> u64 {
+    let is_bigquerys = |net: &&IpNet| canaries().all(|(canary, _)| canary != **net);
+    endpoints.keys().filter(is_bigquerys).count() as u64
+}
+
 /// Puts the protected addresses into the kernel, and keeps them true. Gives how many there are.
 async fn protect(
     config: &Config,
@@ -283,7 +301,8 @@ async fn protect(
 ) -> Result<watch::Receiver<u64>> {
     let lookup = Arc::new(Names::fresh(&config.resolvers)?);
     let classed = names.iter().map(|name| (name.clone(), class_of(name)));
-    let mut set = EndpointSet::new(classed, config.prefixes.iter().copied());
+    let prefixes = config.prefixes.iter().copied();
+    let mut set = EndpointSet::new(classed, prefixes.chain(canaries()));
     set.inherit(maps.held()?, clock.now().boot_ns);
     let (sender, mut current) = watch::channel(Endpoints::new());
     tasks.spawn(endpoints::keep(
@@ -299,18 +318,18 @@ async fn protect(
         .await
         .context("resolving the protected names")?;
     ensure!(
-        !current.borrow().is_empty(),
+        known(&current.borrow()) > 0,
         "no address of BigQuery is known, so nothing would be protected: no resolver answered for {}, and no prefix is named. Check `names.resolvers`, or name Google's ranges in `names.prefixes`",
         names.join(", ")
     );
     maps.set(&current.borrow_and_update())?;
-    let (count, counted) = watch::channel(current.borrow().len() as u64);
+    let (count, counted) = watch::channel(known(&current.borrow()));
     let stop = stop.clone();
     tasks.spawn(async move {
         while let Some(Ok(())) = stop.run_until_cancelled(current.changed()).await {
             let endpoints = current.borrow_and_update().clone();
             match maps.set(&endpoints) {
-                Ok(()) => drop(count.send_replace(endpoints.len() as u64)),
+                Ok(()) => drop(count.send_replace(known(&endpoints))),
                 Err(error) => tracing::error!(error = %Causes(&error), "new addresses of BigQuery could not be protected; the known ones still are"),
             }
         }

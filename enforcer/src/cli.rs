@@ -7,6 +7,7 @@
 
 mod ask;
 mod log;
+mod prove;
 mod run;
 mod show;
 
@@ -150,6 +151,15 @@ enum Command {
         #[arg(trailing_var_arg = true, required = true)]
         command: Vec<std::ffi::OsString>,
     },
+    /// Try every way out of this host toward a throw-away endpoint, and say which are blocked (as root). Harmless, and under a minute.
+    Prove(ConfigArg),
+    /// One of those attempts, in a process of its own.
+    #[command(hide = true)]
+    ProveAttempt {
+        /// What to try, as JSON.
+        #[arg(long)]
+        attempt: String,
+    },
     /// Set clients up to trust the proxy.
     Client {
         #[command(subcommand)]
@@ -229,6 +239,8 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
     let done = match cli.command {
         Command::Daemon(arg) => Ok(crate::app::run(&arg.config)?),
         Command::Check(arg) => check(&arg.config, cli.json),
+        Command::Prove(arg) => return prove::prove(&arg.config, cli.json),
+        Command::ProveAttempt { attempt } => prove::attempt(&attempt),
         Command::Run {
             agent,
             keep_env,

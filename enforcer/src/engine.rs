@@ -75,6 +75,8 @@ pub trait Windows: Send {
     fn counters(&self) -> KernelCounters;
     /// What is wrong with the attachment, one sentence each.
     fn drift(&self) -> Vec<String>;
+    /// What guards besides the programs at the cgroup root, one sentence each.
+    fn guards(&self) -> Vec<String>;
     /// How many addresses are protected.
     fn endpoints(&self) -> u64;
 }

@@ -11,12 +11,14 @@ mod events;
 mod load;
 mod maps;
 mod sys;
+mod uplinks;
 
 use std::path::PathBuf;
 
 pub use events::Events;
 pub use load::{Attached, attach};
 pub use maps::{EndpointMaps, Kernel, Origins};
+pub use uplinks::{Framing, Uplink, Uplinks};
 
 use crate::causes::Causes;
 

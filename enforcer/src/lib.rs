@@ -3,7 +3,7 @@
 //! Code map: [`cli`] parses and prints; [`app`] starts everything in order; [`engine`] owns the ledger, the log and the kernel's windows;
 //! [`kernel`] attaches the programs; [`control`] serves people and agents; [`proxy`] and [`bigquery`] judge and forward requests;
 //! [`token`] has the only credentials; [`dns`] keeps the protected addresses true; [`client_setup`] makes clients trust the proxy;
-//! [`clock`] is the only reader of clocks.
+//! [`prove`] tries every way around them; [`clock`] is the only reader of clocks.
 
 pub mod app;
 pub mod atomic_file;
@@ -19,6 +19,7 @@ pub mod dns;
 pub mod engine;
 pub mod kernel;
 pub mod keyfile;
+pub mod prove;
 pub mod proxy;
 pub mod roots;
 pub mod sockopt;

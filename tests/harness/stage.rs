@@ -255,6 +255,11 @@ impl Stage {
                 &format!("addr add {address}/{length} dev lo{more}"),
             );
         }
+        // As most distributions have it: everybody may ping.
+        self.on(Side::Host, || {
+            std::fs::write("/proc/sys/net/ipv4/ping_group_range", "0 2147483647")
+                .expect("lets everybody ping");
+        });
         ip(Side::Host, &format!("route add default via {INTERNET4}"));
         ip(Side::Host, &format!("-6 route add default via {INTERNET6}"));
     }

@@ -568,10 +568,11 @@ fn a_source_routed_packet_does_not_leave_and_other_options_do() {
     let kernel = Kernel::new(CLOSED_DROP);
     let capture = Capture::start(&kernel.stage, [OTHER4.into(), INTERNET4.into()]);
     let other = kernel.stage.cgroups.make("other");
-    assert_eq!(
-        kernel.probe_from(&other, "source_route", OTHER4, 53, &INTERNET4.to_string()),
-        "EPERM"
-    );
+    let (to, hop) = (OTHER4.to_string(), INTERNET4.to_string());
+    let route = ["source_route", &to, "53", &hop];
+    // The kernel takes such an option only of who holds CAP_NET_RAW: then the refusal is ours.
+    let said = probe_with(&kernel.stage, Side::Host, &other, 0, &route);
+    assert_eq!(said, "EPERM");
     assert_eq!(capture.packets(), 0);
     assert_eq!(
         kernel.probe(&other, AGENT_UID, "record_route", &OTHER4.to_string(), 53),

@@ -8,6 +8,7 @@ mod input;
 mod kernel;
 mod leftovers;
 mod names;
+mod prove;
 mod proxy;
 mod restart;
 mod startup;

@@ -10,9 +10,13 @@ use enforcer_proto::principal::AgentName;
 use enforcer_proto::wire::KernelCounters;
 use tokio::sync::watch;
 
+use super::uplinks::Guarded;
 use crate::causes::Causes;
 use crate::engine::{KernelFault, Windows};
 use crate::kernel::{Kernel, KernelError};
+
+/// How many interfaces the status names.
+const NAMES_SHOWN: usize = 16;
 
 /// Writes windows for agents by name.
 pub(super) struct AgentWindows {
@@ -20,6 +24,7 @@ pub(super) struct AgentWindows {
     kernel: Mutex<Kernel>,
     cgroups: BTreeMap<AgentName, u64>,
     endpoints: watch::Receiver<u64>,
+    uplinks: watch::Receiver<Guarded>,
 }
 
 impl AgentWindows {
@@ -27,6 +32,7 @@ impl AgentWindows {
         kernel: Kernel,
         cgroups: &[(AgentName, PathBuf, u64)],
         endpoints: watch::Receiver<u64>,
+        uplinks: watch::Receiver<Guarded>,
     ) -> Self {
         let cgroups = cgroups
             .iter()
@@ -36,6 +42,7 @@ impl AgentWindows {
             kernel: Mutex::new(kernel),
             cgroups,
             endpoints,
+            uplinks,
         }
     }
 
@@ -116,10 +123,27 @@ impl Windows for AgentWindows {
 
     fn drift(&self) -> Vec<String> {
         let mut drift = self.kernel().drift();
+        drift.extend(self.uplinks.borrow().problems.iter().cloned());
         if *self.endpoints.borrow() == 0 {
             drift.push("no address of BigQuery is known, so none is protected: check [names] and the resolvers".to_owned());
         }
         drift
+    }
+
+    fn guards(&self) -> Vec<String> {
+        let uplinks = self.uplinks.borrow();
+        let shown = uplinks.names.len().min(NAMES_SHOWN);
+        let more = match uplinks.names.len() - shown {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let names = match shown {
+            0 => "none, no interface leads out".to_owned(),
+            shown => uplinks.names[..shown].join(", "),
+        };
+        vec![format!(
+            "uplinks guarded against frames made by hand: {names}{more}"
+        )]
     }
 
     fn endpoints(&self) -> u64 {

@@ -123,6 +123,9 @@ fn print_status(status: &Status) {
     );
     if status.unhealthy.is_empty() {
         println!("healthy: {} addresses protected", status.endpoints);
+        for guard in &status.guards {
+            println!("  {guard}");
+        }
     }
     for fault in &status.unhealthy {
         println!("UNHEALTHY: {fault}");

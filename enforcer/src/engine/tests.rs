@@ -74,6 +74,10 @@ impl Windows for FakeKernel {
         Vec::new()
     }
 
+    fn guards(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     fn endpoints(&self) -> u64 {
         0
     }

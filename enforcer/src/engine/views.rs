@@ -119,6 +119,7 @@ pub(super) fn status(
         version: env!("CARGO_PKG_VERSION").to_owned(),
         unhealthy,
         endpoints: parts.kernel.endpoints(),
+        guards: parts.kernel.guards(),
         kernel: parts.kernel.counters(),
         log,
         requests,

@@ -1,19 +1,19 @@
 //! Loading, attaching and pinning: fail closed, atomically, and say why not.
 
 use std::fs::{File, TryLockError};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use aya::programs::links::FdLink;
-use aya::programs::{CgroupAttachMode, CgroupSkbAttachType, Program, ProgramError, ProgramFd};
+use aya::programs::{Program, ProgramError, ProgramFd};
 use aya::{Ebpf, EbpfLoader};
 use enforcer_ebpf::Config;
 use rustix::thread::{CapabilitySet, capabilities};
 
 use super::btf::Btf;
 use super::maps::{EndpointMaps, Kernel, Origins, Pinned};
-use super::sys::Behind;
+use super::sys::{Behind, Target};
+use super::uplinks::Uplinks;
 use super::{Events, KernelConfig, KernelError, io, refused, sys};
 use crate::workload;
 
@@ -46,7 +46,19 @@ const PINNED_MAPS: [&str; 10] = [
     "EVENTS",
     "COUNTERS",
 ];
-const SOCK_ADDR_PROGRAMS: [&str; 4] = ["connect4", "connect6", "sendmsg4", "sendmsg6"];
+/// The programs at the cgroup root, and where each is attached (`enum bpf_attach_type`). Egress first: it is the net under the others.
+///
+/// The kernel lets programs of others stand beside ours: what one of them refuses is refused, and where one rewrites an address to a
+/// protected one after us, `egress` drops the packets.
+const AT_THE_ROOT: [(&str, u32); 7] = [
+    ("egress", 1),
+    ("connect4", 10),
+    ("connect6", 11),
+    ("sendmsg4", 14),
+    ("sendmsg6", 15),
+    ("established", 3),
+    ("setsockopt", 22),
+];
 
 /// Everything that is attached, for its owners.
 #[derive(Debug)]
@@ -59,6 +71,8 @@ pub struct Attached {
     pub origins: Origins,
     /// What the kernel refused.
     pub events: Events,
+    /// Guards the interfaces that lead out.
+    pub uplinks: Uplinks,
 }
 
 /// A program's link: where it is pinned, and what stands behind it.
@@ -116,12 +130,9 @@ pub fn attach(config: &KernelConfig) -> Result<Attached, KernelError> {
 
     let links_dir = config.pin_dir.join(LINKS_DIR);
     let mut links = Vec::new();
-    // Egress first: it is the net under the others.
-    links.push(attach_one(&mut ebpf, "egress", &root, &links_dir)?);
-    for name in SOCK_ADDR_PROGRAMS {
-        links.push(attach_one(&mut ebpf, name, &root, &links_dir)?);
+    for (name, attach_type) in AT_THE_ROOT {
+        links.push(attach_one(&mut ebpf, name, attach_type, &root, &links_dir)?);
     }
-    links.push(attach_one(&mut ebpf, "established", &root, &links_dir)?);
 
     let mut pinned = Pinned::take(&mut ebpf)?;
     pinned.set_config(kernel_config)?;
@@ -133,6 +144,7 @@ pub fn attach(config: &KernelConfig) -> Result<Attached, KernelError> {
         endpoints,
         origins,
         events,
+        uplinks: Uplinks::load(ebpf, links_dir)?,
     })
 }
 
@@ -254,6 +266,7 @@ fn load(pin_dir: &Path) -> Result<Ebpf, KernelError> {
 fn attach_one(
     ebpf: &mut Ebpf,
     name: &'static str,
+    attach_type: u32,
     root: &Root,
     links: &Path,
 ) -> Result<Link, KernelError> {
@@ -270,50 +283,29 @@ fn attach_one(
         program: program.info().map_err(|error| fail()(&error))?.id(),
         cgroup: root.id,
     };
+    let program = program.fd().map_err(|error| fail()(&error))?;
     if is_attached_to(&pin, root.id)? {
-        swap(&pin, program.fd().map_err(|error| fail()(&error))?)?;
+        swap(&pin, program)?;
     } else {
-        let link = attach_new(program, &root.folder).map_err(|error| fail()(&*error))?;
-        pin_over(link, &pin)?;
+        let target = Target::Cgroup(root.folder.as_fd());
+        let link = sys::create_link(program.as_fd(), target, attach_type)
+            .map_err(io(format!("attach {name}")))?;
+        pin_over(link.as_fd(), &pin)?;
     }
     Ok(Link { name, pin, behind })
 }
 
 #[expect(
     clippy::wildcard_enum_match_arm,
-    reason = "aya's kinds of programs, of which three are ours"
+    reason = "aya's kinds of programs, of which four are ours"
 )]
 fn load_one(program: &mut Program) -> Result<(), ProgramError> {
     match program {
         Program::CgroupSkb(program) => program.load(),
         Program::CgroupSockAddr(program) => program.load(),
         Program::SockOps(program) => program.load(),
+        Program::CgroupSockopt(program) => program.load(),
         _ => Err(ProgramError::UnexpectedProgramType),
-    }
-}
-
-/// The kernel lets programs of others stand beside a link, whatever the mode: what one of them refuses is refused, and where one rewrites
-/// an address to a protected one after us, `egress` drops the packets.
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "aya's kinds of programs, of which three are ours"
-)]
-fn attach_new(program: &mut Program, cgroup: &File) -> Result<FdLink, Box<dyn std::error::Error>> {
-    let mode = CgroupAttachMode::Single;
-    match program {
-        Program::CgroupSkb(program) => {
-            let id = program.attach(cgroup, CgroupSkbAttachType::Egress, mode)?;
-            Ok(program.take_link(id)?.try_into()?)
-        }
-        Program::CgroupSockAddr(program) => {
-            let id = program.attach(cgroup, mode)?;
-            Ok(program.take_link(id)?.try_into()?)
-        }
-        Program::SockOps(program) => {
-            let id = program.attach(cgroup, mode)?;
-            Ok(program.take_link(id)?.try_into()?)
-        }
-        _ => Err(ProgramError::UnexpectedProgramType.into()),
     }
 }
 
@@ -331,7 +323,7 @@ fn is_attached_to(pin: &Path, cgroup: u64) -> Result<bool, KernelError> {
 }
 
 /// Pins a new link in place of what is pinned there, if anything: the new one enforces before the old one is let go.
-fn pin_over(link: FdLink, pin: &Path) -> Result<(), KernelError> {
+pub(super) fn pin_over(link: BorrowedFd<'_>, pin: &Path) -> Result<(), KernelError> {
     let action = format!("pin {}", pin.display());
     // A bpffs allows no dots in names.
     let mut fresh = pin.as_os_str().to_owned();
@@ -343,7 +335,7 @@ fn pin_over(link: FdLink, pin: &Path) -> Result<(), KernelError> {
         }
         Ok(()) | Err(_) => {}
     }
-    link.pin(&fresh).map_err(|error| refused(&action)(&error))?;
+    sys::pin(link, &fresh).map_err(io(&action))?;
     std::fs::rename(&fresh, pin).map_err(io(&action))
 }
 

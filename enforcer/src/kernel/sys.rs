@@ -1,4 +1,5 @@
-//! What aya does not offer of `bpf(2)`: opening a pinned link, reading where it is attached, and swapping the program behind it in one step.
+//! Links, which aya offers for some kinds of programs only: making and pinning one, reading where it is attached, and swapping the program
+//! behind it in one step. See `bpf(2)` and `include/uapi/linux/bpf.h`.
 
 use std::ffi::CString;
 use std::io;
@@ -6,15 +7,30 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+const BPF_OBJ_PIN: libc::c_int = 6;
 const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+const BPF_LINK_CREATE: libc::c_int = 28;
 const BPF_LINK_UPDATE: libc::c_int = 29;
+/// `BPF_F_BEFORE`: before everything that is attached there already.
+const BEFORE: u32 = 1 << 3;
 
 #[repr(C)]
 struct ObjGet {
     path: u64,
     fd: u32,
     flags: u32,
+}
+
+#[repr(C)]
+struct LinkCreate {
+    program: u32,
+    target: u32,
+    attach_type: u32,
+    flags: u32,
+    relative: u32,
+    reserved: u32,
+    revision: u64,
 }
 
 #[repr(C)]
@@ -43,6 +59,18 @@ struct CgroupLinkInfo {
     cgroup: u64,
     attach_type: u32,
     reserved_too: u32,
+}
+
+/// `struct bpf_link_info`, as far as it concerns tcx links.
+#[repr(C)]
+#[derive(Debug, Default)]
+struct DeviceLinkInfo {
+    kind: u32,
+    id: u32,
+    program: u32,
+    reserved: u32,
+    interface: u32,
+    attach_type: u32,
 }
 
 /// What stands behind a pinned link, and where.
@@ -86,9 +114,61 @@ pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Pins what `fd` refers to at `path`.
+pub(super) fn pin(fd: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    bpf(
+        BPF_OBJ_PIN,
+        &ObjGet {
+            path: path.as_ptr() as u64,
+            fd: number(fd),
+            flags: 0,
+        },
+    )
+    .map(drop)
+}
+
+/// What a program is attached to.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Target<'a> {
+    /// A cgroup, beside what is attached there already.
+    Cgroup(BorrowedFd<'a>),
+    /// A network interface, before what is attached there already: a program before ours could let a frame pass for good.
+    Device(u32),
+}
+
+/// Attaches `program`; it stays attached as long as the link is open or pinned.
+pub(super) fn create_link(
+    program: BorrowedFd<'_>,
+    target: Target<'_>,
+    attach_type: u32,
+) -> io::Result<OwnedFd> {
+    let (target, flags) = match target {
+        Target::Cgroup(cgroup) => (number(cgroup), 0),
+        Target::Device(index) => (index, BEFORE),
+    };
+    let fd = bpf(
+        BPF_LINK_CREATE,
+        &LinkCreate {
+            program: number(program),
+            target,
+            attach_type,
+            flags,
+            relative: 0,
+            reserved: 0,
+            revision: 0,
+        },
+    )?;
+    // SAFETY: the kernel has just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn number(fd: BorrowedFd<'_>) -> u32 {
+    fd.as_raw_fd().unsigned_abs()
+}
+
 /// Puts `program` behind `link` in one step: there is no instant without a program.
 pub(super) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
-    let number = |fd: BorrowedFd<'_>| fd.as_raw_fd().unsigned_abs();
     bpf(
         BPF_LINK_UPDATE,
         &LinkUpdate {
@@ -101,19 +181,43 @@ pub(super) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::
     .map(drop)
 }
 
+/// What stands behind a link to a network interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct BehindDevice {
+    /// The program's id.
+    pub(super) program: u32,
+    /// The interface's index; zero once it is gone.
+    pub(super) interface: u32,
+}
+
+/// Reads a link to a network interface (tcx).
+pub(super) fn behind_device(link: BorrowedFd<'_>) -> io::Result<BehindDevice> {
+    let mut info = DeviceLinkInfo::default();
+    read_info(link, &mut info)?;
+    Ok(BehindDevice {
+        program: info.program,
+        interface: info.interface,
+    })
+}
+
 /// Reads a link to a cgroup.
 pub(super) fn behind(link: BorrowedFd<'_>) -> io::Result<Behind> {
     let mut info = CgroupLinkInfo::default();
-    bpf(
-        BPF_OBJ_GET_INFO_BY_FD,
-        &GetInfo {
-            fd: link.as_raw_fd().unsigned_abs(),
-            length: u32::try_from(size_of::<CgroupLinkInfo>()).map_err(io::Error::other)?,
-            info: &raw mut info as u64,
-        },
-    )?;
+    read_info(link, &mut info)?;
     Ok(Behind {
         program: info.program,
         cgroup: info.cgroup,
     })
+}
+
+fn read_info<T>(link: BorrowedFd<'_>, info: &mut T) -> io::Result<()> {
+    bpf(
+        BPF_OBJ_GET_INFO_BY_FD,
+        &GetInfo {
+            fd: link.as_raw_fd().unsigned_abs(),
+            length: u32::try_from(size_of::<T>()).map_err(io::Error::other)?,
+            info: std::ptr::from_mut(info) as u64,
+        },
+    )
+    .map(drop)
 }

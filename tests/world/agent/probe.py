@@ -60,7 +60,7 @@ def raw_header():
 
 
 def source_route():
-    """A datagram to the address by way of another: IPv4's loose source route, which needs no privilege."""
+    """A datagram to the address by way of another: IPv4's loose source route, which takes CAP_NET_RAW."""
     datagram = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     option = b"\x01" + struct.pack("!BBB4s", 131, 7, 4, socket.inet_aton(source[0]))
     datagram.setsockopt(socket.IPPROTO_IP, socket.IP_OPTIONS, option)

@@ -1,0 +1,176 @@
+//! Where a packet goes, read from its own header: shared by the programs that see packets. What cannot be read is refused.
+
+use aya_ebpf::helpers::generated::{bpf_ktime_get_boot_ns, bpf_skb_cgroup_id};
+use aya_ebpf::programs::sk_buff::SkBuff;
+use enforcer_ebpf::address::mapped;
+use enforcer_ebpf::{Event, Reason};
+
+use super::maps::{config, count, is_endpoint4, is_endpoint6, report};
+
+pub const ETH_P_IP: u16 = 0x0800;
+pub const ETH_P_IPV6: u16 = 0x86dd;
+/// IPv4's header length, in words, when nothing follows the fixed part.
+const WORDS_WITHOUT_OPTIONS: u8 = 5;
+/// The fixed part of the IPv4 header, bytes.
+const HEADER4_BYTES: usize = 20;
+/// The IPv6 header, bytes.
+const HEADER6_BYTES: usize = 40;
+/// The most options there is room for: forty of one byte.
+const OPTIONS_MAX: u32 = 40;
+const OPTION_END: u8 = 0;
+const OPTION_NOTHING: u8 = 1;
+const OPTION_LOOSE_ROUTE: u8 = 131;
+const OPTION_STRICT_ROUTE: u8 = 137;
+/// Extension headers that may stand before a routing header.
+const NEXT_HOP_BY_HOP: u8 = 0;
+const NEXT_DESTINATION: u8 = 60;
+/// The IPv6 routing header: its last address, not the one in the header, is where the packet goes.
+const NEXT_ROUTING: u8 = 43;
+/// How many extension headers are looked behind; more is refused.
+const EXTENSIONS_MAX: u32 = 4;
+
+/// A packet that only the daemon may send.
+pub struct Guarded {
+    destination: [u8; 16],
+    protocol: u32,
+    reason: Reason,
+}
+
+impl Guarded {
+    const fn unreadable() -> Self {
+        Self {
+            destination: [0; 16],
+            protocol: 0,
+            reason: Reason::Internal,
+        }
+    }
+}
+
+/// What is guarded about the IP packet that begins at `at`; `None` for nearly every one.
+#[inline(always)]
+pub fn guarded(skb: &SkBuff, ethertype: u16, at: usize) -> Option<Guarded> {
+    match ethertype {
+        ETH_P_IP => guarded4(skb, at),
+        ETH_P_IPV6 => guarded6(skb, at),
+        // Not IP: there is no endpoint it could reach.
+        _ => None,
+    }
+}
+
+#[inline(always)]
+fn guarded4(skb: &SkBuff, at: usize) -> Option<Guarded> {
+    let (Ok(ip), Ok(first), Ok(protocol)) = (
+        skb.load::<[u8; 4]>(at + 16),
+        skb.load::<u8>(at),
+        skb.load::<u8>(at + 9),
+    ) else {
+        return Some(Guarded::unreadable());
+    };
+    let reason = if is_endpoint4(ip) {
+        Reason::Egress
+    } else if first & 0x0f != WORDS_WITHOUT_OPTIONS && is_source_routed(skb, at, first) {
+        Reason::SourceRoute
+    } else {
+        return None;
+    };
+    Some(Guarded {
+        destination: mapped(ip),
+        protocol: u32::from(protocol),
+        reason,
+    })
+}
+
+#[inline(always)]
+fn guarded6(skb: &SkBuff, at: usize) -> Option<Guarded> {
+    let (Ok(ip), Ok(next)) = (skb.load::<[u8; 16]>(at + 24), skb.load::<u8>(at + 6)) else {
+        return Some(Guarded::unreadable());
+    };
+    let reason = if is_endpoint6(ip) {
+        Reason::Egress
+    } else if is_routed(skb, at + HEADER6_BYTES, next) {
+        Reason::SourceRoute
+    } else {
+        return None;
+    };
+    Some(Guarded {
+        destination: ip,
+        protocol: u32::from(next),
+        reason,
+    })
+}
+
+/// Whether a routing header stands among the first extension headers. What cannot be read, or has too many of them, counts as one.
+#[inline(always)]
+fn is_routed(skb: &SkBuff, at: usize, next: u8) -> bool {
+    let (mut at, mut next) = (at, next);
+    let mut seen = 0;
+    while seen < EXTENSIONS_MAX {
+        match next {
+            NEXT_ROUTING => return true,
+            NEXT_HOP_BY_HOP | NEXT_DESTINATION => {
+                let (Ok(after), Ok(words)) = (skb.load::<u8>(at), skb.load::<u8>(at + 1)) else {
+                    return true;
+                };
+                next = after;
+                at += (usize::from(words) + 1) * 8;
+            }
+            _ => return false,
+        }
+        seen += 1;
+    }
+    true
+}
+
+/// Whether an IPv4 header with options holds a loose or strict source route (RFC 791). What cannot be read counts as one.
+#[inline(always)]
+fn is_source_routed(skb: &SkBuff, start: usize, first: u8) -> bool {
+    let end = start + usize::from(first & 0x0f) * 4;
+    let mut at = start + HEADER4_BYTES;
+    let mut seen = 0;
+    while seen < OPTIONS_MAX {
+        if at >= end {
+            return false;
+        }
+        match skb.load::<u8>(at) {
+            Ok(OPTION_END) => return false,
+            Ok(OPTION_NOTHING) => at += 1,
+            Ok(OPTION_LOOSE_ROUTE | OPTION_STRICT_ROUTE) | Err(_) => return true,
+            Ok(_) => match skb.load::<u8>(at + 1) {
+                Ok(bytes) if bytes >= 2 => at += usize::from(bytes),
+                Ok(_) | Err(_) => return true,
+            },
+        }
+        seen += 1;
+    }
+    at < end
+}
+
+/// Whether the packet's socket belongs to the daemon's cgroup. A packet without a socket belongs to nobody.
+#[inline(always)]
+pub fn is_daemons(skb: &SkBuff) -> bool {
+    let daemon = config().daemon_cgroup;
+    // SAFETY: the helper reads the packet's socket.
+    daemon != 0 && unsafe { bpf_skb_cgroup_id(skb.skb) } == daemon
+}
+
+/// Counts and reports a packet that is dropped.
+#[inline(always)]
+pub fn dropped(skb: &SkBuff, hook: u32, what: &Guarded) {
+    count(|counters| counters.egress_dropped += 1);
+    // SAFETY: helpers that read the clock and the packet's socket.
+    let (boot_ns, cgroup) = unsafe { (bpf_ktime_get_boot_ns(), bpf_skb_cgroup_id(skb.skb)) };
+    report(Event {
+        boot_ns,
+        cgroup,
+        agent_cgroup: 0,
+        start_boot_ns: 0,
+        destination: what.destination,
+        port: 0,
+        hook,
+        reason: what.reason as u32,
+        protocol: what.protocol,
+        pid: 0,
+        uid: 0,
+        comm: [0; 16],
+    });
+}

@@ -1,0 +1,114 @@
+//! Keeps the uplink guard on every interface that leads out, as they come and go.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use futures_util::{Stream, StreamExt, TryStreamExt};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage};
+use rtnetlink::{Handle, MulticastGroup};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::kernel::{Framing, Uplink, Uplinks};
+
+/// The longest time between two looks, should no word of a change come: a guard that somebody took away is missed by then.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// What is guarded, and what is wrong with it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Guarded {
+    /// The names of the interfaces.
+    pub(super) names: Vec<String>,
+    /// One sentence each.
+    pub(super) problems: Vec<String>,
+}
+
+/// Guards what is there now, and from then on what comes. On its return every interface there was is guarded, or its problem is known.
+pub(super) async fn keep(
+    mut uplinks: Uplinks,
+    stop: CancellationToken,
+    tasks: &TaskTracker,
+) -> Result<watch::Receiver<Guarded>> {
+    let (connection, handle, mut changes) =
+        rtnetlink::new_multicast_connection(&[MulticastGroup::Link])
+            .context("watching the network interfaces")?;
+    tasks.spawn({
+        let stop = stop.clone();
+        async move {
+            stop.run_until_cancelled(connection).await;
+        }
+    });
+    let (sender, guarded) = watch::channel(Guarded::default());
+    look(&mut uplinks, &handle, &sender).await;
+    tasks.spawn(async move {
+        while stop
+            .run_until_cancelled(changed(&mut changes))
+            .await
+            .is_some()
+        {
+            look(&mut uplinks, &handle, &sender).await;
+        }
+    });
+    Ok(guarded)
+}
+
+/// Waits for word of a change, or for the time to look anyhow.
+async fn changed(changes: &mut (impl Stream + Unpin)) {
+    let word = async {
+        if changes.next().await.is_none() {
+            // No more word will come.
+            std::future::pending::<()>().await;
+        }
+    };
+    let _ = tokio::time::timeout(LOOK, word).await;
+}
+
+async fn look(uplinks: &mut Uplinks, handle: &Handle, sender: &watch::Sender<Guarded>) {
+    let problems = match interfaces(handle).await {
+        Ok(found) => uplinks.set(&found),
+        Err(error) => vec![format!("the network interfaces cannot be listed: {error}")],
+    };
+    let names = uplinks.names().map(ToOwned::to_owned).collect();
+    let now = Guarded { names, problems };
+    sender.send_if_modified(|before| {
+        let is_news = *before != now;
+        if is_news {
+            for problem in &now.problems {
+                tracing::error!(problem, "the uplink guard has a gap");
+            }
+            tracing::info!(interfaces = now.names.join(" "), "uplinks guarded");
+            *before = now;
+        }
+        is_news
+    });
+}
+
+async fn interfaces(handle: &Handle) -> Result<Vec<Uplink>, rtnetlink::Error> {
+    let found: Vec<LinkMessage> = handle.link().get().execute().try_collect().await?;
+    Ok(found.iter().filter_map(uplink).collect())
+}
+
+/// An interface as the guard sees it; none where it leads nowhere but here.
+fn uplink(link: &LinkMessage) -> Option<Uplink> {
+    if link.header.flags.contains(LinkFlags::Loopback) {
+        return None;
+    }
+    let name = link.attributes.iter().find_map(|attribute| {
+        if let LinkAttribute::IfName(name) = attribute {
+            Some(name.clone())
+        } else {
+            None
+        }
+    })?;
+    let framing = if link.header.link_layer_type == LinkLayerType::Ether {
+        Framing::Ethernet
+    } else {
+        Framing::None
+    };
+    Some(Uplink {
+        index: link.header.index,
+        name,
+        framing,
+    })
+}

@@ -1,0 +1,70 @@
+//! `enforcer prove`: runs the proofs and prints them as they come.
+#![expect(clippy::print_stdout, reason = "this is the command line")]
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Context;
+
+use super::{EXIT_ERROR, Failure, ask};
+use crate::config::Config;
+use crate::prove::attempt::Attempt;
+use crate::prove::{Outcome, Proof};
+use crate::workload;
+
+/// Tries every way out. Any that reaches the endpoint makes the exit code one.
+pub(super) fn prove(config: &Path, json: bool) -> Result<ExitCode, Failure> {
+    let config = Config::load(config)?;
+    let root = config.cgroup_root.map_or_else(workload::find_mount, Ok)?;
+    let print = |proof: &Proof| {
+        if !json {
+            println!("{}", line(proof));
+        }
+    };
+    let proofs = ask::runtime()?.block_on(crate::prove::prove(&root, print))?;
+    let count = |is: fn(&Outcome) -> bool| proofs.iter().filter(|proof| is(&proof.outcome)).count();
+    let blocked = count(|outcome| matches!(outcome, Outcome::Blocked { .. }));
+    let reached = count(|outcome| matches!(outcome, Outcome::Reached { .. }));
+    let not_tried = count(|outcome| matches!(outcome, Outcome::NotTried { .. }));
+    if json {
+        let all = serde_json::json!({"paths": proofs, "blocked": blocked, "reached": reached, "not_tried": not_tried});
+        println!(
+            "{}",
+            serde_json::to_string_pretty(&all).context("printing the proofs")?
+        );
+    } else {
+        println!("{blocked} blocked, {reached} reached, {not_tried} not tried");
+    }
+    Ok(if reached == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(EXIT_ERROR)
+    })
+}
+
+fn line(proof: &Proof) -> String {
+    let (word, detail) = match &proof.outcome {
+        Outcome::Blocked { saw } => ("BLOCKED", saw.clone()),
+        Outcome::Reached { packets } => ("REACHED", format!("packets at the far end: {packets}")),
+        Outcome::NotTried { why } => ("NOT TRIED", why.clone()),
+    };
+    let who = if proof.privileged {
+        " (takes a capability)"
+    } else {
+        ""
+    };
+    format!(
+        "{word:<9}  {:<28}  {}{who}: {detail}",
+        proof.path, proof.words
+    )
+}
+
+/// Goes one way, and says on standard output how it ended.
+pub(super) fn attempt(attempt: &str) -> Result<(), Failure> {
+    let attempt: Attempt = serde_json::from_str(attempt).context("reading what to try")?;
+    println!(
+        "{}",
+        serde_json::to_string(&attempt.make()).context("saying how it ended")?
+    );
+    Ok(())
+}

@@ -1,0 +1,200 @@
+//! The uplink guard: a program on every interface that leads out of the daemon's network namespace, for frames that no cgroup hook sees.
+//!
+//! It is pinned like the others and outlives the daemon; an interface that goes takes its link along, and what is left of the pin is removed.
+
+use std::collections::BTreeMap;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use aya::Ebpf;
+use aya::programs::{Program, SchedClassifier};
+
+use super::load::pin_over;
+use super::sys::Target;
+use super::{KernelError, io, refused, sys};
+use crate::causes::Causes;
+
+/// What a pin of this guard is called; the interface's index follows.
+const PIN: &str = "uplink-";
+/// `BPF_TCX_EGRESS`.
+const TCX_EGRESS: u32 = 47;
+
+/// Whether frames on an interface begin with an Ethernet header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// They do.
+    Ethernet,
+    /// They begin with the packet, as in tunnels.
+    None,
+}
+
+impl Framing {
+    const fn program(self) -> &'static str {
+        match self {
+            Self::Ethernet => "uplink_frame",
+            Self::None => "uplink_packet",
+        }
+    }
+}
+
+/// An interface that leads out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Uplink {
+    /// Its index; not used again while the host is up, unless it wraps.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// How its frames begin.
+    pub framing: Framing,
+}
+
+/// The guard's one owner.
+pub struct Uplinks {
+    ebpf: Ebpf,
+    links: PathBuf,
+    /// The interfaces that are guarded, by index.
+    guarded: BTreeMap<u32, Guard>,
+}
+
+/// The link on one interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Guard {
+    name: String,
+    pin: PathBuf,
+    /// The program that was put behind it.
+    program: u32,
+}
+
+impl std::fmt::Debug for Uplinks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Uplinks")
+            .field("guarded", &self.guarded)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Uplinks {
+    pub(super) fn load(mut ebpf: Ebpf, links: PathBuf) -> Result<Self, KernelError> {
+        for framing in [Framing::Ethernet, Framing::None] {
+            let name = framing.program();
+            program(&mut ebpf, name)?
+                .load()
+                .map_err(|error| refused(format!("load {name}"))(&error))?;
+        }
+        Ok(Self {
+            ebpf,
+            links,
+            guarded: BTreeMap::new(),
+        })
+    }
+
+    /// Makes these the guarded interfaces. Gives what stands in the way, one sentence each: what is guarded already stays so.
+    pub fn set(&mut self, uplinks: &[Uplink]) -> Vec<String> {
+        self.guarded
+            .retain(|index, _| uplinks.iter().any(|uplink| uplink.index == *index));
+        let mut problems = Vec::new();
+        for uplink in uplinks {
+            let guarded = match self.guarded.get(&uplink.index) {
+                Some(guard) => in_place(guard, uplink),
+                None => self.guard(uplink),
+            };
+            if let Err(error) = guarded {
+                // Tried again at the next look.
+                self.guarded.remove(&uplink.index);
+                problems.push(format!(
+                    "frames that a capability holder makes can leave by {}: {}",
+                    uplink.name,
+                    Causes(&error)
+                ));
+            }
+        }
+        if let Err(error) = self.remove_stale_pins() {
+            problems.push(Causes(&error).to_string());
+        }
+        problems
+    }
+
+    /// The names of the guarded interfaces.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.guarded.values().map(|guard| guard.name.as_str())
+    }
+
+    fn guard(&mut self, uplink: &Uplink) -> Result<(), KernelError> {
+        let action = format!("guard {}", uplink.name);
+        let pin = self.links.join(format!("{PIN}{}", uplink.index));
+        let program = program(&mut self.ebpf, uplink.framing.program())?;
+        let id = program
+            .info()
+            .map_err(|error| refused(&action)(&error))?
+            .id();
+        let fd = program.fd().map_err(|error| refused(&action)(&error))?;
+        if pin.exists() && interface_of(&pin)? == uplink.index {
+            let link = sys::open_pin(&pin).map_err(io(&action))?;
+            sys::update_link(link.as_fd(), fd.as_fd()).map_err(io(&action))?;
+        } else {
+            let target = Target::Device(uplink.index);
+            let link = sys::create_link(fd.as_fd(), target, TCX_EGRESS).map_err(io(&action))?;
+            pin_over(link.as_fd(), &pin)?;
+        }
+        let guard = Guard {
+            name: uplink.name.clone(),
+            pin,
+            program: id,
+        };
+        self.guarded.insert(uplink.index, guard);
+        Ok(())
+    }
+
+    /// Removes the pins whose interface is gone.
+    fn remove_stale_pins(&self) -> Result<(), KernelError> {
+        let action = format!("read {}", self.links.display());
+        for entry in std::fs::read_dir(&self.links).map_err(io(&action))? {
+            let path = entry.map_err(io(&action))?.path();
+            let is_ours = path
+                .file_name()
+                .is_some_and(|name| name.to_string_lossy().starts_with(PIN));
+            let is_known = self.guarded.values().any(|guard| guard.pin == path);
+            if is_ours && !is_known && interface_of(&path)? == 0 {
+                std::fs::remove_file(&path).map_err(io(format!("remove {}", path.display())))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether the guard is as it was put.
+fn in_place(guard: &Guard, uplink: &Uplink) -> Result<(), KernelError> {
+    let action = format!("read {}", guard.pin.display());
+    let link = sys::open_pin(&guard.pin).map_err(io(&action))?;
+    let now = sys::behind_device(link.as_fd()).map_err(io(&action))?;
+    if now.interface == uplink.index && now.program == guard.program {
+        Ok(())
+    } else {
+        Err(KernelError::Unsuited(
+            "somebody replaced or detached its guard".to_owned(),
+        ))
+    }
+}
+
+/// The interface that a pinned link is attached to; zero once it is gone.
+fn interface_of(pin: &Path) -> Result<u32, KernelError> {
+    let action = format!("read {}", pin.display());
+    let link = sys::open_pin(pin).map_err(io(&action))?;
+    let behind = sys::behind_device(link.as_fd()).map_err(io(&action))?;
+    Ok(behind.interface)
+}
+
+fn program<'a>(
+    ebpf: &'a mut Ebpf,
+    name: &'static str,
+) -> Result<&'a mut SchedClassifier, KernelError> {
+    let missing = || {
+        KernelError::Unsuited(format!(
+            "the kernel object has no program {name}: it was not built from this source"
+        ))
+    };
+    let program: &mut Program = ebpf.program_mut(name).ok_or_else(missing)?;
+    program
+        .try_into()
+        .map_err(|error: aya::programs::ProgramError| refused(format!("load {name}"))(&error))
+}

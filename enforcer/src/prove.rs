@@ -1,0 +1,175 @@
+//! `enforcer prove`: tries every way out of this host toward a throw-away endpoint, and says which arrived.
+//!
+//! A way is tried twice: toward an open address, which must arrive, or nothing would be shown; then toward a canary, which must not.
+//! [`path`] names the ways, [`attempt`] goes one of them in a process of its own, [`scratch`] is the far end and its sniffer, the judge.
+//! It asks nothing of the daemon and changes nothing of the host's but an interface and a cgroup that are gone when it ends.
+
+pub mod attempt;
+pub mod canary;
+pub mod path;
+mod scratch;
+
+use std::net::IpAddr;
+use std::os::unix::process::CommandExt;
+use std::path::Path as FilePath;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde::{Deserialize, Serialize};
+
+use attempt::{Attempt, Ended};
+use path::{Path, Spelling, Who};
+use scratch::Scratch;
+
+/// How long one attempt may take, whatever it waits for.
+const ATTEMPT: Duration = Duration::from_secs(5);
+/// How long a packet may be on its way to the far end of the scratch wire.
+const SETTLE: Duration = Duration::from_millis(40);
+/// Who tries what needs no privilege: nobody.
+const NOBODY: u32 = 65_534;
+
+/// What became of one way out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "outcome")]
+pub enum Outcome {
+    /// Nothing arrived at the canary, though the same way leads to an open address.
+    Blocked {
+        /// What the caller saw: an errno's name, or that it saw nothing.
+        saw: String,
+    },
+    /// Something arrived.
+    Reached {
+        /// How many packets.
+        packets: u64,
+    },
+    /// Nothing is shown.
+    NotTried {
+        /// Why this host cannot even go this way to an open address.
+        why: String,
+    },
+}
+
+/// One way out, and what became of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proof {
+    /// The way's stable name.
+    pub path: String,
+    /// The way in words.
+    pub words: String,
+    /// Whether it takes a capability.
+    pub privileged: bool,
+    /// What became of it.
+    #[serde(flatten)]
+    pub outcome: Outcome,
+}
+
+/// Tries every way, and tells `each` as it goes. The caller must be root, and in the network namespace that is to be proven.
+///
+/// # Errors
+/// When the scratch wire or cgroup cannot be made.
+pub async fn prove(cgroup_root: &FilePath, mut each: impl FnMut(&Proof)) -> Result<Vec<Proof>> {
+    ensure!(
+        rustix::process::geteuid().is_root(),
+        "this needs root: it makes a network interface and a cgroup of its own"
+    );
+    let scratch = Scratch::new(cgroup_root).await?;
+    let mut proofs = Vec::new();
+    for path in path::all() {
+        let proof = Proof {
+            path: path.name(),
+            words: path.words(),
+            privileged: path.who() == Who::CapabilityHolder,
+            outcome: try_path(&scratch, path).await?,
+        };
+        each(&proof);
+        proofs.push(proof);
+    }
+    Ok(proofs)
+}
+
+async fn try_path(scratch: &Scratch, path: Path) -> Result<Outcome> {
+    let (canary, open) = match path.spelling {
+        Spelling::V6 => (IpAddr::from(canary::CANARY6), IpAddr::from(canary::OPEN6)),
+        Spelling::V4
+        | Spelling::Mapped
+        | Spelling::Compatible
+        | Spelling::Nat64
+        | Spelling::LocalNat64
+        | Spelling::SixToFour
+        | Spelling::Teredo => (canary::CANARY4.into(), canary::OPEN4.into()),
+    };
+    let (ended, packets) = go(scratch, path, open).await?;
+    if packets == 0 && path.way.is_closed_everywhere() && ended.is_eperm() {
+        return Ok(Outcome::Blocked {
+            saw: format!("{ended}, toward any address"),
+        });
+    }
+    if packets == 0 {
+        return Ok(Outcome::NotTried {
+            why: format!("it does not work here toward an open address either: {ended}"),
+        });
+    }
+    let (ended, packets) = go(scratch, path, canary).await?;
+    Ok(if packets == 0 {
+        Outcome::Blocked {
+            saw: ended.to_string(),
+        }
+    } else {
+        Outcome::Reached { packets }
+    })
+}
+
+/// Goes one way toward one address; what the caller saw, and how many packets arrived.
+async fn go(scratch: &Scratch, path: Path, to: IpAddr) -> Result<(Ended, u64)> {
+    let attempt = Attempt {
+        way: path.way,
+        to: path.spelling.of(to),
+        elsewhere: canary::elsewhere(to),
+        wire: scratch.wire(),
+    };
+    let wire_address = attempt.to.to_canonical();
+    scratch.watch(wire_address);
+    let ended = run(scratch, &attempt, path.who()).await?;
+    tokio::time::sleep(SETTLE).await;
+    Ok((ended, scratch.arrived(wire_address)))
+}
+
+/// Runs an attempt in a process of its own: in the scratch cgroup, and as nobody where the way takes no privilege.
+async fn run(scratch: &Scratch, attempt: &Attempt, who: Who) -> Result<Ended> {
+    let me = std::env::current_exe().context("finding this program")?;
+    let procs = scratch.procs()?;
+    let mut command = Command::new(me);
+    command
+        .args(["prove-attempt", "--attempt"])
+        .arg(serde_json::to_string(attempt)?)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
+    let uid = match who {
+        Who::Anyone => Some(NOBODY),
+        Who::CapabilityHolder => None,
+    };
+    #[expect(
+        unsafe_code,
+        reason = "entering a cgroup before the program starts has no safe way"
+    )]
+    // SAFETY: between fork and exec only system calls are made, on a descriptor that was opened before.
+    unsafe {
+        command.pre_exec(move || {
+            rustix::io::write(&procs, b"0")?;
+            rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+            Ok(())
+        });
+    }
+    let mut command = tokio::process::Command::from(command);
+    if let Some(uid) = uid {
+        command.uid(uid).gid(uid);
+    }
+    command.kill_on_drop(true);
+    let Ok(output) = tokio::time::timeout(ATTEMPT, command.output()).await else {
+        return Ok(Ended::TookTooLong);
+    };
+    let output = output.context("starting an attempt")?;
+    Ok(serde_json::from_slice(&output.stdout).unwrap_or(Ended::Crashed))
+}

@@ -1,0 +1,90 @@
+//! Attempts below IP: frames that no socket of the kernel's protocols has seen.
+#![expect(unsafe_code, reason = "a link-layer address has no safe binding")]
+
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::AsRawFd;
+
+use socket2::{Domain, SockAddr, SockAddrStorage, Socket, Type};
+
+use super::{Wire, raw};
+
+const ETH_P_IP: u16 = 0x0800;
+const ETH_P_IPV6: u16 = 0x86dd;
+const ETH_P_8021Q: u16 = 0x8100;
+/// Anybody's: who sniffs the far end sees every frame.
+const TO_ALL: [u8; 6] = [0xff; 6];
+const FROM: [u8; 6] = [2, 0, 0, 0, 0, 1];
+
+/// How a frame is sent.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum How {
+    Plain,
+    Tagged,
+    Bypassing,
+}
+
+const fn ethertype(to: IpAddr) -> u16 {
+    match to {
+        IpAddr::V4(_) => ETH_P_IP,
+        IpAddr::V6(_) => ETH_P_IPV6,
+    }
+}
+
+/// A frame with its own link-layer header.
+pub(super) fn frame(wire: &Wire, from: IpAddr, to: IpAddr, how: How) -> io::Result<()> {
+    let socket = Socket::new(Domain::PACKET, Type::RAW, None)?;
+    let mut frame = [TO_ALL, FROM].concat();
+    match how {
+        How::Plain => {}
+        How::Tagged => {
+            frame.extend(ETH_P_8021Q.to_be_bytes());
+            frame.extend([0, 7]);
+        }
+        How::Bypassing => bypass_queues(&socket)?,
+    }
+    frame.extend(ethertype(to).to_be_bytes());
+    frame.extend(raw::packet(from, to));
+    socket.send_to(&frame, &link(wire, ethertype(to))).map(drop)
+}
+
+/// A packet that the kernel puts into a frame.
+pub(super) fn datagram(wire: &Wire, from: IpAddr, to: IpAddr) -> io::Result<()> {
+    let socket = Socket::new(Domain::PACKET, Type::DGRAM, None)?;
+    socket
+        .send_to(&raw::packet(from, to), &link(wire, ethertype(to)))
+        .map(drop)
+}
+
+fn bypass_queues(socket: &Socket) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: the option's value is readable for its size.
+    let done = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_PACKET,
+            libc::PACKET_QDISC_BYPASS,
+            std::ptr::from_ref(&on).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if done == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Everybody on the wire.
+fn link(wire: &Wire, protocol: u16) -> SockAddr {
+    let mut storage = SockAddrStorage::zeroed();
+    // SAFETY: the storage is larger than any address, aligned for every one, and zero is a valid link-layer address.
+    let address = unsafe { storage.view_as::<libc::sockaddr_ll>() };
+    address.sll_family = libc::AF_PACKET as libc::sa_family_t;
+    address.sll_protocol = protocol.to_be();
+    address.sll_ifindex = libc::c_int::try_from(wire.index).unwrap_or(0);
+    address.sll_halen = 6;
+    address.sll_addr[..6].copy_from_slice(&TO_ALL);
+    // SAFETY: the length is that of the address that was just written.
+    unsafe { SockAddr::new(storage, size_of::<libc::sockaddr_ll>() as libc::socklen_t) }
+}

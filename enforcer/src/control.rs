@@ -17,6 +17,7 @@ use std::time::Duration;
 use enforcer_proto::event::Refuser;
 use enforcer_proto::refusal::{Code, Refusal};
 use enforcer_proto::wire::{self, ASK_BYTES_MAX, Ask, Hello, Reply, WireError};
+use rustix::net::SendFlags;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -27,8 +28,8 @@ use crate::clock::Clock;
 use crate::engine::Engine;
 use crate::tally::{Refused, Who};
 use peer::{Identify, Peer};
-use places::Places;
 pub use places::{CONNECTIONS_MAX, CONNECTIONS_PER_WHO_MAX, CONNECTIONS_RESERVED};
+use places::{Comings, Places};
 
 /// How long a client may take to say hello or to take an answer; then its connection ends.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -91,6 +92,7 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
 /// Serves the control socket until the listener fails.
 pub async fn serve(listener: UnixListener, control: Arc<Control>) {
     let places = Arc::new(Places::default());
+    let mut comings = Comings::default();
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
@@ -101,13 +103,19 @@ pub async fn serve(listener: UnixListener, control: Arc<Control>) {
             }
         };
         let accepted = control.clock.now();
+        let Ok(credentials) = rustix::net::sockopt::socket_peercred(&stream) else {
+            continue;
+        };
+        let uid = credentials.uid.as_raw();
+        if uid != 0 && !comings.take(uid, accepted.boot_ns) {
+            // Nothing more is done for it: the others wait behind it.
+            turn_away(&stream, &control, Who::Uid(uid), too_often());
+            continue;
+        }
         let peer = match control.identify.peer(&stream, accepted.boot_ns) {
             Ok(peer) => peer,
             Err(error) => {
-                let who = rustix::net::sockopt::socket_peercred(&stream)
-                    .map_or(Who::Others, |credentials| {
-                        Who::Uid(credentials.uid.as_raw())
-                    });
+                let who = Who::Uid(uid);
                 let what = format!("Whoever made this connection cannot be told: {error}");
                 turn_away(
                     &stream,
@@ -133,6 +141,14 @@ pub async fn serve(listener: UnixListener, control: Arc<Control>) {
     }
 }
 
+fn too_often() -> Refusal {
+    let pace = places::CONNECTS.per_second;
+    Refusal::new(
+        Code::Overloaded,
+        format!("One uid may connect {pace} times a second"),
+    )
+}
+
 fn no_place() -> Refusal {
     Refusal::new(
         Code::Overloaded,
@@ -154,7 +170,9 @@ fn turn_away(stream: &UnixStream, control: &Control, who: Who, refusal: Refusal)
         wire::encode(&refused(refusal)),
     ];
     for frame in said.into_iter().flatten() {
-        if let Err(error) = stream.try_write(&frame) {
+        // Past the runtime, which does not know yet that a connection this young can be written to.
+        let sent = rustix::net::send(stream, &frame, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+        if let Err(error) = sent {
             tracing::debug!(%error, "a control connection was closed without a word");
         }
     }

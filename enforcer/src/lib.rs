@@ -19,6 +19,7 @@ pub mod dns;
 pub mod engine;
 pub mod kernel;
 pub mod keyfile;
+pub mod pace;
 pub mod prove;
 pub mod proxy;
 pub mod roots;

@@ -204,6 +204,49 @@ fn an_agent_that_sits_on_the_control_socket_does_not_delay_a_revocation() {
     assert!(sitter.wait().expect("ends").success());
 }
 
+/// Connects and hangs up as fast as it can, on several threads, until its input ends.
+const FLOOD: &str = r#"
+import os, socket, sys, threading
+def flood():
+    while True:
+        try:
+            s = socket.socket(socket.AF_UNIX); s.connect(os.environ["ENFORCER_SOCKET"]); s.close()
+        except OSError:
+            pass
+for _ in range(4):
+    threading.Thread(target=flood, daemon=True).start()
+print("floods", flush=True)
+sys.stdin.readline()
+os._exit(0)
+"#;
+
+#[test]
+fn an_agent_that_floods_the_control_socket_keeps_nobody_from_revoking() {
+    let world = World::start(Family::V4);
+    let grant = world.open_window("demo-project.finance:read", "5m");
+    let mut flood = world.run_as(Who::Agent, "/usr/bin/python3");
+    let mut flood = flood
+        .args(["-c", FLOOD])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("python runs");
+    let mut line = [0; 7];
+    let output = flood.stdout.as_mut().expect("piped");
+    output.read_exact(&mut line).expect("it floods");
+    for _ in 0..20 {
+        let began = SystemClock.now().boot_ns;
+        let output = world.cli(Who::Approver, &["revoke", "g-99"]);
+        let took = Duration::from_nanos(SystemClock.now().boot_ns - began);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(3), "it was not reached: {said}");
+        assert!(took < Duration::from_secs(5), "{took:?}");
+    }
+    assert_eq!(world.json(Who::Approver, &["revoke", &grant])["done"], true);
+    drop(flood.stdin.take());
+    flood.wait().expect("ends");
+}
+
 #[test]
 fn a_follower_that_hangs_up_gives_its_place_back_at_once() {
     let world = World::start(Family::V4);

@@ -4,9 +4,11 @@ use std::io;
 use std::path::Path;
 
 use enforcer_proto::wire::{Ask, FRAME_BYTES_MAX, Hello, Reply};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::net::UnixStream;
 
-use super::{LinkError, patient, receive, send};
+use super::{LinkError, PATIENCE, patient, receive, send};
 
 /// A connection to the daemon.
 #[derive(Debug)]
@@ -20,7 +22,7 @@ impl Client {
     /// # Errors
     /// When nobody listens there, or it speaks another version.
     pub async fn connect(socket: &Path) -> Result<Self, LinkError> {
-        let mut stream = UnixStream::connect(socket).await?;
+        let mut stream = connect(socket).await?;
         unless_hung_up(patient(send(&mut stream, &Hello::ours())).await)?;
         let hello: Option<Hello> = patient(receive(&mut stream, FRAME_BYTES_MAX)).await?;
         hello.ok_or_else(gone)?.check()?;
@@ -47,10 +49,43 @@ impl Client {
     }
 }
 
+/// Connects, and waits where others wait as well: a socket that did not want to wait would fail while they are many.
+async fn connect(socket: &Path) -> Result<UnixStream, LinkError> {
+    let address = SocketAddrUnix::new(socket).map_err(io::Error::from)?;
+    let connected = tokio::task::spawn_blocking(move || {
+        let stream = rustix::net::socket_with(
+            AddressFamily::UNIX,
+            SocketType::STREAM,
+            SocketFlags::CLOEXEC,
+            None,
+        )?;
+        set_socket_timeout(&stream, Timeout::Send, Some(PATIENCE))?;
+        rustix::net::connect(&stream, &address)?;
+        set_socket_timeout(&stream, Timeout::Send, None)?;
+        rustix::io::ioctl_fionbio(&stream, true)?;
+        UnixStream::from_std(stream.into())
+    });
+    let connected = connected.await.map_err(io::Error::other)?;
+    connected.map_err(|error| {
+        if error.kind() == io::ErrorKind::WouldBlock {
+            LinkError::Slow
+        } else {
+            LinkError::Io(error)
+        }
+    })
+}
+
 /// A daemon that has no place left says so and hangs up before it is asked: what it said can still be read.
 fn unless_hung_up(sent: Result<(), LinkError>) -> Result<(), LinkError> {
     match sent {
-        Err(LinkError::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(LinkError::Io(error))
+            if matches!(
+                error.kind(),
+                io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+            ) =>
+        {
+            Ok(())
+        }
         sent => sent,
     }
 }

@@ -1,8 +1,10 @@
 //! Places on the control socket: few for one agent or uid, and some that only those who decide may take, so that nobody can sit on them all.
+//! And how often one uid may connect: whoever comes too often is turned away before anything else is done for it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::pace::{Bucket, Pace};
 use crate::tally::Who;
 
 /// The most control connections at once. One more is refused.
@@ -11,6 +13,39 @@ pub const CONNECTIONS_MAX: usize = 256;
 pub const CONNECTIONS_PER_WHO_MAX: usize = 16;
 /// How many of all are kept for root and for those whom the policy lets decide. Others are refused them.
 pub const CONNECTIONS_RESERVED: usize = 64;
+
+/// How often one uid but root may connect; past it the connection is closed at once.
+pub(super) const CONNECTS: Pace = Pace {
+    burst: 200,
+    per_second: 20,
+};
+/// The most uids whose connecting is remembered; past it they share one bucket.
+const UIDS_MAX: usize = 1024;
+
+/// How often each uid has connected.
+#[derive(Debug, Default)]
+pub(super) struct Comings {
+    by_uid: BTreeMap<u32, Bucket>,
+    others: Option<Bucket>,
+}
+
+impl Comings {
+    /// Whether `uid` may connect once more now.
+    pub(super) fn take(&mut self, uid: u32, now_boot_ns: u64) -> bool {
+        let is_new = !self.by_uid.contains_key(&uid);
+        if is_new && self.by_uid.len() >= UIDS_MAX {
+            self.by_uid.retain(|_, bucket| !bucket.is_full(now_boot_ns));
+        }
+        let bucket = if is_new && self.by_uid.len() >= UIDS_MAX {
+            self.others.get_or_insert_with(|| Bucket::new(CONNECTS))
+        } else {
+            self.by_uid
+                .entry(uid)
+                .or_insert_with(|| Bucket::new(CONNECTS))
+        };
+        bucket.take(1, now_boot_ns)
+    }
+}
 
 /// Who holds how many places.
 #[derive(Debug, Default)]
@@ -66,6 +101,18 @@ impl Drop for Place {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_uid_that_comes_too_often_is_turned_away_and_no_other_is() {
+        let mut comings = Comings::default();
+        let came = (0..1000).filter(|_| comings.take(1, 1)).count();
+        assert_eq!(came, CONNECTS.burst as usize);
+        assert!(comings.take(2, 1));
+        for uid in 0..5000 {
+            let _ = comings.take(uid, 1);
+        }
+        assert!(comings.by_uid.len() <= UIDS_MAX);
+    }
 
     #[test]
     fn one_uid_has_its_quota_and_gets_places_back() {

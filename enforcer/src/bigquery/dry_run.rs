@@ -5,7 +5,7 @@ use enforcer_proto::refusal::{Code, Refusal};
 use enforcer_proto::scope::{DatasetRef, TableRef};
 use serde_json::Value;
 
-use super::relations::Relations;
+use super::relations::{Relations, TOKENS_MAX};
 
 /// The longest sentence of BigQuery's that is passed on, characters.
 const MESSAGE_CHARS_MAX: usize = 300;
@@ -36,6 +36,7 @@ pub fn read(
         .to_owned();
     if statement == "SELECT" {
         nothing_else(query)?;
+        agree(relations, &outside)?;
     }
     let tables = list(&query["referencedTables"], "tableId", "the tables it reads")?;
     // BigQuery leaves the list out where there is nothing in it. That is believed only when the text itself names no table.
@@ -59,6 +60,20 @@ pub fn read(
         routines,
         bytes,
     })
+}
+
+/// Refuses what the text names and the answer should not have let by: a table outside, or a text that cannot be read here at all.
+fn agree(relations: &Relations, outside: impl Fn(&str) -> Refusal) -> Result<(), Refusal> {
+    match relations {
+        Relations::None | Relations::Within => Ok(()),
+        Relations::Outside(table) => Err(outside(&format!("table {table}"))),
+        Relations::Unknown => Err(Refusal::new(
+            Code::NotVouched,
+            format!(
+                "The text is longer than {TOKENS_MAX} words and signs, or is no query that can be read here, so it cannot be compared with BigQuery's dry run"
+            ),
+        )),
+    }
 }
 
 /// BigQuery's own refusal. Its words tell of the tables it looked at, so they are kept back where the text names one that is not the
@@ -166,14 +181,18 @@ mod tests {
         for tables in [Value::Null, json!([])] {
             let answer = answer(&tables);
             assert_eq!(code(&answer, &Relations::None), None);
-            for relations in [
-                Relations::Within,
-                Relations::Outside("p.hr.t".into()),
-                Relations::Unknown,
-            ] {
+            for relations in [Relations::Within, Relations::Unknown] {
                 assert_eq!(code(&answer, &relations), Some(Code::NotVouched));
             }
         }
+        // What the text names outside is outside, whatever the dry run says of it.
+        let outside = Relations::Outside("p.hr.t".into());
+        let named = json!([{"projectId": "p", "datasetId": "d", "tableId": "t"}]);
+        assert_eq!(code(&answer(&named), &outside), Some(Code::ScopeOutside));
+        assert_eq!(
+            code(&answer(&named), &Relations::Unknown),
+            Some(Code::NotVouched)
+        );
         for tables in [json!([{"datasetId": "d", "tableId": "t"}]), json!("x")] {
             assert_eq!(
                 code(&answer(&tables), &Relations::None),

@@ -11,8 +11,12 @@ use sqlparser::parser::Parser;
 
 use super::job::DefaultDataset;
 
-/// The longest text that is parsed, tokens: what a parser nests takes stack, one level for every two tokens at most.
-const TOKENS_MAX: usize = 2000;
+/// The longest text that is parsed, tokens: what a parser nests takes stack, one level for every two tokens at most. A longer one is refused.
+pub const TOKENS_MAX: usize = 20_000;
+/// The longest text whose parsing fits the stack of any thread, tokens.
+const TOKENS_ANYWHERE_MAX: usize = 2000;
+/// The stack for the longest text, bytes; what of it is not used takes no memory.
+const STACK_BYTES: usize = 64 * 1024 * 1024;
 
 /// What a text names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +32,34 @@ pub enum Relations {
 }
 
 impl Relations {
+    /// As [`Relations::read`], on a thread with room for it where the text is long.
+    pub async fn read_with_room(
+        sql: &str,
+        tokens: usize,
+        scope: &Scope,
+        project: &str,
+        default: Option<&DefaultDataset>,
+    ) -> Self {
+        if tokens <= TOKENS_ANYWHERE_MAX {
+            return Self::read(sql, tokens, scope, project, default);
+        }
+        let (sql, scope, project) = (sql.to_owned(), scope.clone(), project.to_owned());
+        let default = default.cloned();
+        let (sender, read) = tokio::sync::oneshot::channel();
+        let work = move || {
+            let relations = Self::read(&sql, tokens, &scope, &project, default.as_ref());
+            // Whoever waited may have gone.
+            drop(sender.send(relations));
+        };
+        let thread = std::thread::Builder::new()
+            .stack_size(STACK_BYTES)
+            .spawn(work);
+        match thread {
+            Ok(_) => read.await.unwrap_or(Self::Unknown),
+            Err(_) => Self::Unknown,
+        }
+    }
+
     /// Reads a text of so many tokens. Names without a project are looked for in `project`, those without a dataset in `default`.
     #[must_use]
     pub fn read(
@@ -60,16 +92,22 @@ impl Relations {
             [project, dataset, ..] => Some(DatasetRef::new(project, dataset)),
             [] => None,
         };
-        let outside = found.relations.iter().find(|name| {
-            let is_local = name
-                .first()
-                .is_some_and(|first| found.aliases.contains(&first.to_lowercase()));
+        let outside = found.relations.iter().enumerate().find(|(at, name)| {
+            let first = name.first().map_or("", String::as_str);
+            let earlier = &found.relations[..*at];
+            // A path into a table that was named before: `finance.daily, daily.parts`.
+            let is_path = earlier.iter().any(|before| {
+                before
+                    .last()
+                    .is_some_and(|last| last.eq_ignore_ascii_case(first))
+            });
+            let is_local = is_path || found.aliases.contains(&first.to_lowercase());
             // A name without any dataset is a local one, or BigQuery knows it as little as we do.
             !is_local
                 && dataset_of(name)
                     .is_some_and(|dataset| !dataset.is_ok_and(|dataset| scope.covers(&dataset)))
         });
-        match outside {
+        match outside.map(|(_, name)| name) {
             Some(name) if name.len() == 2 => Self::Outside(format!("{project}.{}", name.join("."))),
             Some(name) => Self::Outside(name.join(".")),
             None => Self::Within,
@@ -86,7 +124,7 @@ impl Relations {
 #[derive(Debug, Default)]
 struct Found {
     relations: Vec<Vec<String>>,
-    /// Aliases, common table expressions and last names of tables, in lower case: what a path in FROM may begin with.
+    /// Aliases and common table expressions, in lower case: what a path in FROM may begin with.
     aliases: BTreeSet<String>,
 }
 
@@ -141,12 +179,15 @@ mod tests {
     fn tables_are_looked_for_where_bigquery_would() {
         for sql in [
             "SELECT * FROM finance.daily AS d, d.parts",
+            "SELECT * FROM finance.daily, daily.parts",
+            "SELECT (SELECT MAX(p) FROM d.parts AS p) FROM finance.daily AS d",
             "WITH c AS (SELECT * FROM `p.finance.daily`) SELECT * FROM c",
         ] {
             assert_eq!(read(sql), Relations::Within, "{sql}");
         }
         for sql in [
             "SELECT * FROM finance.daily, hr.salaries",
+            "SELECT * FROM hr.salaries, finance.hr",
             "SELECT (SELECT MAX(x) FROM `hr`.salaries)",
             "SELECT * FROM `p.hr.salaries`",
         ] {
@@ -172,44 +213,46 @@ mod tests {
         assert_eq!(within("hr"), Relations::Outside("t".into()));
     }
 
-    #[test]
-    fn the_longest_text_that_is_parsed_fits_the_stack_of_a_worker() {
+    /// Reads the deepest texts of so many tokens on a stack of so many bytes.
+    fn deepest(tokens: usize, stack: usize) {
         let scope: Scope = "p.finance:read".parse().expect("a scope");
         let sqls = ["TRUE OR ", "SELECT 1 UNION ALL ", "1 + "].map(|part| {
-            let tokens = part.split_whitespace().count();
-            let last = if part.starts_with("SELECT") {
-                "SELECT 1"
-            } else {
-                "1"
-            };
-            let body = part.repeat(TOKENS_MAX / tokens);
+            let body = part.repeat(tokens / part.split_whitespace().count());
             if part.starts_with("SELECT") {
-                format!("{body}{last}")
+                format!("{body}SELECT 1")
             } else {
-                format!("SELECT {body}{last}")
+                format!("SELECT {body}1")
             }
         });
-        // The runtime's workers have two mebibytes.
-        let parse = move || sqls.map(|sql| Relations::read(&sql, TOKENS_MAX, &scope, "p", None));
+        let parse = move || sqls.map(|sql| Relations::read(&sql, tokens, &scope, "p", None));
         let read = std::thread::Builder::new()
-            .stack_size(2 * 1024 * 1024)
+            .stack_size(stack)
             .spawn(parse)
             .expect("a thread")
             .join()
             .expect("no overflow");
         assert!(
             read.iter()
-                .all(|relations| *relations != Relations::Outside(String::new()))
+                .all(|relations| matches!(relations, Relations::None | Relations::Unknown))
         );
-        assert_eq!(
-            Relations::read(
-                "SELECT 1",
-                TOKENS_MAX + 1,
-                &"p.d:read".parse().expect("a scope"),
-                "p",
-                None
-            ),
-            Relations::Unknown
+    }
+
+    #[test]
+    fn the_longest_texts_fit_the_stack_they_are_read_on() {
+        // The runtime's workers have two mebibytes.
+        deepest(TOKENS_ANYWHERE_MAX, 2 * 1024 * 1024);
+        deepest(TOKENS_MAX, STACK_BYTES);
+    }
+
+    #[tokio::test]
+    async fn a_long_text_is_read_elsewhere_and_a_longer_one_not_at_all() {
+        let scope: Scope = "p.finance:read".parse().expect("a scope");
+        let sql = format!(
+            "SELECT 1 FROM hr.salaries WHERE {}TRUE",
+            "TRUE OR ".repeat(4000)
         );
+        let read = |tokens| Relations::read_with_room(&sql, tokens, &scope, "p", None);
+        assert_eq!(read(8000).await, Relations::Outside("p.hr.salaries".into()));
+        assert_eq!(read(TOKENS_MAX + 1).await, Relations::Unknown);
     }
 }

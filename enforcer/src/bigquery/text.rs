@@ -49,6 +49,11 @@ pub struct Named {
 /// # Errors
 /// [`Code::NotVouched`], naming the function that reaches too far, or what cannot be read in one way only.
 pub fn read(sql: &str) -> Result<Named, Refusal> {
+    if may_end_elsewhere(sql) {
+        return Err(not_vouched(
+            "A raw string and a backslash before a quote stand in one text, which can be read in two ways".to_owned(),
+        ));
+    }
     let tokens = Tokenizer::new(&BigQueryDialect, sql)
         .tokenize()
         .map_err(|error| not_vouched(format!("The query cannot be read: {error}")))?;
@@ -72,11 +77,27 @@ pub fn read(sql: &str) -> Result<Named, Refusal> {
     Ok(named)
 }
 
+/// Whether a raw string may end elsewhere than it is read to end: BigQuery does not end one at a quote behind a backslash, the tokenizer does.
+fn may_end_elsewhere(sql: &str) -> bool {
+    let bytes = sql.as_bytes();
+    let is_quote = |byte: u8| byte == b'\'' || byte == b'"';
+    let mut pairs = bytes.windows(2);
+    let has_raw = bytes.windows(2).enumerate().any(|(at, pair)| {
+        // `r'`, `R"`, `br'`, `rb"`: a word that ends so, as `over'`, is taken for one too.
+        let is_raw = matches!(pair[0], b'r' | b'R')
+            || (matches!(pair[0], b'b' | b'B') && at > 0 && matches!(bytes[at - 1], b'r' | b'R'));
+        is_raw && is_quote(pair[1])
+    });
+    has_raw && pairs.any(|pair| pair[0] == b'\\' && is_quote(pair[1]))
+}
+
 impl Named {
     fn add(&mut self, name: Name, is_called: bool) -> Result<(), Refusal> {
         let is = |part: &str, word: &str| part.eq_ignore_ascii_case(word);
         if let Some(function) = name.last().filter(|_| is_called) {
-            if REFUSED.iter().any(|refused| is(function, refused)) {
+            // `a-F` may be a difference: then `F` is what is called.
+            let called = function.rsplit('-').next().unwrap_or(function);
+            if REFUSED.iter().any(|refused| is(called, refused)) {
                 return Err(not_vouched(format!(
                     "{function} reads what BigQuery's dry run does not vouch for"
                 )));
@@ -150,15 +171,13 @@ fn name(tokens: &[Token]) -> Result<(Name, &[Token]), Refusal> {
                 word.value
             )));
         }
-        let mut part = word.value.clone();
+        let (part, has_dot, behind) = dashed(word.value.clone(), behind);
         rest = behind;
-        // `my-project.d.f` is one name, and `a-b.c` might be: it is taken for the longer one, which is refused sooner.
-        while let [Token::Minus, Token::Word(more), behind @ ..] = rest {
-            part = format!("{part}-{}", more.value);
-            rest = behind;
-        }
         // Quoted, a name of several parts may be one word.
         parts.extend(part.split('.').map(str::to_owned));
+        if has_dot {
+            continue;
+        }
         match skip_blanks(rest) {
             [Token::Period, behind @ ..] => match skip_blanks(behind) {
                 more @ [Token::Word(_), ..] => rest = more,
@@ -168,6 +187,34 @@ fn name(tokens: &[Token]) -> Result<(Name, &[Token]), Refusal> {
         }
     }
     Ok((parts, rest))
+}
+
+/// A part of a name with the hyphens and digits that may follow, and whether a dot ends it. `my-project.d.f` and `project-12.d.f` are one
+/// name, and `a-b.c` might be: it is taken for the longer one, which is refused sooner. What looks like a number may have swallowed the dot.
+fn dashed(mut part: String, tokens: &[Token]) -> (String, bool, &[Token]) {
+    let mut rest = tokens;
+    while let [Token::Minus, Token::Word(_) | Token::Number(..), ..] = rest {
+        part.push('-');
+        rest = &rest[1..];
+        loop {
+            match rest {
+                [Token::Word(more), behind @ ..] => {
+                    part.push_str(&more.value);
+                    rest = behind;
+                }
+                [Token::Number(more, _), behind @ ..] => {
+                    part.push_str(more);
+                    rest = behind;
+                    if part.ends_with('.') && matches!(behind, [Token::Word(_), ..]) {
+                        part.pop();
+                        return (part, true, rest);
+                    }
+                }
+                _ => break,
+            }
+        }
+    }
+    (part, false, rest)
 }
 
 /// Whether what precedes `rest` is called: `f(`, or `(x).(f)(` in a chain.
@@ -213,6 +260,8 @@ mod tests {
             "SELECT finance.own(1), `my-proj.finance.own`(1), my-proj.finance.own(2)",
             "SELECT * FROM finance.INFORMATION_SCHEMA.TABLES, `my-proj`.finance.INFORMATION_SCHEMA.COLUMNS",
             "WITH c AS (SELECT 1 AS x) SELECT c.x FROM c, UNNEST(GENERATE_ARRAY(1, 3))",
+            "SELECT a-1, t.b-1.5, COUNT(*)-COUNT(x) FROM finance.daily t WHERE REGEXP_CONTAINS(a, r'\\d+')",
+            "SELECT 'it\\'s', \"say \\\"so\\\"\" FROM finance.daily",
         ] {
             assert_eq!(judged(sql), Ok(()), "{sql}");
         }
@@ -228,6 +277,10 @@ mod tests {
             "SELECT my-proj.hr.secret(1)",
             "SELECT evil-my-proj.finance.f(1)",
             "SELECT other.finance.f(1)",
+            "SELECT evil-1234.finance.f(1)",
+            "SELECT evil-12ab.finance.f(1)",
+            "SELECT evil-12-ab-3.finance.f(1)",
+            "SELECT t.* FROM finance.daily, evil-1234.finance.INFORMATION_SCHEMA.TABLES t",
             "SELECT (id).(hr.secret)() FROM finance.daily",
             "SELECT * FROM hr.table_function(1)",
             "SELECT * FROM ML.PREDICT(MODEL hr.m, TABLE finance.daily)",
@@ -258,6 +311,9 @@ mod tests {
             "SELECT * FROM VECTOR_SEARCH(TABLE hr.t, 'x', TABLE hr.u)",
             "SELECT `\\u0068r`.secret(1)",
             "SELECT 'not ended",
+            r#"SELECT r'\' , ' AS a, e.* FROM finance.daily d, EXTERNAL_QUERY("p.us.c","SELECT 1") e WHERE r'\' , ' IS NOT NULL"#,
+            r#"SELECT rb"\" , hr.secret(1) , rb"\" , ""#,
+            "SELECT x FROM f WHERE a-EXTERNAL_QUERY('c', 'q')",
         ] {
             assert_eq!(judged(sql), Err(Code::NotVouched), "{sql}");
         }

@@ -8,7 +8,7 @@ mod read;
 #[cfg(test)]
 mod tests;
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -46,6 +46,12 @@ pub enum AuditError {
         /// Where it breaks.
         broken: Broken,
     },
+    /// Somebody else writes it.
+    #[error("another enforcer writes the log in {dir}: stop it first, or name another `state_dir`")]
+    Taken {
+        /// The log's folder.
+        dir: PathBuf,
+    },
     /// A record is too long.
     #[error(transparent)]
     TooLong(#[from] TooLong),
@@ -67,6 +73,8 @@ pub struct Log {
     boot_id: String,
     segment: u32,
     file: File,
+    /// Held while this log is open: nobody else writes it meanwhile.
+    _lock: File,
     /// Bytes of the current segment that are whole records. What lies behind them is cut off before the next append.
     good_bytes: u64,
     is_dirty: bool,
@@ -97,6 +105,7 @@ impl Log {
         mut each: impl FnMut(&Record),
     ) -> Result<Opened, AuditError> {
         make_dir(dir)?;
+        let lock = lock(dir)?;
         let mut chain = Chain::default();
         let mut last_boot_id = None;
         let found = segments(dir).map_err(io_error("list", dir))?;
@@ -137,6 +146,7 @@ impl Log {
             boot_id: boot_id.to_owned(),
             segment,
             file,
+            _lock: lock,
             good_bytes,
             is_dirty: false,
             earlier_bytes,
@@ -243,6 +253,18 @@ fn make_dir(dir: &Path) -> Result<(), AuditError> {
         .mode(0o700)
         .create(dir)
         .map_err(io_error("make the folder", dir))
+}
+
+/// Keeps a second writer out: two would each go on from their own end, and the chain would be broken for good.
+fn lock(dir: &Path) -> Result<File, AuditError> {
+    let folder = File::open(dir).map_err(io_error("open", dir))?;
+    match folder.try_lock() {
+        Ok(()) => Ok(folder),
+        Err(TryLockError::WouldBlock) => Err(AuditError::Taken {
+            dir: dir.to_owned(),
+        }),
+        Err(TryLockError::Error(source)) => Err(io_error("lock", dir)(source)),
+    }
 }
 
 fn segment_path(dir: &Path, number: u32) -> PathBuf {

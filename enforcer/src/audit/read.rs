@@ -17,6 +17,12 @@ pub enum ReadError {
         /// What the system said.
         source: io::Error,
     },
+    /// There is no log where one was expected.
+    #[error("there is no log in {dir}: no file log-*.jsonl is there")]
+    Missing {
+        /// The folder.
+        dir: PathBuf,
+    },
     /// A record is not what the chain says.
     #[error("{file}: {broken}")]
     Broken {
@@ -191,7 +197,13 @@ pub fn verify(dir: &Path, mut each: impl FnMut(&Record, &[u8])) -> Result<Chain,
         source,
     };
     let mut chain = Chain::default();
-    for path in segments(dir).map_err(io)? {
+    let found = segments(dir).map_err(io)?;
+    if found.is_empty() {
+        return Err(ReadError::Missing {
+            dir: dir.to_owned(),
+        });
+    }
+    for path in found {
         let mut lines = Lines::open(&path).map_err(io)?;
         while let Some(line) = lines.next_line().map_err(io)? {
             let record = chain.follow(line).map_err(|broken| ReadError::Broken {

@@ -30,6 +30,8 @@ use crate::control::LinkError;
 const DEFAULT_SOCKET: &str = "/run/enforcer/control.sock";
 /// Something failed.
 const EXIT_ERROR: u8 = 1;
+/// The arguments are wrong.
+const EXIT_USAGE: u8 = 2;
 /// The daemon said no; the refusal's code says why.
 const EXIT_REFUSED: u8 = 3;
 /// The daemon could not be reached.
@@ -213,7 +215,10 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
 /// Runs the command line.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return report_usage(&error),
+    };
     let json = cli.json;
     if !matches!(cli.command, Command::Daemon(_)) {
         end_quietly_with_the_reader();
@@ -222,6 +227,21 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(failure) => report(&failure, json),
     }
+}
+
+/// What clap says of the arguments: as JSON where that was asked for, on its usual stream and with its exit code otherwise.
+fn report_usage(error: &clap::Error) -> ExitCode {
+    let is_mistake = error.use_stderr();
+    if is_mistake && std::env::args_os().any(|argument| argument == "--json") {
+        let message = error.render().to_string();
+        println!(
+            "{}",
+            serde_json::json!({"error": {"code": "usage", "message": message.trim_end()}})
+        );
+    } else if let Err(error) = error.print() {
+        tracing::debug!(%error, "nobody reads what is said");
+    }
+    ExitCode::from(if is_mistake { EXIT_USAGE } else { 0 })
 }
 
 /// `enforcer log | head` ends like any other command when its reader has seen enough. The daemon must not: it has no such reader.
@@ -345,6 +365,20 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
 fn check(path: &Path, json: bool) -> Result<(), Failure> {
     let config = Config::load(path)?;
     let policy = config.load_policy()?;
+    for agent in &config.agents {
+        let decides = |uid: u32| {
+            policy
+                .rules
+                .iter()
+                .any(|rule| rule.approvers.uids.contains(&uid))
+        };
+        if let Some(uid) = agent.uid.filter(|uid| decides(*uid)) {
+            eprintln!(
+                "enforcer: warning: uid {uid} of agent {} is named as an approver; what it asked for itself it cannot decide on",
+                agent.name
+            );
+        }
+    }
     if json {
         println!(
             "{}",

@@ -161,6 +161,12 @@ impl File {
         }
         check_below("kernel.daemon_cgroup", &self.kernel.daemon_cgroup)?;
         let protected = self.names.protected.map(normalised).transpose()?;
+        if protected.as_ref().is_some_and(Vec::is_empty) && self.names.prefixes.is_empty() {
+            return Err(
+                "`names.protected` is empty and no prefix is named, so nothing would be protected: leave `names.protected` out for the built-in list"
+                    .to_owned(),
+            );
+        }
         let token = self.token.resolve()?;
         let agents = resolve_agents(self.agents, &self.kernel.daemon_cgroup, &token)?;
         Ok(Config {

@@ -21,6 +21,7 @@ use enforcer_proto::id::GrantId;
 use enforcer_proto::ledger::{Grant, Ledger};
 use enforcer_proto::policy::Policy;
 use enforcer_proto::principal::AgentName;
+use enforcer_proto::refusal::{Code, Refusal};
 use enforcer_proto::time::Now;
 use enforcer_proto::wire::KernelCounters;
 use tokio::sync::{broadcast, mpsc, watch};
@@ -37,6 +38,15 @@ use crate::clock::Clock;
 pub const HEARTBEAT: Duration = Duration::from_millis(250);
 /// How many closings a slow reader may be behind before it misses one.
 const CLOSINGS_KEPT: usize = 1024;
+
+/// What is too long for a record: it is refused, since nothing is forwarded that is not on record.
+#[must_use]
+pub fn too_long_to_record() -> Refusal {
+    Refusal::new(
+        Code::BodyTooLarge,
+        "The query and the tables it reads are too long to be recorded whole, and nothing is forwarded that is not",
+    )
+}
 
 /// A kernel operation that failed; the text says which and why.
 #[derive(Debug, thiserror::Error)]

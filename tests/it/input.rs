@@ -146,6 +146,34 @@ fn malformed_and_unknown_requests_are_refused_with_a_code_recorded_and_never_for
     );
 }
 
+#[test]
+fn no_flood_hides_the_text_of_a_query_that_bigquery_is_asked_about() {
+    let world = World::start(Family::V4);
+    let _ = world.open_window("demo-project.finance:read", "2m");
+    let mut flood = Vec::new();
+    for at in 0..80 {
+        flood.extend(
+            format!("GET /junk{at} HTTP/1.1\r\nHost: bigquery.googleapis.com\r\n\r\n").into_bytes(),
+        );
+    }
+    let body = r#"{"configuration":{"query":{"query":"SELECT name, 'marker' FROM finance.hr_view","useLegacySql":false}}}"#;
+    flood.extend(post("/bigquery/v2/projects/demo-project/jobs", body));
+    let answer = send(&world, &flood);
+    assert!(answer.contains("[scope.outside]"), "{answer}");
+    let sent = world.far_requests();
+    let sent = sent
+        .iter()
+        .filter(|request| request["body"].to_string().contains("marker"));
+    assert_eq!(sent.count(), 1, "its dry run went out");
+    let asked = world.events("query_asked");
+    assert!(
+        asked
+            .iter()
+            .any(|event| event["sql"].to_string().contains("marker")),
+        "{asked:?}"
+    );
+}
+
 /// Requests with more than one reading, or none.
 fn ambiguous() -> Vec<Vec<u8>> {
     let jobs = "/bigquery/v2/projects/demo-project/jobs";

@@ -132,18 +132,18 @@ fn no_window_without_a_log(family: Family) {
     std::fs::create_dir_all(&audit).expect("makes a folder");
     world.stage.mount_small(&audit);
     world.start_daemon();
-    let asked = world.json(
-        Who::Agent,
-        &[
-            "request",
-            "--scope",
-            "demo-project.finance:read",
-            "--ttl",
-            "1m",
-            "--reason",
-            "month end",
-        ],
-    );
+    let ask = [
+        "request",
+        "--scope",
+        "demo-project.finance:read",
+        "--ttl",
+        "1m",
+        "--reason",
+        "month end",
+    ];
+    // One window is open before the disk is full, another is asked for.
+    let _ = world.open_window("demo-project.finance:read", "5m");
+    let asked = world.json(Who::Agent, &ask);
     world.stage.fill(&audit);
     // The log's own last page may still have room for a record or two.
     let full = (0..20).any(|_| {
@@ -158,9 +158,19 @@ fn no_window_without_a_log(family: Family) {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(3), "{said}");
     assert!(said.contains("[audit.unavailable]"), "{said}");
+    let before = world.far_requests().len();
     assert!(error_of(&world.query(&[DAILY])[0]).contains("[audit.unavailable]"));
+    assert_eq!(
+        world.far_requests().len(),
+        before,
+        "not even a dry run went out"
+    );
     let status = world.json(Who::Operator, &["status"]);
-    assert!(status["grants"].as_array().expect("a list").is_empty());
+    assert_eq!(
+        status["grants"].as_array().map(Vec::len),
+        Some(1),
+        "{status}"
+    );
     assert!(
         status["unhealthy"]
             .to_string()

@@ -201,6 +201,22 @@ pub enum Event {
         /// Bytes billed in it.
         bytes: u64,
     },
+    /// A query was asked for. Its text goes to BigQuery's dry run only after this is durable; what came of it is the admission or the refusal
+    /// that follows.
+    QueryAsked {
+        /// The window.
+        grant: GrantId,
+        /// The agent.
+        agent: AgentName,
+        /// The connection.
+        session: SessionId,
+        /// The process that connected.
+        process: Process,
+        /// The API method.
+        method: Method,
+        /// The whole SQL text.
+        sql: String,
+    },
     /// A query was admitted; it is forwarded only after this is durable.
     QueryAdmitted {
         /// Its number.
@@ -368,9 +384,9 @@ impl Event {
     #[must_use]
     pub const fn session(&self) -> Option<SessionId> {
         match self {
-            Self::QueryAdmitted { session, .. } | Self::QueryRefused { session, .. } => {
-                Some(*session)
-            }
+            Self::QueryAsked { session, .. }
+            | Self::QueryAdmitted { session, .. }
+            | Self::QueryRefused { session, .. } => Some(*session),
             Self::DaemonStarted { .. }
             | Self::DaemonStopped {}
             | Self::TailRepaired { .. }

@@ -78,6 +78,7 @@ impl<'a> About<'a> {
             Event::Approved { grant, agent, .. }
             | Event::Opened { grant, agent }
             | Event::Closed { grant, agent, .. }
+            | Event::QueryAsked { grant, agent, .. }
             | Event::QueryAdmitted { grant, agent, .. } => (Some(*grant), Some(agent)),
             Event::JobSeen { grant, .. }
             | Event::QueryFinished { grant, .. }
@@ -228,6 +229,20 @@ fn sentence(event: &Event) -> String {
                 who(process),
                 reads(tables, *bytes),
                 sql(text.as_ref())
+            )
+        }
+        Event::QueryAsked {
+            grant,
+            agent,
+            session,
+            process,
+            method,
+            sql: text,
+        } => {
+            format!(
+                "asked    {grant} {agent} {session} {method} by {}{}",
+                who(process),
+                sql(Some(text))
             )
         }
         Event::JobSeen {

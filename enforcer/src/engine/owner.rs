@@ -22,7 +22,7 @@ use super::handle::{Asking, Message};
 use super::unrecorded::Unrecorded;
 use super::{
     ClosedWindow, HEARTBEAT, OpenWindow, OpenWindows, Parts, Permit, StartError, at,
-    only_restricts, views,
+    only_restricts, too_long_to_record, views,
 };
 use crate::audit::Log;
 use crate::causes::Causes;
@@ -684,13 +684,6 @@ fn audit_unavailable() -> Refusal {
     Refusal::new(
         Code::AuditUnavailable,
         "The audit log cannot be written, and nothing is allowed that cannot be recorded",
-    )
-}
-
-fn too_long_to_record() -> Refusal {
-    Refusal::new(
-        Code::BodyTooLarge,
-        "The query and the tables it reads are too long to be recorded whole, and nothing is forwarded that is not",
     )
 }
 

@@ -8,6 +8,8 @@ use enforcer_proto::principal::AgentName;
 use enforcer_proto::refusal::{Code, Refusal};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::pace::{Bucket, Pace};
+
 /// The most agents' connections at once, on all listeners together. Past it they wait in the kernel's backlog.
 pub const CONNECTIONS_MAX: usize = 2048;
 /// The most connections of one agent at once; one more is reset.
@@ -15,6 +17,14 @@ pub const CONNECTIONS_PER_AGENT_MAX: usize = 128;
 /// The most requests of one agent that are read or answered at once, on all its connections together; one more waits. Each may hold a
 /// body of [`crate::bigquery::json::BODY_BYTES_MAX`], so this bounds an agent's memory as well.
 pub const REQUESTS_PER_AGENT_MAX: usize = 128;
+/// How fast an agent may ask: a request takes a token, and one more for every [`BODY_BYTES_PER_TOKEN`] of its body. One more is refused. What
+/// an agent is answered takes records, and a text that is judged is recorded whole: this bounds what it adds to the log.
+pub const PACE: Pace = Pace {
+    burst: 2000,
+    per_second: 50,
+};
+/// See [`PACE`].
+pub const BODY_BYTES_PER_TOKEN: usize = 2048;
 /// How long a request waits for its turn; then it is refused.
 pub const TURN: Duration = Duration::from_secs(10);
 /// The file descriptors of a connection: its own, and the one that resets it.
@@ -29,6 +39,7 @@ pub const FILES_MIN: usize = CONNECTIONS_MAX * FILES_PER_CONNECTION + FILES_BESI
 struct Share {
     connections: Arc<Semaphore>,
     requests: Arc<Semaphore>,
+    pace: Arc<Mutex<Bucket>>,
 }
 
 impl Default for Share {
@@ -36,6 +47,7 @@ impl Default for Share {
         Self {
             connections: Arc::new(Semaphore::new(CONNECTIONS_PER_AGENT_MAX)),
             requests: Arc::new(Semaphore::new(REQUESTS_PER_AGENT_MAX)),
+            pace: Arc::new(Mutex::new(Bucket::new(PACE))),
         }
     }
 }
@@ -94,6 +106,29 @@ impl Quota {
         }
     }
 
+    /// Takes what a request with a body of so many bytes costs of `agent`'s pace.
+    ///
+    /// # Errors
+    /// [`Code::Overloaded`] when it asks too fast.
+    pub fn pace_of(
+        &self,
+        agent: &AgentName,
+        body_bytes: usize,
+        now_boot_ns: u64,
+    ) -> Result<(), Refusal> {
+        let tokens = 1 + u32::try_from(body_bytes / BODY_BYTES_PER_TOKEN).unwrap_or(u32::MAX - 1);
+        let share = self.share(agent);
+        let mut bucket = share.pace.lock().unwrap_or_else(PoisonError::into_inner);
+        if bucket.take(tokens, now_boot_ns) {
+            return Ok(());
+        }
+        let what = format!(
+            "Agent {agent} asks faster than {} requests a second",
+            PACE.per_second
+        );
+        Err(Refusal::new(Code::Overloaded, what))
+    }
+
     fn share(&self, agent: &AgentName) -> Share {
         let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
         shares.entry(agent.clone()).or_default().clone()
@@ -143,6 +178,17 @@ mod tests {
         assert!(quota.connection_of(&modest).is_ok());
         drop(held.pop());
         assert!(quota.connection_of(&greedy).is_ok(), "a place came back");
+    }
+
+    #[test]
+    fn an_agent_that_asks_too_fast_or_too_much_is_refused_and_no_other_is() {
+        let quota = Quota::default();
+        let (greedy, modest) = (agent("greedy"), agent("modest"));
+        let asked = (0..3000).filter(|_| quota.pace_of(&greedy, 100, 1).is_ok());
+        assert_eq!(asked.count(), PACE.burst as usize);
+        assert!(quota.pace_of(&modest, 1_000_000, 1).is_ok());
+        let large = (0..10).filter(|_| quota.pace_of(&modest, 1_000_000, 1).is_ok());
+        assert_eq!(large.count(), 3);
     }
 
     #[tokio::test(start_paused = true)]

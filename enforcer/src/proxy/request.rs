@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use enforcer_proto::admission;
 use enforcer_proto::event::Event;
 use enforcer_proto::id::GrantId;
 use enforcer_proto::query::{JobRef, Method, QueryFacts, Touch};
 use enforcer_proto::refusal::{Code, Refusal};
+use enforcer_proto::{admission, audit};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
@@ -23,7 +23,7 @@ use crate::bigquery::relations::Relations;
 use crate::bigquery::route::{Route, Target, route};
 use crate::bigquery::{dry_run, json, refuse, text};
 use crate::causes::Causes;
-use crate::engine::{OpenWindow, Permit, Plan};
+use crate::engine::{OpenWindow, Permit, Plan, too_long_to_record};
 use tokio_util::sync::CancellationToken;
 
 /// How long a request's body may take.
@@ -67,7 +67,8 @@ pub(super) async fn answer(
     let read = match (&turn, session.unreadable.stood_in_for(head.uri.path())) {
         (Ok(_), Some(refusal)) => Err(refusal),
         (Ok(_), None) => match read_body(&head.headers, body).await {
-            Ok(body) => understand(session, &head, &body),
+            Ok(body) => keep_pace(proxy, session, body.len())
+                .and_then(|()| understand(session, &head, &body)),
             Err(refusal) => Err(session.unreadable.refusal().unwrap_or(refusal)),
         },
         (Err(refusal), _) => Err(refusal.clone()),
@@ -92,6 +93,14 @@ pub(super) async fn answer(
             refusal_response(&refusal)
         }
     }
+}
+
+/// Whether the agent keeps its pace: what it asks takes records, and no budget bounds those that are free.
+fn keep_pace(proxy: &Proxy, session: &Session, body_bytes: usize) -> Result<(), Refusal> {
+    let now = proxy.clock.now();
+    proxy
+        .quota
+        .pace_of(&session.requester.agent, body_bytes, now.boot_ns)
 }
 
 async fn record(
@@ -415,7 +424,9 @@ async fn start_job(
         .as_ref()
         .and_then(|default| default.project.as_deref());
     named.within(scope, default_project.unwrap_or(project), outside)?;
-    let relations = Relations::read(job.sql(), named.tokens, scope, project, default.as_ref());
+    ask(proxy, session, window, &route, &job).await?;
+    let relations =
+        Relations::read_with_room(job.sql(), named.tokens, scope, project, default.as_ref()).await;
     let asked = job.dry_run_body();
     let answer = within(
         proxy,
@@ -474,6 +485,28 @@ async fn start_job(
             .unwrap_or_else(|_| Err(Refusal::new(Code::UpstreamFailed, "The request was lost")))
     });
     Ok(done.await?)
+}
+
+/// Puts on record what BigQuery's dry run is about to be asked: its text leaves the host whatever comes of it.
+async fn ask(
+    proxy: &Proxy,
+    session: &Session,
+    window: &OpenWindow,
+    route: &Route,
+    job: &QueryJob,
+) -> Result<(), No> {
+    let event = Event::QueryAsked {
+        grant: window.grant,
+        agent: window.agent.clone(),
+        session: session.requester.session,
+        process: session.requester.process.clone(),
+        method: route.method,
+        sql: job.sql().to_owned(),
+    };
+    if !audit::fits(&event) {
+        return Err(No::New(too_long_to_record()));
+    }
+    proxy.engine.record(event).await.map_err(No::New)
 }
 
 /// The name under which a job goes out: on record before it is sent, so that it can be looked for when no answer comes. The client's,

@@ -15,8 +15,8 @@ use crate::text::shorten;
 pub const TEXT_BYTES_MAX: usize = 8 * 1024;
 /// The longest method and path in the record of a refusal, bytes; a longer one is shortened.
 pub const REQUEST_LINE_BYTES_MAX: usize = 1024;
-/// The most SQL that the record of a refusal holds, bytes. Of a longer text it holds the beginning, the length and the SHA-256. The SQL of an
-/// admitted query is always recorded whole: the query budget bounds it.
+/// The most SQL that the record of a refusal holds, bytes. Of a longer text it holds the beginning, the length and the SHA-256. The SQL of a
+/// query that BigQuery is asked about is always recorded whole: an agent's pace bounds it.
 pub const REFUSED_SQL_BYTES_MAX: usize = 2 * 1024;
 /// The longest process name in a record, bytes; the kernel gives at most 64 of them for its own threads and 15 for others.
 pub const COMM_BYTES_MAX: usize = 64;
@@ -26,7 +26,7 @@ pub const GIDS_RECORDED_MAX: usize = 64;
 impl Event {
     /// The event with every text that somebody else chose within its bound. What was shortened says so.
     ///
-    /// All but [`Event::QueryAdmitted`] then fit a line of the log: that one is recorded whole or refused.
+    /// All but [`Event::QueryAsked`] and [`Event::QueryAdmitted`] then fit a line of the log: those are recorded whole or refused.
     #[must_use]
     #[expect(clippy::too_many_lines, reason = "one arm for each kind of event")]
     pub fn bounded(mut self) -> Self {
@@ -115,6 +115,7 @@ impl Event {
             | Self::TailRepaired { .. }
             | Self::Opened { .. }
             | Self::RequestExpired { .. }
+            | Self::QueryAsked { .. }
             | Self::QueryAdmitted { .. }
             | Self::FurtherRefused { .. } => {}
         }

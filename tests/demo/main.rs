@@ -139,19 +139,25 @@ fn frozen(world: &World, capture: &Capture) {
         "the daemon is frozen with a window open: past the deadline a new connection gets nothing",
     );
     let grant = world.open_window("demo-project.finance:read", "4s");
-    println!("  window {grant} is open; now SIGSTOP to the daemon");
+    let before = capture.settled();
+    let deadline = deadline(world, &grant);
+    std::thread::sleep(until(deadline - 500_000_000));
     world.signal_daemon(Signal::STOP);
-    std::thread::sleep(until(deadline(world, &grant)));
-    let before = capture.packets();
+    println!("  window {grant} is open for another half second; SIGSTOP to the daemon");
+    std::thread::sleep(until(deadline));
+    let heard = hear(world);
     println!(
-        "  past the deadline, a new connection to {BIGQUERY4}:443: {}",
-        connect(world)
+        "  past the deadline a new connection ends at the frozen proxy's port, and hears: {heard}"
     );
-    println!(
-        "  packets toward BigQuery meanwhile: {}",
-        capture.packets() - before
-    );
-    assert_eq!(capture.packets(), before);
+    assert_eq!(heard, "nothing");
+    // Two seconds after the daemon's last sign of life not even that.
+    std::thread::sleep(until(deadline + 2_000_000_000));
+    let refused = connect(world);
+    println!("  two seconds on, connect() to {BIGQUERY4}:443: {refused}");
+    assert_eq!(refused, "EPERM");
+    let packets = capture.packets() - before;
+    println!("  packets toward BigQuery since before it was frozen: {packets}");
+    assert_eq!(packets, 0);
     world.signal_daemon(Signal::CONT);
 }
 
@@ -289,6 +295,22 @@ fn connect(world: &World) -> String {
         .output()
         .expect("python runs");
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+/// What a client hears that connects and speaks first, within half a second.
+fn hear(world: &World) -> String {
+    let script = format!(
+        "import socket\ns = socket.create_connection(('{BIGQUERY4}', 443), 0.5)\ns.sendall(b'hello')\n\
+         try:\n    print(s.recv(100) or 'the end')\nexcept TimeoutError:\n    print('nothing')"
+    );
+    let mut command = world.run_as(Who::Agent, "/usr/bin/python3");
+    let output = command.args(["-c", &script]).output().expect("python runs");
+    let said = if output.status.success() {
+        output.stdout
+    } else {
+        output.stderr
+    };
+    String::from_utf8_lossy(&said).trim().to_owned()
 }
 
 /// The Cloud SDK's own `bq`, where this machine has one.

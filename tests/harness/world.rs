@@ -37,9 +37,9 @@ pub enum Family {
 /// Who runs a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Who {
-    /// Root, outside any workload.
+    /// Root, in no agent's workload.
     Operator,
-    /// The approver's uid, outside any workload.
+    /// The approver's uid, in no agent's workload.
     Approver,
     /// `finance-bot`, in its workload.
     Agent,
@@ -380,7 +380,7 @@ uid = {OTHER_AGENT_UID}
         let cgroup = self.cgroup_of(who);
         let mut command = self
             .stage
-            .command_in(Side::Host, cgroup.as_deref(), who.uid(), program);
+            .command_in(Side::Host, Some(&cgroup), who.uid(), program);
         command
             .env_clear()
             .envs(self.environment())
@@ -391,9 +391,7 @@ uid = {OTHER_AGENT_UID}
     /// A shell script that does the same for its arguments, or for a shell when there are none. Only root can run it.
     #[must_use]
     pub fn script(&self, who: Who) -> String {
-        let join = self.cgroup_of(who).map_or_else(String::new, |cgroup| {
-            format!("echo $$ > {}/cgroup.procs\n", cgroup.display())
-        });
+        let join = format!("echo $$ > {}/cgroup.procs\n", self.cgroup_of(who).display());
         let user = who
             .uid()
             .map_or_else(String::new, |uid| format!("--setuid {uid} --setgid {uid}"));
@@ -410,13 +408,13 @@ uid = {OTHER_AGENT_UID}
         )
     }
 
-    fn cgroup_of(&self, who: Who) -> Option<PathBuf> {
-        match who {
-            Who::Operator | Who::Approver => None,
-            Who::Agent | Who::OtherAgent => {
-                Some(self.stage.cgroups.make(&format!("agents/{}", who.name())))
-            }
-        }
+    /// Below the enforced root, so that people meet the default deny of the host as well.
+    fn cgroup_of(&self, who: Who) -> PathBuf {
+        let kind = match who {
+            Who::Operator | Who::Approver => "people",
+            Who::Agent | Who::OtherAgent => "agents",
+        };
+        self.stage.cgroups.make(&format!("{kind}/{}", who.name()))
     }
 
     fn environment(&self) -> Vec<(&'static str, OsString)> {

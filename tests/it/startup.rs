@@ -67,6 +67,49 @@ fn names_all(sentence: &str, parts: &[&str]) {
 }
 
 #[test]
+fn a_second_daemon_does_not_write_the_log_of_the_first() {
+    let world = World::start(Family::V4);
+    let _ = world.open_window("demo-project.finance:read", "1m");
+    let dir = world.stage.dir();
+    let text = std::fs::read_to_string(world.config()).expect("reads");
+    // Everything its own but the folder of keys and log.
+    let root = world.stage.cgroups.make("second");
+    let text = text
+        .replace(
+            &format!("{}/run", dir.display()),
+            &format!("{}/run2", dir.display()),
+        )
+        .replace("/bpf/enforcer", "/bpf/second")
+        .replace(
+            &format!("cgroup_root = \"{}\"", world.stage.cgroups.root().display()),
+            &format!("cgroup_root = \"{}\"", root.display()),
+        )
+        .replace("[names]", "[proxy]\nport = 842\n[names]");
+    let config = dir.join("second.toml");
+    std::fs::write(&config, text).expect("writes");
+    let mut second = world.stage.command(Side::Host, enforcer());
+    let output = second
+        .arg("daemon")
+        .arg("--config")
+        .arg(&config)
+        .output()
+        .expect("runs");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("another enforcer writes the log"), "{said}");
+    let verified = world.cli(
+        Who::Operator,
+        &[
+            "log",
+            "verify",
+            "--dir",
+            &world.state_dir().join("audit").display().to_string(),
+        ],
+    );
+    assert!(verified.status.success());
+}
+
+#[test]
 fn without_its_capabilities_it_says_which_it_needs() {
     let world = left_by_a_killed_daemon();
     for (dropped, missing) in [

@@ -3,6 +3,7 @@
 
 mod identity;
 mod kernel;
+mod probes;
 mod tokens;
 mod uplinks;
 
@@ -34,7 +35,7 @@ use crate::dns::endpoints::{self, EndpointSet, Endpoints};
 use crate::dns::protected::{class_of, permitted_subtrees, protected_default};
 use crate::engine::{self, Engine, Parts, Running};
 use crate::kernel::{Attached, KernelConfig};
-use crate::prove::canary;
+use crate::prove::{self, canary};
 use crate::proxy::authority::{Authority, AuthorityOptions};
 use crate::proxy::closer::Closer;
 use crate::proxy::quota::{self, Quota};
@@ -108,9 +109,12 @@ async fn daemon(config: Config, policy: Policy) -> Result<()> {
     let tasks = TaskTracker::new();
 
     let names: Vec<String> = config.protected.clone().unwrap_or_else(protected_default);
-    let count = protect(&config, &names, maps, &clock, &stop, &tasks).await?;
-    let guarded = uplinks::keep(uplinks, stop.clone(), &tasks).await?;
-    let kernel = kernel::AgentWindows::new(kernel, &places.cgroups, count, guarded);
+    let watched = kernel::Watched {
+        endpoints: protect(&config, &names, maps, &clock, &stop, &tasks).await?,
+        uplinks: uplinks::keep(uplinks, stop.clone(), &tasks).await?,
+        probes: probes::keep(&places.root, &places.daemon, stop.clone(), &tasks).await?,
+    };
+    let kernel = kernel::AgentWindows::new(kernel, &places.cgroups, watched);
     kernel.set_agents(&places.kernel_agents(&config))?;
 
     let files = Files::in_run_dir(&config.run_dir);
@@ -137,6 +141,7 @@ async fn daemon(config: Config, policy: Policy) -> Result<()> {
     })?;
 
     let agents = identity::by_cgroup(&places.cgroups);
+    let probes = workload::cgroup_id(&prove::probe_cgroup(&places.root)?)?;
     let refused = Arc::new(Coalesce::default());
     let tokens = Arc::new(tokens::ByWindow::new(&config, minter, Arc::clone(&clock)));
     let closer = Closer::new(
@@ -171,6 +176,7 @@ async fn daemon(config: Config, policy: Policy) -> Result<()> {
     tasks.spawn(identity::record_events(
         events,
         agents,
+        probes,
         engine.clone(),
         stop.clone(),
     ));
@@ -290,6 +296,18 @@ fn known(endpoints: &Endpoints) -> u64 {
     endpoints.keys().filter(is_bigquerys).count() as u64
 }
 
+/// How often the addresses in the kernel are compared with those that were written.
+const ENDPOINTS_LOOK: Duration = Duration::from_secs(3);
+
+/// What is protected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Protected {
+    /// How many addresses of BigQuery.
+    count: u64,
+    /// What is wrong with them in the kernel.
+    problem: Option<String>,
+}
+
 /// Puts the protected addresses into the kernel, and keeps them true. Gives how many there are.
 async fn protect(
     config: &Config,
@@ -298,7 +316,7 @@ async fn protect(
     clock: &Arc<dyn Clock>,
     stop: &CancellationToken,
     tasks: &TaskTracker,
-) -> Result<watch::Receiver<u64>> {
+) -> Result<watch::Receiver<Protected>> {
     let lookup = Arc::new(Names::fresh(&config.resolvers)?);
     let classed = names.iter().map(|name| (name.clone(), class_of(name)));
     let prefixes = config.prefixes.iter().copied();
@@ -323,18 +341,58 @@ async fn protect(
         names.join(", ")
     );
     maps.set(&current.borrow_and_update())?;
-    let (count, counted) = watch::channel(known(&current.borrow()));
+    let (sender, protected) = watch::channel(Protected {
+        count: known(&current.borrow()),
+        problem: None,
+    });
     let stop = stop.clone();
     tasks.spawn(async move {
-        while let Some(Ok(())) = stop.run_until_cancelled(current.changed()).await {
+        let mut look = tokio::time::interval(ENDPOINTS_LOOK);
+        loop {
+            let is_news = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                changed = current.changed() => match changed {
+                    Ok(()) => true,
+                    Err(_) => return,
+                },
+                _ = look.tick() => false,
+            };
             let endpoints = current.borrow_and_update().clone();
-            match maps.set(&endpoints) {
-                Ok(()) => drop(count.send_replace(known(&endpoints))),
-                Err(error) => tracing::error!(error = %Causes(&error), "new addresses of BigQuery could not be protected; the known ones still are"),
-            }
+            let problem = keep_true(&mut maps, &endpoints, is_news);
+            let now = Protected {
+                count: known(&endpoints),
+                problem,
+            };
+            sender.send_if_modified(|before| std::mem::replace(before, now.clone()) != now);
         }
     });
-    Ok(counted)
+    Ok(protected)
+}
+
+/// Writes the addresses where they are news, or where the kernel holds others than were written; says what went wrong.
+fn keep_true(
+    maps: &mut crate::kernel::EndpointMaps,
+    endpoints: &Endpoints,
+    is_news: bool,
+) -> Option<String> {
+    let is_edited = match maps.held() {
+        Ok(held) => !is_news && held != *endpoints,
+        Err(error) => return Some(Causes(&error).to_string()),
+    };
+    if !is_news && !is_edited {
+        return None;
+    }
+    match maps.set(endpoints) {
+        Ok(()) => is_edited.then(|| {
+            "somebody else wrote the protected addresses in the kernel; they are put right again"
+                .to_owned()
+        }),
+        Err(error) => Some(format!(
+            "new addresses of BigQuery could not be protected, the known ones still are: {}",
+            Causes(&error)
+        )),
+    }
 }
 
 fn open_authority(

@@ -9,23 +9,28 @@ pub mod canary;
 pub mod path;
 mod scratch;
 
+use std::fs::File;
 use std::net::IpAddr;
 use std::os::unix::process::CommandExt;
-use std::path::Path as FilePath;
+use std::path::{Path as FilePath, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use attempt::{Attempt, Ended};
-use path::{Path, Spelling, Who};
+use attempt::{Attempt, Ended, Wire};
+use path::{Path, Spelling, Way, Who};
 use scratch::Scratch;
+
+use crate::workload;
 
 /// How long one attempt may take, whatever it waits for.
 const ATTEMPT: Duration = Duration::from_secs(5);
 /// How long a packet may be on its way to the far end of the scratch wire.
 const SETTLE: Duration = Duration::from_millis(40);
+/// The cgroup of the daemon's own probes, below the root that is enforced.
+const PROBE_CGROUP: &str = "enforcer-probe";
 /// Who tries what needs no privilege: nobody.
 const NOBODY: u32 = 65_534;
 
@@ -88,6 +93,63 @@ pub async fn prove(cgroup_root: &FilePath, mut each: impl FnMut(&Proof)) -> Resu
     Ok(proofs)
 }
 
+/// What the daemon tries again and again: one way for each of the hooks.
+const CHEAP: [(Way, Spelling); 6] = [
+    (Way::TcpConnect, Spelling::V4),
+    (Way::TcpConnect, Spelling::V6),
+    (Way::UdpSend, Spelling::V4),
+    (Way::UdpSend, Spelling::V6),
+    (Way::RawEcho, Spelling::V4),
+    (Way::RawEcho, Spelling::V6),
+];
+
+/// The cgroup that the cheap ways are tried from; made where it is not there.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn probe_cgroup(cgroup_root: &FilePath) -> Result<PathBuf> {
+    let cgroup = cgroup_root.join(PROBE_CGROUP);
+    workload::make(&cgroup).with_context(|| format!("making the cgroup {}", cgroup.display()))?;
+    Ok(cgroup)
+}
+
+/// Tries the cheap ways toward the canaries, which nobody has. Gives those that were not refused, one sentence each.
+///
+/// # Errors
+/// When the cgroup that they are tried from cannot be made.
+pub async fn probe(cgroup_root: &FilePath) -> Result<Vec<String>> {
+    let cgroup = probe_cgroup(cgroup_root)?;
+    let mut problems = Vec::new();
+    for (way, spelling) in CHEAP {
+        let path = Path { way, spelling };
+        let to = match spelling {
+            Spelling::V6 => IpAddr::from(canary::CANARY6),
+            Spelling::V4
+            | Spelling::Mapped
+            | Spelling::Compatible
+            | Spelling::Nat64
+            | Spelling::LocalNat64
+            | Spelling::SixToFour
+            | Spelling::Teredo => canary::CANARY4.into(),
+        };
+        let attempt = Attempt {
+            way,
+            to,
+            elsewhere: canary::elsewhere(to),
+            wire: Wire::none(),
+        };
+        let ended = run(scratch::procs(&cgroup)?, &attempt, path.who()).await?;
+        let has_no_route = ended.is("ENETUNREACH");
+        if !ended.is("EPERM") && !has_no_route {
+            problems.push(format!(
+                "{} toward a protected address was not refused: {ended}. Run `enforcer prove`",
+                path.name()
+            ));
+        }
+    }
+    Ok(problems)
+}
+
 async fn try_path(scratch: &Scratch, path: Path) -> Result<Outcome> {
     let (canary, open) = match path.spelling {
         Spelling::V6 => (IpAddr::from(canary::CANARY6), IpAddr::from(canary::OPEN6)),
@@ -100,7 +162,7 @@ async fn try_path(scratch: &Scratch, path: Path) -> Result<Outcome> {
         | Spelling::Teredo => (canary::CANARY4.into(), canary::OPEN4.into()),
     };
     let (ended, packets) = go(scratch, path, open).await?;
-    if packets == 0 && path.way.is_closed_everywhere() && ended.is_eperm() {
+    if packets == 0 && path.way.is_closed_everywhere() && ended.is("EPERM") {
         return Ok(Outcome::Blocked {
             saw: format!("{ended}, toward any address"),
         });
@@ -130,16 +192,15 @@ async fn go(scratch: &Scratch, path: Path, to: IpAddr) -> Result<(Ended, u64)> {
     };
     let wire_address = attempt.to.to_canonical();
     scratch.watch(wire_address);
-    let ended = run(scratch, &attempt, path.who()).await?;
+    let ended = run(scratch.procs()?, &attempt, path.who()).await?;
     tokio::time::sleep(SETTLE).await;
     Ok((ended, scratch.arrived(wire_address)))
 }
 
 /// Runs an attempt in a process of its own: in the scratch cgroup, and as nobody where the way takes no privilege.
-async fn run(scratch: &Scratch, attempt: &Attempt, who: Who) -> Result<Ended> {
-    let me = std::env::current_exe().context("finding this program")?;
-    let procs = scratch.procs()?;
-    let mut command = Command::new(me);
+async fn run(procs: File, attempt: &Attempt, who: Who) -> Result<Ended> {
+    // Also where the program on disk is another one by now.
+    let mut command = Command::new("/proc/self/exe");
     command
         .args(["prove-attempt", "--attempt"])
         .arg(serde_json::to_string(attempt)?)

@@ -3,6 +3,7 @@
 mod budget;
 mod control;
 mod deadline;
+mod drift;
 mod http2;
 mod input;
 mod kernel;

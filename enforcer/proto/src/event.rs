@@ -201,6 +201,11 @@ pub enum Event {
         /// Bytes billed in it.
         bytes: u64,
     },
+    /// What is wrong with the enforcement changed: drift of programs and maps, gaps of the guards, probes that were not refused.
+    HealthChanged {
+        /// What is wrong now, one sentence each; none when all is well again.
+        faults: Vec<String>,
+    },
     /// A query was asked for. Its text goes to BigQuery's dry run only after this is durable; what came of it is the admission or the refusal
     /// that follows.
     QueryAsked {
@@ -404,6 +409,7 @@ impl Event {
             | Self::JobCancelled { .. }
             | Self::KernelRefused { .. }
             | Self::FurtherRefused { .. }
+            | Self::HealthChanged { .. }
             | Self::TooLong { .. }
             | Self::ProcessJoined { .. } => None,
         }

@@ -327,6 +327,7 @@ impl Ledger {
             | Event::RequestRefused { .. }
             | Event::Opened { .. }
             | Event::DecisionRefused { .. }
+            | Event::HealthChanged { .. }
             | Event::QueryAsked { .. }
             | Event::QueryRefused { .. }
             | Event::ConnectionRefused { .. }

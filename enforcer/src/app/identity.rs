@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::causes::Causes;
 use crate::engine::Engine;
 use crate::kernel::Events;
+use crate::prove::canary;
 use crate::proxy::{OriginSource, Peer};
 use crate::sockopt::netns_cookie;
 use crate::tally::{FLUSH, Tally};
@@ -81,13 +82,19 @@ fn kind(event: &enforcer_ebpf::Event) -> Kind {
     (event.pid, event.hook, event.reason, destination)
 }
 
-/// Records what the kernel refused: one record a second for each process, reason and destination.
+/// Records what the kernel refused, but to the daemon's own `probes` (their cgroup's id): one record a second for each process, reason and destination.
 pub(super) async fn record_events(
     mut events: Events,
     agents: ByCgroup,
+    probes: u64,
     engine: Engine,
     stop: CancellationToken,
 ) {
+    // What the daemon's own probes were refused is what they are for, and nobody's attempt. Only root enters their cgroup.
+    let is_probe = |event: &enforcer_ebpf::Event| {
+        let to = destination(event.destination, event.port).ip();
+        event.cgroup == probes && canary::is_canary(to)
+    };
     let mut tally = Tally::default();
     let mut flush = tokio::time::interval(FLUSH);
     loop {
@@ -96,6 +103,7 @@ pub(super) async fn record_events(
             () = stop.cancelled() => break,
             _ = flush.tick() => record(&mut tally, &engine).await,
             event = events.next() => match event {
+                Ok(event) if is_probe(&event) => {}
                 Ok(event) => tally.add(agents.get(&event.agent_cgroup).cloned(), kind(&event), event),
                 Err(error) => {
                     tracing::error!(error = %Causes(&error), "the kernel's events cannot be read any more; it goes on refusing");

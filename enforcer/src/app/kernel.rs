@@ -10,6 +10,7 @@ use enforcer_proto::principal::AgentName;
 use enforcer_proto::wire::KernelCounters;
 use tokio::sync::watch;
 
+use super::Protected;
 use super::uplinks::Guarded;
 use crate::causes::Causes;
 use crate::engine::{KernelFault, Windows};
@@ -23,16 +24,21 @@ pub(super) struct AgentWindows {
     /// Only the engine writes; the lock is for the one write before it starts.
     kernel: Mutex<Kernel>,
     cgroups: BTreeMap<AgentName, u64>,
-    endpoints: watch::Receiver<u64>,
-    uplinks: watch::Receiver<Guarded>,
+    watched: Watched,
+}
+
+/// What others watch over, and say what is wrong with.
+pub(super) struct Watched {
+    pub(super) endpoints: watch::Receiver<Protected>,
+    pub(super) uplinks: watch::Receiver<Guarded>,
+    pub(super) probes: watch::Receiver<Vec<String>>,
 }
 
 impl AgentWindows {
     pub(super) fn new(
         kernel: Kernel,
         cgroups: &[(AgentName, PathBuf, u64)],
-        endpoints: watch::Receiver<u64>,
-        uplinks: watch::Receiver<Guarded>,
+        watched: Watched,
     ) -> Self {
         let cgroups = cgroups
             .iter()
@@ -41,8 +47,7 @@ impl AgentWindows {
         Self {
             kernel: Mutex::new(kernel),
             cgroups,
-            endpoints,
-            uplinks,
+            watched,
         }
     }
 
@@ -123,15 +128,18 @@ impl Windows for AgentWindows {
 
     fn drift(&self) -> Vec<String> {
         let mut drift = self.kernel().drift();
-        drift.extend(self.uplinks.borrow().problems.iter().cloned());
-        if *self.endpoints.borrow() == 0 {
+        drift.extend(self.watched.uplinks.borrow().problems.iter().cloned());
+        drift.extend(self.watched.probes.borrow().iter().cloned());
+        let endpoints = self.watched.endpoints.borrow().clone();
+        drift.extend(endpoints.problem);
+        if endpoints.count == 0 {
             drift.push("no address of BigQuery is known, so none is protected: check [names] and the resolvers".to_owned());
         }
         drift
     }
 
     fn guards(&self) -> Vec<String> {
-        let uplinks = self.uplinks.borrow();
+        let uplinks = self.watched.uplinks.borrow();
         let shown = uplinks.names.len().min(NAMES_SHOWN);
         let more = match uplinks.names.len() - shown {
             0 => String::new(),
@@ -147,6 +155,6 @@ impl Windows for AgentWindows {
     }
 
     fn endpoints(&self) -> u64 {
-        *self.endpoints.borrow()
+        self.watched.endpoints.borrow().count
     }
 }

@@ -97,6 +97,7 @@ impl<'a> About<'a> {
             Event::DaemonStarted { .. }
             | Event::DaemonStopped {}
             | Event::TailRepaired { .. }
+            | Event::HealthChanged { .. }
             | Event::TooLong { .. } => (None, None),
         };
         Self { grant, agent }
@@ -230,6 +231,12 @@ fn sentence(event: &Event) -> String {
                 reads(tables, *bytes),
                 sql(text.as_ref())
             )
+        }
+        Event::HealthChanged { faults } if faults.is_empty() => {
+            "HEALTHY  the enforcement is as it should be".to_owned()
+        }
+        Event::HealthChanged { faults } => {
+            format!("UNWELL   {}", safe_line(&faults.join("; "), 400))
         }
         Event::QueryAsked {
             grant,

@@ -33,6 +33,9 @@ const BATCH_MAX: usize = 256;
 /// How much room the file system of the log must have, bytes: with less, `status` says that the host is not well.
 const LOG_RESERVE_BYTES: u64 = 256 * 1024 * 1024;
 
+/// How often the enforcement itself is looked at.
+const DRIFT_LOOK: Duration = Duration::from_secs(3);
+
 /// An answer that leaves once its record is durable.
 enum Waiting {
     Admitted(oneshot::Sender<Result<Permit, Refusal>>, Permit),
@@ -60,6 +63,9 @@ pub(super) struct Owner {
     /// When the refusals past what takes a record each were last recorded, boot clock.
     flushed_boot_ns: u64,
     audit_fault: Option<String>,
+    /// What was wrong with the enforcement when it was looked at last, and when that was, boot clock.
+    drift: Vec<String>,
+    looked_boot_ns: u64,
     /// Agents whose window the kernel did not let go; retried until it does.
     stuck: BTreeSet<AgentName>,
 }
@@ -86,6 +92,8 @@ impl Owner {
             unrecorded: Unrecorded::default(),
             flushed_boot_ns,
             audit_fault: None,
+            drift: Vec::new(),
+            looked_boot_ns: 0,
             stuck: BTreeSet::new(),
         }
     }
@@ -177,10 +185,31 @@ impl Owner {
             self.close_in_kernel(&agent);
         }
         self.record_the_unrecorded();
+        self.look_for_drift(now);
         let is_due = now.boot_ns.saturating_sub(self.flushed_boot_ns) >= FLUSH.as_nanos() as u64;
         // While the log cannot be written the counts stay counts.
         if is_due && self.unrecorded.is_empty() {
             self.record_the_counted(now);
+        }
+    }
+
+    /// Looks at the enforcement itself now and then, and puts on record what changed.
+    fn look_for_drift(&mut self, now: Now) {
+        if now.boot_ns.saturating_sub(self.looked_boot_ns) < DRIFT_LOOK.as_nanos() as u64 {
+            return;
+        }
+        self.looked_boot_ns = now.boot_ns;
+        let drift = self.parts.kernel.drift();
+        if drift == self.drift {
+            return;
+        }
+        for fault in drift.iter().filter(|fault| !self.drift.contains(fault)) {
+            tracing::error!(fault, "the enforcement is not as it should be");
+        }
+        self.drift.clone_from(&drift);
+        let changed = at(now, &[Event::HealthChanged { faults: drift }.bounded()]);
+        if self.append(&changed).is_err() {
+            self.keep_unrecorded(changed);
         }
     }
 

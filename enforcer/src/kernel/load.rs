@@ -79,6 +79,7 @@ pub struct Attached {
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) name: &'static str,
+    pub(super) attach_type: u32,
     pub(super) pin: PathBuf,
     pub(super) behind: Behind,
 }
@@ -99,6 +100,11 @@ impl Root {
             folder: File::open(path).map_err(io(&action))?,
             id: workload::cgroup_id(path).map_err(io(&action))?,
         })
+    }
+
+    /// The ids of the programs at one place of it, in the order in which they run.
+    pub(super) fn programs_at(&self, attach_type: u32) -> std::io::Result<Vec<u32>> {
+        sys::programs_at(self.folder.as_fd(), attach_type)
     }
 
     /// Whether the path still leads to this cgroup. The kernel detaches from a removed one only some time later.
@@ -140,7 +146,7 @@ pub fn attach(config: &KernelConfig) -> Result<Attached, KernelError> {
     let events = Events::new(pinned.take_events()?)?;
     let origins = Origins::open(&config.pin_dir.join(MAPS_DIR))?;
     Ok(Attached {
-        kernel: Kernel::new(pinned, root, links, lock),
+        kernel: Kernel::new(pinned, root, links, lock)?,
         endpoints,
         origins,
         events,
@@ -292,7 +298,12 @@ fn attach_one(
             .map_err(io(format!("attach {name}")))?;
         pin_over(link.as_fd(), &pin)?;
     }
-    Ok(Link { name, pin, behind })
+    Ok(Link {
+        name,
+        attach_type,
+        pin,
+        behind,
+    })
 }
 
 #[expect(

@@ -80,24 +80,54 @@ impl Pinned {
     }
 }
 
+/// What the maps hold, as far as this owner wrote it.
+#[derive(Debug)]
+struct Written {
+    windows: BTreeMap<u64, Window>,
+    agents: BTreeMap<u64, Agent>,
+    config: Config,
+}
+
 /// The one writer of the maps.
 #[derive(Debug)]
 pub struct Kernel {
     pinned: Pinned,
     root: Root,
     links: Vec<Link>,
+    written: Written,
     /// Held while this daemon lives: a second one cannot share the pins.
     _lock: File,
 }
 
 impl Kernel {
-    pub(super) const fn new(pinned: Pinned, root: Root, links: Vec<Link>, lock: File) -> Self {
-        Self {
+    /// The owner of what was attached; what the maps hold now is taken for what was written.
+    pub(super) fn new(
+        pinned: Pinned,
+        root: Root,
+        links: Vec<Link>,
+        lock: File,
+    ) -> Result<Self, KernelError> {
+        let fail = |error: MapError| refused("read the kernel's maps")(&error);
+        let written = Written {
+            windows: pinned
+                .windows
+                .iter()
+                .collect::<Result<_, _>>()
+                .map_err(fail)?,
+            agents: pinned
+                .agents
+                .iter()
+                .collect::<Result<_, _>>()
+                .map_err(fail)?,
+            config: pinned.config.get(&0, 0).map_err(fail)?,
+        };
+        Ok(Self {
             pinned,
             root,
             links,
+            written,
             _lock: lock,
-        }
+        })
     }
 
     /// Opens (or replaces) the window of the agent whose cgroup this is.
@@ -108,7 +138,9 @@ impl Kernel {
         self.pinned
             .windows
             .insert(cgroup, window, 0)
-            .map_err(|error| refused("open a window in the kernel")(&error))
+            .map_err(|error| refused("open a window in the kernel")(&error))?;
+        self.written.windows.insert(cgroup, window);
+        Ok(())
     }
 
     /// Closes the window of the agent whose cgroup this is.
@@ -117,7 +149,9 @@ impl Kernel {
     /// When the map cannot be written.
     pub fn close(&mut self, cgroup: u64) -> Result<(), KernelError> {
         absent_is_done(self.pinned.windows.remove(&cgroup))
-            .map_err(|error| refused("close a window in the kernel")(&error))
+            .map_err(|error| refused("close a window in the kernel")(&error))?;
+        self.written.windows.remove(&cgroup);
+        Ok(())
     }
 
     /// The windows the kernel holds, past ones included.
@@ -147,6 +181,7 @@ impl Kernel {
         for cgroup in held.iter().filter(|cgroup| !agents.contains_key(cgroup)) {
             absent_is_done(self.pinned.agents.remove(cgroup)).map_err(fail)?;
         }
+        self.written.agents.clone_from(agents);
         Ok(())
     }
 
@@ -179,34 +214,82 @@ impl Kernel {
         }))
     }
 
-    /// What is not as it was attached: one sentence each, empty when all is well.
+    /// What is not as it was attached and written: one sentence each, empty when all is well.
     #[must_use]
     pub fn drift(&self) -> Vec<String> {
-        let check = |link: &Link| match behind(&link.pin) {
-            Ok(now) if now == link.behind => None,
-            Ok(now) if now.cgroup != link.behind.cgroup => Some(format!(
-                "{} is not attached to the cgroup root any more",
-                link.name
-            )),
-            Ok(now) => Some(format!(
-                "program {} stands behind {} instead of ours: somebody replaced it",
-                now.program, link.name
-            )),
-            Err(error) => Some(format!(
-                "the link of {} is gone: {}",
-                link.name,
-                Causes(&error)
-            )),
-        };
         let root = (!self.root.is_in_place()).then(|| {
             format!(
                 "the cgroup {} that the programs are attached to was removed: restart the daemon",
                 self.root.path.display()
             )
         });
+        let links = self.links.iter();
         root.into_iter()
-            .chain(self.links.iter().filter_map(check))
+            .chain(links.clone().filter_map(attached))
+            .chain(links.filter_map(|link| self.overtaken(link)))
+            .chain(self.edited())
             .collect()
+    }
+
+    /// Whether somebody else's program runs before ours: it could hide from ours where a socket goes.
+    fn overtaken(&self, link: &Link) -> Option<String> {
+        let ids = self.root.programs_at(link.attach_type).ok()?;
+        let ours = ids.iter().position(|id| *id == link.behind.program)?;
+        let before = ids[..ours].iter().map(ToString::to_string);
+        let before: Vec<String> = before.collect();
+        (!before.is_empty()).then(|| {
+            format!(
+                "before {} runs program {} of somebody else's, and could hide from it what is protected: detach it (bpftool cgroup), or restart it after the daemon",
+                link.name,
+                before.join(", ")
+            )
+        })
+    }
+
+    /// What stands in the maps otherwise than it was written.
+    fn edited(&self) -> Option<String> {
+        let agents: Result<BTreeMap<u64, Agent>, MapError> = self.pinned.agents.iter().collect();
+        let mut edited = Vec::new();
+        if self.windows().is_ok_and(|now| now != self.written.windows) {
+            edited.push("WINDOWS");
+        }
+        if agents.is_ok_and(|now| now != self.written.agents) {
+            edited.push("AGENTS");
+        }
+        if self
+            .pinned
+            .config
+            .get(&0, 0)
+            .is_ok_and(|now| now != self.written.config)
+        {
+            edited.push("CONFIG");
+        }
+        (!edited.is_empty()).then(|| {
+            format!(
+                "somebody else wrote the kernel's map {}: find out who, and restart the daemon",
+                edited.join(" and ")
+            )
+        })
+    }
+}
+
+/// Whether a program is attached as it was.
+fn attached(link: &Link) -> Option<String> {
+    match behind(&link.pin) {
+        Ok(now) if now == link.behind => None,
+        Ok(now) if now.cgroup != link.behind.cgroup => Some(format!(
+            "{} is not attached to the cgroup root any more",
+            link.name
+        )),
+        Ok(now) => Some(format!(
+            "program {} stands behind {} instead of ours: somebody replaced it",
+            now.program, link.name
+        )),
+        Err(error) => Some(format!(
+            "the link of {} is gone: {}",
+            link.name,
+            Causes(&error)
+        )),
     }
 }
 

@@ -10,6 +10,9 @@ use std::path::Path;
 const BPF_OBJ_PIN: libc::c_int = 6;
 const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+const BPF_PROG_QUERY: libc::c_int = 16;
+/// The most programs at one place that are told apart.
+const PROGRAMS_MAX: usize = 64;
 const BPF_LINK_CREATE: libc::c_int = 28;
 const BPF_LINK_UPDATE: libc::c_int = 29;
 /// `BPF_F_BEFORE`: before everything that is attached there already.
@@ -39,6 +42,18 @@ struct LinkUpdate {
     program: u32,
     flags: u32,
     old_program: u32,
+}
+
+#[repr(C)]
+struct Query {
+    target: u32,
+    attach_type: u32,
+    query_flags: u32,
+    attach_flags: u32,
+    programs: u64,
+    count: u32,
+    reserved: u32,
+    program_flags: u64,
 }
 
 #[repr(C)]
@@ -82,16 +97,20 @@ pub(super) struct Behind {
     pub(super) cgroup: u64,
 }
 
+/// For the commands that only read their attributes.
 fn bpf<T>(command: libc::c_int, attributes: &T) -> io::Result<i32> {
-    // SAFETY: `attributes` is a complete attribute block of the command, readable for its size; the kernel keeps no pointer to it.
-    let done = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            command,
-            std::ptr::from_ref(attributes),
-            size_of::<T>(),
-        )
-    };
+    call(command, std::ptr::from_ref(attributes))
+}
+
+/// For the commands that answer in them.
+fn bpf_mut<T>(command: libc::c_int, attributes: &mut T) -> io::Result<i32> {
+    call(command, std::ptr::from_mut(attributes))
+}
+
+fn call<T>(command: libc::c_int, attributes: *const T) -> io::Result<i32> {
+    // SAFETY: `attributes` is a complete attribute block of the command, readable for its size, and writable where the command answers in it;
+    // the kernel keeps no pointer to it.
+    let done = unsafe { libc::syscall(libc::SYS_bpf, command, attributes, size_of::<T>()) };
     if done < 0 {
         Err(io::Error::last_os_error())
     } else {
@@ -161,6 +180,24 @@ pub(super) fn create_link(
     )?;
     // SAFETY: the kernel has just made this descriptor for us.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// The ids of the programs at one place of a cgroup, in the order in which they run.
+pub(super) fn programs_at(cgroup: BorrowedFd<'_>, attach_type: u32) -> io::Result<Vec<u32>> {
+    let mut programs = vec![0_u32; PROGRAMS_MAX];
+    let mut query = Query {
+        target: number(cgroup),
+        attach_type,
+        query_flags: 0,
+        attach_flags: 0,
+        programs: programs.as_mut_ptr() as u64,
+        count: PROGRAMS_MAX as u32,
+        reserved: 0,
+        program_flags: 0,
+    };
+    bpf_mut(BPF_PROG_QUERY, &mut query)?;
+    programs.truncate(query.count as usize);
+    Ok(programs)
 }
 
 fn number(fd: BorrowedFd<'_>) -> u32 {

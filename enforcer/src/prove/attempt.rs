@@ -42,6 +42,21 @@ pub struct Wire {
     pub near: [IpAddr; 2],
 }
 
+impl Wire {
+    /// No wire, for the ways that name none.
+    #[must_use]
+    pub fn none() -> Self {
+        Self {
+            name: String::new(),
+            index: 0,
+            near: [
+                std::net::Ipv4Addr::UNSPECIFIED.into(),
+                std::net::Ipv6Addr::UNSPECIFIED.into(),
+            ],
+        }
+    }
+}
+
 /// How an attempt ended, for whoever made it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Ended {
@@ -56,10 +71,10 @@ pub enum Ended {
 }
 
 impl Ended {
-    /// Whether the kernel said that it is not permitted.
+    /// Whether the kernel said this, an errno's name.
     #[must_use]
-    pub fn is_eperm(&self) -> bool {
-        matches!(self, Self::Refused(errno) if errno == "EPERM")
+    pub fn is(&self, said: &str) -> bool {
+        matches!(self, Self::Refused(errno) if errno == said)
     }
 }
 

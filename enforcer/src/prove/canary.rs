@@ -20,6 +20,15 @@ pub const NEAR4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 65);
 /// The near end of the scratch wire.
 pub const NEAR6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x65);
 
+/// Whether this is a canary.
+#[must_use]
+pub fn is_canary(ip: IpAddr) -> bool {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => ip == CANARY4,
+        IpAddr::V6(ip) => ip == CANARY6,
+    }
+}
+
 /// An open address of the same family.
 #[must_use]
 pub const fn elsewhere(of: IpAddr) -> IpAddr {

@@ -69,11 +69,7 @@ impl Scratch {
 
     /// Where a process is written to enter the cgroup.
     pub(super) fn procs(&self) -> Result<File> {
-        let path = self.cgroup.join("cgroup.procs");
-        File::options()
-            .write(true)
-            .open(&path)
-            .with_context(|| format!("opening {}", path.display()))
+        procs(&self.cgroup)
     }
 
     /// From now on counts what concerns this address; what arrived before does not count.
@@ -98,6 +94,15 @@ impl Scratch {
         }
         seen
     }
+}
+
+/// Where a process is written to enter a cgroup.
+pub(super) fn procs(cgroup: &Path) -> Result<File> {
+    let path = cgroup.join("cgroup.procs");
+    File::options()
+        .write(true)
+        .open(&path)
+        .with_context(|| format!("opening {}", path.display()))
 }
 
 impl Drop for Scratch {

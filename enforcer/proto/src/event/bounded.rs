@@ -23,6 +23,11 @@ pub const COMM_BYTES_MAX: usize = 64;
 /// The most groups of a caller that a record names; the lowest.
 pub const GIDS_RECORDED_MAX: usize = 64;
 
+/// The most faults that one record names; there are only so many things that can be wrong at once.
+const FAULTS_RECORDED_MAX: usize = 32;
+/// The longest sentence about one of them, bytes.
+const FAULT_BYTES_MAX: usize = 512;
+
 impl Event {
     /// The event with every text that somebody else chose within its bound. What was shortened says so.
     ///
@@ -108,6 +113,12 @@ impl Event {
                 bound_process(process);
                 bound_text(verdict);
                 bound_text(destination);
+            }
+            Self::HealthChanged { faults } => {
+                faults.truncate(FAULTS_RECORDED_MAX);
+                faults
+                    .iter_mut()
+                    .for_each(|fault| shorten(fault, FAULT_BYTES_MAX));
             }
             Self::TooLong { event, .. } => bound_text(event),
             Self::ProcessJoined { process, .. } => bound_process(process),

@@ -166,24 +166,58 @@ impl World {
     #[must_use]
     pub fn without_daemon(family: Family) -> Self {
         let stage = Stage::new();
+        let processes = Self::far_side(&stage, family);
+        Self::on(stage, family, processes)
+    }
+
+    /// A world whose far side only answers names: for what must not get there. The daemon is not started yet.
+    #[must_use]
+    pub fn with_a_silent_far_side() -> Self {
+        let stage = Stage::new();
         let far = stage.dir().join("google");
-        let engine_home = stage.dir().join("engine");
-        for dir in [
-            &far,
-            &engine_home,
-            &stage.dir().join("agent"),
-            &stage.dir().join("run"),
-        ] {
-            std::fs::create_dir_all(dir).expect("makes a folder");
+        std::fs::create_dir_all(&far).expect("makes a folder");
+        let roots = far.join("world-ca.pem");
+        std::fs::copy("/etc/ssl/certs/ca-certificates.crt", roots).expect("copies roots");
+        let mut names = python(&stage, Side::Internet, None, None, "far/silent.py");
+        names.arg(&far).args([
+            INTERNET4.to_string(),
+            BIGQUERY4.to_string(),
+            BIGQUERY6.to_string(),
+        ]);
+        let mut processes = vec![FarProcess::start("names", far.join("stderr"), &mut names)];
+        wait_for_far(&far.join("ready"), &mut processes);
+        Self::on(stage, Family::V4, processes)
+    }
+
+    fn on(stage: Stage, family: Family, processes: Vec<FarProcess>) -> Self {
+        for dir in ["agent", "run"] {
+            std::fs::create_dir_all(stage.dir().join(dir)).expect("makes a folder");
         }
         give_to(&stage.dir().join("agent"), AGENT_UID);
+        let world = Self {
+            daemon: None,
+            _far: processes,
+            family,
+            stage,
+            policy: policy("15m", false),
+        };
+        world.write_config();
+        world
+    }
+
+    fn far_side(stage: &Stage, family: Family) -> Vec<FarProcess> {
+        let far = stage.dir().join("google");
+        let engine_home = stage.dir().join("engine");
+        for dir in [&far, &engine_home, &stage.dir().join("run")] {
+            std::fs::create_dir_all(dir).expect("makes a folder");
+        }
         let both = |v4: Ipv4Addr, v6: Ipv6Addr| match family {
             Family::V4 => v4.to_string(),
             Family::V6 => v6.to_string(),
         };
-        let mut engine = python(&stage, Side::Internet, None, None, "far/engine.py");
+        let mut engine = python(stage, Side::Internet, None, None, "far/engine.py");
         engine.arg(&engine_home).env("TMPDIR", &engine_home);
-        let mut google = python(&stage, Side::Internet, None, None, "far/world.py");
+        let mut google = python(stage, Side::Internet, None, None, "far/world.py");
         google
             .arg("--dir")
             .arg(&far)
@@ -210,15 +244,7 @@ impl World {
             FarProcess::start("Google", far.join("stderr"), &mut google),
         ];
         wait_for_far(&far.join("ready"), &mut processes);
-        let world = Self {
-            daemon: None,
-            _far: processes,
-            family,
-            stage,
-            policy: policy("15m", false),
-        };
-        world.write_config();
-        world
+        processes
     }
 
     /// Where BigQuery answers, both families.
@@ -408,8 +434,9 @@ uid = {OTHER_AGENT_UID}
         )
     }
 
-    /// Below the enforced root, so that people meet the default deny of the host as well.
-    fn cgroup_of(&self, who: Who) -> PathBuf {
+    /// The cgroup of somebody. Below the enforced root, so that people meet the default deny of the host as well.
+    #[must_use]
+    pub fn cgroup_of(&self, who: Who) -> PathBuf {
         let kind = match who {
             Who::Operator | Who::Approver => "people",
             Who::Agent | Who::OtherAgent => "agents",

@@ -1,6 +1,7 @@
 //! Integration tests: the real kernel, real programs, real clients. They need root, and say so.
 
 mod budget;
+mod bypass;
 mod control;
 mod deadline;
 mod drift;

@@ -1,0 +1,187 @@
+//! The bypass suite: one test for each known way around an enforcer of this kind. The judge is the wire: a sniffer on the far side must not
+//! see a packet for BigQuery, and the attempt must be on record. What only a capability holder or root can do is shown to be just that.
+//!
+//! The ways themselves are `enforcer prove`'s; here an agent goes them toward BigQuery's own addresses, judged by another sniffer.
+
+mod identity;
+mod kernel;
+mod table;
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use enforcer::prove::attempt::{Attempt, Ended, Wire};
+use enforcer::prove::path::{Path as Out, Spelling, Way, Who as Needs};
+use harness::capture::Capture;
+use harness::stage::{BIGQUERY4, BIGQUERY6, HOST4, OTHER4, OTHER6, Side};
+use harness::world::{AGENT_UID, World, enforcer, wait_for};
+use serde_json::Value;
+
+/// What a case shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shows {
+    /// Nothing gets out, and the attempt is on record.
+    Refused,
+    /// Nothing gets out, though it takes a capability that agents must not have.
+    RefusedToCapability,
+    /// It does what it says, and cannot be refused here: a limit.
+    Limit,
+}
+
+/// One way around, and the test that goes it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Case {
+    /// Its number in the list of known ways.
+    pub(crate) number: u32,
+    /// What is tried.
+    pub(crate) what: &'static str,
+    /// What comes of it.
+    pub(crate) shows: Shows,
+    /// The test.
+    pub(crate) test: &'static str,
+}
+
+/// Tests, each with its line in the table: there is no line without a test.
+macro_rules! cases {
+    ($($(#[doc = $what:literal])+ $number:literal $shows:ident fn $name:ident() $body:block)+) => {
+        pub(super) const CASES: &[super::Case] = &[$(super::Case {
+            number: $number,
+            what: concat!($($what),+),
+            shows: super::Shows::$shows,
+            test: stringify!($name),
+        }),+];
+        $(#[test] fn $name() $body)+
+    };
+}
+pub(crate) use cases;
+
+/// A world without a far side, an agent in it that is told EPERM instead of an explanation, and a sniffer on the far side of the wire.
+pub(crate) struct Lock {
+    pub(crate) world: World,
+    capture: Capture,
+}
+
+impl Lock {
+    pub(crate) fn new() -> Self {
+        let mut lock = Self::without_daemon();
+        lock.world.start_daemon();
+        lock
+    }
+
+    pub(crate) fn without_daemon() -> Self {
+        let world = World::with_a_silent_far_side();
+        world.edit_config("uid = 2001", "uid = 2001\nclosed = \"drop\"");
+        let capture = Capture::start(&world.stage, endpoints());
+        Self { world, capture }
+    }
+
+    /// Goes a way in a cgroup, as a uid or as root, toward an address.
+    pub(crate) fn go(&self, cgroup: &Path, uid: Option<u32>, way: Way, to: IpAddr) -> Ended {
+        let attempt = Attempt {
+            way,
+            to,
+            elsewhere: if to.is_ipv4() {
+                OTHER4.into()
+            } else {
+                OTHER6.into()
+            },
+            wire: self.wire(),
+        };
+        let mut command = self
+            .world
+            .stage
+            .command_in(Side::Host, Some(cgroup), uid, enforcer());
+        command.args(["prove-attempt", "--attempt"]);
+        let output = command
+            .arg(serde_json::to_string(&attempt).expect("JSON"))
+            .output()
+            .expect("runs");
+        serde_json::from_slice(&output.stdout).unwrap_or(Ended::Crashed)
+    }
+
+    /// The agent goes a way in every spelling there is for it, as root where it takes a capability; none may be taken by the kernel.
+    pub(crate) fn agent_goes(&self, way: Way) {
+        let agent = self.world.cgroup_of(harness::world::Who::Agent);
+        for spelling in way.spellings() {
+            let out = Out {
+                way,
+                spelling: *spelling,
+            };
+            let uid = match out.who() {
+                Needs::Anyone => Some(AGENT_UID),
+                Needs::CapabilityHolder => None,
+            };
+            let to = match spelling {
+                Spelling::V6 => BIGQUERY6.into(),
+                Spelling::V4
+                | Spelling::Mapped
+                | Spelling::Compatible
+                | Spelling::Nat64
+                | Spelling::LocalNat64
+                | Spelling::SixToFour
+                | Spelling::Teredo => spelling.of(BIGQUERY4.into()),
+            };
+            let ended = self.go(&agent, uid, way, to);
+            let is_absent = ended.is("EPROTONOSUPPORT") || ended.is("ESOCKTNOSUPPORT");
+            // Who hands over whole packets is not always told what became of them.
+            let is_told = out.who() == Needs::Anyone && way != Way::Ping;
+            assert!(ended != Ended::Sent || !is_told, "{}: {ended}", out.name());
+            assert!(
+                is_absent || ended != Ended::Crashed,
+                "{}: {ended}",
+                out.name()
+            );
+        }
+    }
+
+    /// Nothing for BigQuery was seen on the wire, in any spelling.
+    pub(crate) fn nothing_got_out(&self) {
+        assert_eq!(
+            self.capture.packets(),
+            0,
+            "packets for BigQuery on the wire"
+        );
+    }
+
+    /// Waits until a refusal by this hook is on record that is as wanted.
+    pub(crate) fn is_on_record(&self, hook: &str, is_wanted: impl Fn(&Value) -> bool) {
+        wait_for("the record", || {
+            let refused = self.world.events("kernel_refused");
+            refused.iter().any(|event| {
+                event["verdict"]
+                    .as_str()
+                    .is_some_and(|verdict| verdict.starts_with(hook))
+                    && is_wanted(event)
+            })
+        });
+    }
+
+    fn wire(&self) -> Wire {
+        let mut command = self.world.stage.command(Side::Host, "ip");
+        let output = command
+            .args(["-j", "link", "show", "wire0"])
+            .output()
+            .expect("ip runs");
+        let said: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let index = said[0]["ifindex"].as_u64().expect("an index");
+        Wire {
+            name: "wire0".to_owned(),
+            index: u32::try_from(index).expect("small"),
+            near: [HOST4.into(), "fd77::1".parse().expect("an address")],
+        }
+    }
+}
+
+/// Everything that is BigQuery's, in every spelling.
+fn endpoints() -> Vec<IpAddr> {
+    let spelled = Spelling::on_the_wire(BIGQUERY4).map(IpAddr::from);
+    [BIGQUERY4.into(), BIGQUERY6.into()]
+        .into_iter()
+        .chain(spelled)
+        .collect()
+}
+
+/// Whether a refusal is the agent's.
+pub(crate) fn agents(event: &Value) -> bool {
+    event["agent"] == "finance-bot"
+}

@@ -1,0 +1,348 @@
+//! Ways past the kernel's programs.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{IpAddr, TcpListener};
+use std::process::Stdio;
+
+use enforcer::prove::path::Way;
+use harness::capture::Capture;
+use harness::stage::{BIGQUERY4, BIGQUERY6, OTHER4, Side};
+use harness::world::{AGENT_UID, Who, wait_for};
+use rustix::process::Signal;
+
+use super::{Lock, agents, cases};
+
+/// The agent tries these, nothing gets out, and a refusal by `hook` is on record as the agent's.
+fn refused(ways: &[Way], hook: &str) {
+    let lock = Lock::new();
+    ways.iter().for_each(|way| lock.agent_goes(*way));
+    lock.nothing_got_out();
+    lock.is_on_record(hook, agents);
+}
+
+/// The same for ways that no socket's hook sees: packets name no process.
+fn dropped(ways: &[Way], hook: &str) {
+    let lock = Lock::new();
+    ways.iter().for_each(|way| lock.agent_goes(*way));
+    lock.nothing_got_out();
+    lock.is_on_record(hook, |_| true);
+}
+
+/// Connects to BigQuery before the daemon runs, and goes on when told.
+const OLD_SOCKETS: &str = r#"
+import socket, sys
+addresses = [(socket.AF_INET, sys.argv[1]), (socket.AF_INET6, sys.argv[2])]
+held = []
+for family, address in addresses:
+    udp = socket.socket(family, socket.SOCK_DGRAM); udp.connect((address, 443)); held.append(udp)
+    tcp = socket.socket(family, socket.SOCK_STREAM); tcp.connect((address, 443)); held.append(tcp)
+print("connected", flush=True)
+sys.stdin.readline()
+for old in held:
+    try:
+        old.send(b"payload")
+    except OSError:
+        pass
+print("sent", flush=True)
+"#;
+
+/// Makes a socket, has it used by a process of another cgroup (which is given by its procs file), and says what that was told.
+const PASSED: &str = r#"
+import os, socket, sys
+s = socket.socket(); s.setblocking(False)
+child = os.fork()
+if child == 0:
+    open(sys.argv[2], "w").write("0")
+    try:
+        s.connect((sys.argv[1], 443))
+        said = "ok"
+    except BlockingIOError:
+        said = "ok"
+    except OSError as error:
+        said = error.strerror
+    print(said, flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+"#;
+
+/// Tries to connect so many times, and says how often that was not refused at once.
+const LOOP: &str = r#"
+import socket, sys
+through = 0
+for _ in range(int(sys.argv[2])):
+    s = socket.socket(); s.setblocking(False)
+    try:
+        s.connect((sys.argv[1], 443)); through += 1
+    except PermissionError:
+        pass
+    except OSError:
+        through += 1
+    s.close()
+print(through)
+"#;
+
+/// A guest behind this host, in a namespace of its own, puts a frame on its wire for each address, which this host forwards.
+const GUEST: &str = r#"
+set -e
+unshare -n sleep 60 & guest=$!
+until [ "$(readlink /proc/$guest/ns/net)" != "$(readlink /proc/$$/ns/net)" ]; do sleep 0.05; done
+inside() { nsenter --net=/proc/$guest/ns/net "$@"; }
+inside ip link add guest1 type veth peer name guest0 netns $$
+inside ip link set guest1 up
+ip addr add 10.78.0.1/24 dev guest0
+ip link set guest0 up
+echo 1 > /proc/sys/net/ipv4/ip_forward
+router=$(ip -o link show guest0 | sed 's/.*link.ether \([0-9a-f:]*\).*/\1/')
+sleep 0.3
+inside /usr/bin/python3 -c "$0" $router "$@"
+kill $guest
+"#;
+
+/// Sends one UDP packet in a frame made by hand to each address, by way of the router that owns the MAC.
+const FRAMES: &str = r#"
+import socket, struct, sys
+wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0); wire.bind(("guest1", 0x0800))
+for to in sys.argv[2:]:
+    head = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 28, 1, 0, 64, 17, 0, socket.inet_aton("10.78.0.2"), socket.inet_aton(to))
+    total = sum(struct.unpack("!10H", head)); total = (total & 0xffff) + (total >> 16)
+    head = head[:10] + struct.pack("!H", ~total & 0xffff) + head[12:]
+    wire.send(bytes.fromhex(sys.argv[1].replace(":", "")) + b"\2\0\0\0\0\1" + b"\x08\0" + head + struct.pack("!HHHH", 5000, 443, 8, 0))
+"#;
+
+fn python(lock: &Lock, who: Who, script: &str, args: &[&str]) -> String {
+    let mut command = lock.world.run_as(who, "/usr/bin/python3");
+    let output = command
+        .args(["-c", script])
+        .args(args)
+        .output()
+        .expect("python runs");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+cases! {
+    /// an IPv4 address in an IPv6 socket: `::ffff:a.b.c.d`
+    1 Refused fn a_mapped_address_is_bigquerys_address() {
+        let lock = Lock::new();
+        let agent = lock.world.cgroup_of(Who::Agent);
+        for way in [Way::TcpConnect, Way::UdpSend, Way::UdpConnected, Way::MptcpConnect] {
+            let ended = lock.go(&agent, Some(AGENT_UID), way, BIGQUERY4.to_ipv6_mapped().into());
+            assert!(ended.is("EPERM"), "{way:?}: {ended}");
+        }
+        lock.nothing_got_out();
+        lock.is_on_record("connect6", agents);
+        // The kernel hands a datagram to a mapped address to IPv4.
+        lock.is_on_record("sendmsg4", agents);
+    }
+
+    /// native IPv6
+    2 Refused fn ipv6_is_no_way_around() {
+        let lock = Lock::new();
+        let agent = lock.world.cgroup_of(Who::Agent);
+        for way in [Way::TcpConnect, Way::UdpSend, Way::UdpConnected, Way::TcpBound] {
+            assert!(lock.go(&agent, Some(AGENT_UID), way, BIGQUERY6.into()).is("EPERM"), "{way:?}");
+        }
+        lock.nothing_got_out();
+        lock.is_on_record("connect6", agents);
+    }
+
+    /// NAT64, 6to4, Teredo and v4-compatible addresses that stand for BigQuery's
+    3 Refused fn translated_spellings_are_bigquerys_address() {
+        refused(&[Way::TcpConnect, Way::UdpSend], "connect6");
+    }
+
+    /// unconnected datagrams: sendto, sendmmsg, in parts, from a socket connected elsewhere; QUIC
+    4 Refused fn datagrams_do_not_leave() {
+        refused(&[Way::UdpSend, Way::UdpSendMany, Way::UdpCorked, Way::UdpElsewhere, Way::UdpLite, Way::UdpReconnect], "sendmsg4");
+    }
+
+    /// TCP Fast Open
+    5 Refused fn data_with_the_first_packet_does_not_leave() {
+        refused(&[Way::TcpFastOpen, Way::TcpFastOpenConnect], "connect4");
+    }
+
+    /// multipath TCP
+    6 Refused fn multipath_tcp_does_not_leave() {
+        refused(&[Way::MptcpConnect, Way::MptcpFastOpen], "connect4");
+    }
+
+    /// io_uring
+    7 Refused fn io_uring_does_not_leave() {
+        refused(&[Way::UringConnect, Way::UringSend], "connect4");
+    }
+
+    /// ping sockets, which every process may have
+    8 Refused fn pings_do_not_leave() {
+        dropped(&[Way::Ping], "egress");
+    }
+
+    /// raw sockets, also with headers of their own that lie, source routes and routing headers
+    8 RefusedToCapability fn raw_packets_do_not_leave() {
+        dropped(&[Way::RawEcho, Way::RawTcp, Way::RawHeader, Way::RawLie, Way::SourceRoute, Way::RoutingHeader], "egress");
+    }
+
+    /// frames made by hand, also inside a VLAN tag
+    9 RefusedToCapability fn frames_made_by_hand_do_not_leave() {
+        dropped(&[Way::PacketFrame, Way::PacketDatagram, Way::PacketVlan], "uplink");
+    }
+
+    /// frames that bypass the queues, where the guard stands
+    9 RefusedToCapability fn the_bypass_of_the_queues_is_refused() {
+        refused(&[Way::PacketBypass], "setsockopt");
+    }
+
+    /// sockets that were connected before the enforcer first ran
+    10 Refused fn old_sockets_send_nothing_more() {
+        let mut lock = Lock::without_daemon();
+        let _far = lock.world.stage.on(Side::Internet, || {
+            [IpAddr::from(BIGQUERY4), BIGQUERY6.into()].map(|ip| TcpListener::bind((ip, 443)).expect("binds"))
+        });
+        let mut command = lock.world.run_as(Who::Agent, "/usr/bin/python3");
+        command.args(["-c", OLD_SOCKETS, &BIGQUERY4.to_string(), &BIGQUERY6.to_string()]);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("python runs");
+        let mut said = BufReader::new(child.stdout.take().expect("piped"));
+        let mut line = String::new();
+        said.read_line(&mut line).expect("reads");
+        assert_eq!(line.trim(), "connected");
+        lock.world.start_daemon();
+        let before = lock.capture.settled();
+        child.stdin.take().expect("piped").write_all(b"go on\n").expect("writes");
+        line.clear();
+        said.read_line(&mut line).expect("reads");
+        assert_eq!(line.trim(), "sent");
+        assert_eq!(lock.capture.packets(), before);
+        lock.is_on_record("egress", |_| true);
+        child.wait().expect("ends");
+    }
+
+    /// a socket that another process made, or that another process connects
+    11 Refused fn a_socket_is_judged_by_who_connects_it() {
+        let lock = Lock::new();
+        let other = lock.world.stage.cgroups.make("other");
+        let procs = other.join("cgroup.procs").display().to_string();
+        // Root makes it in the agent's workload, and a process outside connects it.
+        let agent = lock.world.cgroup_of(Who::Agent);
+        let mut command = lock.world.stage.command_in(Side::Host, Some(&agent), None, "/usr/bin/python3");
+        let output = command.args(["-c", PASSED, &BIGQUERY4.to_string(), &procs]).output().expect("python runs");
+        assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "Operation not permitted");
+        lock.nothing_got_out();
+        lock.is_on_record("connect4", |event| event["agent"].is_null());
+    }
+
+    /// a process that moves out of the agent's workload
+    12 Refused fn who_leaves_the_workload_is_still_governed() {
+        let lock = Lock::new();
+        for name in ["other", "agents", "agents/finance-bot/deep/er"] {
+            let cgroup = lock.world.stage.cgroups.make(name);
+            for uid in [Some(AGENT_UID), None] {
+                assert!(lock.go(&cgroup, uid, Way::TcpConnect, BIGQUERY4.into()).is("EPERM"), "{name}");
+            }
+        }
+        lock.nothing_got_out();
+        lock.is_on_record("connect4", |event| event["agent"].is_null());
+    }
+
+    /// a user and network namespace of the agent's own
+    13 Refused fn a_namespace_of_its_own_is_no_way_out() {
+        let lock = Lock::new();
+        let script = "import socket, sys\ntry:\n    socket.create_connection((sys.argv[1], 443), 1)\n    print('ok')\nexcept OSError as error:\n    print(error.strerror)";
+        let mut command = lock.world.run_as(Who::Agent, "unshare");
+        let inside = format!("ip link set lo up; exec /usr/bin/python3 -c \"$0\" {BIGQUERY4}");
+        let output = command.args(["-Urn", "sh", "-c", &inside, script]).output().expect("unshare runs");
+        let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        assert_eq!(said, "Operation not permitted", "{}", String::from_utf8_lossy(&output.stderr));
+        lock.nothing_got_out();
+        lock.is_on_record("connect4", agents);
+    }
+
+    /// frames of a guest or a container, which the host forwards: no socket of the host's has seen them
+    15 RefusedToCapability fn what_is_forwarded_for_a_guest_does_not_leave() {
+        let lock = Lock::new();
+        let control = Capture::start(&lock.world.stage, [OTHER4.into()]);
+        let mut command = lock.world.stage.command(Side::Host, "sh");
+        let sent = command.args(["-c", GUEST, FRAMES, &OTHER4.to_string(), &BIGQUERY4.to_string()]).output().expect("sh runs");
+        assert!(sent.status.success(), "{}", String::from_utf8_lossy(&sent.stderr));
+        assert_eq!(control.packets(), 1, "the host forwards for its guest");
+        lock.nothing_got_out();
+        lock.is_on_record("uplink", |_| true);
+    }
+
+    /// a relay in a process that is no agent
+    16 Refused fn a_relay_outside_the_workload_is_refused_itself() {
+        let lock = Lock::new();
+        let relay = lock.world.stage.cgroups.make("relay");
+        for uid in [Some(2002), None] {
+            assert!(lock.go(&relay, uid, Way::TcpConnect, BIGQUERY4.into()).is("EPERM"));
+        }
+        lock.nothing_got_out();
+        lock.is_on_record("connect4", |event| event["agent"].is_null());
+    }
+
+    /// SCTP, where the kernel has it
+    18 Refused fn sctp_does_not_leave() {
+        let lock = Lock::new();
+        lock.agent_goes(Way::SctpConnect);
+        lock.agent_goes(Way::SctpSend);
+        lock.nothing_got_out();
+    }
+
+    /// the sending ring of AF_XDP, which no program on the way out sees
+    18 RefusedToCapability fn the_sending_ring_of_xdp_is_refused() {
+        let lock = Lock::new();
+        let agent = lock.world.cgroup_of(Who::Agent);
+        let script = "import socket\ns = socket.socket(44, socket.SOCK_RAW, 0)\nprint('made')\n\
+            try:\n    s.setsockopt(283, 3, 64)\n    print('set')\nexcept OSError as error:\n    print(error.strerror)";
+        let mut command = lock.world.stage.command_in(Side::Host, Some(&agent), None, "/usr/bin/python3");
+        let output = command.args(["-c", script]).output().expect("python runs");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(said.starts_with("made\nOperation not permitted"), "{said}{}", String::from_utf8_lossy(&output.stderr));
+        lock.is_on_record("setsockopt", agents);
+    }
+
+    /// ten thousand connections in a loop
+    19 Refused fn ten_thousand_connections_are_ten_thousand_refusals() {
+        let lock = Lock::new();
+        let through = python(&lock, Who::Agent, LOOP, &[&BIGQUERY4.to_string(), "10000"]);
+        assert_eq!(through, "0");
+        lock.nothing_got_out();
+        wait_for("all of them", || {
+            let refused = lock.world.events("kernel_refused");
+            let counted: u64 = refused.iter().filter(|event| agents(event)).filter_map(|event| event["count"].as_u64()).sum();
+            let status = lock.world.json(Who::Operator, &["status"]);
+            counted + status["kernel"]["events_lost"].as_u64().unwrap_or(0) >= 10_000
+        });
+    }
+
+    /// a full ring of events
+    20 Refused fn a_full_ring_of_events_refuses_all_the_same_and_counts_what_is_lost() {
+        let lock = Lock::new();
+        lock.world.signal_daemon(Signal::STOP);
+        let through = python(&lock, Who::Agent, LOOP, &[&BIGQUERY4.to_string(), "20000"]);
+        assert_eq!(through, "0");
+        lock.nothing_got_out();
+        lock.world.signal_daemon(Signal::CONT);
+        wait_for("the count", || {
+            let status = lock.world.json(Who::Operator, &["status"]);
+            status["kernel"]["events_lost"].as_u64() > Some(0)
+        });
+    }
+
+    /// a process that ran before the daemon did
+    22 Refused fn who_was_there_before_the_daemon_is_governed() {
+        let mut lock = Lock::without_daemon();
+        let script = "import socket, sys\nsys.stdin.readline()\ntry:\n    socket.create_connection((sys.argv[1], 443), 1)\n    print('ok')\nexcept OSError as error:\n    print(error.strerror)";
+        let mut command = lock.world.run_as(Who::Agent, "/usr/bin/python3");
+        command.args(["-c", script, &BIGQUERY4.to_string()]);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("python runs");
+        lock.world.start_daemon();
+        child.stdin.take().expect("piped").write_all(b"go on\n").expect("writes");
+        let output = child.wait_with_output().expect("ends");
+        assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "Operation not permitted");
+        lock.nothing_got_out();
+        lock.is_on_record("connect4", agents);
+    }
+}

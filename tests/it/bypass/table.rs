@@ -1,0 +1,46 @@
+//! The table in SECURITY.md is what the suite shows, no more and no less.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use super::{Case, Shows, identity, kernel};
+
+const BEGIN: &str = "<!-- bypass: made from the suite -->\n";
+const END: &str = "<!-- /bypass -->";
+
+fn table() -> String {
+    let mut cases: Vec<(&str, &Case)> = kernel::CASES.iter().map(|case| ("kernel", case)).collect();
+    cases.extend(identity::CASES.iter().map(|case| ("identity", case)));
+    cases.sort_by_key(|(_, case)| (case.number, case.test));
+    let mut table = "| | tried | comes of it | shown by |\n|---|---|---|---|\n".to_owned();
+    for (module, case) in cases {
+        let comes = match case.shows {
+            Shows::Refused => "refused, on record",
+            Shows::RefusedToCapability => "refused, on record; takes a capability",
+            Shows::Limit => "**not refused**: a limit",
+        };
+        let (number, what, test) = (case.number, case.what.trim(), case.test);
+        let _ = writeln!(
+            table,
+            "| {number} | {what} | {comes} | `bypass::{module}::{test}` |"
+        );
+    }
+    table
+}
+
+#[test]
+fn the_table_in_security_md_is_what_the_suite_shows() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../SECURITY.md");
+    let text = std::fs::read_to_string(&path).expect("reads");
+    let (before, rest) = text.split_once(BEGIN).expect("the table begins");
+    let (there, after) = rest.split_once(END).expect("the table ends");
+    let wanted = table();
+    if std::env::var_os("WRITE_TABLES").is_some() {
+        std::fs::write(&path, format!("{before}{BEGIN}{wanted}{END}{after}")).expect("writes");
+        return;
+    }
+    assert_eq!(
+        there, wanted,
+        "run this test with WRITE_TABLES=1 to write it anew"
+    );
+}

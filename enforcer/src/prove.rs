@@ -1,7 +1,7 @@
 //! `enforcer prove`: tries every way out of this host toward a throw-away endpoint, and says which arrived.
 //!
 //! A way is tried twice: toward an open address, which must arrive, or nothing would be shown; then toward a canary, which must not.
-//! [`path`] names the ways, [`attempt`] goes one of them in a process of its own, [`scratch`] is the far end and its sniffer, the judge.
+//! [`path`] names the ways, [`attempt`] goes one of them in a process of its own, the scratch wire is the far end and its sniffer, the judge.
 //! It asks nothing of the daemon and changes nothing of the host's but an interface and a cgroup that are gone when it ends.
 
 pub mod attempt;

@@ -263,7 +263,9 @@ fn job_started(world: &World, sql: &str) {
             .into_iter()
             .map(|mut record| record["event"].take());
         let events: Vec<Value> = events.collect();
-        let query = events.iter().find(|event| event["sql"] == sql);
+        let query = events
+            .iter()
+            .find(|event| event["kind"] == "query_admitted" && event["sql"] == sql);
         query.is_some_and(|query| {
             events
                 .iter()

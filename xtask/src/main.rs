@@ -21,6 +21,14 @@ enum Xtask {
         #[arg(long)]
         keep: bool,
     },
+    /// Measure, each figure beside its peer in the same run. Needs root.
+    Bench {
+        /// What: kernel.
+        what: String,
+        /// One JSON object on the last line as well.
+        #[arg(long)]
+        json: bool,
+    },
     /// Everything that CI runs. Needs root.
     Test,
     /// Make the Python environment of the test world.
@@ -48,6 +56,7 @@ fn run() -> Result<()> {
     let root = root()?;
     match Xtask::parse() {
         Xtask::Demo { keep } => demo(&root, keep),
+        Xtask::Bench { what, json } => bench(&root, &what, json),
         Xtask::Test => ci::test(&root),
         Xtask::Venv => setup::world(&root),
         Xtask::BuildEbpf { check } => {
@@ -79,6 +88,28 @@ fn demo(root: &Path, keep: bool) -> Result<()> {
         demo.arg("--keep");
     }
     sh::run(demo)
+}
+
+fn bench(root: &Path, what: &str, json: bool) -> Result<()> {
+    setup::require_root("bench")?;
+    setup::world(root)?;
+    let mut build = Command::new("cargo");
+    build.current_dir(root).args([
+        "build",
+        "--locked",
+        "--release",
+        "--package",
+        "enforcer-tests",
+        "--bin",
+        "enforcer-bench",
+    ]);
+    sh::run(build)?;
+    let mut bench = Command::new(root.join("target/release/enforcer-bench"));
+    bench.arg(what);
+    if json {
+        bench.arg("--json");
+    }
+    sh::run(bench)
 }
 
 fn root() -> Result<PathBuf> {

@@ -1,0 +1,258 @@
+//! The kernel programs, with and without, and what they hold. Without is the same loop in a cgroup that nothing is attached to.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, BufReader, Read};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+
+use enforcer::clock::{Clock, SystemClock};
+use enforcer::config::AddressClass;
+use enforcer::kernel::{Attached, KernelConfig, attach};
+use enforcer::sockopt::netns_cookie;
+use enforcer_ebpf::map::{CLOSED_DROP, ENDPOINTS_MAX};
+use enforcer_ebpf::{Agent, Window};
+use harness::cgroup;
+use harness::stage::{BIGQUERY4, OTHER4, Side, Stage};
+use ipnet::IpNet;
+
+use crate::worker;
+
+/// The proxy's port.
+const PORT: u16 = 841;
+const UID: u32 = 2001;
+/// How often each loop is run; the median counts.
+const ROUNDS: usize = 7;
+const CONNECTS: u32 = 200_000;
+const SENDS: u32 = 100_000;
+/// How many refused connections are made during the upgrades, at least.
+const UNDER_UPGRADE: u64 = 300_000;
+/// How many connections are held at once, by so many processes.
+const CROWD: u32 = 18_000;
+const PROCESSES: u32 = 6;
+
+struct Lab {
+    stage: Stage,
+    /// None only while one owner gives way to the next.
+    attached: Option<Attached>,
+    inside: PathBuf,
+    outside: PathBuf,
+    daemon: PathBuf,
+}
+
+/// Measures all of it and prints it.
+pub(crate) fn bench(json: bool) {
+    let mut lab = Lab::new();
+    let mut figures = serde_json::Map::new();
+    println!(
+        "nanoseconds each, median of {ROUNDS} rounds, the two taking turns; prefixes: how many are protected"
+    );
+    println!(
+        "{:<28}{:>10}{:>10}{:>10}{:>8}",
+        "", "prefixes", "without", "with", "ratio"
+    );
+    for prefixes in [10, 10_000, ENDPOINTS_MAX - 2] {
+        lab.protect(prefixes);
+        for (name, work, count) in [
+            ("connect() elsewhere", "connect", CONNECTS),
+            ("a datagram elsewhere", "send", SENDS),
+        ] {
+            let [without, with] = lab.compare(work, count);
+            let ratio = with as f64 / without as f64;
+            println!("{name:<28}{prefixes:>10}{without:>10}{with:>10}{ratio:>8.2}");
+            let key = format!("{work}_{prefixes}");
+            figures.insert(
+                key,
+                serde_json::json!({"without_ns": without, "with_ns": with, "ratio": ratio}),
+            );
+        }
+    }
+    let (tried, through, swaps) = lab.upgrade_under_load();
+    println!("{swaps} upgrades under load: {through} of {tried} connections were not refused");
+    let (looked, none, wrong) = lab.crowd();
+    println!(
+        "{looked} redirected connections at once: {wrong} taken for somebody else's, {none} without an origin (refused)"
+    );
+    figures.insert(
+        "upgrade".into(),
+        serde_json::json!({"tried": tried, "through": through, "swaps": swaps}),
+    );
+    figures.insert(
+        "crowd".into(),
+        serde_json::json!({"looked": looked, "without_origin": none, "wrong": wrong}),
+    );
+    assert!(through == 0 && wrong == 0, "the lock did not hold");
+    if json {
+        println!("{}", serde_json::Value::Object(figures));
+    }
+}
+
+impl Lab {
+    fn new() -> Self {
+        let stage = Stage::new();
+        // The programs are attached to one of two subtrees.
+        let root = stage.cgroups.make("enforced");
+        let (inside, outside, daemon) = (
+            stage.cgroups.make("enforced/agents/bot"),
+            stage.cgroups.make("outside"),
+            stage.cgroups.make("enforced/enforcer"),
+        );
+        let attached = Some(attach_on(&stage, &root, &daemon));
+        Self {
+            stage,
+            attached,
+            inside,
+            outside,
+            daemon,
+        }
+    }
+
+    fn attached(&mut self) -> &mut Attached {
+        self.attached.as_mut().expect("attached")
+    }
+
+    /// Protects so many prefixes, BigQuery's among them.
+    fn protect(&mut self, count: u32) {
+        let v4 = (0..count / 2)
+            .map(|at| IpNet::from(IpAddr::from(Ipv4Addr::from(0x0b00_0000 + at * 7))));
+        let v6 = (0..count / 2).map(|at| {
+            IpNet::from(IpAddr::from(Ipv6Addr::from(
+                (0x2001_0db8_u128 << 96) | (u128::from(at) * 7),
+            )))
+        });
+        let all = v4.chain(v6).chain([IpNet::from(IpAddr::from(BIGQUERY4))]);
+        let all: BTreeMap<IpNet, AddressClass> =
+            all.map(|net| (net, AddressClass::Dedicated)).collect();
+        self.attached()
+            .endpoints
+            .set(&all)
+            .expect("writes the endpoints");
+    }
+
+    /// The median of a loop outside and inside, in turns.
+    fn compare(&self, work: &str, count: u32) -> [u64; 2] {
+        let to = SocketAddr::from((OTHER4, 443)).to_string();
+        let mut rounds = [Vec::new(), Vec::new()];
+        for _ in 0..ROUNDS {
+            for (at, place) in [&self.outside, &self.inside].into_iter().enumerate() {
+                let mut child = self.work(place, &[work, &to, &count.to_string()]);
+                let mut said = String::new();
+                child
+                    .stdout
+                    .take()
+                    .expect("piped")
+                    .read_to_string(&mut said)
+                    .expect("reads");
+                child.wait().expect("ends");
+                rounds[at].push(said.trim().parse().expect("a number"));
+            }
+        }
+        rounds.map(|mut taken: Vec<u64>| {
+            taken.sort_unstable();
+            taken[ROUNDS / 2]
+        })
+    }
+
+    fn work(&self, place: &Path, args: &[&str]) -> Child {
+        let me = std::env::current_exe().expect("a path");
+        let mut command = self
+            .stage
+            .command_in(Side::Host, Some(place), Some(UID), me);
+        command
+            .arg("worker")
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        command.spawn().expect("starts")
+    }
+
+    /// New daemons take over while connections are tried: how many, how many were not refused, and how many upgrades there were.
+    fn upgrade_under_load(&mut self) -> (u64, u64, u32) {
+        let to = SocketAddr::from((BIGQUERY4, 443)).to_string();
+        let mut child = self.work(&self.inside, &["hammer", &to]);
+        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let (mut tried, mut through, mut swaps) = (0, 0, 0);
+        let root = self.stage.cgroups.make("enforced");
+        while tried < UNDER_UPGRADE || swaps < 10 {
+            let line = lines.next().expect("a line").expect("reads");
+            let mut numbers = line
+                .split(' ')
+                .map(|number| number.parse::<u64>().expect("a number"));
+            (tried, through) = (numbers.next().expect("two"), numbers.next().expect("two"));
+            if tried / 25_000 > u64::from(swaps) {
+                // The old owner goes first, as in life: what it attached stays.
+                drop(self.attached.take());
+                self.attached = Some(attach_on(&self.stage, &root, &self.daemon));
+                swaps += 1;
+            }
+        }
+        child.kill().expect("kills");
+        child.wait().expect("ends");
+        (tried, through, swaps)
+    }
+
+    /// Many connections at once from several processes: how many were looked at, had no origin, and were taken for another process's.
+    fn crowd(&mut self) -> (u32, u32, u32) {
+        let agent = Agent {
+            uid: UID,
+            closed: CLOSED_DROP,
+        };
+        let id = cgroup::id(&self.inside);
+        let kernel = &mut self.attached().kernel;
+        kernel
+            .set_agents(&BTreeMap::from([(id, agent)]))
+            .expect("writes");
+        let now = SystemClock.now().boot_ns;
+        let window = Window {
+            grant: 1,
+            opens_boot_ns: now,
+            closes_boot_ns: now + 600_000_000_000,
+        };
+        kernel.open(id, window).expect("opens");
+        kernel.heartbeat(now).expect("beats");
+        let listener = self.stage.on(Side::Host, || {
+            TcpListener::bind(("127.0.0.1", PORT)).expect("binds")
+        });
+        worker::raise_files();
+        let to = SocketAddr::from((BIGQUERY4, 443)).to_string();
+        let each = (CROWD / PROCESSES).to_string();
+        let children: Vec<Child> = (0..PROCESSES)
+            .map(|_| self.work(&self.inside, &["crowd", &to, &each]))
+            .collect();
+        let pids: BTreeSet<u32> = children.iter().map(Child::id).collect();
+        let (mut looked, mut none, mut wrong) = (0, 0, 0);
+        let mut held = Vec::new();
+        while looked < CROWD {
+            let now = SystemClock.now().boot_ns;
+            self.attached().kernel.heartbeat(now).expect("beats");
+            let (mut stream, peer) = listener.accept().expect("accepts");
+            let mut said = [0; 4];
+            stream.read_exact(&mut said).expect("says its process");
+            let claimed = u32::from_le_bytes(said);
+            assert!(pids.contains(&claimed), "a worker's");
+            let netns = netns_cookie(stream.as_fd()).expect("a cookie");
+            match self.attached().origins.origin(peer, netns) {
+                Some(origin) => wrong += u32::from(origin.pid != claimed),
+                None => none += 1,
+            }
+            looked += 1;
+            held.push(stream);
+        }
+        for mut child in children {
+            drop(child.stdin.take());
+            child.wait().expect("ends");
+        }
+        (looked, none, wrong)
+    }
+}
+
+fn attach_on(stage: &Stage, root: &Path, daemon: &Path) -> Attached {
+    let config = KernelConfig {
+        cgroup_root: root.to_owned(),
+        pin_dir: stage.bpffs().join("enforcer"),
+        daemon_cgroup: daemon.to_owned(),
+        proxy_port: PORT,
+    };
+    stage.on(Side::Host, || attach(&config)).expect("attaches")
+}

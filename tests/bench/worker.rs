@@ -1,0 +1,95 @@
+//! The loops that are measured. They run in a process of their own, in the cgroup that is asked about, and print one line.
+
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::os::fd::AsFd;
+
+use clap::Subcommand;
+use enforcer::clock::{Clock, SystemClock};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with};
+
+/// What a worker does.
+#[derive(Subcommand, Clone)]
+pub(crate) enum Work {
+    /// `connect()` of a UDP socket, so many times: nanoseconds each.
+    Connect { to: SocketAddr, count: u32 },
+    /// A datagram of 64 bytes, so many times: nanoseconds each.
+    Send { to: SocketAddr, count: u32 },
+    /// TCP connections as fast as they go, until killed; each line is how many were tried and how many were not refused.
+    Hammer { to: SocketAddr },
+    /// So many TCP connections held at once, each saying this process's id: how many were made.
+    Crowd { to: SocketAddr, count: u32 },
+}
+
+/// Works, and prints what came of it.
+pub(crate) fn run(work: &Work) {
+    match work {
+        Work::Connect { to, count } => {
+            let socket = UdpSocket::bind("0.0.0.0:0").expect("binds");
+            println!("{}", each(*count, || socket.connect(to).expect("connects")));
+        }
+        Work::Send { to, count } => {
+            let socket = UdpSocket::bind("0.0.0.0:0").expect("binds");
+            socket.connect(to).expect("connects");
+            let send = || {
+                // Nobody listens: what comes back of it is not the subject.
+                let _ = socket.send(&[0; 64]);
+            };
+            println!("{}", each(*count, send));
+        }
+        Work::Hammer { to } => hammer(*to),
+        Work::Crowd { to, count } => crowd(*to, *count),
+    }
+}
+
+/// Nanoseconds for each of so many.
+fn each(count: u32, mut work: impl FnMut()) -> u64 {
+    let now = || SystemClock.now().boot_ns;
+    (0..count / 10).for_each(|_| work());
+    let began = now();
+    (0..count).for_each(|_| work());
+    (now() - began) / u64::from(count.max(1))
+}
+
+fn hammer(to: SocketAddr) {
+    let (mut tried, mut through) = (0_u64, 0_u64);
+    loop {
+        for _ in 0..1000 {
+            let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+            let tcp = Some(ipproto::TCP);
+            let made =
+                socket_with(AddressFamily::INET, SocketType::STREAM, flags, tcp).expect("a socket");
+            tried += 1;
+            let refused = rustix::net::connect(made.as_fd(), &to);
+            through += u64::from(refused != Err(rustix::io::Errno::PERM));
+        }
+        println!("{tried} {through}");
+    }
+}
+
+/// Lets this process hold as many connections as it may.
+pub(crate) fn raise_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    let wanted = maximum.unwrap_or(65_536).min(65_536);
+    let raised = Rlimit {
+        current: Some(wanted),
+        maximum,
+    };
+    setrlimit(Resource::Nofile, raised).expect("raises the limit of open files");
+}
+
+fn crowd(to: SocketAddr, count: u32) {
+    raise_files();
+    let held: Vec<TcpStream> = (0..count)
+        .filter_map(|_| {
+            let mut stream = TcpStream::connect(to).ok()?;
+            stream.write_all(&std::process::id().to_le_bytes()).ok()?;
+            Some(stream)
+        })
+        .collect();
+    println!("{}", held.len());
+    // They stay open until the one who counts has looked at all of them.
+    let mut line = String::new();
+    let _ = std::io::stdin().read_line(&mut line);
+}

@@ -112,7 +112,7 @@ async fn daemon(config: Config, policy: Policy) -> Result<()> {
     let watched = kernel::Watched {
         endpoints: protect(&config, &names, maps, &clock, &stop, &tasks).await?,
         uplinks: uplinks::keep(uplinks, stop.clone(), &tasks).await?,
-        probes: probes::keep(&places.root, &places.daemon, stop.clone(), &tasks).await?,
+        probes: probes::keep(places.looked_at(), stop.clone(), &tasks).await?,
     };
     let kernel = kernel::AgentWindows::new(kernel, &places.cgroups, watched);
     kernel.set_agents(&places.kernel_agents(&config))?;
@@ -252,6 +252,17 @@ impl Places {
             daemon,
             cgroups,
         })
+    }
+
+    fn looked_at(&self) -> probes::Host {
+        let agents = self.cgroups.iter();
+        probes::Host {
+            root: self.root.clone(),
+            daemon: self.daemon.clone(),
+            agents: agents
+                .map(|(name, folder, _)| (name.clone(), folder.clone()))
+                .collect(),
+        }
     }
 
     fn workloads(&self, config: &Config) -> Vec<Workload> {

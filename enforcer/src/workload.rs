@@ -59,6 +59,36 @@ pub fn processes(folder: &Path) -> io::Result<Vec<u32>> {
     Ok(text.lines().filter_map(|line| line.parse().ok()).collect())
 }
 
+/// The processes in a cgroup and in all below it. One that goes meanwhile is left out.
+///
+/// # Errors
+/// When the folder does not exist.
+pub fn all_processes(folder: &Path) -> io::Result<Vec<u32>> {
+    let mut found = processes(folder)?;
+    for entry in std::fs::read_dir(folder)?.flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            found.extend(all_processes(&entry.path()).unwrap_or_default());
+        }
+    }
+    Ok(found)
+}
+
+/// The capabilities that a process can use now, as the kernel numbers them (`capabilities(7)`).
+///
+/// # Errors
+/// When the process is gone.
+pub fn capabilities_of(pid: u32) -> io::Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    effective
+        .and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok())
+        .ok_or_else(|| {
+            io::Error::other(format!(
+                "process {pid} has no capabilities that can be read"
+            ))
+        })
+}
+
 /// The v2 cgroup of a process, as a path from the hierarchy's root.
 ///
 /// # Errors
@@ -131,5 +161,7 @@ mod tests {
             rustix::process::geteuid().as_raw()
         );
         assert!(start_boot_ns(u32::MAX).is_err());
+        let held = rustix::thread::capabilities(None).expect("reads").effective;
+        assert_eq!(capabilities_of(pid).expect("reads"), held.bits());
     }
 }

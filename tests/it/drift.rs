@@ -113,3 +113,23 @@ fn a_lock_that_does_not_hold_any_more_is_found_by_the_daemons_own_probes() {
         "tcp-connect/v4 toward a protected address was not refused",
     );
 }
+
+#[test]
+fn a_process_of_an_agent_that_holds_what_agents_must_not_is_said() {
+    let world = World::without_daemon(Family::V4);
+    let agent = world.cgroup_of(Who::Agent);
+    // Root in the agent's workload, before the daemon looks for the first time.
+    let mut able = world
+        .stage
+        .command_in(Side::Host, Some(&agent), None, "sleep");
+    let mut able = able.arg("60").spawn().expect("starts");
+    let mut world = world;
+    world.start_daemon();
+    is_said_and_recorded(
+        &world,
+        "of agent finance-bot holds CAP_NET_RAW, CAP_NET_ADMIN",
+    );
+    able.kill().expect("kills");
+    able.wait().expect("ends");
+    wait_for("health", || unhealthy(&world) == "[]");
+}

@@ -1,10 +1,12 @@
 //! Keeps proving the lock while the daemon runs: the cheap ways out are tried again and again toward the canaries, and who else is in the
 //! daemon's own cgroup is looked for. What is "attached" may still not hold.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Result;
+use enforcer_proto::principal::AgentName;
+use rustix::thread::CapabilitySet;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -15,20 +17,38 @@ use crate::workload;
 /// How long after one round of probes the next begins.
 const ROUND: Duration = Duration::from_secs(20);
 
+/// What no process of an agent's may hold: each is a way to make frames, to change the programs, or to become somebody else.
+const NOT_FOR_AGENTS: [(CapabilitySet, &str); 5] = [
+    (CapabilitySet::NET_RAW, "CAP_NET_RAW"),
+    (CapabilitySet::NET_ADMIN, "CAP_NET_ADMIN"),
+    (CapabilitySet::BPF, "CAP_BPF"),
+    (CapabilitySet::SYS_ADMIN, "CAP_SYS_ADMIN"),
+    (CapabilitySet::SYS_PTRACE, "CAP_SYS_PTRACE"),
+];
+
+/// What is looked at.
+#[derive(Debug, Clone)]
+pub(super) struct Host {
+    /// The cgroup that the programs are attached to.
+    pub(super) root: PathBuf,
+    /// The daemon's own cgroup.
+    pub(super) daemon: PathBuf,
+    /// The agents' cgroups.
+    pub(super) agents: Vec<(AgentName, PathBuf)>,
+}
+
 /// Probes now, and from then on. On its return the first round is done.
 pub(super) async fn keep(
-    root: &Path,
-    daemon: &Path,
+    host: Host,
     stop: CancellationToken,
     tasks: &TaskTracker,
 ) -> Result<watch::Receiver<Vec<String>>> {
-    let (root, daemon) = (root.to_owned(), daemon.to_owned());
-    let (sender, problems) = watch::channel(round(&root, &daemon).await);
+    let (sender, problems) = watch::channel(round(&host).await);
     tasks.spawn(async move {
         let again = async {
             loop {
                 tokio::time::sleep(ROUND).await;
-                let now = round(&root, &daemon).await;
+                let now = round(&host).await;
                 sender.send_if_modified(|before| std::mem::replace(before, now.clone()) != now);
             }
         };
@@ -37,13 +57,13 @@ pub(super) async fn keep(
     Ok(problems)
 }
 
-async fn round(root: &Path, daemon: &Path) -> Vec<String> {
-    let mut problems = match prove::probe(root).await {
+async fn round(host: &Host) -> Vec<String> {
+    let mut problems = match prove::probe(&host.root).await {
         Ok(problems) => problems,
         Err(error) => vec![format!("the lock cannot be probed: {error:#}")],
     };
     // The probes have ended: nobody but this process belongs there.
-    let others = workload::processes(daemon).map(|all| {
+    let others = workload::processes(&host.daemon).map(|all| {
         let others = all.into_iter().filter(|pid| *pid != std::process::id());
         others.collect::<Vec<_>>()
     });
@@ -54,5 +74,34 @@ async fn round(root: &Path, daemon: &Path) -> Vec<String> {
         )),
         Err(error) => problems.push(format!("the daemon's own cgroup cannot be read: {error}")),
     }
+    let too_able = |(agent, folder): &(AgentName, PathBuf)| too_able(agent, folder);
+    problems.extend(host.agents.iter().filter_map(too_able));
     problems
+}
+
+/// The first of an agent's processes that holds what it must not.
+fn too_able(agent: &AgentName, folder: &Path) -> Option<String> {
+    let all = match workload::all_processes(folder) {
+        Ok(all) => all,
+        Err(error) => {
+            return Some(format!(
+                "the workload of agent {agent} cannot be read: {error}"
+            ));
+        }
+    };
+    all.into_iter().find_map(|pid| {
+        // One that is gone holds nothing.
+        let held = CapabilitySet::from_bits_retain(workload::capabilities_of(pid).ok()?);
+        let names = NOT_FOR_AGENTS
+            .iter()
+            .filter(|(capability, _)| held.contains(*capability))
+            .map(|(_, name)| *name);
+        let names: Vec<&str> = names.collect();
+        (!names.is_empty()).then(|| {
+            format!(
+                "process {pid} of agent {agent} holds {}: what it makes with it is dropped where it can be seen, but start agents without (enforcer run, or systemd's CapabilityBoundingSet=)",
+                names.join(", ")
+            )
+        })
+    })
 }

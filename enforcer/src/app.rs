@@ -15,8 +15,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use enforcer_ebpf::Agent as KernelAgent;
-use enforcer_ebpf::map::{CLOSED_DROP, CLOSED_EXPLAIN, UID_ANY};
+use enforcer_ebpf::map::{
+    CGROUP_LEVELS, CLOSED_DROP, CLOSED_DROP_DEDICATED, CLOSED_EXPLAIN, UID_ANY,
+};
 use enforcer_proto::policy::Policy;
+use enforcer_proto::wire::Enforce;
 use ipnet::IpNet;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -104,6 +107,7 @@ async fn daemon(config: Config, policy: Policy) -> Result<()> {
         pin_dir: config.pin_dir.clone(),
         daemon_cgroup: places.daemon.clone(),
         proxy_port: config.proxy_port,
+        enforce: config.enforce,
     })?;
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
@@ -112,9 +116,9 @@ async fn daemon(config: Config, policy: Policy) -> Result<()> {
     let watched = kernel::Watched {
         endpoints: protect(&config, &names, maps, &clock, &stop, &tasks).await?,
         uplinks: uplinks::keep(uplinks, stop.clone(), &tasks).await?,
-        probes: probes::keep(&places.root, &places.daemon, stop.clone(), &tasks).await?,
+        probes: probes::keep(places.probed(&config), &places.daemon, stop.clone(), &tasks).await?,
     };
-    let kernel = kernel::AgentWindows::new(kernel, &places.cgroups, watched);
+    let kernel = kernel::AgentWindows::new(kernel, &places.cgroups, watched, config.enforce);
     kernel.set_agents(&places.kernel_agents(&config))?;
 
     let files = Files::in_run_dir(&config.run_dir);
@@ -141,7 +145,7 @@ async fn daemon(config: Config, policy: Policy) -> Result<()> {
     })?;
 
     let agents = identity::by_cgroup(&places.cgroups);
-    let probes = workload::cgroup_id(&prove::probe_cgroup(&places.root)?)?;
+    let probes = workload::cgroup_id(&prove::probe_cgroup(places.probed(&config))?)?;
     let refused = Arc::new(Coalesce::default());
     let tokens = Arc::new(tokens::ByWindow::new(&config, minter, Arc::clone(&clock)));
     let closer = Closer::new(
@@ -238,6 +242,7 @@ impl Places {
         let mut cgroups = Vec::new();
         for agent in &config.agents {
             let folder = root.join(&agent.cgroup);
+            check_depth(&mount, &folder).with_context(|| format!("agent {}", agent.name))?;
             workload::make(&folder)
                 .with_context(|| format!("making the cgroup of agent {}", agent.name))?;
             cgroups.push((
@@ -252,6 +257,14 @@ impl Places {
             daemon,
             cgroups,
         })
+    }
+
+    /// Where ways out are tried from: a cgroup that is enforced on.
+    fn probed(&self, config: &Config) -> &Path {
+        match (config.enforce, self.cgroups.first()) {
+            (Enforce::Agents, Some((_, folder, _))) => folder,
+            (Enforce::Agents, None) | (Enforce::Host, _) => &self.root,
+        }
     }
 
     fn workloads(&self, config: &Config) -> Vec<Workload> {
@@ -276,7 +289,8 @@ impl Places {
             uid: agent.uid.unwrap_or(UID_ANY),
             closed: match agent.closed {
                 WhenClosed::Explain => CLOSED_EXPLAIN,
-                WhenClosed::Drop => CLOSED_DROP,
+                WhenClosed::Drop if agent.allow.is_empty() => CLOSED_DROP,
+                WhenClosed::Drop => CLOSED_DROP_DEDICATED,
             },
         });
         ids.zip(agents).collect()
@@ -294,6 +308,18 @@ fn canaries() -> impl Iterator<Item = (IpNet, AddressClass)> {
 fn known(endpoints: &Endpoints) -> u64 {
     let is_bigquerys = |net: &&IpNet| canaries().all(|(canary, _)| canary != **net);
     endpoints.keys().filter(is_bigquerys).count() as u64
+}
+
+/// The kernel finds an agent by its cgroup only so deep below the root; deeper, what runs below it would be nobody's.
+fn check_depth(mount: &Path, cgroup: &Path) -> Result<()> {
+    let below = cgroup.strip_prefix(mount).unwrap_or(cgroup);
+    let levels = below.components().count();
+    ensure!(
+        i32::try_from(levels).is_ok_and(|levels| levels <= CGROUP_LEVELS),
+        "its cgroup {} lies {levels} levels below the cgroup root, and {CGROUP_LEVELS} is the most",
+        cgroup.display()
+    );
+    Ok(())
 }
 
 /// How often the addresses in the kernel are compared with those that were written.

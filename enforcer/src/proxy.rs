@@ -8,6 +8,7 @@ pub mod closer;
 mod coalesce;
 pub mod cut;
 pub mod forward;
+mod hello;
 pub mod quota;
 pub mod request;
 mod strict;

@@ -19,6 +19,7 @@ use enforcer_ebpf::map::{
     CGROUP_LEVELS, CLOSED_DROP, CLOSED_DROP_DEDICATED, CLOSED_EXPLAIN, UID_ANY,
 };
 use enforcer_proto::policy::Policy;
+use enforcer_proto::principal::AgentName;
 use enforcer_proto::wire::Enforce;
 use ipnet::IpNet;
 use tokio::net::TcpListener;
@@ -43,6 +44,7 @@ use crate::proxy::authority::{Authority, AuthorityOptions};
 use crate::proxy::closer::Closer;
 use crate::proxy::quota::{self, Quota};
 use crate::proxy::tls::TlsFront;
+use crate::proxy::way::Rules;
 use crate::proxy::{self, Coalesce, Proxy};
 use crate::roots;
 use crate::token;
@@ -154,15 +156,19 @@ async fn daemon(config: Config, policy: Policy) -> Result<()> {
         Arc::clone(&tokens) as _,
         config.host.clone(),
     );
+    let protected = Arc::new(names.iter().cloned().collect());
     let proxy = Arc::new(Proxy {
         host: config.host.clone(),
         engine: engine.clone(),
         origins: Arc::new(Origins::new(origins, agents.clone())),
         tls: TlsFront::new(
             Arc::clone(&authority),
-            Arc::new(names.iter().cloned().collect()),
+            Arc::clone(&protected),
             Arc::clone(&clock),
         )?,
+        protected,
+        rules: rules(&config),
+        connect_timeout: config.connect_timeout,
         upstream,
         tokens,
         clock: Arc::clone(&clock),
@@ -308,6 +314,21 @@ fn canaries() -> impl Iterator<Item = (IpNet, AddressClass)> {
 fn known(endpoints: &Endpoints) -> u64 {
     let is_bigquerys = |net: &&IpNet| canaries().all(|(canary, _)| canary != **net);
     endpoints.keys().filter(is_bigquerys).count() as u64
+}
+
+/// What the proxy needs to know of each agent.
+fn rules(config: &Config) -> BTreeMap<AgentName, Rules> {
+    let each = config.agents.iter().map(|agent| {
+        let rules = Rules {
+            allow: agent.allow.clone(),
+            is_dropped: match agent.closed {
+                WhenClosed::Explain => false,
+                WhenClosed::Drop => true,
+            },
+        };
+        (agent.name.clone(), rules)
+    });
+    each.collect()
 }
 
 /// The kernel finds an agent by its cgroup only so deep below the root; deeper, what runs below it would be nobody's.

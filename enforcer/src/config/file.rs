@@ -306,20 +306,19 @@ fn allowed(agent: &AgentName, names: Vec<String>) -> Result<BTreeSet<String>, St
     each.map(|name| dns_name(&key, &name)).collect()
 }
 
-/// A protected name is never merely allowed: what is sent to it is judged, and needs a window.
+/// A name of BigQuery's is never merely allowed: what is sent to it is judged, and needs a window. That holds for the built-in names too
+/// where a shorter list is protected.
 fn check_allowed(agents: &[Agent], protected: Option<&[String]>) -> Result<(), String> {
-    let built_in;
-    let names = match protected {
-        Some(names) => names,
-        None => {
-            built_in = protected::protected_default();
-            &built_in
-        }
+    let built_in = protected::protected_default();
+    let is_bigquerys = |name: &String| {
+        protected::is_bigquerys(name)
+            || built_in.contains(name)
+            || protected.is_some_and(|names| names.contains(name))
     };
     for agent in agents {
-        if let Some(name) = agent.allow.iter().find(|name| names.contains(name)) {
+        if let Some(name) = agent.allow.iter().find(|name| is_bigquerys(name)) {
             return Err(format!(
-                "agent {}: `allow` holds `{name}`, which is a protected name: it is reached in a window",
+                "agent {}: `allow` holds `{name}`, by which BigQuery is reached: that takes a window",
                 agent.name
             ));
         }

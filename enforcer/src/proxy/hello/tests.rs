@@ -194,7 +194,7 @@ fn what_two_readers_could_take_differently_is_refused() {
         // A second message in the record of the first.
         record(
             &[
-                &with_extensions(&[one.clone()])[RECORD_HEAD_BYTES..],
+                &with_extensions(std::slice::from_ref(&one))[RECORD_HEAD_BYTES..],
                 &[1, 0, 0, 0],
             ]
             .concat(),

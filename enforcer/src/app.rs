@@ -45,7 +45,7 @@ use crate::proxy::closer::Closer;
 use crate::proxy::quota::{self, Quota};
 use crate::proxy::tls::TlsFront;
 use crate::proxy::way::Rules;
-use crate::proxy::{self, Coalesce, Proxy};
+use crate::proxy::{self, Coalesce, Forwarded, Proxy};
 use crate::roots;
 use crate::token;
 use crate::upstream::{Upstream, UpstreamOptions};
@@ -123,8 +123,9 @@ async fn daemon(config: Config, policy: Policy) -> Result<()> {
     let kernel = kernel::AgentWindows::new(kernel, &places.cgroups, watched, config.enforce);
     kernel.set_agents(&places.kernel_agents(&config))?;
 
+    let served = served(&config, &names);
     let files = Files::in_run_dir(&config.run_dir);
-    let authority = open_authority(&config, &names, clock.as_ref(), &files)?;
+    let authority = open_authority(&config, &served, clock.as_ref(), &files)?;
     let upstream = open_upstream(&config, &files)?;
     let minter = tokens::minter(&config, &upstream).await?;
 
@@ -149,6 +150,7 @@ async fn daemon(config: Config, policy: Policy) -> Result<()> {
     let agents = identity::by_cgroup(&places.cgroups);
     let probes = workload::cgroup_id(&prove::probe_cgroup(places.probed(&config))?)?;
     let refused = Arc::new(Coalesce::default());
+    let forwarded = Arc::new(Forwarded::default());
     let tokens = Arc::new(tokens::ByWindow::new(&config, minter, Arc::clone(&clock)));
     let closer = Closer::new(
         engine.clone(),
@@ -163,7 +165,7 @@ async fn daemon(config: Config, policy: Policy) -> Result<()> {
         origins: Arc::new(Origins::new(origins, agents.clone())),
         tls: TlsFront::new(
             Arc::clone(&authority),
-            Arc::clone(&protected),
+            Arc::new(served.iter().cloned().collect()),
             Arc::clone(&clock),
         )?,
         protected,
@@ -172,6 +174,7 @@ async fn daemon(config: Config, policy: Policy) -> Result<()> {
         upstream,
         tokens,
         clock: Arc::clone(&clock),
+        forwarded: Arc::clone(&forwarded),
         refused: Arc::clone(&refused),
         quota: Quota::default(),
     });
@@ -193,6 +196,10 @@ async fn daemon(config: Config, policy: Policy) -> Result<()> {
     tasks.spawn({
         let (engine, stop) = (engine.clone(), stop.clone());
         async move { refused.run(&engine, stop).await }
+    });
+    tasks.spawn({
+        let (engine, stop) = (engine.clone(), stop.clone());
+        async move { forwarded.run(&engine, stop).await }
     });
     tasks.spawn(renew(
         authority,
@@ -314,6 +321,12 @@ fn canaries() -> impl Iterator<Item = (IpNet, AddressClass)> {
 fn known(endpoints: &Endpoints) -> u64 {
     let is_bigquerys = |net: &&IpNet| canaries().all(|(canary, _)| canary != **net);
     endpoints.keys().filter(is_bigquerys).count() as u64
+}
+
+/// The names that agents are spoken to under: BigQuery's, and what any of them is allowed besides.
+fn served(config: &Config, protected: &[String]) -> Vec<String> {
+    let allowed = config.agents.iter().flat_map(|agent| &agent.allow);
+    protected.iter().chain(allowed).cloned().collect()
 }
 
 /// What the proxy needs to know of each agent.

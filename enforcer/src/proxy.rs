@@ -2,14 +2,16 @@
 //!
 //! [`serve`] accepts and asks the kernel whose the connection is; [`shake`] reads which server it wants, asks [`way`] where it may go, and
 //! speaks TLS to agents; [`splice`] passes on what is neither an agent's nor BigQuery's; [`session`] speaks HTTP; [`request`] judges;
-//! [`forward`] is the only way to BigQuery for what an agent sent; [`cut`] ends what a closing window leaves open; [`closer`] cancels its
+//! [`allowed`] passes on what is for another name that the agent may reach; [`forward`] is the only way to BigQuery for what an agent sent; [`cut`] ends what a closing window leaves open; [`closer`] cancels its
 //! jobs and drops its token.
 
+mod allowed;
 pub mod authority;
 pub mod closer;
 mod coalesce;
 pub mod cut;
 pub mod forward;
+mod forwarded;
 mod hello;
 mod peek;
 pub mod quota;
@@ -41,6 +43,7 @@ use crate::clock::Clock;
 use crate::engine::{Engine, OpenWindow, Requester};
 use crate::upstream::Upstream;
 pub use coalesce::Coalesce;
+pub use forwarded::Forwarded;
 use quota::Quota;
 pub use session::Session;
 use shake::Shaken;
@@ -109,6 +112,8 @@ pub struct Proxy {
     pub tokens: Arc<dyn Tokens>,
     /// Time.
     pub clock: Arc<dyn Clock>,
+    /// Requests to other names that agents are allowed.
+    pub forwarded: Arc<Forwarded>,
     /// Connections that never became a request, by who and why.
     pub refused: Arc<Coalesce>,
     /// What each agent may have at once.
@@ -208,8 +213,8 @@ impl Proxy {
         };
         // A second handle on the socket, to reset it while the first is deep inside TLS and HTTP.
         let socket = stream.as_fd().try_clone_to_owned();
-        let Some(Shaken::Agent(accepted)) = self.shake(stream, peer, socket.as_ref().ok()).await
-        else {
+        let shaken = self.shake(stream, peer, socket.as_ref().ok()).await;
+        let Some(Shaken::Agent(accepted, serves)) = shaken else {
             return;
         };
         let requester = Requester {
@@ -217,7 +222,7 @@ impl Proxy {
             session: self.engine.begin_session(),
             process: peer.process.clone(),
         };
-        self.session(*accepted, requester, socket.as_ref().ok())
+        self.session(*accepted, serves, requester, socket.as_ref().ok())
             .await;
     }
 

@@ -233,6 +233,11 @@ impl World {
                 "bigquery.googleapis.com={}",
                 both(BIGQUERY4, BIGQUERY6)
             ))
+            // Another of Google's names, on the very same address.
+            .arg(format!(
+                "storage.googleapis.com={}",
+                both(BIGQUERY4, BIGQUERY6)
+            ))
             .arg(format!("sts.googleapis.com={}", both(STS4, STS6)))
             .arg(format!(
                 "iamcredentials.googleapis.com={}",

@@ -236,6 +236,102 @@ fn an_agent_reaches_no_other_name_and_bigquery_in_its_window_as_ever() {
     );
 }
 
+/// A world where `finance-bot` is dropped without a window, and may reach one other name.
+fn allowing_another_name() -> World {
+    let mut world = World::without_daemon(Family::V4);
+    let more = format!("uid = 2001\nclosed = \"drop\"\nallow = [\"{OTHER}\"]");
+    world.edit_config("uid = 2001", &more);
+    world.start_daemon();
+    world
+}
+
+#[test]
+fn an_agent_reaches_a_name_that_it_is_allowed_with_its_own_credential_and_each_request_is_on_record()
+ {
+    let world = allowing_another_name();
+    let large = "x".repeat(100_000);
+    let seen = request(
+        &world,
+        Who::Agent,
+        OTHER,
+        "run/ca.pem",
+        &["/b/one?upload_id=secret", OTHER, "one", &large],
+    );
+    assert_eq!(seen["issuer"], "Enforcer", "{seen}");
+    assert_eq!(
+        seen["got"][1],
+        serde_json::json!([200, format!("{{\"served\": \"{OTHER}\"}}")])
+    );
+    let requests = world.far_requests();
+    let got: Vec<&Value> = requests
+        .iter()
+        .filter(|request| request["host"] == OTHER)
+        .collect();
+    assert_eq!(got.len(), 2);
+    assert_eq!(
+        (&got[1]["body"], &got[1]["path"]),
+        (&large.as_str().into(), &"/b/one?upload_id=secret".into())
+    );
+    let own = serde_json::json!(["authorization", "Bearer ya29.the-callers-own-token"]);
+    assert!(got[0]["headers"].as_array().expect("a list").contains(&own));
+    wait_for("the record", || {
+        let passed = world.events("forwarded");
+        let count = |event: &Value| event["count"].as_u64().unwrap_or(0);
+        let all_alike = passed.iter().all(|event| {
+            event["request"] == format!("POST {OTHER}/b/one") && event["agent"] == "finance-bot"
+        });
+        assert!(all_alike, "{passed:?}");
+        passed.iter().map(count).sum::<u64>() == 2
+    });
+    assert_eq!(
+        world.tokens(),
+        Vec::<Value>::new(),
+        "no token of ours was even minted"
+    );
+}
+
+#[test]
+fn a_name_that_is_allowed_is_no_way_to_another_one_nor_for_another_agent() {
+    let world = allowing_another_name();
+    let seen = request(
+        &world,
+        Who::Agent,
+        OTHER,
+        "run/ca.pem",
+        &["/bigquery/v2/projects", BIGQUERY],
+    );
+    let answer = &seen["got"][0];
+    assert!(
+        answer[0] == 403
+            && answer[1]
+                .as_str()
+                .is_some_and(|text| text.contains("[api.host]")),
+        "{seen}"
+    );
+    let recorded = world.events("query_refused");
+    assert_eq!(
+        recorded[0]["request"],
+        format!("GET {OTHER}/bigquery/v2/projects")
+    );
+    let seen = request(&world, Who::OtherAgent, OTHER, "run/ca.pem", &[]);
+    assert_eq!(seen["error"], "ConnectionResetError");
+    refused(&world, "host.not_allowed", Some("ops-bot"), OTHER);
+    // It is dropped without a window, which here the proxy has to say.
+    let seen = request(&world, Who::Agent, BIGQUERY, "run/ca.pem", &[]);
+    assert_eq!(seen["error"], "ConnectionResetError");
+    refused(&world, "window.none", Some("finance-bot"), "no open window");
+    let _ = world.open_window("demo-project.finance:read", "1m");
+    assert!(world.query(&[DAILY])[0]["rows"].is_array());
+    assert_eq!(
+        world
+            .far_requests()
+            .iter()
+            .filter(|request| request["host"] == OTHER)
+            .count(),
+        0
+    );
+}
+
 #[test]
 fn quic_and_other_ports_of_a_shared_address_are_refused_to_everybody() {
     let world = World::start(Family::V4);

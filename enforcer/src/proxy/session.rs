@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::strict::{HEAD_BYTES_MAX, Strict, Unreadable};
 use super::tls::Accepted;
-use super::{Proxy, request, reset};
+use super::{Proxy, allowed, request, reset};
 use crate::causes::Causes;
 use crate::engine::Requester;
 
@@ -20,6 +20,15 @@ use crate::engine::Requester;
 const HEAD: Duration = Duration::from_secs(30);
 /// The most requests at once on one HTTP/2 connection.
 const STREAMS_MAX: u32 = 100;
+
+/// Whose requests a connection carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Serves {
+    /// BigQuery's: each is judged.
+    BigQuery,
+    /// Another name's, which the agent is allowed.
+    Allowed,
+}
 
 /// One agent connection.
 #[derive(Debug)]
@@ -39,6 +48,7 @@ impl Proxy {
     pub(super) async fn session<S>(
         self: Arc<Self>,
         accepted: Accepted<S>,
+        serves: Serves,
         requester: Requester,
         socket: Option<&OwnedFd>,
     ) where
@@ -54,7 +64,10 @@ impl Proxy {
         let service = hyper::service::service_fn(|request| {
             let (proxy, session) = (Arc::clone(&self), Arc::clone(&session));
             async move {
-                Ok::<_, std::convert::Infallible>(request::answer(&proxy, &session, request).await)
+                Ok::<_, std::convert::Infallible>(match serves {
+                    Serves::BigQuery => request::answer(&proxy, &session, request).await,
+                    Serves::Allowed => allowed::answer(&proxy, &session, request).await,
+                })
             }
         });
         // TLS has agreed on the protocol: nothing is guessed from the first bytes, for which no clock would run.
@@ -82,6 +95,11 @@ impl Proxy {
                     self.malformed(&session, &error);
                 }
             }
+        }
+        match serves {
+            // Those of a window go with its token.
+            Serves::BigQuery => {}
+            Serves::Allowed => self.upstream.forget(allowed::pool_key(&session)),
         }
     }
 

@@ -6,6 +6,7 @@ use enforcer_proto::refusal::{Code, Refusal};
 use tokio::net::TcpStream;
 
 use super::peek::{Replayed, peek};
+use super::session::Serves;
 use super::tls::{Accepted, TlsRefusal};
 use super::way::{Way, Who, way};
 use super::{HANDSHAKE, Peer, Proxy, reset};
@@ -14,7 +15,7 @@ use crate::causes::Causes;
 /// What a hello has led to.
 pub(super) enum Shaken {
     /// An agent's connection, TLS agreed on.
-    Agent(Box<Accepted<Replayed<TcpStream>>>),
+    Agent(Box<Accepted<Replayed<TcpStream>>>, Serves),
     /// Somebody else's, to be passed on: its hello, and what follows.
     Splice(Replayed<TcpStream>),
 }
@@ -63,19 +64,19 @@ impl Proxy {
 
     async fn shaken(&self, stream: TcpStream, peer: &Peer) -> Result<Shaken, No> {
         let (hello, stream) = peek(stream).await.map_err(No::Reset)?;
-        match way(&hello.name, &self.protected, self.who(peer)) {
-            Way::Splice => Ok(Shaken::Splice(stream)),
-            Way::Refused(refusal) => Err(No::Reset(refusal)),
-            Way::BigQuery => {
-                let accepted = self.tls.accept(stream).await;
-                let accepted = accepted.map_err(|refusal| No::Alerted(tls_refusal(&refusal)))?;
-                if accepted.name == hello.name {
-                    return Ok(Shaken::Agent(Box::new(accepted)));
-                }
-                let what = "The TLS library read another name than was judged";
-                Err(No::Reset(Refusal::new(Code::HostMismatch, what)))
-            }
+        let serves = match way(&hello.name, &self.protected, self.who(peer)) {
+            Way::Splice => return Ok(Shaken::Splice(stream)),
+            Way::Refused(refusal) => return Err(No::Reset(refusal)),
+            Way::BigQuery => Serves::BigQuery,
+            Way::Allowed => Serves::Allowed,
+        };
+        let accepted = self.tls.accept(stream).await;
+        let accepted = accepted.map_err(|refusal| No::Alerted(tls_refusal(&refusal)))?;
+        if accepted.name == hello.name {
+            return Ok(Shaken::Agent(Box::new(accepted), serves));
         }
+        let what = "The TLS library read another name than was judged";
+        Err(No::Reset(Refusal::new(Code::HostMismatch, what)))
     }
 
     fn who<'a>(&'a self, peer: &'a Peer) -> Who<'a> {

@@ -35,6 +35,8 @@ pub(super) enum Who<'a> {
 pub(super) enum Way {
     /// To BigQuery: every request is judged.
     BigQuery,
+    /// To another name, which the agent is allowed: only that the requests are for that name is judged.
+    Allowed,
     /// To where it wanted, untouched.
     Splice,
     /// Nowhere.
@@ -61,6 +63,9 @@ pub(super) fn way(name: &str, protected: &ProtectedNames, who: Who<'_>) -> Way {
             let what = format!("Agent {agent} has no open window");
             Way::Refused(Refusal::new(Code::WindowNone, what))
         }
+        Who::Agent {
+            rules: Some(rules), ..
+        } if rules.allow.contains(name) => Way::Allowed,
         Who::Agent { agent, .. } => {
             let what = format!("{name} is not among the names that agent {agent} may reach");
             Way::Refused(Refusal::new(Code::HostNotAllowed, what))
@@ -76,7 +81,7 @@ mod tests {
         let protected = ["bigquery.googleapis.com", "www.googleapis.com"].map(str::to_owned);
         match way(name, &protected.into_iter().collect(), who) {
             Way::Refused(refusal) => Err(refusal.code),
-            way @ (Way::BigQuery | Way::Splice) => Ok(way),
+            way @ (Way::BigQuery | Way::Allowed | Way::Splice) => Ok(way),
         }
     }
 
@@ -112,7 +117,7 @@ mod tests {
         let explained = Rules::default();
         let dropped = Rules {
             is_dropped: true,
-            ..Rules::default()
+            allow: ["storage.googleapis.com".to_owned()].into(),
         };
         let who = |rules, has_window| Who::Agent {
             agent: &agent,
@@ -135,6 +140,14 @@ mod tests {
                 );
             }
         }
+        assert_eq!(
+            chosen("storage.googleapis.com", who(&dropped, false)),
+            Ok(Way::Allowed)
+        );
+        assert_eq!(
+            chosen("a.storage.googleapis.com", who(&dropped, false)),
+            Err(Code::HostNotAllowed)
+        );
         assert_eq!(chosen(bigquery, who(&dropped, true)), Ok(Way::BigQuery));
         assert_eq!(
             chosen(bigquery, who(&dropped, false)),

@@ -1,9 +1,9 @@
 //! The proxy: what redirected connections meet. Every request is judged anew; only an admitted and recorded one is forwarded.
 //!
-//! [`serve`] accepts and asks the kernel whose the connection is; [`shake`] reads which server it wants, asks [`way`] where it may go, and
-//! speaks TLS to agents; [`splice`] passes on what is neither an agent's nor BigQuery's; [`session`] speaks HTTP; [`request`] judges;
-//! [`allowed`] passes on what is for another name that the agent may reach; [`forward`] is the only way to BigQuery for what an agent sent; [`cut`] ends what a closing window leaves open; [`closer`] cancels its
-//! jobs and drops its token.
+//! [`serve`] accepts and asks the kernel whose the connection is; `shake` reads which server it wants, asks [`way`] where it may go, and
+//! speaks TLS to agents; `splice` passes on what is neither an agent's nor BigQuery's; `session` speaks HTTP; [`request`] judges;
+//! [`forward`] is the only way to BigQuery for what an agent sent, and `allowed` the one to other names that it may reach; [`cut`] ends what
+//! a closing window leaves open; [`closer`] cancels its jobs and drops its token.
 
 mod allowed;
 pub mod authority;

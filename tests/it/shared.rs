@@ -333,6 +333,33 @@ fn a_name_that_is_allowed_is_no_way_to_another_one_nor_for_another_agent() {
 }
 
 #[test]
+fn each_http_2_request_over_one_connection_must_be_for_its_name() {
+    let world = allowing_another_name();
+    let mut streams = world.streams_to(OTHER);
+    let get = |authority: &str| serde_json::json!({"method": "GET", "path": "/b", "authority": authority});
+    streams.send(
+        &serde_json::json!([get(OTHER), get(BIGQUERY), get("www.googleapis.com")]).to_string(),
+    );
+    let mut statuses = [0; 3];
+    let mut ended = 0;
+    while ended < 3 {
+        let seen = streams.receive();
+        let at = seen["request"].as_u64().unwrap_or_else(|| panic!("{seen}"));
+        if let Some(status) = seen["status"].as_u64() {
+            statuses[usize::try_from(at).expect("small")] = status;
+        }
+        ended += usize::from(seen["ending"] == "whole");
+    }
+    assert_eq!(statuses, [200, 403, 403]);
+    let hosts: Vec<String> = world
+        .far_requests()
+        .iter()
+        .map(|request| request["host"].to_string())
+        .collect();
+    assert!(hosts.iter().all(|host| host.contains(OTHER)), "{hosts:?}");
+}
+
+#[test]
 fn quic_and_other_ports_of_a_shared_address_are_refused_to_everybody() {
     let world = World::start(Family::V4);
     let capture = at_bigquerys(&world);

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::splice::FILES_PER_SPLICE;
 use enforcer_proto::principal::AgentName;
 use enforcer_proto::refusal::{Code, Refusal};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::splice::FILES_PER_SPLICE;
 use crate::pace::{Bucket, Pace};
 
 /// The most agents' connections at once, on all listeners together. Past it they wait in the kernel's backlog.

@@ -156,4 +156,57 @@ mod tests {
         }
         task.await.expect("ends");
     }
+
+    /// How many bytes a second a client and a server exchange, `through` something between them or at once.
+    async fn bytes_per_second(through: Option<bool>) -> f64 {
+        use crate::clock::{Clock, SystemClock};
+        const BYTES: usize = 2_000_000_000;
+        let ((mut client, inner), (outer, server)) = (pair().await, pair().await);
+        let (mut inner, mut outer) = (inner, outer);
+        let mut server = match through {
+            None => {
+                drop((outer, server));
+                inner
+            }
+            Some(is_spliced) => {
+                tokio::spawn(async move {
+                    if is_spliced {
+                        splice(inner, b"", outer, IDLE).await;
+                    } else {
+                        drop(tokio::io::copy_bidirectional(&mut inner, &mut outer).await);
+                    }
+                });
+                server
+            }
+        };
+        let began = SystemClock.now().boot_ns;
+        let sending = tokio::spawn(async move {
+            let part = vec![7; 256 * 1024];
+            for _ in 0..BYTES / part.len() {
+                server.write_all(&part).await.expect("writes");
+            }
+        });
+        let (mut got, mut part) = (0, vec![0; 256 * 1024]);
+        loop {
+            match client.read(&mut part).await.expect("reads") {
+                0 => break,
+                bytes => got += bytes,
+            }
+        }
+        sending.await.expect("ends");
+        got as f64 / (SystemClock.now().boot_ns - began) as f64 * 1e9
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    #[ignore = "measures; run it by name, with --release and --no-capture"]
+    async fn what_passing_on_costs() {
+        for (what, through) in [
+            ("without anything between", None),
+            ("spliced", Some(true)),
+            ("copied", Some(false)),
+        ] {
+            let rate = bytes_per_second(through).await;
+            println!("{what}: {:.2} GB/s", rate / 1e9);
+        }
+    }
 }

@@ -80,6 +80,8 @@ fn health(status: &Status, fault: Option<&String>) -> Vec<Line<'static>> {
             loud,
         ));
     }
+    let warning = status.enforce.warning();
+    lines.extend(warning.map(|warning| Line::styled(format!("NOTE: {warning}"), loud)));
     lines.extend(
         status
             .unhealthy
@@ -182,6 +184,7 @@ mod tests {
             unhealthy: Vec::new(),
             endpoints: 2,
             guards: Vec::new(),
+            enforce: enforcer_proto::wire::Enforce::Host,
             kernel: enforcer_proto::wire::KernelCounters::default(),
             log: enforcer_proto::wire::LogView::default(),
             requests: vec![request],

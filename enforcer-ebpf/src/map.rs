@@ -4,7 +4,8 @@
 pub const HEARTBEAT_NS_MAX: u64 = 2_000_000_000;
 /// The only TCP port of an endpoint that is led to the proxy.
 pub const ENDPOINT_PORT: u16 = 443;
-/// How deep below the hierarchy's root an agent's cgroup is looked for. A task nested deeper is nobody's, and refused.
+/// How deep below the hierarchy's root an agent's cgroup is looked for; how deep the task itself is does not matter. The daemon refuses an
+/// agent whose cgroup lies deeper: its tasks could pass for nobody's.
 pub const CGROUP_LEVELS: i32 = 16;
 /// The most open windows; one for each agent.
 pub const WINDOWS_MAX: u32 = 4096;
@@ -23,10 +24,17 @@ pub const UID_ANY: u32 = u32::MAX;
 pub const CLOSED_EXPLAIN: u32 = 1;
 /// `Agent::closed`: without a window `connect()` fails.
 pub const CLOSED_DROP: u32 = 2;
+/// `Agent::closed`: without a window `connect()` fails where only BigQuery answers. On a shared address the agent may want a name that it is
+/// allowed, so the proxy decides there.
+pub const CLOSED_DROP_DEDICATED: u32 = 3;
 /// `Endpoint::class`: only BigQuery answers there.
 pub const CLASS_DEDICATED: u32 = 1;
 /// `Endpoint::class`: other Google names answer there too.
 pub const CLASS_SHARED: u32 = 2;
+/// `Config::enforce`: on every process of the host. Zero, so that a daemon that has written nothing yet enforces the most.
+pub const ENFORCE_HOST: u32 = 0;
+/// `Config::enforce`: on processes in agents' workloads only.
+pub const ENFORCE_AGENTS: u32 = 1;
 
 /// An open window, keyed by the agent's cgroup id. The kernel itself compares it with the boot-time clock.
 #[repr(C)]
@@ -46,7 +54,7 @@ pub struct Window {
 pub struct Agent {
     /// The uid it must run as, or [`UID_ANY`].
     pub uid: u32,
-    /// [`CLOSED_EXPLAIN`] or [`CLOSED_DROP`].
+    /// [`CLOSED_EXPLAIN`], [`CLOSED_DROP`] or [`CLOSED_DROP_DEDICATED`].
     pub closed: u32,
 }
 
@@ -54,7 +62,7 @@ pub struct Agent {
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Endpoint {
-    /// [`CLASS_DEDICATED`] or [`CLASS_SHARED`].
+    /// [`CLASS_SHARED`]; anything else counts as [`CLASS_DEDICATED`], where nobody but agents is led anywhere.
     pub class: u32,
 }
 
@@ -69,8 +77,8 @@ pub struct Config {
     pub daemon_netns: u64,
     /// The proxy's port, host order.
     pub proxy_port: u32,
-    /// Keeps the size a multiple of eight; zero.
-    pub reserved: u32,
+    /// [`ENFORCE_AGENTS`]; anything else counts as [`ENFORCE_HOST`].
+    pub enforce: u32,
 }
 
 /// What was counted on one CPU. Place 0 of a per-CPU array.

@@ -1,6 +1,9 @@
 //! The decision, pure: the same function in the kernel, in the tests and in the daemon's fake. Nothing allows by default.
 
-use crate::map::{Agent, CLOSED_EXPLAIN, ENDPOINT_PORT, HEARTBEAT_NS_MAX, UID_ANY, Window};
+use crate::map::{
+    Agent, CLASS_SHARED, CLOSED_DROP_DEDICATED, CLOSED_EXPLAIN, ENDPOINT_PORT, ENFORCE_AGENTS,
+    Endpoint, HEARTBEAT_NS_MAX, UID_ANY, Window,
+};
 
 /// What one socket operation is, as the kernel sees it. Everything is as of now, and of the task that acts.
 #[derive(Debug, Clone, Copy)]
@@ -9,8 +12,10 @@ pub struct Facts {
     pub now_boot_ns: u64,
     /// The daemon's last sign of life on that clock; 0 for none.
     pub heartbeat_boot_ns: u64,
-    /// Whether the destination is protected.
-    pub is_endpoint: bool,
+    /// What answers at the destination, where that is protected.
+    pub endpoint: Option<Endpoint>,
+    /// On whom is enforced: [`ENFORCE_AGENTS`], or else on everybody.
+    pub enforce: u32,
     /// Whether the destination is the proxy's own port on this host.
     pub is_proxy: bool,
     /// Whether the task is in the daemon's own cgroup.
@@ -107,7 +112,7 @@ pub enum Verdict {
     Allow,
     /// `EPERM`, and an event.
     Deny(Reason),
-    /// To the proxy; the grant whose window is open, or 0 where the proxy is to explain.
+    /// To the proxy; the grant whose window is open, or 0 where the proxy is to explain, or to find out by name what is wanted.
     Redirect {
         /// The grant's number, or 0.
         grant: u64,
@@ -124,34 +129,66 @@ pub const fn decide(facts: &Facts) -> Verdict {
     if facts.is_proxy {
         return Verdict::Deny(Reason::ProxyDirect);
     }
-    if !facts.is_endpoint {
+    let Some(endpoint) = facts.endpoint else {
         return Verdict::Allow;
-    }
-    let Some(agent) = facts.agent else {
-        return Verdict::Deny(Reason::NotAnAgent);
     };
+    let is_shared = endpoint.class == CLASS_SHARED;
+    match facts.agent {
+        Some(agent) => of_agent(facts, &agent, is_shared),
+        None => of_nobody(facts, is_shared),
+    }
+}
+
+/// A process in an agent's workload, toward an endpoint.
+#[inline(always)]
+const fn of_agent(facts: &Facts, agent: &Agent, is_shared: bool) -> Verdict {
     if agent.uid != UID_ANY && agent.uid != facts.uid {
         return Verdict::Deny(Reason::WrongUid);
     }
-    if !facts.is_tcp_connect {
-        return Verdict::Deny(Reason::NotTcp);
-    }
-    if facts.port != ENDPOINT_PORT {
-        return Verdict::Deny(Reason::WrongPort);
-    }
-    if !facts.is_daemon_netns {
-        return Verdict::Deny(Reason::OtherNetns);
-    }
-    if !is_alive(facts) {
-        return Verdict::Deny(Reason::DaemonSilent);
+    if let Some(reason) = not_served(facts) {
+        return Verdict::Deny(reason);
     }
     match facts.window {
         Some(window) if is_open(&window, facts.now_boot_ns) => Verdict::Redirect {
             grant: window.grant,
         },
         _ if agent.closed == CLOSED_EXPLAIN => Verdict::Redirect { grant: 0 },
+        _ if is_shared && agent.closed == CLOSED_DROP_DEDICATED => Verdict::Redirect { grant: 0 },
         _ => Verdict::Deny(Reason::NoWindow),
     }
+}
+
+/// A process in no agent's workload, toward an endpoint. Where other names answer too, the proxy reads which one is wanted.
+#[inline(always)]
+const fn of_nobody(facts: &Facts, is_shared: bool) -> Verdict {
+    if facts.enforce == ENFORCE_AGENTS {
+        return Verdict::Allow;
+    }
+    if !is_shared {
+        return Verdict::Deny(Reason::NotAnAgent);
+    }
+    match not_served(facts) {
+        Some(reason) => Verdict::Deny(reason),
+        None => Verdict::Redirect { grant: 0 },
+    }
+}
+
+/// Why the proxy cannot serve this, if it cannot.
+#[inline(always)]
+const fn not_served(facts: &Facts) -> Option<Reason> {
+    if !facts.is_tcp_connect {
+        return Some(Reason::NotTcp);
+    }
+    if facts.port != ENDPOINT_PORT {
+        return Some(Reason::WrongPort);
+    }
+    if !facts.is_daemon_netns {
+        return Some(Reason::OtherNetns);
+    }
+    if !is_alive(facts) {
+        return Some(Reason::DaemonSilent);
+    }
+    None
 }
 
 /// Whether the window is open at `now`: `[opens, closes)`.
@@ -172,98 +209,4 @@ const fn is_alive(facts: &Facts) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    extern crate std;
-
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::map::CLOSED_DROP;
-
-    fn agent() -> impl Strategy<Value = Option<Agent>> {
-        prop::option::of(
-            (prop_oneof![Just(UID_ANY), 0_u32..3], 0_u32..4)
-                .prop_map(|(uid, closed)| Agent { uid, closed }),
-        )
-    }
-
-    fn window() -> impl Strategy<Value = Option<Window>> {
-        let times = (0_u64..200, 0_u64..200);
-        prop::option::of(
-            (1_u64..9, times).prop_map(|(grant, (opens_boot_ns, closes_boot_ns))| Window {
-                grant,
-                opens_boot_ns,
-                closes_boot_ns,
-            }),
-        )
-    }
-
-    prop_compose! {
-        fn facts()(
-            now in 100_u64..=150, age in prop_oneof![0_u64..100, Just(HEARTBEAT_NS_MAX)], flags in any::<[bool; 5]>(),
-            port in prop_oneof![Just(443_u16), any::<u16>()], uid in 0_u32..3, agent in agent(), window in window()
-        ) -> Facts {
-            let [is_endpoint, is_proxy, is_daemon, is_tcp_connect, is_daemon_netns] = flags;
-            let now_boot_ns = now + HEARTBEAT_NS_MAX;
-            let window = window.map(|w| Window {
-                opens_boot_ns: w.opens_boot_ns + HEARTBEAT_NS_MAX, closes_boot_ns: w.closes_boot_ns + HEARTBEAT_NS_MAX, ..w
-            });
-            Facts { now_boot_ns, heartbeat_boot_ns: now_boot_ns - age, is_endpoint, is_proxy, is_daemon, is_tcp_connect, port,
-                is_daemon_netns, uid, agent, window }
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn an_endpoint_is_never_simply_allowed_but_to_the_daemon(facts in facts()) {
-            if facts.is_endpoint && !facts.is_daemon {
-                prop_assert_ne!(decide(&facts), Verdict::Allow);
-            }
-        }
-
-        #[test]
-        fn a_redirect_into_a_window_means_the_window_is_open_and_the_identity_whole(facts in facts()) {
-            if let Verdict::Redirect { grant } = decide(&facts) {
-                let agent = facts.agent.expect("an agent");
-                prop_assert!(agent.uid == UID_ANY || agent.uid == facts.uid);
-                prop_assert!(facts.is_tcp_connect && facts.is_daemon_netns && facts.port == 443);
-                prop_assert!(facts.now_boot_ns - facts.heartbeat_boot_ns < HEARTBEAT_NS_MAX);
-                if grant == 0 {
-                    prop_assert_eq!(agent.closed, CLOSED_EXPLAIN);
-                } else {
-                    let window = facts.window.expect("a window");
-                    prop_assert!(window.opens_boot_ns <= facts.now_boot_ns && facts.now_boot_ns < window.closes_boot_ns);
-                    prop_assert_eq!(grant, window.grant);
-                }
-            }
-        }
-
-        #[test]
-        fn what_is_no_endpoint_and_not_the_proxy_is_left_alone(mut facts in facts()) {
-            facts.is_endpoint = false;
-            facts.is_proxy = false;
-            prop_assert_eq!(decide(&facts), Verdict::Allow);
-        }
-
-        #[test]
-        fn time_alone_never_turns_a_closed_window_into_an_open_one(mut facts in facts(), later in 0_u64..1000) {
-            let in_window = |verdict| matches!(verdict, Verdict::Redirect { grant } if grant != 0);
-            let closes = facts.window.map_or(0, |window| window.closes_boot_ns);
-            if facts.now_boot_ns >= closes {
-                facts.now_boot_ns += later;
-                facts.heartbeat_boot_ns += later;
-                prop_assert!(!in_window(decide(&facts)));
-            }
-        }
-    }
-
-    #[test]
-    fn every_reason_reads_back_from_its_number() {
-        let known = (0..20)
-            .filter_map(Reason::from_number)
-            .inspect(|reason| assert!(!reason.words().is_empty()))
-            .count();
-        assert_eq!(known, 12);
-        let _ = CLOSED_DROP;
-    }
-}
+mod tests;

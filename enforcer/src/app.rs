@@ -15,8 +15,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use enforcer_ebpf::Agent as KernelAgent;
-use enforcer_ebpf::map::{CLOSED_DROP, CLOSED_EXPLAIN, UID_ANY};
+use enforcer_ebpf::map::{
+    CGROUP_LEVELS, CLOSED_DROP, CLOSED_DROP_DEDICATED, CLOSED_EXPLAIN, UID_ANY,
+};
 use enforcer_proto::policy::Policy;
+use enforcer_proto::principal::AgentName;
+use enforcer_proto::wire::Enforce;
 use ipnet::IpNet;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -40,7 +44,8 @@ use crate::proxy::authority::{Authority, AuthorityOptions};
 use crate::proxy::closer::Closer;
 use crate::proxy::quota::{self, Quota};
 use crate::proxy::tls::TlsFront;
-use crate::proxy::{self, Coalesce, Proxy};
+use crate::proxy::way::Rules;
+use crate::proxy::{self, Coalesce, Forwarded, Proxy};
 use crate::roots;
 use crate::token;
 use crate::upstream::{Upstream, UpstreamOptions};
@@ -104,6 +109,7 @@ async fn daemon(config: Config, policy: Policy) -> Result<()> {
         pin_dir: config.pin_dir.clone(),
         daemon_cgroup: places.daemon.clone(),
         proxy_port: config.proxy_port,
+        enforce: config.enforce,
     })?;
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
@@ -112,13 +118,14 @@ async fn daemon(config: Config, policy: Policy) -> Result<()> {
     let watched = kernel::Watched {
         endpoints: protect(&config, &names, maps, &clock, &stop, &tasks).await?,
         uplinks: uplinks::keep(uplinks, stop.clone(), &tasks).await?,
-        probes: probes::keep(places.looked_at(), stop.clone(), &tasks).await?,
+        probes: probes::keep(places.looked_at(&config), stop.clone(), &tasks).await?,
     };
-    let kernel = kernel::AgentWindows::new(kernel, &places.cgroups, watched);
+    let kernel = kernel::AgentWindows::new(kernel, &places.cgroups, watched, config.enforce);
     kernel.set_agents(&places.kernel_agents(&config))?;
 
+    let served = served(&config, &names);
     let files = Files::in_run_dir(&config.run_dir);
-    let authority = open_authority(&config, &names, clock.as_ref(), &files)?;
+    let authority = open_authority(&config, &served, clock.as_ref(), &files)?;
     let upstream = open_upstream(&config, &files)?;
     let minter = tokens::minter(&config, &upstream).await?;
 
@@ -141,8 +148,9 @@ async fn daemon(config: Config, policy: Policy) -> Result<()> {
     })?;
 
     let agents = identity::by_cgroup(&places.cgroups);
-    let probes = workload::cgroup_id(&prove::probe_cgroup(&places.root)?)?;
+    let probes = workload::cgroup_id(&prove::probe_cgroup(places.probed(&config))?)?;
     let refused = Arc::new(Coalesce::default());
+    let forwarded = Arc::new(Forwarded::default());
     let tokens = Arc::new(tokens::ByWindow::new(&config, minter, Arc::clone(&clock)));
     let closer = Closer::new(
         engine.clone(),
@@ -150,18 +158,23 @@ async fn daemon(config: Config, policy: Policy) -> Result<()> {
         Arc::clone(&tokens) as _,
         config.host.clone(),
     );
+    let protected = Arc::new(names.iter().cloned().collect());
     let proxy = Arc::new(Proxy {
         host: config.host.clone(),
         engine: engine.clone(),
         origins: Arc::new(Origins::new(origins, agents.clone())),
         tls: TlsFront::new(
             Arc::clone(&authority),
-            Arc::new(names.iter().cloned().collect()),
+            Arc::new(served.iter().cloned().collect()),
             Arc::clone(&clock),
         )?,
+        protected,
+        rules: rules(&config),
+        connect_timeout: config.connect_timeout,
         upstream,
         tokens,
         clock: Arc::clone(&clock),
+        forwarded: Arc::clone(&forwarded),
         refused: Arc::clone(&refused),
         quota: Quota::default(),
     });
@@ -183,6 +196,10 @@ async fn daemon(config: Config, policy: Policy) -> Result<()> {
     tasks.spawn({
         let (engine, stop) = (engine.clone(), stop.clone());
         async move { refused.run(&engine, stop).await }
+    });
+    tasks.spawn({
+        let (engine, stop) = (engine.clone(), stop.clone());
+        async move { forwarded.run(&engine, stop).await }
     });
     tasks.spawn(renew(
         authority,
@@ -238,6 +255,7 @@ impl Places {
         let mut cgroups = Vec::new();
         for agent in &config.agents {
             let folder = root.join(&agent.cgroup);
+            check_depth(&mount, &folder).with_context(|| format!("agent {}", agent.name))?;
             workload::make(&folder)
                 .with_context(|| format!("making the cgroup of agent {}", agent.name))?;
             cgroups.push((
@@ -254,14 +272,22 @@ impl Places {
         })
     }
 
-    fn looked_at(&self) -> probes::Host {
+    fn looked_at(&self, config: &Config) -> probes::Host {
         let agents = self.cgroups.iter();
         probes::Host {
-            root: self.root.clone(),
+            root: self.probed(config).to_owned(),
             daemon: self.daemon.clone(),
             agents: agents
                 .map(|(name, folder, _)| (name.clone(), folder.clone()))
                 .collect(),
+        }
+    }
+
+    /// Where ways out are tried from: a cgroup that is enforced on.
+    fn probed(&self, config: &Config) -> &Path {
+        match (config.enforce, self.cgroups.first()) {
+            (Enforce::Agents, Some((_, folder, _))) => folder,
+            (Enforce::Agents, None) | (Enforce::Host, _) => &self.root,
         }
     }
 
@@ -287,7 +313,8 @@ impl Places {
             uid: agent.uid.unwrap_or(UID_ANY),
             closed: match agent.closed {
                 WhenClosed::Explain => CLOSED_EXPLAIN,
-                WhenClosed::Drop => CLOSED_DROP,
+                WhenClosed::Drop if agent.allow.is_empty() => CLOSED_DROP,
+                WhenClosed::Drop => CLOSED_DROP_DEDICATED,
             },
         });
         ids.zip(agents).collect()
@@ -305,6 +332,39 @@ fn canaries() -> impl Iterator<Item = (IpNet, AddressClass)> {
 fn known(endpoints: &Endpoints) -> u64 {
     let is_bigquerys = |net: &&IpNet| canaries().all(|(canary, _)| canary != **net);
     endpoints.keys().filter(is_bigquerys).count() as u64
+}
+
+/// The names that agents are spoken to under: BigQuery's, and what any of them is allowed besides.
+fn served(config: &Config, protected: &[String]) -> Vec<String> {
+    let allowed = config.agents.iter().flat_map(|agent| &agent.allow);
+    protected.iter().chain(allowed).cloned().collect()
+}
+
+/// What the proxy needs to know of each agent.
+fn rules(config: &Config) -> BTreeMap<AgentName, Rules> {
+    let each = config.agents.iter().map(|agent| {
+        let rules = Rules {
+            allow: agent.allow.clone(),
+            is_dropped: match agent.closed {
+                WhenClosed::Explain => false,
+                WhenClosed::Drop => true,
+            },
+        };
+        (agent.name.clone(), rules)
+    });
+    each.collect()
+}
+
+/// The kernel finds an agent by its cgroup only so deep below the root; deeper, what runs below it would be nobody's.
+fn check_depth(mount: &Path, cgroup: &Path) -> Result<()> {
+    let below = cgroup.strip_prefix(mount).unwrap_or(cgroup);
+    let levels = below.components().count();
+    ensure!(
+        i32::try_from(levels).is_ok_and(|levels| levels <= CGROUP_LEVELS),
+        "its cgroup {} lies {levels} levels below the cgroup root, and {CGROUP_LEVELS} is the most",
+        cgroup.display()
+    );
+    Ok(())
 }
 
 /// How often the addresses in the kernel are compared with those that were written.

@@ -393,6 +393,9 @@ fn check(path: &Path, json: bool) -> Result<(), Failure> {
         config.agents.len(),
         policy.rules.len()
     );
+    if let Some(warning) = config.enforce.warning() {
+        println!("  NOTE: {warning}");
+    }
     for agent in &config.agents {
         let uid = agent
             .uid

@@ -2,6 +2,7 @@
 
 mod file;
 mod policy;
+mod prefixes;
 #[cfg(test)]
 mod tests;
 
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use enforcer_proto::policy::Policy;
 use enforcer_proto::principal::AgentName;
+use enforcer_proto::wire::Enforce;
 use ipnet::IpNet;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -22,12 +24,16 @@ pub use policy::load_policy;
 pub const DEFAULT_PATH: &str = "/etc/enforcer/enforcer.toml";
 /// The most agents one host may have.
 pub const AGENTS_MAX: usize = 256;
+/// The most names besides BigQuery's that one agent may be allowed.
+pub const ALLOWED_NAMES_MAX: usize = 64;
 
 /// A configuration that cannot be used; the text names the file, the cause and the cure.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("cannot read {path} (--config names the configuration, its key `policy` the policy)")]
+    #[error(
+        "cannot read {path} (--config names the configuration, its keys `policy` and `names.shared_prefixes_file` the other files)"
+    )]
     Unreadable {
         /// Which.
         path: PathBuf,
@@ -75,6 +81,8 @@ pub struct Agent {
     pub uid: Option<u32>,
     /// What it meets without a window.
     pub closed: WhenClosed,
+    /// Names besides BigQuery's that it may reach on shared addresses; normalised, exact.
+    pub allow: BTreeSet<String>,
     /// The service account its tokens are for; absent: the federated identity itself.
     pub service_account: Option<String>,
 }
@@ -117,6 +125,8 @@ pub struct Config {
     pub pin_dir: PathBuf,
     /// The daemon's own cgroup, below the root.
     pub daemon_cgroup: PathBuf,
+    /// On whom is enforced.
+    pub enforce: Enforce,
     /// Names whose addresses are protected; absent: the built-in list.
     pub protected: Option<Vec<String>>,
     /// Resolvers; empty: the host's.
@@ -143,11 +153,16 @@ impl Config {
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let text = read(path)?;
         let file: file::File = parse(path, &text)?;
+        // Beside the configuration, wherever that is: the files belong together.
+        let folder = path.parent().unwrap_or_else(|| Path::new(""));
+        let shared = match file.shared_prefixes_file() {
+            Some(name) => prefixes::load(&folder.join(name))?,
+            None => Vec::new(),
+        };
         let mut config = file.resolve().map_err(|why| malformed(path, why))?;
-        // Beside the configuration, wherever that is: the two belong together.
-        if let Some(folder) = path.parent() {
-            config.policy = folder.join(&config.policy);
-        }
+        config.policy = folder.join(&config.policy);
+        let shared = shared.into_iter().map(|net| (net, AddressClass::Shared));
+        config.prefixes.extend(shared);
         Ok(config)
     }
 

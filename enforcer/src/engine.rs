@@ -23,7 +23,7 @@ use enforcer_proto::policy::Policy;
 use enforcer_proto::principal::AgentName;
 use enforcer_proto::refusal::{Code, Refusal};
 use enforcer_proto::time::Now;
-use enforcer_proto::wire::KernelCounters;
+use enforcer_proto::wire::{Enforce, KernelCounters};
 use tokio::sync::{broadcast, mpsc, watch};
 
 pub use handle::{
@@ -89,6 +89,8 @@ pub trait Windows: Send {
     fn guards(&self) -> Vec<String>;
     /// How many addresses are protected.
     fn endpoints(&self) -> u64;
+    /// On whom is enforced.
+    fn enforced(&self) -> Enforce;
 }
 
 /// What the engine is made of.

@@ -20,6 +20,8 @@ pub use load::{Attached, attach};
 pub use maps::{EndpointMaps, Kernel, Origins};
 pub use uplinks::{Framing, Uplink, Uplinks};
 
+use enforcer_proto::wire::Enforce;
+
 use crate::causes::Causes;
 
 /// Where and how to attach.
@@ -33,6 +35,8 @@ pub struct KernelConfig {
     pub daemon_cgroup: PathBuf,
     /// The proxy's port.
     pub proxy_port: u16,
+    /// On whom to enforce, once the agents are known.
+    pub enforce: Enforce,
 }
 
 /// Attaching failed, or a map could not be written. What was attached before still is.

@@ -1,18 +1,29 @@
-//! The proxy: what agents' redirected connections meet. Every request is judged anew; only an admitted and recorded one is forwarded.
+//! The proxy: what redirected connections meet. Every request is judged anew; only an admitted and recorded one is forwarded.
 //!
-//! [`serve`] accepts, asks the kernel whose the connection is, and speaks TLS; [`request`] judges; [`forward`] is the only way upstream for
-//! what an agent sent; [`cut`] ends what a closing window leaves open; [`closer`] cancels its jobs and drops its token.
+//! [`serve`] accepts and asks the kernel whose the connection is; `shake` reads which server it wants, asks [`way`] where it may go, and
+//! speaks TLS to agents; `splice` passes on what is neither an agent's nor BigQuery's; `session` speaks HTTP; [`request`] judges;
+//! [`forward`] is the only way to BigQuery for what an agent sent, and `allowed` the one to other names that it may reach; [`cut`] ends what
+//! a closing window leaves open; [`closer`] cancels its jobs and drops its token.
 
+mod allowed;
 pub mod authority;
 pub mod closer;
 mod coalesce;
 pub mod cut;
 pub mod forward;
+mod forwarded;
+mod hello;
+mod peek;
 pub mod quota;
 pub mod request;
+mod session;
+mod shake;
+mod splice;
 mod strict;
 pub mod tls;
+pub mod way;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
@@ -24,32 +35,29 @@ use enforcer_proto::id::GrantId;
 use enforcer_proto::principal::{AgentName, Process};
 use enforcer_proto::refusal::{Code, Refusal};
 use http::HeaderValue;
-use hyper::server::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
-use crate::causes::Causes;
 use crate::clock::Clock;
 use crate::engine::{Engine, OpenWindow, Requester};
 use crate::upstream::Upstream;
 pub use coalesce::Coalesce;
+pub use forwarded::Forwarded;
 use quota::Quota;
-use strict::{HEAD_BYTES_MAX, Strict, Unreadable};
-use tls::{TlsFront, TlsRefusal};
+pub use session::Session;
+use shake::Shaken;
+use tls::{ProtectedNames, TlsFront};
+use way::Rules;
 
-/// How long a TLS handshake may take.
+/// How long a TLS handshake may take, its hello included.
 pub const HANDSHAKE: Duration = Duration::from_secs(10);
-/// How long the head of a request may take.
-const HEAD: Duration = Duration::from_secs(30);
-/// The most requests at once on one HTTP/2 connection.
-const STREAMS_MAX: u32 = 100;
 
 /// Whose a connection is, as the kernel says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
-    /// The agent.
-    pub agent: AgentName,
+    /// The agent whose workload the process is in, if any.
+    pub agent: Option<AgentName>,
     /// The process that connected.
     pub process: Process,
     /// Where it wanted to go.
@@ -92,12 +100,20 @@ pub struct Proxy {
     pub origins: Arc<dyn OriginSource>,
     /// Speaks TLS to agents.
     pub tls: TlsFront,
+    /// BigQuery's names.
+    pub protected: Arc<ProtectedNames>,
+    /// What the configuration says of each agent.
+    pub rules: BTreeMap<AgentName, Rules>,
+    /// How long a connection that is passed on may take to be made.
+    pub connect_timeout: Duration,
     /// Speaks TLS to Google.
     pub upstream: Arc<Upstream>,
     /// Has the tokens.
     pub tokens: Arc<dyn Tokens>,
     /// Time.
     pub clock: Arc<dyn Clock>,
+    /// Requests to other names that agents are allowed.
+    pub forwarded: Arc<Forwarded>,
     /// Connections that never became a request, by who and why.
     pub refused: Arc<Coalesce>,
     /// What each agent may have at once.
@@ -112,19 +128,6 @@ impl std::fmt::Debug for Proxy {
     }
 }
 
-/// One agent connection.
-#[derive(Debug)]
-pub struct Session {
-    /// Who.
-    pub requester: Requester,
-    /// The protected name that TLS agreed on.
-    pub name: String,
-    /// Ends the whole connection at once: a window closed while an answer was being sent over it.
-    pub cut: CancellationToken,
-    /// Why it is not read on, where it is not.
-    unreadable: Unreadable,
-}
-
 /// Serves one listener until `stop`.
 pub async fn serve(proxy: Arc<Proxy>, listener: TcpListener, stop: CancellationToken) {
     loop {
@@ -136,10 +139,7 @@ pub async fn serve(proxy: Arc<Proxy>, listener: TcpListener, stop: CancellationT
             None => return,
             Some(Ok((place, (stream, peer)))) => {
                 let proxy = Arc::clone(&proxy);
-                tokio::spawn(async move {
-                    proxy.connection(stream, peer).await;
-                    drop(place);
-                });
+                tokio::spawn(async move { proxy.connection(stream, peer, place).await });
             }
             Some(Err(error)) => {
                 tracing::warn!(%error, "a connection could not be accepted");
@@ -150,131 +150,89 @@ pub async fn serve(proxy: Arc<Proxy>, listener: TcpListener, stop: CancellationT
 }
 
 impl Proxy {
-    async fn connection(self: Arc<Self>, stream: TcpStream, from: SocketAddr) {
+    async fn connection(
+        self: Arc<Self>,
+        stream: TcpStream,
+        from: SocketAddr,
+        place: OwnedSemaphorePermit,
+    ) {
         let Some(peer) = self.origins.origin(&stream, from) else {
             let what = format!("A connection from {from} was not led here by the kernel");
             self.refuse(None, Refusal::new(Code::CallerUnknown, what));
             return reset(&stream);
         };
-        let _place = match self.quota.connection_of(&peer.agent) {
+        match peer.agent.clone() {
+            Some(agent) => {
+                self.of_agent(stream, &peer, agent).await;
+                drop(place);
+            }
+            None => {
+                // Only agents' connections keep a place among theirs.
+                drop(place);
+                self.of_nobody(stream, &peer).await;
+            }
+        }
+    }
+
+    /// A connection of somebody who is no agent: passed on untouched, unless BigQuery is wanted.
+    async fn of_nobody(&self, stream: TcpStream, peer: &Peer) {
+        let place = self.quota.connection_of_nobody(peer.process.uid);
+        let _place = match place {
             Ok(place) => place,
             Err(refusal) => {
-                self.refuse(Some(&peer), refusal);
+                self.refuse(Some(peer), refusal);
+                return reset(&stream);
+            }
+        };
+        let socket = stream.as_fd().try_clone_to_owned();
+        let shaken = self.shake(stream, peer, socket.as_ref().ok()).await;
+        drop(socket);
+        let Some(Shaken::Splice(stream)) = shaken else {
+            return;
+        };
+        let (came, client) = stream.into_parts();
+        // To where the kernel says it wanted, never to what the name would resolve to now.
+        let connecting = TcpStream::connect(peer.destination);
+        match tokio::time::timeout(self.connect_timeout, connecting).await {
+            Ok(Ok(server)) => {
+                // The two ends decide how to cut what they send; waiting for more here only adds latency.
+                let _ = (client.set_nodelay(true), server.set_nodelay(true));
+                splice::splice(client, &came, server, splice::IDLE).await;
+            }
+            Ok(Err(_)) | Err(_) => reset(&client),
+        }
+    }
+
+    async fn of_agent(self: Arc<Self>, stream: TcpStream, peer: &Peer, agent: AgentName) {
+        let _place = match self.quota.connection_of(&agent) {
+            Ok(place) => place,
+            Err(refusal) => {
+                self.refuse(Some(peer), refusal);
                 return reset(&stream);
             }
         };
         // A second handle on the socket, to reset it while the first is deep inside TLS and HTTP.
         let socket = stream.as_fd().try_clone_to_owned();
-        let accepted = match tokio::time::timeout(HANDSHAKE, self.tls.accept(stream)).await {
-            Ok(Ok(accepted)) => accepted,
-            Ok(Err(refusal)) => return self.refuse(Some(&peer), tls_refusal(&refusal)),
-            Err(_) => {
-                let what = format!(
-                    "The TLS handshake took longer than {} s",
-                    HANDSHAKE.as_secs()
-                );
-                return self.refuse(Some(&peer), Refusal::new(Code::RequestMalformed, what));
-            }
+        let shaken = self.shake(stream, peer, socket.as_ref().ok()).await;
+        let Some(Shaken::Agent(accepted, serves)) = shaken else {
+            return;
         };
         let requester = Requester {
-            agent: peer.agent,
+            agent,
             session: self.engine.begin_session(),
-            process: peer.process,
+            process: peer.process.clone(),
         };
-        let session = Arc::new(Session {
-            requester,
-            name: accepted.name,
-            cut: CancellationToken::new(),
-            unreadable: Unreadable::default(),
-        });
-        let service = hyper::service::service_fn(|request| {
-            let (proxy, session) = (Arc::clone(&self), Arc::clone(&session));
-            async move {
-                Ok::<_, std::convert::Infallible>(request::answer(&proxy, &session, request).await)
-            }
-        });
-        // TLS has agreed on the protocol: nothing is guessed from the first bytes, for which no clock would run.
-        let served = async {
-            if accepted.h2 {
-                let stream = TokioIo::new(accepted.stream);
-                http2().serve_connection(stream, service).await
-            } else {
-                let stream = Strict::new(accepted.stream, session.unreadable.clone());
-                http1()
-                    .serve_connection(TokioIo::new(stream), service)
-                    .await
-            }
-        };
-        tokio::select! {
-            biased;
-            // What the kernel still holds for the client is thrown away too, however slowly it reads.
-            () = session.cut.cancelled() => {
-                if let Ok(socket) = &socket {
-                    reset(socket);
-                }
-            }
-            served = served => {
-                if let Err(error) = served {
-                    self.malformed(&session, &error);
-                }
-            }
-        }
-    }
-
-    /// A connection that ended because what came over it is not HTTP is recorded; one that was cut or closed is not news.
-    fn malformed(&self, session: &Session, error: &hyper::Error) {
-        if error.is_parse() || error.is_parse_too_large() || breaks_http2(error) {
-            let Requester { agent, process, .. } = session.requester.clone();
-            let refusal = Refusal::new(
-                Code::RequestMalformed,
-                format!(
-                    "What came over the connection is not HTTP: {}",
-                    Causes(error)
-                ),
-            );
-            self.refused.add(Some(agent), Some(process), refusal);
-        } else {
-            tracing::debug!(error = %Causes(error), "a session ended");
-        }
+        self.session(*accepted, serves, requester, socket.as_ref().ok())
+            .await;
     }
 
     fn refuse(&self, peer: Option<&Peer>, refusal: Refusal) {
         self.refused.add(
-            peer.map(|peer| peer.agent.clone()),
+            peer.and_then(|peer| peer.agent.clone()),
             peer.map(|peer| peer.process.clone()),
             refusal,
         );
     }
-}
-
-/// Whether the client broke the rules of HTTP/2, which its library answers by itself with the end of the connection.
-fn breaks_http2(error: &hyper::Error) -> bool {
-    let source = std::error::Error::source(error).and_then(<dyn std::error::Error>::downcast_ref);
-    source.is_some_and(|error: &h2::Error| error.is_library())
-}
-
-fn http1() -> http1::Builder {
-    let mut builder = http1::Builder::new();
-    builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD)
-        .max_buf_size(HEAD_BYTES_MAX);
-    builder
-}
-
-fn http2() -> http2::Builder<TokioExecutor> {
-    let mut builder = http2::Builder::new(TokioExecutor::new());
-    builder
-        .timer(TokioTimer::new())
-        .keep_alive_interval(HEAD)
-        .keep_alive_timeout(HEAD)
-        .max_concurrent_streams(STREAMS_MAX)
-        .max_header_list_size(HEAD_BYTES_MAX as u32);
-    builder
-}
-
-fn tls_refusal(refusal: &TlsRefusal) -> Refusal {
-    Refusal::new(Code::HostMismatch, Causes(refusal).to_string())
 }
 
 /// Closes without a farewell: what was not led here gets not one byte.

@@ -253,6 +253,7 @@ fn attach_on(stage: &Stage, root: &Path, daemon: &Path) -> Attached {
         pin_dir: stage.bpffs().join("enforcer"),
         daemon_cgroup: daemon.to_owned(),
         proxy_port: PORT,
+        enforce: enforcer_proto::wire::Enforce::Host,
     };
     stage.on(Side::Host, || attach(&config)).expect("attaches")
 }

@@ -233,6 +233,11 @@ impl World {
                 "bigquery.googleapis.com={}",
                 both(BIGQUERY4, BIGQUERY6)
             ))
+            // Another of Google's names, on the very same address.
+            .arg(format!(
+                "storage.googleapis.com={}",
+                both(BIGQUERY4, BIGQUERY6)
+            ))
             .arg(format!("sts.googleapis.com={}", both(STS4, STS6)))
             .arg(format!(
                 "iamcredentials.googleapis.com={}",
@@ -535,10 +540,17 @@ uid = {OTHER_AGENT_UID}
     /// A client that stays, with one HTTP/2 connection; what it is sent and says is JSON: see `agent/streams.py`.
     #[must_use]
     pub fn streams(&self) -> Client {
+        self.streams_to("bigquery.googleapis.com")
+    }
+
+    /// The same, to another name.
+    #[must_use]
+    pub fn streams_to(&self, name: &str) -> Client {
         let mut command = self.run_as(Who::Agent, venv_python());
         command
             .arg(script("agent/streams.py"))
-            .arg(self.stage.dir().join("run/ca.pem"));
+            .arg(self.stage.dir().join("run/ca.pem"))
+            .arg(name);
         Client::start(command)
     }
 

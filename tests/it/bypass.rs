@@ -55,7 +55,8 @@ macro_rules! cases {
 }
 pub(crate) use cases;
 
-/// A world without a far side, an agent in it that is told EPERM instead of an explanation, and a sniffer on the far side of the wire.
+/// A world without a far side, an agent in it that is told EPERM instead of an explanation, and a sniffer on the far side of the wire. Only
+/// BigQuery answers at its addresses: what becomes of who is no agent where other names do, too, is shown in `shared.rs`.
 pub(crate) struct Lock {
     pub(crate) world: World,
     capture: Capture,
@@ -71,6 +72,10 @@ impl Lock {
     pub(crate) fn without_daemon() -> Self {
         let world = World::with_a_silent_far_side();
         world.edit_config("uid = 2001", "uid = 2001\nclosed = \"drop\"");
+        let alone = [format!("{BIGQUERY4}/32"), format!("{BIGQUERY6}/128")]
+            .map(|prefix| format!("{{ prefix = \"{prefix}\", class = \"dedicated\" }}"));
+        let prefixes = format!("[names]\nprefixes = [{}]", alone.join(", "));
+        world.edit_config("[names]", &prefixes);
         let capture = Capture::start(&world.stage, endpoints());
         Self { world, capture }
     }

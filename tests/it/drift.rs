@@ -88,6 +88,7 @@ fn a_program_of_somebody_elses_that_runs_before_ours_is_said() {
         pin_dir: world.stage.bpffs().join("another"),
         daemon_cgroup: world.stage.cgroups.make("another"),
         proxy_port: 842,
+        enforce: enforcer_proto::wire::Enforce::Host,
     };
     let another = world
         .stage

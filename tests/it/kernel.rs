@@ -11,8 +11,9 @@ use enforcer::clock::{Clock, SystemClock};
 use enforcer::config::AddressClass;
 use enforcer::kernel::{Attached, KernelConfig, attach};
 use enforcer::sockopt::netns_cookie;
-use enforcer_ebpf::map::{CLOSED_DROP, CLOSED_EXPLAIN};
+use enforcer_ebpf::map::{CLOSED_DROP, CLOSED_DROP_DEDICATED, CLOSED_EXPLAIN};
 use enforcer_ebpf::{Agent, Origin, Window};
+use enforcer_proto::wire::Enforce;
 use harness::capture::Capture;
 use harness::cgroup;
 use harness::stage::{BIGQUERY4, BIGQUERY6, INTERNET4, OTHER4, Side, Stage};
@@ -51,12 +52,7 @@ impl Kernel {
             .kernel
             .set_agents(&agents)
             .expect("writes the agents");
-        let endpoints = [IpAddr::from(BIGQUERY4), IpAddr::from(BIGQUERY6)]
-            .map(|ip| (ip.into(), AddressClass::Dedicated));
-        attached
-            .endpoints
-            .set(&endpoints.into())
-            .expect("writes the endpoints");
+        protect(&mut attached, AddressClass::Dedicated);
         attached.kernel.heartbeat(now()).expect("beats");
         let listeners = stage.on(Side::Host, || {
             [
@@ -124,12 +120,21 @@ impl Kernel {
     }
 }
 
+fn protect(attached: &mut Attached, class: AddressClass) {
+    let endpoints = [IpAddr::from(BIGQUERY4), IpAddr::from(BIGQUERY6)].map(|ip| (ip.into(), class));
+    attached
+        .endpoints
+        .set(&endpoints.into())
+        .expect("writes the endpoints");
+}
+
 fn attach_on(stage: &Stage, daemon: &Path) -> Attached {
     let config = KernelConfig {
         cgroup_root: stage.cgroups.root().to_owned(),
         pin_dir: stage.bpffs().join("enforcer"),
         daemon_cgroup: daemon.to_owned(),
         proxy_port: PORT,
+        enforce: Enforce::Host,
     };
     stage.on(Side::Host, || attach(&config)).expect("attaches")
 }
@@ -447,6 +452,7 @@ fn two_daemons_cannot_share_pins_and_a_lost_link_is_seen() {
         pin_dir: kernel.stage.bpffs().join("enforcer"),
         daemon_cgroup: kernel.daemon.clone(),
         proxy_port: PORT,
+        enforce: Enforce::Host,
     };
     let error = kernel
         .stage
@@ -609,6 +615,7 @@ fn pins_of_another_root_or_of_one_that_is_gone_are_attached_anew() {
         pin_dir: stage.bpffs().join("enforcer"),
         daemon_cgroup: stage.cgroups.make("daemon"),
         proxy_port: PORT,
+        enforce: Enforce::Host,
     };
     let refused_in = |place: &str| {
         let place = stage.cgroups.make(place);
@@ -647,4 +654,133 @@ fn pins_of_another_root_or_of_one_that_is_gone_are_attached_anew() {
         "attached to the cgroup that took its place"
     );
     assert!(stage.on(Side::Host, || third.kernel.drift()).is_empty());
+}
+
+#[test]
+fn a_process_of_nobodys_is_led_to_the_proxy_from_a_shared_address_and_everything_but_tcp_443_is_refused()
+ {
+    let mut kernel = Kernel::new(CLOSED_DROP);
+    protect(&mut kernel.attached, AddressClass::Shared);
+    let _far = far_side(&kernel.stage, &[BIGQUERY4.into(), BIGQUERY6.into()]);
+    let capture = Capture::start(&kernel.stage, [BIGQUERY4.into(), BIGQUERY6.into()]);
+    let other = kernel.stage.cgroups.make("other");
+    for (listener, to) in [(0, BIGQUERY4.to_string()), (1, BIGQUERY6.to_string())] {
+        assert_eq!(kernel.probe(&other, 2002, "tcp", &to, 443), "ok");
+        let origin = kernel.origin(listener).0.expect("an origin");
+        assert_eq!(
+            (origin.agent_cgroup, origin.grant, origin.uid),
+            (0, 0, 2002)
+        );
+        for (how, port) in [
+            ("udp", 443),
+            ("udp_connected", 443),
+            ("tcp", 80),
+            ("tcp", 22),
+            ("ping", 0),
+        ] {
+            assert_eq!(
+                kernel.probe(&other, 0, how, &to, port),
+                "EPERM",
+                "{how} to {to}, port {port}"
+            );
+        }
+        assert_eq!(
+            kernel.agent("tcp", &to),
+            "EPERM",
+            "an agent that is dropped, with no other name allowed"
+        );
+    }
+    kernel
+        .attached
+        .kernel
+        .heartbeat(now() - 3_000_000_000)
+        .expect("beats");
+    assert_eq!(
+        kernel.probe(&other, 2002, "tcp", &BIGQUERY4.to_string(), 443),
+        "EPERM",
+        "the daemon is silent"
+    );
+    assert_eq!(capture.packets(), 0, "not one packet left the host");
+}
+
+#[test]
+fn an_agent_that_is_dropped_but_allowed_other_names_is_led_to_the_proxy_from_shared_addresses_only()
+{
+    let mut kernel = Kernel::new(CLOSED_DROP_DEDICATED);
+    assert_eq!(kernel.agent("tcp", BIGQUERY4), "EPERM");
+    protect(&mut kernel.attached, AddressClass::Shared);
+    assert_eq!(kernel.agent("tcp", BIGQUERY4), "ok");
+    let origin = kernel.origin(0).0.expect("an origin");
+    assert_eq!(
+        (origin.agent_cgroup, origin.grant),
+        (cgroup::id(&kernel.agent), 0)
+    );
+}
+
+#[test]
+fn where_only_agents_are_enforced_on_others_pass_and_agents_do_not_whatever_the_class() {
+    let mut kernel = Kernel::new(CLOSED_DROP);
+    let _far = far_side(&kernel.stage, &[BIGQUERY4.into(), BIGQUERY6.into()]);
+    let nested = kernel.stage.cgroups.make("agents/bot/a/b/c");
+    let other = kernel.stage.cgroups.make("other");
+    kernel
+        .attached
+        .kernel
+        .enforce(Enforce::Agents)
+        .expect("writes");
+    for class in [AddressClass::Dedicated, AddressClass::Shared] {
+        protect(&mut kernel.attached, class);
+        for to in [BIGQUERY4.to_string(), BIGQUERY6.to_string()] {
+            let capture = Capture::start(&kernel.stage, [BIGQUERY4.into(), BIGQUERY6.into()]);
+            for place in [&kernel.agent, &nested] {
+                assert_eq!(kernel.probe(place, AGENT_UID, "tcp", &to, 443), "EPERM");
+                // The hooks do not see these: the net under them must tell an agent's socket from others', however deep it is nested.
+                assert_eq!(kernel.probe(place, 0, "ping", &to, 0), "EPERM");
+            }
+            assert_eq!(capture.packets(), 0, "nothing of an agent's left the host");
+            for how in ["tcp", "udp", "ping"] {
+                assert_eq!(
+                    kernel.probe(&other, 0, how, &to, 443),
+                    "ok",
+                    "{how} to {to}"
+                );
+            }
+            assert!(capture.packets() > 0);
+        }
+    }
+    assert_eq!(
+        kernel.probe(&other, 0, "tcp", "127.0.0.1", PORT),
+        "EPERM",
+        "the proxy's port stays closed"
+    );
+}
+
+#[test]
+fn a_daemon_that_enforces_on_agents_only_enforces_on_all_until_it_knows_them() {
+    let Kernel {
+        stage,
+        mut attached,
+        daemon,
+        ..
+    } = Kernel::new(CLOSED_DROP);
+    let other = stage.cgroups.make("other");
+    let _far = far_side(&stage, &[BIGQUERY4.into()]);
+    let config = KernelConfig {
+        cgroup_root: stage.cgroups.root().to_owned(),
+        pin_dir: stage.bpffs().join("enforcer"),
+        daemon_cgroup: daemon,
+        proxy_port: PORT,
+        enforce: Enforce::Agents,
+    };
+    let reached = || probe(&stage, &other, 0, "tcp", &BIGQUERY4.to_string(), 443);
+    let attach_again = |before: Attached| {
+        drop(before);
+        stage.on(Side::Host, || attach(&config)).expect("attaches")
+    };
+    attached = attach_again(attached);
+    assert_eq!(reached(), "EPERM", "the agents are not written yet");
+    attached.kernel.enforce(Enforce::Agents).expect("writes");
+    assert_eq!(reached(), "ok");
+    let _again = attach_again(attached);
+    assert_eq!(reached(), "ok", "a restart takes up what was");
 }

@@ -13,6 +13,7 @@ mod names;
 mod prove;
 mod proxy;
 mod restart;
+mod shared;
 mod startup;
 mod surface;
 mod token;

@@ -8,9 +8,9 @@ use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
 use enforcer_ebpf::address::{is_own_v4, is_own_v6, mapped};
 use enforcer_ebpf::record::hook;
-use enforcer_ebpf::{Event, Facts, Origin, Reason, Verdict, decide};
+use enforcer_ebpf::{Endpoint, Event, Facts, Origin, Reason, Verdict, decide};
 
-use super::maps::{COOKIES, HEARTBEAT, WINDOWS, config, count, is_endpoint4, is_endpoint6, report};
+use super::maps::{COOKIES, HEARTBEAT, WINDOWS, config, count, endpoint4, endpoint6, report};
 use super::task::{Task, raw};
 
 const ALLOW: i32 = 1;
@@ -25,7 +25,7 @@ const LOOPBACK6_LAST: u32 = u32::from_ne_bytes([0, 0, 0, 1]);
 struct Destination {
     ip: [u8; 16],
     port: u16,
-    is_endpoint: bool,
+    endpoint: Option<Endpoint>,
     is_own: bool,
 }
 
@@ -57,7 +57,7 @@ fn v4(ctx: &SockAddrContext) -> Destination {
     Destination {
         ip: mapped(ip),
         port: port_of(port),
-        is_endpoint: is_endpoint4(ip),
+        endpoint: endpoint4(ip),
         is_own: is_own_v4(ip),
     }
 }
@@ -88,7 +88,7 @@ fn v6(ctx: &SockAddrContext) -> Destination {
     Destination {
         ip,
         port: port_of(port),
-        is_endpoint: is_endpoint6(ip),
+        endpoint: endpoint6(ip),
         is_own: is_own_v6(ip),
     }
 }
@@ -104,7 +104,7 @@ fn judge(ctx: &SockAddrContext, hook: u32, to: Destination) -> i32 {
     let config = config();
     let is_proxy = to.is_own && config.proxy_port != 0 && u32::from(to.port) == config.proxy_port;
     // Everyone's path: neither an endpoint nor the proxy.
-    if !to.is_endpoint && !is_proxy {
+    if to.endpoint.is_none() && !is_proxy {
         return ALLOW;
     }
     let task = Task::current();
@@ -129,7 +129,8 @@ fn judge(ctx: &SockAddrContext, hook: u32, to: Destination) -> i32 {
     let facts = Facts {
         now_boot_ns,
         heartbeat_boot_ns: HEARTBEAT.get(0).copied().unwrap_or(0),
-        is_endpoint: to.is_endpoint,
+        endpoint: to.endpoint,
+        enforce: config.enforce,
         is_proxy,
         is_daemon,
         is_tcp_connect: is_tcp && (hook == hook::CONNECT4 || hook == hook::CONNECT6),

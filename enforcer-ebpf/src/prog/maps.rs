@@ -45,25 +45,25 @@ pub fn config() -> Config {
         daemon_cgroup: 0,
         daemon_netns: 0,
         proxy_port: 0,
-        reserved: 0,
+        enforce: 0,
     })
 }
 
-/// Whether an IPv4 address is protected.
+/// What answers at an IPv4 address, where that is protected.
 #[inline(always)]
-pub fn is_endpoint4(ip: [u8; 4]) -> bool {
-    ENDPOINTS4.get(&Key::new(32, ip)).is_some()
+pub fn endpoint4(ip: [u8; 4]) -> Option<Endpoint> {
+    ENDPOINTS4.get(&Key::new(32, ip)).copied()
 }
 
-/// Whether an IPv6 address, or the IPv4 address it spells, is protected.
+/// What answers at an IPv6 address, or at the IPv4 address it spells, where that is protected.
 #[inline(always)]
-pub fn is_endpoint6(ip: [u8; 16]) -> bool {
+pub fn endpoint6(ip: [u8; 16]) -> Option<Endpoint> {
     if let Some(v4) = embedded_v4(ip) {
-        if is_endpoint4(v4) {
-            return true;
+        if let Some(endpoint) = endpoint4(v4) {
+            return Some(endpoint);
         }
     }
-    ENDPOINTS6.get(&Key::new(128, ip)).is_some()
+    ENDPOINTS6.get(&Key::new(128, ip)).copied()
 }
 
 /// Counts on this CPU.

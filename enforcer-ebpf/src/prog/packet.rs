@@ -1,11 +1,14 @@
 //! Where a packet goes, read from its own header: shared by the programs that see packets. What cannot be read is refused.
 
-use aya_ebpf::helpers::generated::{bpf_ktime_get_boot_ns, bpf_skb_cgroup_id};
+use aya_ebpf::helpers::generated::{
+    bpf_ktime_get_boot_ns, bpf_skb_ancestor_cgroup_id, bpf_skb_cgroup_id,
+};
 use aya_ebpf::programs::sk_buff::SkBuff;
 use enforcer_ebpf::address::mapped;
+use enforcer_ebpf::map::{CGROUP_LEVELS, ENFORCE_AGENTS};
 use enforcer_ebpf::{Event, Reason};
 
-use super::maps::{config, count, is_endpoint4, is_endpoint6, report};
+use super::maps::{AGENTS, config, count, endpoint4, endpoint6, report};
 
 pub const ETH_P_IP: u16 = 0x0800;
 pub const ETH_P_IPV6: u16 = 0x86dd;
@@ -29,7 +32,7 @@ const NEXT_ROUTING: u8 = 43;
 /// How many extension headers are looked behind; more is refused.
 const EXTENSIONS_MAX: u32 = 4;
 
-/// A packet that only the daemon may send.
+/// A packet that may leave only if [`may_leave`] says so.
 pub struct Guarded {
     destination: [u8; 16],
     protocol: u32,
@@ -66,7 +69,7 @@ fn guarded4(skb: &SkBuff, at: usize) -> Option<Guarded> {
     ) else {
         return Some(Guarded::unreadable());
     };
-    let reason = if is_endpoint4(ip) {
+    let reason = if endpoint4(ip).is_some() {
         Reason::Egress
     } else if first & 0x0f != WORDS_WITHOUT_OPTIONS && is_source_routed(skb, at, first) {
         Reason::SourceRoute
@@ -85,7 +88,7 @@ fn guarded6(skb: &SkBuff, at: usize) -> Option<Guarded> {
     let (Ok(ip), Ok(next)) = (skb.load::<[u8; 16]>(at + 24), skb.load::<u8>(at + 6)) else {
         return Some(Guarded::unreadable());
     };
-    let reason = if is_endpoint6(ip) {
+    let reason = if endpoint6(ip).is_some() {
         Reason::Egress
     } else if is_routed(skb, at + HEADER6_BYTES, next) {
         Reason::SourceRoute
@@ -145,12 +148,38 @@ fn is_source_routed(skb: &SkBuff, start: usize, first: u8) -> bool {
     at < end
 }
 
-/// Whether the packet's socket belongs to the daemon's cgroup. A packet without a socket belongs to nobody.
+/// Whether the packet's socket belongs to the daemon's cgroup or, where only agents are enforced on, to no agent. A packet without a socket
+/// belongs to nobody who could be told, and stays.
 #[inline(always)]
-pub fn is_daemons(skb: &SkBuff) -> bool {
-    let daemon = config().daemon_cgroup;
+pub fn may_leave(skb: &SkBuff) -> bool {
+    let config = config();
     // SAFETY: the helper reads the packet's socket.
-    daemon != 0 && unsafe { bpf_skb_cgroup_id(skb.skb) } == daemon
+    let cgroup = unsafe { bpf_skb_cgroup_id(skb.skb) };
+    if cgroup == 0 {
+        return false;
+    }
+    cgroup == config.daemon_cgroup || (config.enforce == ENFORCE_AGENTS && !is_agents(skb, cgroup))
+}
+
+/// Whether the packet's socket belongs to an agent's cgroup or to one below it. Levels count from the root.
+#[inline(always)]
+fn is_agents(skb: &SkBuff, cgroup: u64) -> bool {
+    if AGENTS.get_ptr(&cgroup).is_some() {
+        return true;
+    }
+    let mut level = 1;
+    while level <= CGROUP_LEVELS {
+        // SAFETY: the helper reads the packet's socket.
+        let ancestor = unsafe { bpf_skb_ancestor_cgroup_id(skb.skb, level) };
+        if ancestor == 0 {
+            return false;
+        }
+        if AGENTS.get_ptr(&ancestor).is_some() {
+            return true;
+        }
+        level += 1;
+    }
+    false
 }
 
 /// Counts and reports a packet that is dropped.

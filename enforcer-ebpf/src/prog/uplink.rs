@@ -1,5 +1,6 @@
 //! The net under the net, on every interface that leads out: frames that no socket of IP's has seen (AF_PACKET) and packets that this host
-//! forwards for others (containers, guests) leave toward an endpoint only if they are the daemon's.
+//! forwards for others (containers, guests) leave toward an endpoint only if they are the daemon's or, where only agents are enforced on, of a
+//! socket that is no agent's. What is forwarded has no socket here, so it stays in either case: it could be an agent's.
 //!
 //! The frame's own bytes are read, not what its sender told the kernel about them.
 
@@ -8,7 +9,7 @@ use aya_ebpf::programs::TcContext;
 use aya_ebpf::programs::sk_buff::SkBuff;
 use enforcer_ebpf::record::hook;
 
-use super::packet::{ETH_P_IP, ETH_P_IPV6, dropped, guarded, is_daemons};
+use super::packet::{ETH_P_IP, ETH_P_IPV6, dropped, guarded, may_leave};
 
 /// The next program of the chain decides.
 const NEXT: i32 = -1;
@@ -50,7 +51,7 @@ pub fn uplink_packet(ctx: TcContext) -> i32 {
 #[inline(always)]
 fn judge(skb: &SkBuff, ethertype: u16, at: usize) -> i32 {
     match guarded(skb, ethertype, at) {
-        Some(what) if !is_daemons(skb) => {
+        Some(what) if !may_leave(skb) => {
             dropped(skb, hook::UPLINK, &what);
             SHOT
         }

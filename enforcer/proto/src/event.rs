@@ -382,6 +382,17 @@ pub enum Event {
         /// The process.
         process: Process,
     },
+    /// Requests to a name besides BigQuery's that the agent is allowed. They are passed on unjudged, with no token of ours.
+    Forwarded {
+        /// The agent.
+        agent: AgentName,
+        /// The process that connected; absent where requests of more kinds came than are told apart.
+        process: Option<Process>,
+        /// Method, host and path.
+        request: String,
+        /// How many like it this record stands for.
+        count: u64,
+    },
 }
 
 impl Event {
@@ -411,7 +422,8 @@ impl Event {
             | Self::FurtherRefused { .. }
             | Self::HealthChanged { .. }
             | Self::TooLong { .. }
-            | Self::ProcessJoined { .. } => None,
+            | Self::ProcessJoined { .. }
+            | Self::Forwarded { .. } => None,
         }
     }
 }

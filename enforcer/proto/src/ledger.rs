@@ -334,7 +334,8 @@ impl Ledger {
             | Event::KernelRefused { .. }
             | Event::FurtherRefused { .. }
             | Event::TooLong { .. }
-            | Event::ProcessJoined { .. } => {}
+            | Event::ProcessJoined { .. }
+            | Event::Forwarded { .. } => {}
         }
     }
 

@@ -102,6 +102,10 @@ codes! {
     KernelFailed = "kernel.failed", "The operator sees the cause in the daemon's log.";
     /// A text that is empty, too long or not a name.
     InputInvalid = "input.invalid", "Correct it and try again.";
+    /// A TLS hello that is late, malformed or too long, or that names no server in the clear.
+    HelloUnreadable = "tls.hello", "Use TLS with a server name (SNI) and without Encrypted Client Hello.";
+    /// A name besides BigQuery's that is not on the agent's list.
+    HostNotAllowed = "host.not_allowed", "Ask the operator to add the name to the agent's `allow` list.";
 }
 
 impl fmt::Display for Code {

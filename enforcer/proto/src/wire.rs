@@ -15,7 +15,7 @@ use crate::scope::{DatasetRef, Scope};
 use crate::time::{Now, Ttl};
 
 /// The version of everything below. Both sides must have the same: the formats tolerate no added field.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 /// What a hello starts with.
 pub const MAGIC: [u8; 8] = *b"enforcer";
 /// The longest frame, bytes; a longer one ends the connection. Any record of the log passes in one.
@@ -248,6 +248,30 @@ pub struct LogView {
     pub free_bytes: Option<u64>,
 }
 
+/// On whose processes the kernel enforces.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Enforce {
+    /// On every process of the host but the daemon's own.
+    #[default]
+    Host,
+    /// On those in agents' workloads only; all others reach BigQuery as if we were not there.
+    Agents,
+}
+
+impl Enforce {
+    /// What an operator must know of it, where there is something.
+    #[must_use]
+    pub const fn warning(self) -> Option<&'static str> {
+        match self {
+            Self::Host => None,
+            Self::Agents => Some(
+                "enforced on agents only: a process in no agent's workload reaches BigQuery as if nothing were enforced",
+            ),
+        }
+    }
+}
+
 /// The state of things at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
@@ -263,6 +287,8 @@ pub struct Status {
     pub endpoints: u64,
     /// What guards besides the programs at the cgroup root, one sentence each.
     pub guards: Vec<String>,
+    /// On whom is enforced.
+    pub enforce: Enforce,
     /// What the kernel counted.
     pub kernel: KernelCounters,
     /// The log.

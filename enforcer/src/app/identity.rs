@@ -49,7 +49,11 @@ impl OriginSource for Origins {
     fn origin(&self, stream: &TcpStream, peer: SocketAddr) -> Option<Peer> {
         let netns = netns_cookie(stream.as_fd()).ok()?;
         let origin = self.origins.origin(peer, netns)?;
-        let agent = self.agents.get(&origin.agent_cgroup)?.clone();
+        // The kernel leaves no cgroup where the process is in no agent's; one that is not known any more is refused.
+        let agent = match origin.agent_cgroup {
+            0 => None,
+            cgroup => Some(self.agents.get(&cgroup)?.clone()),
+        };
         let process = process(origin.pid, origin.start_boot_ns, origin.uid, &origin.comm);
         Some(Peer {
             agent,

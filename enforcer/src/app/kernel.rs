@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use enforcer_ebpf::{Agent, Window};
 use enforcer_proto::id::GrantId;
 use enforcer_proto::principal::AgentName;
-use enforcer_proto::wire::KernelCounters;
+use enforcer_proto::wire::{Enforce, KernelCounters};
 use tokio::sync::watch;
 
 use super::Protected;
@@ -25,6 +25,7 @@ pub(super) struct AgentWindows {
     kernel: Mutex<Kernel>,
     cgroups: BTreeMap<AgentName, u64>,
     watched: Watched,
+    enforce: Enforce,
 }
 
 /// What others watch over, and say what is wrong with.
@@ -39,6 +40,7 @@ impl AgentWindows {
         kernel: Kernel,
         cgroups: &[(AgentName, PathBuf, u64)],
         watched: Watched,
+        enforce: Enforce,
     ) -> Self {
         let cgroups = cgroups
             .iter()
@@ -48,11 +50,15 @@ impl AgentWindows {
             kernel: Mutex::new(kernel),
             cgroups,
             watched,
+            enforce,
         }
     }
 
+    /// Makes these the agents; only then may whoever is none be left alone.
     pub(super) fn set_agents(&self, agents: &BTreeMap<u64, Agent>) -> Result<(), KernelError> {
-        self.kernel().set_agents(agents)
+        let mut kernel = self.kernel();
+        kernel.set_agents(agents)?;
+        kernel.enforce(self.enforce)
     }
 
     fn kernel(&self) -> std::sync::MutexGuard<'_, Kernel> {
@@ -156,5 +162,9 @@ impl Windows for AgentWindows {
 
     fn endpoints(&self) -> u64 {
         self.watched.endpoints.borrow().count
+    }
+
+    fn enforced(&self) -> Enforce {
+        self.enforce
     }
 }

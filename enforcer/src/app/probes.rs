@@ -29,7 +29,7 @@ const NOT_FOR_AGENTS: [(CapabilitySet, &str); 5] = [
 /// What is looked at.
 #[derive(Debug, Clone)]
 pub(super) struct Host {
-    /// The cgroup that the programs are attached to.
+    /// A cgroup that is enforced on: probes are tried below it.
     pub(super) root: PathBuf,
     /// The daemon's own cgroup.
     pub(super) daemon: PathBuf,

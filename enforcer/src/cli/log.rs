@@ -87,7 +87,8 @@ impl<'a> About<'a> {
             Event::Requested { agent, .. }
             | Event::Denied { agent, .. }
             | Event::RequestExpired { agent, .. }
-            | Event::ProcessJoined { agent, .. } => (None, Some(agent)),
+            | Event::ProcessJoined { agent, .. }
+            | Event::Forwarded { agent, .. } => (None, Some(agent)),
             Event::ConnectionRefused { agent, .. }
             | Event::KernelRefused { agent, .. }
             | Event::FurtherRefused { agent, .. } => (None, agent.as_ref()),
@@ -369,5 +370,19 @@ fn sentence(event: &Event) -> String {
             )
         }
         Event::ProcessJoined { agent, process } => format!("join     {agent} {}", who(process)),
+        Event::Forwarded {
+            agent,
+            process,
+            request,
+            count,
+        } => {
+            let process = process
+                .as_ref()
+                .map_or_else(String::new, |process| format!(" by {}", who(process)));
+            format!(
+                "passed   {count} times {} of {agent}{process}",
+                safe_line(request, SQL_CHARS)
+            )
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
+use enforcer_proto::wire::Enforce;
 
 use super::{EXIT_ERROR, Failure, ask};
 use crate::config::Config;
@@ -16,6 +17,11 @@ use crate::workload;
 pub(super) fn prove(config: &Path, json: bool) -> Result<ExitCode, Failure> {
     let config = Config::load(config)?;
     let root = config.cgroup_root.map_or_else(workload::find_mount, Ok)?;
+    // From a cgroup that is enforced on: where that is only agents', the first one's, which the daemon has made.
+    let root = match (config.enforce, config.agents.first()) {
+        (Enforce::Agents, Some(agent)) => root.join(&agent.cgroup),
+        (Enforce::Agents, None) | (Enforce::Host, _) => root,
+    };
     let print = |proof: &Proof| {
         if !json {
             println!("{}", line(proof));

@@ -130,6 +130,9 @@ fn print_status(status: &Status) {
     for fault in &status.unhealthy {
         println!("UNHEALTHY: {fault}");
     }
+    if let Some(warning) = status.enforce.warning() {
+        println!("NOTE: {warning}");
+    }
     let log = &status.log;
     println!(
         "log: {} records, {} MB, {} MB free",

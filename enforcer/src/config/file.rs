@@ -1,15 +1,18 @@
 //! The configuration file as written, and its checks. Every struct denies unknown keys.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use enforcer_proto::principal::AgentName;
 use enforcer_proto::time::Ttl;
+use enforcer_proto::wire::Enforce;
 use ipnet::IpNet;
 use serde::Deserialize;
 
-use super::{AGENTS_MAX, AddressClass, Agent, Config, TokenSource, WhenClosed};
+use super::{AGENTS_MAX, ALLOWED_NAMES_MAX, AddressClass, Agent, Config, TokenSource, WhenClosed};
+use crate::dns::protected;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -40,6 +43,7 @@ struct Kernel {
     cgroup_root: Option<PathBuf>,
     pin_dir: PathBuf,
     daemon_cgroup: PathBuf,
+    enforce: Enforce,
 }
 
 impl Default for Kernel {
@@ -48,6 +52,7 @@ impl Default for Kernel {
             cgroup_root: None,
             pin_dir: "/sys/fs/bpf/enforcer".into(),
             daemon_cgroup: "enforcer".into(),
+            enforce: Enforce::Host,
         }
     }
 }
@@ -58,6 +63,7 @@ struct Names {
     protected: Option<Vec<String>>,
     resolvers: Vec<SocketAddr>,
     prefixes: Vec<Prefix>,
+    shared_prefixes_file: Option<PathBuf>,
 }
 
 #[derive(Deserialize)]
@@ -112,6 +118,8 @@ struct AgentFile {
     #[serde(default = "default_closed")]
     closed: WhenClosed,
     service_account: Option<String>,
+    #[serde(default)]
+    allow: Vec<String>,
 }
 
 fn default_state_dir() -> PathBuf {
@@ -139,6 +147,10 @@ const fn default_closed() -> WhenClosed {
 }
 
 impl File {
+    pub(super) fn shared_prefixes_file(&self) -> Option<&Path> {
+        self.names.shared_prefixes_file.as_deref()
+    }
+
     pub(super) fn resolve(self) -> Result<Config, String> {
         check_host(&self.host)?;
         for (key, path) in [
@@ -169,6 +181,7 @@ impl File {
         }
         let token = self.token.resolve()?;
         let agents = resolve_agents(self.agents, &self.kernel.daemon_cgroup, &token)?;
+        check_allowed(&agents, protected.as_deref())?;
         Ok(Config {
             host: self.host,
             state_dir: self.state_dir,
@@ -177,6 +190,7 @@ impl File {
             cgroup_root: self.kernel.cgroup_root,
             pin_dir: self.kernel.pin_dir,
             daemon_cgroup: self.kernel.daemon_cgroup,
+            enforce: self.kernel.enforce,
             protected,
             resolvers: self.names.resolvers,
             prefixes: self
@@ -268,26 +282,48 @@ fn check_below(key: &str, path: &Path) -> Result<(), String> {
 }
 
 fn normalised(names: Vec<String>) -> Result<Vec<String>, String> {
-    names
-        .into_iter()
-        .map(|name| {
-            let lower = name.trim_end_matches('.').to_ascii_lowercase();
-            let label = |label: &str| {
-                !label.is_empty()
-                    && label.len() <= 63
-                    && label
-                        .bytes()
-                        .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-            };
-            if lower.len() <= 253 && lower.contains('.') && lower.split('.').all(label) {
-                Ok(lower)
-            } else {
-                Err(format!(
-                    "`names.protected` holds `{name}`, which is not a DNS name (no wildcards)"
-                ))
-            }
-        })
+    let each = names.into_iter();
+    each.map(|name| dns_name("names.protected", &name))
         .collect()
+}
+
+/// A complete DNS name of host-name letters, in the one form that everything compares.
+fn dns_name(key: &str, name: &str) -> Result<String, String> {
+    let good = protected::normalise(name).filter(|name| name.contains('.'));
+    good.ok_or_else(|| format!("`{key}` holds `{name}`, which is not a DNS name (no wildcards)"))
+}
+
+/// The names that an agent may reach besides BigQuery's: exact, each once.
+fn allowed(agent: &AgentName, names: Vec<String>) -> Result<BTreeSet<String>, String> {
+    let key = format!("agent {agent}: allow");
+    if names.len() > ALLOWED_NAMES_MAX {
+        return Err(format!(
+            "`{key}` may hold {ALLOWED_NAMES_MAX} names, not {}",
+            names.len()
+        ));
+    }
+    let each = names.into_iter();
+    each.map(|name| dns_name(&key, &name)).collect()
+}
+
+/// A name of BigQuery's is never merely allowed: what is sent to it is judged, and needs a window. That holds for the built-in names too
+/// where a shorter list is protected.
+fn check_allowed(agents: &[Agent], protected: Option<&[String]>) -> Result<(), String> {
+    let built_in = protected::protected_default();
+    let is_bigquerys = |name: &String| {
+        protected::is_bigquerys(name)
+            || built_in.contains(name)
+            || protected.is_some_and(|names| names.contains(name))
+    };
+    for agent in agents {
+        if let Some(name) = agent.allow.iter().find(|name| is_bigquerys(name)) {
+            return Err(format!(
+                "agent {}: `allow` holds `{name}`, by which BigQuery is reached: that takes a window",
+                agent.name
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn resolve_agents(
@@ -332,12 +368,15 @@ fn resolve_agents(
             uid,
             closed,
             service_account,
+            allow,
         } = file;
+        let allow = allowed(&name, allow)?;
         agents.push(Agent {
             name,
             cgroup,
             uid,
             closed,
+            allow,
             service_account,
         });
     }

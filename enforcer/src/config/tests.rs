@@ -52,6 +52,86 @@ fn the_commented_examples_are_accepted() {
     config.load_policy().expect("loads, from beside it");
 }
 
+/// As [`load`], with a file of shared prefixes beside the configuration.
+fn load_with_prefixes(prefixes: &str) -> Result<Config, String> {
+    let dir = tempfile::tempdir().expect("a folder");
+    std::fs::write(dir.path().join("google.txt"), prefixes).expect("writes");
+    let text = GOOD.replace(
+        "[token]",
+        "[names]\nshared_prefixes_file = \"google.txt\"\n[token]",
+    );
+    let path = dir.path().join("enforcer.toml");
+    std::fs::write(&path, text).expect("writes");
+    Config::load(&path).map_err(|error| error.to_string())
+}
+
+#[test]
+fn a_file_of_shared_prefixes_is_found_beside_the_configuration_and_a_broken_one_is_named_by_its_line()
+ {
+    let config = load_with_prefixes("142.250.0.0/15\n").expect("loads");
+    assert_eq!(
+        config.prefixes,
+        [(
+            "142.250.0.0/15".parse().expect("a network"),
+            AddressClass::Shared
+        )]
+    );
+    let why = load_with_prefixes("142.250.0.0/15\nnonsense\n").expect_err("is refused");
+    assert!(
+        why.contains("google.txt cannot be used: line 2: `nonsense`"),
+        "{why}"
+    );
+}
+
+#[test]
+fn the_dated_list_of_googles_prefixes_is_read() {
+    let list = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("example/google-prefixes.txt");
+    let text = std::fs::read_to_string(list).expect("reads");
+    let config = load_with_prefixes(&text).expect("loads");
+    let holds = |address: &str| {
+        let address: std::net::IpAddr = address.parse().expect("an address");
+        config
+            .prefixes
+            .iter()
+            .any(|(net, _)| net.contains(&address))
+    };
+    assert!(holds("142.250.1.1") && holds("2a00:1450:4001::1") && holds("2001:4860:4802:32::1"));
+    assert!(
+        !holds("8.8.8.8") && !holds("2001:4860:4860::8888"),
+        "a host that asks Google's public resolvers still can"
+    );
+}
+
+#[test]
+fn allowed_names_are_exact_and_never_protected_ones() {
+    let with =
+        |list: &str| load(&GOOD.replace("uid = 2001", &format!("uid = 2001\nallow = [{list}]")));
+    let config = with("\"Storage.googleapis.com.\"").expect("loads");
+    assert!(config.agents[0].allow.contains("storage.googleapis.com"));
+    for (list, said) in [
+        ("\"*.googleapis.com\"", "wildcards"),
+        ("\"localhost\"", "not a DNS name"),
+        ("\"bigquery.googleapis.com\"", "takes a window"),
+        ("\"www.googleapis.com\"", "takes a window"),
+        (
+            "\"bigquery.mars-north1.rep.googleapis.com\"",
+            "takes a window",
+        ),
+    ] {
+        let why = with(list).expect_err("is refused");
+        assert!(why.contains(said), "{why}");
+    }
+}
+
+#[test]
+fn enforcing_on_agents_only_is_asked_for_by_name() {
+    assert_eq!(load(GOOD).expect("loads").enforce, Enforce::Host);
+    let weaker = GOOD.replace("[token]", "[kernel]\nenforce = \"agents\"\n[token]");
+    assert_eq!(load(&weaker).expect("loads").enforce, Enforce::Agents);
+    let unknown = GOOD.replace("[token]", "[kernel]\nenforce = \"nobody\"\n[token]");
+    assert!(load(&unknown).expect_err("is refused").contains("nobody"));
+}
+
 #[test]
 fn every_mistake_is_named() {
     let with = |from: &str, to: &str| load(&GOOD.replace(from, to)).expect_err("is refused");

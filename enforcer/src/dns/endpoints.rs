@@ -141,13 +141,15 @@ impl EndpointSet {
         }
     }
 
-    /// The networks protected now. Where an address is both, the class that is looked at more closely (shared) holds.
+    /// The networks protected now. What the operator says of a prefix holds for the addresses in it, whatever names answer there; where two
+    /// names differ, shared holds, since other names do answer.
     #[must_use]
     pub fn current(&self) -> Endpoints {
         let mut all = self.fixed.clone();
         for state in self.names.values() {
             for address in state.held.keys() {
-                insert(&mut all, IpNet::from(*address), state.class);
+                let class = self.said_of(*address).unwrap_or(state.class);
+                insert(&mut all, IpNet::from(*address), class);
             }
         }
         // What is known today about an address is better than what was known before.
@@ -155,6 +157,13 @@ impl EndpointSet {
             all.entry(*net).or_insert(*class);
         }
         all
+    }
+
+    /// What the operator says of the narrowest prefix that holds the address.
+    fn said_of(&self, address: IpAddr) -> Option<AddressClass> {
+        let holding = self.fixed.iter().filter(|(net, _)| net.contains(&address));
+        let narrowest = holding.max_by_key(|(net, _)| net.prefix_len());
+        narrowest.map(|(_, class)| *class)
     }
 
     /// When something is to do next, on the boot-time clock; `None` when there are no names.

@@ -76,6 +76,14 @@ pub fn normalise(name: &str) -> Option<String> {
         .then(|| name.to_ascii_lowercase())
 }
 
+/// Whether a normalised name is BigQuery's by its letters, or is built in: an operator's shorter list of protected names, or a region that
+/// is newer than the built-in one, must not let a name of BigQuery's pass for just another one of Google's.
+#[must_use]
+pub fn is_bigquerys(name: &str) -> bool {
+    let in_google = name.strip_suffix(".googleapis.com");
+    in_google.is_some_and(|rest| rest.contains("bigquery"))
+}
+
 /// What the addresses of a protected name answer for. The default domain's front ends serve every Google API;
 /// Private Service Connect names and the operator's own are BigQuery's alone.
 #[must_use]

@@ -162,6 +162,23 @@ fn a_server_that_rotates_endlessly_cannot_grow_the_set_past_its_bound() {
 }
 
 #[test]
+fn what_the_operator_says_of_a_prefix_holds_for_the_names_that_answer_in_it() {
+    let [wide, narrow, apart] = ["192.0.2.0/24", "192.0.2.7/32", "198.51.100.7/32"]
+        .map(|net| net.parse::<ipnet::IpNet>().unwrap());
+    let mut set = EndpointSet::new(
+        [(BQ.to_owned(), Shared)],
+        [(wide, Shared), (narrow, Dedicated)],
+    );
+    let answer = Answer {
+        addresses: [narrow, apart].map(|net| net.addr()).to_vec(),
+        ttl: Duration::from_secs(60),
+    };
+    set.answered(BQ, Family::V4, &answer, 0);
+    let wanted = [(wide, Shared), (narrow, Dedicated), (apart, Shared)];
+    assert_eq!(set.current(), BTreeMap::from(wanted));
+}
+
+#[test]
 fn an_address_that_is_shared_by_one_name_is_shared() {
     let mut set = EndpointSet::new(
         [("a.test".to_owned(), Dedicated), (BQ.to_owned(), Shared)],

@@ -8,7 +8,7 @@ use enforcer_proto::principal::{Caller, Process};
 use enforcer_proto::query::{DryRun, Method, QueryFacts, Touch};
 use enforcer_proto::refusal::Code;
 use enforcer_proto::time::NS_PER_S;
-use enforcer_proto::wire::{Ask, Reply, Status};
+use enforcer_proto::wire::{Ask, Enforce, Reply, Status};
 
 use super::*;
 use crate::clock::ManualClock;
@@ -80,6 +80,10 @@ impl Windows for FakeKernel {
 
     fn endpoints(&self) -> u64 {
         0
+    }
+
+    fn enforced(&self) -> Enforce {
+        Enforce::Host
     }
 }
 

@@ -120,6 +120,7 @@ pub(super) fn status(
         unhealthy,
         endpoints: parts.kernel.endpoints(),
         guards: parts.kernel.guards(),
+        enforce: parts.kernel.enforced(),
         kernel: parts.kernel.counters(),
         log,
         requests,

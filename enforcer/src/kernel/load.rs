@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use aya::programs::{Program, ProgramError, ProgramFd};
 use aya::{Ebpf, EbpfLoader};
 use enforcer_ebpf::Config;
+use enforcer_ebpf::map::ENFORCE_HOST;
 use rustix::thread::{CapabilitySet, capabilities};
 
 use super::btf::Btf;
@@ -131,7 +132,7 @@ pub fn attach(config: &KernelConfig) -> Result<Attached, KernelError> {
         daemon_cgroup,
         daemon_netns,
         proxy_port: u32::from(config.proxy_port),
-        reserved: 0,
+        enforce: ENFORCE_HOST,
     };
 
     let links_dir = config.pin_dir.join(LINKS_DIR);
@@ -141,7 +142,7 @@ pub fn attach(config: &KernelConfig) -> Result<Attached, KernelError> {
     }
 
     let mut pinned = Pinned::take(&mut ebpf)?;
-    pinned.set_config(kernel_config)?;
+    pinned.begin(kernel_config, config.enforce)?;
     let endpoints = pinned.take_endpoints()?;
     let events = Events::new(pinned.take_events()?)?;
     let origins = Origins::open(&config.pin_dir.join(MAPS_DIR))?;

@@ -10,8 +10,9 @@ use aya::Ebpf;
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
 use enforcer_ebpf::address::mapped;
-use enforcer_ebpf::map::{CLASS_DEDICATED, CLASS_SHARED};
+use enforcer_ebpf::map::{CLASS_DEDICATED, CLASS_SHARED, ENFORCE_AGENTS, ENFORCE_HOST};
 use enforcer_ebpf::{Agent, Config, Counters, Endpoint, Origin, PortKey, Window};
+use enforcer_proto::wire::Enforce;
 use ipnet::IpNet;
 
 use super::load::{Link, Root, behind};
@@ -61,10 +62,24 @@ impl Pinned {
         })
     }
 
-    pub(super) fn set_config(&mut self, config: Config) -> Result<(), KernelError> {
+    fn set_config(&mut self, config: Config) -> Result<(), KernelError> {
         self.config
             .set(0, config, 0)
             .map_err(|error| refused("write the map CONFIG")(&error))
+    }
+
+    /// Writes who the daemon is. On whom is enforced stays as the daemon before this one left it, unless that was less: the agents are not
+    /// known yet, and until they are nobody can be told from one.
+    pub(super) fn begin(&mut self, config: Config, wanted: Enforce) -> Result<(), KernelError> {
+        let held = self
+            .config
+            .get(&0, 0)
+            .map_or(ENFORCE_HOST, |held| held.enforce);
+        let enforce = match wanted {
+            Enforce::Agents if held == ENFORCE_AGENTS => ENFORCE_AGENTS,
+            Enforce::Agents | Enforce::Host => ENFORCE_HOST,
+        };
+        self.set_config(Config { enforce, ..config })
     }
 
     pub(super) fn take_endpoints(&mut self) -> Result<EndpointMaps, KernelError> {
@@ -182,6 +197,27 @@ impl Kernel {
             absent_is_done(self.pinned.agents.remove(cgroup)).map_err(fail)?;
         }
         self.written.agents.clone_from(agents);
+        Ok(())
+    }
+
+    /// Enforces on these processes from now on. The agents must have been written: whoever is none is then left alone where only they are
+    /// enforced on.
+    ///
+    /// # Errors
+    /// When the map cannot be read or written.
+    pub fn enforce(&mut self, on: Enforce) -> Result<(), KernelError> {
+        let held = self
+            .pinned
+            .config
+            .get(&0, 0)
+            .map_err(|error| refused("read the map CONFIG")(&error))?;
+        let enforce = match on {
+            Enforce::Host => ENFORCE_HOST,
+            Enforce::Agents => ENFORCE_AGENTS,
+        };
+        let config = Config { enforce, ..held };
+        self.pinned.set_config(config)?;
+        self.written.config = config;
         Ok(())
     }
 

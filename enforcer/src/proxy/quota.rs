@@ -1,4 +1,4 @@
-//! What agents may have of the proxy at once. Nobody's share can be used up by another agent.
+//! What agents and others may have of the proxy at once. No agent's share can be used up by another, nor by who is no agent.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,6 +8,7 @@ use enforcer_proto::principal::AgentName;
 use enforcer_proto::refusal::{Code, Refusal};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::splice::FILES_PER_SPLICE;
 use crate::pace::{Bucket, Pace};
 
 /// The most agents' connections at once, on all listeners together. Past it they wait in the kernel's backlog.
@@ -27,12 +28,18 @@ pub const PACE: Pace = Pace {
 pub const BODY_BYTES_PER_TOKEN: usize = 2048;
 /// How long a request waits for its turn; then it is refused.
 pub const TURN: Duration = Duration::from_secs(10);
+/// The most connections of processes that are no agent's at once; one more is reset. They are not among [`CONNECTIONS_MAX`].
+pub const NOBODYS_CONNECTIONS_MAX: usize = 2048;
+/// The most of them of one uid.
+pub const CONNECTIONS_PER_UID_MAX: usize = 512;
 /// The file descriptors of a connection: its own, and the one that resets it.
 const FILES_PER_CONNECTION: usize = 2;
 /// The file descriptors for everything else: upstream, control, maps, log, `/proc`.
 const FILES_BESIDE: usize = 2048;
 /// The file descriptors that the daemon must be allowed to have open at once.
-pub const FILES_MIN: usize = CONNECTIONS_MAX * FILES_PER_CONNECTION + FILES_BESIDE;
+pub const FILES_MIN: usize = CONNECTIONS_MAX * FILES_PER_CONNECTION
+    + NOBODYS_CONNECTIONS_MAX * FILES_PER_SPLICE
+    + FILES_BESIDE;
 
 /// One agent's share.
 #[derive(Debug, Clone)]
@@ -52,12 +59,40 @@ impl Default for Share {
     }
 }
 
+/// The connections of processes that are no agent's, by uid. A uid without any is not held: there are as many as a process likes.
+#[derive(Debug, Default)]
+struct Nobodys(Mutex<BTreeMap<u32, usize>>);
+
+impl Nobodys {
+    fn held(&self) -> std::sync::MutexGuard<'_, BTreeMap<u32, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A place for a connection of somebody who is no agent.
+#[derive(Debug)]
+pub struct NobodysPlace {
+    nobodys: Arc<Nobodys>,
+    uid: u32,
+}
+
+impl Drop for NobodysPlace {
+    fn drop(&mut self) {
+        let mut held = self.nobodys.held();
+        match held.get_mut(&self.uid) {
+            Some(count) if *count > 1 => *count -= 1,
+            Some(_) | None => drop(held.remove(&self.uid)),
+        }
+    }
+}
+
 /// Places, given back when what holds them is dropped.
 #[derive(Debug)]
 pub struct Quota {
     connections: Arc<Semaphore>,
     /// One for each configured agent that has ever connected.
     shares: Mutex<BTreeMap<AgentName, Share>>,
+    nobodys: Arc<Nobodys>,
 }
 
 impl Default for Quota {
@@ -65,6 +100,7 @@ impl Default for Quota {
         Self {
             connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
             shares: Mutex::default(),
+            nobodys: Arc::default(),
         }
     }
 }
@@ -86,6 +122,30 @@ impl Quota {
             let what = format!("Agent {agent} has {CONNECTIONS_PER_AGENT_MAX} connections already");
             Refusal::new(Code::Overloaded, what)
         })
+    }
+
+    /// A place for a connection of a process of `uid` that is no agent's.
+    ///
+    /// # Errors
+    /// [`Code::Overloaded`] when that uid, or all of them together, have as many as they may.
+    pub fn connection_of_nobody(&self, uid: u32) -> Result<NobodysPlace, Refusal> {
+        let mut held = self.nobodys.held();
+        let own = held.get(&uid).copied().unwrap_or(0);
+        let all: usize = held.values().sum();
+        let what = if own >= CONNECTIONS_PER_UID_MAX {
+            format!(
+                "Uid {uid} has {CONNECTIONS_PER_UID_MAX} connections to shared addresses already"
+            )
+        } else if all >= NOBODYS_CONNECTIONS_MAX {
+            format!(
+                "{NOBODYS_CONNECTIONS_MAX} connections to shared addresses are passed on already"
+            )
+        } else {
+            held.insert(uid, own + 1);
+            let nobodys = Arc::clone(&self.nobodys);
+            return Ok(NobodysPlace { nobodys, uid });
+        };
+        Err(Refusal::new(Code::Overloaded, what))
     }
 
     /// Waits for the turn of a request of `agent`'s, for at most [`TURN`].
@@ -189,6 +249,31 @@ mod tests {
         assert!(quota.pace_of(&modest, 1_000_000, 1).is_ok());
         let large = (0..10).filter(|_| quota.pace_of(&modest, 1_000_000, 1).is_ok());
         assert_eq!(large.count(), 3);
+    }
+
+    #[test]
+    fn a_uid_that_holds_all_its_connections_takes_none_of_anothers_and_all_together_are_bounded() {
+        let quota = Quota::default();
+        let mut held = Vec::new();
+        for uid in 0..NOBODYS_CONNECTIONS_MAX / CONNECTIONS_PER_UID_MAX {
+            let uid = u32::try_from(uid).expect("fits");
+            for _ in 0..CONNECTIONS_PER_UID_MAX {
+                held.push(quota.connection_of_nobody(uid).expect("a place"));
+            }
+            assert!(quota.connection_of_nobody(uid).is_err(), "its own bound");
+        }
+        assert!(quota.connection_of_nobody(77).is_err(), "the bound of all");
+        assert!(
+            quota.connection_of(&agent("bot")).is_ok(),
+            "agents have places of their own"
+        );
+        drop(held.pop());
+        assert!(quota.connection_of_nobody(77).is_ok(), "a place came back");
+        drop(held);
+        assert!(
+            quota.nobodys.held().is_empty(),
+            "nothing is kept of who has none"
+        );
     }
 
     #[tokio::test(start_paused = true)]

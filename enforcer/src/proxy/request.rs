@@ -103,7 +103,7 @@ fn keep_pace(proxy: &Proxy, session: &Session, body_bytes: usize) -> Result<(), 
         .pace_of(&session.requester.agent, body_bytes, now.boot_ns)
 }
 
-async fn record(
+pub(super) async fn record(
     proxy: &Proxy,
     session: &Session,
     grant: Option<GrantId>,
@@ -225,7 +225,7 @@ fn understand(
 }
 
 /// The host of the request must be the name that TLS agreed on: Google's front ends choose by the former.
-fn check_host(session: &Session, head: &http::request::Parts) -> Result<(), Refusal> {
+pub(super) fn check_host(session: &Session, head: &http::request::Parts) -> Result<(), Refusal> {
     let hosts: Vec<&[u8]> = head
         .headers
         .get_all(header::HOST)
@@ -690,7 +690,7 @@ fn stream(
     response
 }
 
-fn refusal_response(refusal: &Refusal) -> Response<Body> {
+pub(super) fn refusal_response(refusal: &Refusal) -> Response<Body> {
     let mut response = Response::new(whole(Bytes::from(refuse::body(refusal))));
     *response.status_mut() = StatusCode::FORBIDDEN;
     response.headers_mut().insert(

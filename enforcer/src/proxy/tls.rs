@@ -1,4 +1,4 @@
-//! TLS towards agents: the server name in the hello must be a protected one, and the leaf is made for exactly that name.
+//! TLS towards agents: the server name in the hello must be one that is served, and the leaf is made for exactly that name.
 //! No name, or a foreign one, ends the handshake with an alert and a refusal that can be recorded. The caller bounds the time.
 
 use std::collections::BTreeSet;

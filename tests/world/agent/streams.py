@@ -14,7 +14,7 @@ import h2.config
 import h2.connection
 import h2.events
 
-HOST = "bigquery.googleapis.com"
+HOST = sys.argv[2] if len(sys.argv) > 2 else "bigquery.googleapis.com"
 #: The largest answer whose text is shown, bytes.
 SHOWN_BYTES_MAX = 65536
 
@@ -38,7 +38,7 @@ class Streams:
     def send(self, number, request):
         stream = self.connection.get_next_available_stream_id()
         body = json.dumps(request["body"]).encode() if "body" in request else b""
-        head = [(":method", request["method"]), (":authority", HOST), (":scheme", "https"), (":path", request["path"]),
+        head = [(":method", request["method"]), (":authority", request.get("authority", HOST)), (":scheme", "https"), (":path", request["path"]),
                 ("content-type", "application/json")]
         self.connection.send_headers(stream, head, end_stream=not body)
         if body:

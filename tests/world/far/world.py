@@ -27,6 +27,7 @@ from jobs import Jobs
 
 NAMES = [
     "bigquery.googleapis.com",
+    "storage.googleapis.com",
     "www.googleapis.com",
     "sts.googleapis.com",
     "iamcredentials.googleapis.com",

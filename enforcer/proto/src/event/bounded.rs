@@ -13,7 +13,7 @@ use crate::text::shorten;
 /// The longest text in a record but for those named below, bytes: reasons, outcomes, troubles, what was refused. Longer ones are shortened.
 /// It holds the longest sentence of a refusal, each of its characters made visible.
 pub const TEXT_BYTES_MAX: usize = 8 * 1024;
-/// The longest method and path in the record of a refusal, bytes; a longer one is shortened.
+/// The longest method and path in the record of a request, bytes; a longer one is shortened.
 pub const REQUEST_LINE_BYTES_MAX: usize = 1024;
 /// The most SQL that the record of a refusal holds, bytes. Of a longer text it holds the beginning, the length and the SHA-256. The SQL of a
 /// query that BigQuery is asked about is always recorded whole: an agent's pace bounds it.
@@ -122,6 +122,12 @@ impl Event {
             }
             Self::TooLong { event, .. } => bound_text(event),
             Self::ProcessJoined { process, .. } => bound_process(process),
+            Self::Forwarded {
+                process, request, ..
+            } => {
+                process.iter_mut().for_each(bound_process);
+                shorten(request, REQUEST_LINE_BYTES_MAX);
+            }
             Self::DaemonStopped {}
             | Self::TailRepaired { .. }
             | Self::Opened { .. }
@@ -373,7 +379,16 @@ mod tests {
                 event: text(),
                 bytes: u64::MAX,
             },
-            Event::ProcessJoined { agent, process },
+            Event::ProcessJoined {
+                agent: agent.clone(),
+                process: process.clone(),
+            },
+            Event::Forwarded {
+                agent,
+                process: Some(process),
+                request: text(),
+                count: u64::MAX,
+            },
         ]
     }
 

@@ -1,0 +1,182 @@
+//! The decision over all facts: who is allowed, who is led to the proxy and with what, and that nothing but time and the daemon opens a way.
+
+extern crate std;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::map::{CLASS_DEDICATED, ENFORCE_HOST};
+
+fn agent() -> impl Strategy<Value = Option<Agent>> {
+    prop::option::of(
+        (prop_oneof![Just(UID_ANY), 0_u32..3], 0_u32..5)
+            .prop_map(|(uid, closed)| Agent { uid, closed }),
+    )
+}
+
+fn window() -> impl Strategy<Value = Option<Window>> {
+    let times = (0_u64..200, 0_u64..200);
+    prop::option::of(
+        (1_u64..9, times).prop_map(|(grant, (opens_boot_ns, closes_boot_ns))| Window {
+            grant,
+            opens_boot_ns,
+            closes_boot_ns,
+        }),
+    )
+}
+
+fn endpoint() -> impl Strategy<Value = Option<Endpoint>> {
+    // Numbers that no class has, too.
+    prop::option::of((0_u32..4).prop_map(|class| Endpoint { class }))
+}
+
+prop_compose! {
+    fn facts()(
+        now in 100_u64..=150, age in prop_oneof![0_u64..100, Just(HEARTBEAT_NS_MAX)], flags in any::<[bool; 4]>(),
+        port in prop_oneof![Just(443_u16), any::<u16>()], uid in 0_u32..3, agent in agent(), window in window(),
+        endpoint in endpoint(), enforce in 0_u32..3
+    ) -> Facts {
+        let [is_proxy, is_daemon, is_tcp_connect, is_daemon_netns] = flags;
+        let now_boot_ns = now + HEARTBEAT_NS_MAX;
+        let window = window.map(|w| Window {
+            opens_boot_ns: w.opens_boot_ns + HEARTBEAT_NS_MAX, closes_boot_ns: w.closes_boot_ns + HEARTBEAT_NS_MAX, ..w
+        });
+        Facts { now_boot_ns, heartbeat_boot_ns: now_boot_ns - age, endpoint, enforce, is_proxy, is_daemon, is_tcp_connect, port,
+            is_daemon_netns, uid, agent, window }
+    }
+}
+
+fn is_shared(facts: &Facts) -> bool {
+    facts
+        .endpoint
+        .is_some_and(|endpoint| endpoint.class == CLASS_SHARED)
+}
+
+/// A process in no workload, connecting to port 443 of a shared address of a host whose daemon lives.
+fn nobody() -> Facts {
+    Facts {
+        now_boot_ns: HEARTBEAT_NS_MAX,
+        heartbeat_boot_ns: HEARTBEAT_NS_MAX,
+        endpoint: Some(Endpoint {
+            class: CLASS_SHARED,
+        }),
+        enforce: ENFORCE_HOST,
+        is_proxy: false,
+        is_daemon: false,
+        is_tcp_connect: true,
+        port: 443,
+        is_daemon_netns: true,
+        uid: 0,
+        agent: None,
+        window: None,
+    }
+}
+
+proptest! {
+    #[test]
+    fn an_endpoint_is_never_simply_allowed_but_to_the_daemon_and_to_who_is_not_enforced_on(facts in facts()) {
+        if facts.endpoint.is_some() && !facts.is_daemon && decide(&facts) == Verdict::Allow {
+            prop_assert!(facts.enforce == ENFORCE_AGENTS && facts.agent.is_none() && !facts.is_proxy);
+        }
+    }
+
+    #[test]
+    fn an_agent_is_judged_alike_on_whomever_is_enforced(mut facts in facts()) {
+        if facts.agent.is_some() {
+            let verdict = decide(&facts);
+            facts.enforce = ENFORCE_AGENTS;
+            prop_assert_eq!(decide(&facts), verdict);
+        }
+    }
+
+    #[test]
+    fn what_is_led_to_the_proxy_is_what_it_serves_while_it_lives(facts in facts()) {
+        if let Verdict::Redirect { .. } = decide(&facts) {
+            prop_assert!(facts.is_tcp_connect && facts.is_daemon_netns && facts.port == 443);
+            prop_assert!(facts.now_boot_ns - facts.heartbeat_boot_ns < HEARTBEAT_NS_MAX);
+        }
+    }
+
+    #[test]
+    fn a_redirect_into_a_window_means_the_window_is_open_and_the_identity_whole(facts in facts()) {
+        if let Verdict::Redirect { grant } = decide(&facts) && grant != 0 {
+            let agent = facts.agent.expect("an agent");
+            prop_assert!(agent.uid == UID_ANY || agent.uid == facts.uid);
+            let window = facts.window.expect("a window");
+            prop_assert!(window.opens_boot_ns <= facts.now_boot_ns && facts.now_boot_ns < window.closes_boot_ns);
+            prop_assert_eq!(grant, window.grant);
+        }
+    }
+
+    #[test]
+    fn a_redirect_without_a_window_is_to_explain_or_to_read_the_name(facts in facts()) {
+        if decide(&facts) == (Verdict::Redirect { grant: 0 }) {
+            match facts.agent {
+                Some(agent) => {
+                    prop_assert!(agent.uid == UID_ANY || agent.uid == facts.uid);
+                    prop_assert!(agent.closed == CLOSED_EXPLAIN || (agent.closed == CLOSED_DROP_DEDICATED && is_shared(&facts)));
+                }
+                None => prop_assert!(is_shared(&facts) && facts.enforce != ENFORCE_AGENTS),
+            }
+        }
+    }
+
+    #[test]
+    fn what_only_bigquery_answers_on_is_refused_to_who_is_no_agent(mut facts in facts()) {
+        facts.agent = None;
+        if facts.endpoint.is_some() && !is_shared(&facts) && facts.enforce != ENFORCE_AGENTS && !facts.is_daemon {
+            prop_assert!(matches!(decide(&facts), Verdict::Deny(_)));
+        }
+    }
+
+    #[test]
+    fn what_is_no_endpoint_and_not_the_proxy_is_left_alone(mut facts in facts()) {
+        facts.endpoint = None;
+        facts.is_proxy = false;
+        prop_assert_eq!(decide(&facts), Verdict::Allow);
+    }
+
+    #[test]
+    fn time_alone_never_turns_a_closed_window_into_an_open_one(mut facts in facts(), later in 0_u64..1000) {
+        let in_window = |verdict| matches!(verdict, Verdict::Redirect { grant } if grant != 0);
+        let closes = facts.window.map_or(0, |window| window.closes_boot_ns);
+        if facts.now_boot_ns >= closes {
+            facts.now_boot_ns += later;
+            facts.heartbeat_boot_ns += later;
+            prop_assert!(!in_window(decide(&facts)));
+        }
+    }
+}
+
+#[test]
+fn who_is_no_agent_is_led_to_the_proxy_on_a_shared_address_and_only_for_tcp_to_port_443() {
+    let decided = |change: fn(&mut Facts)| {
+        let mut facts = nobody();
+        change(&mut facts);
+        decide(&facts)
+    };
+    assert_eq!(decided(|_| ()), Verdict::Redirect { grant: 0 });
+    let dedicated = |facts: &mut Facts| {
+        facts.endpoint = Some(Endpoint {
+            class: CLASS_DEDICATED,
+        });
+    };
+    for (change, reason) in [
+        (dedicated as fn(&mut Facts), Reason::NotAnAgent),
+        (|facts| facts.is_tcp_connect = false, Reason::NotTcp),
+        (|facts| facts.port = 80, Reason::WrongPort),
+        (|facts| facts.is_daemon_netns = false, Reason::OtherNetns),
+        (|facts| facts.heartbeat_boot_ns = 0, Reason::DaemonSilent),
+    ] {
+        assert_eq!(decided(change), Verdict::Deny(reason));
+    }
+}
+
+#[test]
+fn every_reason_reads_back_from_its_number() {
+    let known = (0..20)
+        .filter_map(Reason::from_number)
+        .inspect(|reason| assert!(!reason.words().is_empty()))
+        .count();
+    assert_eq!(known, 12);
+}

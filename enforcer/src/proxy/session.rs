@@ -1,0 +1,148 @@
+//! One agent's connection once TLS is agreed on: HTTP over it, each request answered by itself, and cut when a window says so.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use enforcer_proto::refusal::{Code, Refusal};
+use hyper::server::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
+
+use super::strict::{HEAD_BYTES_MAX, Strict, Unreadable};
+use super::tls::Accepted;
+use super::{Proxy, allowed, request, reset};
+use crate::causes::Causes;
+use crate::engine::Requester;
+
+/// How long the head of a request may take.
+const HEAD: Duration = Duration::from_secs(30);
+/// The most requests at once on one HTTP/2 connection.
+const STREAMS_MAX: u32 = 100;
+
+/// Whose requests a connection carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Serves {
+    /// BigQuery's: each is judged.
+    BigQuery,
+    /// Another name's, which the agent is allowed.
+    Allowed,
+}
+
+/// One agent connection.
+#[derive(Debug)]
+pub struct Session {
+    /// Who.
+    pub requester: Requester,
+    /// The name that TLS agreed on.
+    pub name: String,
+    /// Ends the whole connection at once: a window closed while an answer was being sent over it.
+    pub cut: CancellationToken,
+    /// Why it is not read on, where it is not.
+    pub(super) unreadable: Unreadable,
+}
+
+impl Proxy {
+    /// Answers what comes over one connection until it ends or is cut; `socket` is a second handle on it.
+    pub(super) async fn session<S>(
+        self: Arc<Self>,
+        accepted: Accepted<S>,
+        serves: Serves,
+        requester: Requester,
+        socket: Option<&OwnedFd>,
+    ) where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let Accepted { stream, name, h2 } = accepted;
+        let session = Arc::new(Session {
+            requester,
+            name,
+            cut: CancellationToken::new(),
+            unreadable: Unreadable::default(),
+        });
+        let service = hyper::service::service_fn(|request| {
+            let (proxy, session) = (Arc::clone(&self), Arc::clone(&session));
+            async move {
+                Ok::<_, std::convert::Infallible>(match serves {
+                    Serves::BigQuery => request::answer(&proxy, &session, request).await,
+                    Serves::Allowed => allowed::answer(&proxy, &session, request).await,
+                })
+            }
+        });
+        // TLS has agreed on the protocol: nothing is guessed from the first bytes, for which no clock would run.
+        let served = async {
+            if h2 {
+                let stream = TokioIo::new(stream);
+                http2().serve_connection(stream, service).await
+            } else {
+                let stream = Strict::new(stream, session.unreadable.clone());
+                http1()
+                    .serve_connection(TokioIo::new(stream), service)
+                    .await
+            }
+        };
+        tokio::select! {
+            biased;
+            // What the kernel still holds for the client is thrown away too, however slowly it reads.
+            () = session.cut.cancelled() => {
+                if let Some(socket) = socket {
+                    reset(socket);
+                }
+            }
+            served = served => {
+                if let Err(error) = served {
+                    self.malformed(&session, &error);
+                }
+            }
+        }
+        match serves {
+            // Those of a window go with its token.
+            Serves::BigQuery => {}
+            Serves::Allowed => self.upstream.forget(allowed::pool_key(&session)),
+        }
+    }
+
+    /// A connection that ended because what came over it is not HTTP is recorded; one that was cut or closed is not news.
+    fn malformed(&self, session: &Session, error: &hyper::Error) {
+        if error.is_parse() || error.is_parse_too_large() || breaks_http2(error) {
+            let Requester { agent, process, .. } = session.requester.clone();
+            let refusal = Refusal::new(
+                Code::RequestMalformed,
+                format!(
+                    "What came over the connection is not HTTP: {}",
+                    Causes(error)
+                ),
+            );
+            self.refused.add(Some(agent), Some(process), refusal);
+        } else {
+            tracing::debug!(error = %Causes(error), "a session ended");
+        }
+    }
+}
+
+/// Whether the client broke the rules of HTTP/2, which its library answers by itself with the end of the connection.
+fn breaks_http2(error: &hyper::Error) -> bool {
+    let source = std::error::Error::source(error).and_then(<dyn std::error::Error>::downcast_ref);
+    source.is_some_and(|error: &h2::Error| error.is_library())
+}
+
+fn http1() -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD)
+        .max_buf_size(HEAD_BYTES_MAX);
+    builder
+}
+
+fn http2() -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .keep_alive_interval(HEAD)
+        .keep_alive_timeout(HEAD)
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(HEAD_BYTES_MAX as u32);
+    builder
+}

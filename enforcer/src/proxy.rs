@@ -16,6 +16,7 @@ mod hello;
 mod peek;
 pub mod quota;
 pub mod request;
+mod resets;
 mod session;
 mod shake;
 mod splice;

@@ -270,6 +270,50 @@ fn a_connection_that_breaks_http2_ends_and_is_recorded() {
     });
 }
 
+/// Sends one HTTP/2 request whose path is no path, with the client library that the tests have.
+const BROKEN_REQUEST: &str = r#"
+import socket, ssl, sys
+context = ssl.create_default_context(cafile=sys.argv[1])
+context.set_alpn_protocols(["h2"])
+stream = context.wrap_socket(socket.create_connection(("bigquery.googleapis.com", 443)), server_hostname="bigquery.googleapis.com")
+# SETTINGS, then HEADERS of literals: GET, https, an authority, and an empty path.
+literal = lambda name, value: b"\0" + bytes([len(name)]) + name + bytes([len(value)]) + value
+block = literal(b":method", b"GET") + literal(b":scheme", b"https") + literal(b":authority", b"bigquery.googleapis.com") + literal(b":path", b"")
+stream.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\x04\0\0\0\0\0" + len(block).to_bytes(3, "big") + b"\x01\x05\0\0\0\x01" + block)
+stream.settimeout(5)
+got = b""
+try:
+    while b"\0\0\x04\x03" not in got:
+        part = stream.recv(65536)
+        if not part:
+            break
+        got += part
+except OSError:
+    pass
+print("reset" if b"\0\0\x04\x03" in got else got)
+"#;
+
+#[test]
+fn a_request_that_breaks_http2_is_reset_and_recorded() {
+    let world = World::start(Family::V4);
+    let mut command = world.run_as(Who::Agent, "/usr/bin/python3");
+    let output = command
+        .args(["-c", BROKEN_REQUEST])
+        .arg(world.stage.dir().join("run/ca.pem"))
+        .output()
+        .expect("python runs");
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "reset");
+    harness::world::wait_for("the record", || {
+        let refused = world.events("connection_refused");
+        refused.iter().any(|event| {
+            event["agent"] == "finance-bot"
+                && event["refusal"]["what"]
+                    .as_str()
+                    .is_some_and(|what| what.contains("was reset"))
+        })
+    });
+}
+
 #[test]
 fn lists_show_only_what_is_in_scope() {
     let world = World::start(Family::V4);

@@ -10,6 +10,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
+use super::resets::Resets;
 use super::strict::{HEAD_BYTES_MAX, Strict, Unreadable};
 use super::tls::Accepted;
 use super::{Proxy, allowed, request, reset};
@@ -73,8 +74,10 @@ impl Proxy {
         // TLS has agreed on the protocol: nothing is guessed from the first bytes, for which no clock would run.
         let served = async {
             if h2 {
-                let stream = TokioIo::new(stream);
-                http2().serve_connection(stream, service).await
+                let stream = Resets::new(stream, || self.was_reset(&session));
+                http2()
+                    .serve_connection(TokioIo::new(stream), service)
+                    .await
             } else {
                 let stream = Strict::new(stream, session.unreadable.clone());
                 http1()
@@ -101,6 +104,14 @@ impl Proxy {
             Serves::BigQuery => {}
             Serves::Allowed => self.upstream.forget(allowed::pool_key(&session)),
         }
+    }
+
+    /// An HTTP/2 request that its library reset, since it broke the protocol's rules, is counted on record.
+    fn was_reset(&self, session: &Session) {
+        let Requester { agent, process, .. } = session.requester.clone();
+        let what = "An HTTP/2 request broke the rules of the protocol and was reset";
+        let refusal = Refusal::new(Code::RequestMalformed, what);
+        self.refused.add(Some(agent), Some(process), refusal);
     }
 
     /// A connection that ended because what came over it is not HTTP is recorded; one that was cut or closed is not news.

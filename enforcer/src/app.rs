@@ -22,6 +22,7 @@ use enforcer_proto::policy::Policy;
 use enforcer_proto::principal::AgentName;
 use enforcer_proto::wire::Enforce;
 use ipnet::IpNet;
+use sd_notify::NotifyState;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -217,6 +218,7 @@ async fn daemon(config: Config, policy: Policy) -> Result<()> {
     serve_control(&config, control, &stop, &tasks)?;
 
     tracing::info!(host = %config.host, socket = %config.socket().display(), "ready");
+    tell_service_manager(NotifyState::Ready);
     wait_for_signal().await?;
     shut_down(stop, &tasks, engine, thread).await
 }
@@ -243,7 +245,9 @@ impl Places {
         let daemon = root.join(&config.daemon_cgroup);
         workload::make(&daemon)
             .with_context(|| format!("making the daemon's cgroup {}", daemon.display()))?;
-        let others = workload::processes(&daemon)?;
+        // A service manager may have put this process there already.
+        let mut others = workload::processes(&daemon)?;
+        others.retain(|pid| *pid != std::process::id());
         if !others.is_empty() {
             bail!(
                 "processes {others:?} are in the daemon's own cgroup {} and pass as the daemon: stop the other enforcer, or move them out",
@@ -554,6 +558,13 @@ async fn renew(
     }
 }
 
+/// Agents that require this service start only then. Where there is no service manager nobody listens.
+fn tell_service_manager(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!(%error, "the service manager was not told");
+    }
+}
+
 async fn wait_for_signal() -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
@@ -572,6 +583,7 @@ async fn shut_down(
     thread: std::thread::JoinHandle<()>,
 ) -> Result<()> {
     tracing::info!("stopping; the kernel goes on refusing");
+    tell_service_manager(NotifyState::Stopping);
     stop.cancel();
     tasks.close();
     if tokio::time::timeout(DRAIN, tasks.wait()).await.is_err() {

@@ -6,6 +6,7 @@
 )]
 
 mod ask;
+mod detach;
 mod log;
 mod prove;
 mod run;
@@ -162,6 +163,14 @@ enum Command {
         #[arg(long)]
         attempt: String,
     },
+    /// Detach the kernel programs, for good: from then on nothing is enforced on this host (as root, the daemon stopped). On record first.
+    Detach {
+        #[command(flatten)]
+        config: ConfigArg,
+        /// Why, for the log.
+        #[arg(long)]
+        reason: String,
+    },
     /// Set clients up to trust the proxy.
     Client {
         #[command(subcommand)]
@@ -260,6 +269,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Daemon(arg) => Ok(crate::app::run(&arg.config)?),
         Command::Check(arg) => check(&arg.config, cli.json),
         Command::Prove(arg) => return prove::prove(&arg.config, cli.json),
+        Command::Detach { config, reason } => detach::detach(&config.config, reason, cli.json),
         Command::ProveAttempt { attempt } => prove::attempt(&attempt),
         Command::Run {
             agent,

@@ -1,6 +1,6 @@
 //! The kernel's side of enforcement: programs attached and pinned, maps written by one owner, origins and events read.
 //!
-//! Nothing is ever detached here: the programs outlive the daemon, and a new daemon swaps them in place.
+//! The programs outlive the daemon, and a new daemon swaps them in place. Nothing is ever detached but by [`let_go`], on purpose.
 #![expect(
     unsafe_code,
     reason = "the bpf system call has no safe binding for what aya does not offer"
@@ -16,7 +16,7 @@ mod uplinks;
 use std::path::PathBuf;
 
 pub use events::Events;
-pub use load::{Attached, attach};
+pub use load::{Attached, attach, let_go};
 pub use maps::{EndpointMaps, Kernel, Origins};
 pub use uplinks::{Framing, Uplink, Uplinks};
 

@@ -223,3 +223,57 @@ fn a_rule_may_open_without_a_person() {
     assert_eq!(other.status.code(), Some(3), "another agent has no rule");
     assert!(error_of(&world.query(&["SELECT * FROM hr.salaries"])[0]).contains("outside window"));
 }
+
+#[test]
+fn enforcement_ends_only_on_purpose_and_on_record() {
+    let mut world = World::without_daemon(Family::V4);
+    world.edit_config("uid = 2001", "uid = 2001\nclosed = \"drop\"");
+    world.start_daemon();
+    let config = world.config().display().to_string();
+    let detach = |world: &World| {
+        let args = [
+            "detach",
+            "--config",
+            &config,
+            "--reason",
+            "moving to another host",
+        ];
+        let output = world.cli(Who::Operator, &args);
+        let said = [output.stdout, output.stderr]
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        (output.status.code(), said.concat())
+    };
+    let connect = |world: &World| world.probe(Who::Agent, world.bigquery_here());
+    // Not while a daemon runs.
+    let (status, said) = detach(&world);
+    assert!(
+        status == Some(1) && said.contains("stop it first"),
+        "{said}"
+    );
+    world.kill_daemon();
+    assert_eq!(connect(&world), "EPERM");
+    // Not where it cannot be recorded.
+    let audit = world.state_dir().join("audit");
+    let aside = world.state_dir().join("aside");
+    std::fs::rename(&audit, &aside).expect("moves the log away");
+    std::fs::write(&audit, "no folder").expect("writes");
+    assert_eq!(detach(&world).0, Some(1));
+    assert_eq!(connect(&world), "EPERM");
+    std::fs::remove_file(&audit).expect("removes");
+    std::fs::rename(&aside, &audit).expect("moves it back");
+
+    let (status, said) = detach(&world);
+    assert!(
+        status == Some(0) && said.contains("connect4") && said.contains("uplink-"),
+        "{said}"
+    );
+    assert_ne!(connect(&world), "EPERM");
+    assert_eq!(detach(&world).0, Some(1), "nothing is left to detach");
+    world.start_daemon();
+    assert_eq!(connect(&world), "EPERM");
+    let detached = &world.events("detached")[0];
+    assert_eq!(
+        (&detached["uid"], &detached["reason"]),
+        (&Value::from(0), &Value::from("moving to another host"))
+    );
+}

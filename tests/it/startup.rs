@@ -253,3 +253,33 @@ fn with_its_port_taken_it_says_what_to_name_instead() {
     let sentence = refused_start(&world, &[]);
     names_all(&sentence, &["127.0.0.1:841", "proxy.port"]);
 }
+
+#[test]
+fn a_service_manager_is_told_when_the_lock_holds() {
+    let mut world = World::without_daemon(Family::V4);
+    let socket = world.stage.dir().join("notify");
+    let manager = std::os::unix::net::UnixDatagram::bind(&socket).expect("binds");
+    manager
+        .set_read_timeout(Some(std::time::Duration::from_secs(30)))
+        .expect("sets");
+    // A service manager starts the daemon in its unit's cgroup.
+    world.edit_config("[kernel]", "[kernel]\ndaemon_cgroup = \"unit\"");
+    let unit = world.stage.cgroups.make("unit");
+    let mut command = world
+        .stage
+        .command_in(Side::Host, Some(&unit), None, enforcer());
+    let mut daemon = command
+        .arg("daemon")
+        .arg("--config")
+        .arg(world.config())
+        .env("NOTIFY_SOCKET", &socket)
+        .spawn()
+        .expect("starts");
+    let mut said = [0; 64];
+    let bytes = manager.recv(&mut said).expect("is told");
+    assert_eq!(&said[..bytes], b"READY=1\n");
+    assert!(world.cli(Who::Operator, &["status"]).status.success());
+    daemon.kill().expect("kills");
+    daemon.wait().expect("ends");
+    world.kill_daemon();
+}

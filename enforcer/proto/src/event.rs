@@ -382,6 +382,13 @@ pub enum Event {
         /// The process.
         process: Process,
     },
+    /// The programs were detached on purpose: from here on nothing is enforced on this host until a daemon starts again.
+    Detached {
+        /// By whom.
+        uid: u32,
+        /// Why.
+        reason: String,
+    },
     /// Requests to a name besides BigQuery's that the agent is allowed. They are passed on unjudged, with no token of ours.
     Forwarded {
         /// The agent.
@@ -423,6 +430,7 @@ impl Event {
             | Self::HealthChanged { .. }
             | Self::TooLong { .. }
             | Self::ProcessJoined { .. }
+            | Self::Detached { .. }
             | Self::Forwarded { .. } => None,
         }
     }

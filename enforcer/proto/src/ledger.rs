@@ -335,6 +335,7 @@ impl Ledger {
             | Event::FurtherRefused { .. }
             | Event::TooLong { .. }
             | Event::ProcessJoined { .. }
+            | Event::Detached { .. }
             | Event::Forwarded { .. } => {}
         }
     }

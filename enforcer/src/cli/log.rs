@@ -99,6 +99,7 @@ impl<'a> About<'a> {
             | Event::DaemonStopped {}
             | Event::TailRepaired { .. }
             | Event::HealthChanged { .. }
+            | Event::Detached { .. }
             | Event::TooLong { .. } => (None, None),
         };
         Self { grant, agent }
@@ -370,6 +371,10 @@ fn sentence(event: &Event) -> String {
             )
         }
         Event::ProcessJoined { agent, process } => format!("join     {agent} {}", who(process)),
+        Event::Detached { uid, reason } => format!(
+            "DETACHED by uid {uid}, nothing is enforced from here on: {}",
+            safe_line(reason, 400)
+        ),
         Event::Forwarded {
             agent,
             process,

@@ -155,6 +155,51 @@ pub fn attach(config: &KernelConfig) -> Result<Attached, KernelError> {
     })
 }
 
+/// Detaches everything that is pinned, and lets go of the maps. `before` runs when nothing stands in the way any more and nothing has been
+/// detached yet; where it fails nothing is. Gives the names of what was detached.
+///
+/// # Errors
+/// When a daemon holds the pins, nothing is pinned, `before` failed, or a pin cannot be removed.
+pub fn let_go<E: From<KernelError>>(
+    pin_dir: &Path,
+    before: impl FnOnce() -> Result<(), E>,
+) -> Result<Vec<String>, E> {
+    let nothing = || {
+        KernelError::Unsuited(format!(
+            "nothing is pinned at {}, so nothing is attached from there",
+            pin_dir.display()
+        ))
+    };
+    if !pin_dir.exists() {
+        return Err(nothing().into());
+    }
+    let _lock = lock_pins(pin_dir)?;
+    let links = pins(&pin_dir.join(LINKS_DIR))?;
+    if links.is_empty() {
+        return Err(nothing().into());
+    }
+    before()?;
+    // Links first: while one is left, its program needs the maps.
+    for pin in links.iter().chain(&pins(&pin_dir.join(MAPS_DIR))?) {
+        std::fs::remove_file(pin).map_err(io(format!("remove {}", pin.display())))?;
+    }
+    let names = links.iter().filter_map(|pin| pin.file_name());
+    Ok(names
+        .map(|name| name.to_string_lossy().into_owned())
+        .collect())
+}
+
+/// What is pinned in a folder, in the order of names.
+fn pins(dir: &Path) -> Result<Vec<PathBuf>, KernelError> {
+    let action = format!("read {}", dir.display());
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(io(&action))? {
+        found.push(entry.map_err(io(&action))?.path());
+    }
+    found.sort();
+    Ok(found)
+}
+
 fn check_kernel() -> Result<(), KernelError> {
     let name = rustix::system::uname();
     let release = name.release().to_string_lossy().into_owned();

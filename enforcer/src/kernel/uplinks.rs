@@ -133,7 +133,8 @@ impl Uplinks {
             sys::update_link(link.as_fd(), fd.as_fd()).map_err(io(&action))?;
         } else {
             let target = Target::Device(uplink.index);
-            let link = sys::create_link(fd.as_fd(), target, TCX_EGRESS).map_err(io(&action))?;
+            let link = sys::create_link(fd.as_fd(), target, TCX_EGRESS)
+                .map_err(|error| no_tcx(error, &action))?;
             pin_over(link.as_fd(), &pin)?;
         }
         let guard = Guard {
@@ -173,6 +174,15 @@ fn in_place(guard: &Guard, uplink: &Uplink) -> Result<(), KernelError> {
         Err(KernelError::Unsuited(
             "somebody replaced or detached its guard".to_owned(),
         ))
+    }
+}
+
+/// A kernel before 6.6 does not know this kind of link, and says only that something is invalid.
+fn no_tcx(error: std::io::Error, action: &str) -> KernelError {
+    if error.raw_os_error() == Some(libc::EINVAL) {
+        KernelError::Unsuited("this kernel has no links to interfaces (tcx), which came with 6.6: agents must not hold CAP_NET_RAW".to_owned())
+    } else {
+        io(action)(error)
     }
 }
 

@@ -122,6 +122,7 @@ impl Event {
             }
             Self::TooLong { event, .. } => bound_text(event),
             Self::ProcessJoined { process, .. } => bound_process(process),
+            Self::Detached { reason, .. } => bound_text(reason),
             Self::Forwarded {
                 process, request, ..
             } => {

@@ -174,6 +174,65 @@ fn no_flood_hides_the_text_of_a_query_that_bigquery_is_asked_about() {
     );
 }
 
+#[test]
+fn a_deep_text_is_refused_or_answered_and_the_daemon_lives() {
+    let world = World::start(Family::V4);
+    let _ = world.open_window("demo-project.finance:read", "2m");
+    let deep = [
+        format!("SELECT a{} FROM finance.daily AS a", "-1".repeat(20_000)),
+        format!("SELECT a{} FROM finance.daily AS a", "-1".repeat(200_000)),
+        format!("SELECT a{} FROM finance.daily AS a", ".b".repeat(100_000)),
+    ];
+    for sql in deep {
+        let body = format!(r#"{{"query":"{sql}","useLegacySql":false}}"#);
+        let answer = send(
+            &world,
+            &post("/bigquery/v2/projects/demo-project/queries", &body),
+        );
+        assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
+    }
+    assert!(world.query(&["SELECT COUNT(*) FROM finance.daily"])[0]["rows"].is_array());
+    assert_eq!(world.events("daemon_started").len(), 1, "it never died");
+}
+
+#[test]
+fn no_trick_with_names_tells_of_a_table_outside() {
+    let world = World::start(Family::V4);
+    let _ = world.open_window("demo-project.finance:read", "2m");
+    for sql in [
+        "WITH hr AS (SELECT 1 AS a) SELECT nosuchcol FROM hr.salaries",
+        "WITH hr AS (SELECT 1 AS a) SELECT * FROM hr.nosuch",
+        "SELECT nosuchcol FROM hr.salaries AS s, finance.daily AS hr",
+        "SELECT nosuchcol FROM hr.salaries AS hr",
+    ] {
+        let refused = world.query(&[sql]).remove(0);
+        let error = refused["error"]
+            .as_str()
+            .unwrap_or_else(|| panic!("{refused}"));
+        assert!(error.contains("[scope.outside]"), "{sql}: {error}");
+    }
+    for sql in [
+        r"SELECT 1 -- \r UNION ALL SELECT 2",
+        r#"SELECT b'\\' , ' , hr.secret(1) AS x FROM finance.daily -- ' AS y FROM finance.daily"#,
+    ] {
+        let body = format!(
+            r#"{{"query":"{}","useLegacySql":false}}"#,
+            sql.replace('"', "\\\"")
+        );
+        let answer = send(
+            &world,
+            &post("/bigquery/v2/projects/demo-project/queries", &body),
+        );
+        assert!(answer.contains("[query.not_vouched]"), "{sql}: {answer}");
+    }
+    let asked = world.events("query_asked");
+    assert_eq!(
+        asked.len(),
+        4,
+        "the last two were not sent to BigQuery at all"
+    );
+}
+
 /// Requests with more than one reading, or none.
 fn ambiguous() -> Vec<Vec<u8>> {
     let jobs = "/bigquery/v2/projects/demo-project/jobs";

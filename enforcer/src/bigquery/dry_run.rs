@@ -5,7 +5,7 @@ use enforcer_proto::refusal::{Code, Refusal};
 use enforcer_proto::scope::{DatasetRef, TableRef};
 use serde_json::Value;
 
-use super::relations::{Relations, TOKENS_MAX};
+use super::relations::Relations;
 
 /// The longest sentence of BigQuery's that is passed on, characters.
 const MESSAGE_CHARS_MAX: usize = 300;
@@ -69,9 +69,7 @@ fn agree(relations: &Relations, outside: impl Fn(&str) -> Refusal) -> Result<(),
         Relations::Outside(table) => Err(outside(&format!("table {table}"))),
         Relations::Unknown => Err(Refusal::new(
             Code::NotVouched,
-            format!(
-                "The text is longer than {TOKENS_MAX} words and signs, or is no query that can be read here, so it cannot be compared with BigQuery's dry run"
-            ),
+            "The text is no query that can be read here, so it cannot be compared with BigQuery's dry run",
         )),
     }
 }

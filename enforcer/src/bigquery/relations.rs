@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use enforcer_proto::scope::{DatasetRef, Scope};
-use sqlparser::ast::{ObjectName, Query, Statement, TableFactor, Visit, Visitor};
+use sqlparser::ast::{ObjectName, Select, Statement, TableFactor, Visit, Visitor};
 use sqlparser::dialect::BigQueryDialect;
 use sqlparser::parser::Parser;
 
@@ -84,6 +84,7 @@ impl Relations {
             return Self::None;
         }
         let dataset_of = |name: &[String]| match name {
+            // Whether it is local or not: the default dataset is judged by itself.
             [_] => default.map(|default| {
                 let project = default.project.as_deref().unwrap_or(project);
                 DatasetRef::new(project, &default.dataset)
@@ -92,22 +93,12 @@ impl Relations {
             [project, dataset, ..] => Some(DatasetRef::new(project, dataset)),
             [] => None,
         };
-        let outside = found.relations.iter().enumerate().find(|(at, name)| {
-            let first = name.first().map_or("", String::as_str);
-            let earlier = &found.relations[..*at];
-            // A path into a table that was named before: `finance.daily, daily.parts`.
-            let is_path = earlier.iter().any(|before| {
-                before
-                    .last()
-                    .is_some_and(|last| last.eq_ignore_ascii_case(first))
-            });
-            let is_local = is_path || found.aliases.contains(&first.to_lowercase());
+        let outside = found.relations.iter().find(|name| {
             // A name without any dataset is a local one, or BigQuery knows it as little as we do.
-            !is_local
-                && dataset_of(name)
-                    .is_some_and(|dataset| !dataset.is_ok_and(|dataset| scope.covers(&dataset)))
+            dataset_of(name)
+                .is_some_and(|dataset| !dataset.is_ok_and(|dataset| scope.covers(&dataset)))
         });
-        match outside.map(|(_, name)| name) {
+        match outside {
             Some(name) if name.len() == 2 => Self::Outside(format!("{project}.{}", name.join("."))),
             Some(name) => Self::Outside(name.join(".")),
             None => Self::Within,
@@ -121,36 +112,92 @@ impl Relations {
     }
 }
 
-#[derive(Debug, Default)]
+/// What was found so far. A path into a row that was named before it in the same FROM, or around it, is no table: `finance.daily AS d,
+/// d.parts`. Only what BigQuery would see there counts: a common table expression never stands for a name with a dataset, a later name not
+/// for an earlier one, and a subquery in FROM sees nothing of what stands beside it.
+#[derive(Debug)]
 struct Found {
     relations: Vec<Vec<String>>,
-    /// Aliases and common table expressions, in lower case: what a path in FROM may begin with.
-    aliases: BTreeSet<String>,
+    /// The rows that can be named at this point, in lower case; the innermost SELECT last.
+    rows: Vec<BTreeSet<String>>,
+}
+
+impl Default for Found {
+    fn default() -> Self {
+        Self {
+            relations: Vec::new(),
+            rows: vec![BTreeSet::new()],
+        }
+    }
+}
+
+impl Found {
+    fn name_row(&mut self, name: &str) {
+        if let Some(rows) = self.rows.last_mut() {
+            rows.insert(name.to_lowercase());
+        }
+    }
+}
+
+/// The parts of a table's name; quoted, several may be one.
+fn parts(name: &ObjectName) -> Vec<String> {
+    let text = name.to_string().replace('`', "");
+    text.split('.').map(str::to_owned).collect()
 }
 
 impl Visitor for Found {
     type Break = ();
 
-    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
-        let ctes = query.with.iter().flat_map(|with| &with.cte_tables);
-        self.aliases
-            .extend(ctes.map(|cte| cte.alias.name.value.to_lowercase()));
+    fn pre_visit_select(&mut self, _: &Select) -> ControlFlow<()> {
+        let around = self.rows.last().cloned().unwrap_or_default();
+        self.rows.push(around);
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_select(&mut self, _: &Select) -> ControlFlow<()> {
+        self.rows.pop();
         ControlFlow::Continue(())
     }
 
     fn pre_visit_relation(&mut self, relation: &ObjectName) -> ControlFlow<()> {
-        let text = relation.to_string().replace('`', "");
-        self.relations
-            .push(text.split('.').map(str::to_owned).collect());
+        let parts = parts(relation);
+        let is_path = parts.len() > 1
+            && self
+                .rows
+                .last()
+                .is_some_and(|rows| rows.contains(&parts[0].to_lowercase()));
+        if !is_path {
+            self.relations.push(parts);
+        }
         ControlFlow::Continue(())
     }
 
     fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
+        if matches!(factor, TableFactor::Derived { .. }) {
+            self.rows.push(BTreeSet::new());
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
+        if matches!(factor, TableFactor::Derived { .. }) {
+            self.rows.pop();
+        }
         if let TableFactor::Table {
+            alias: Some(alias), ..
+        }
+        | TableFactor::Derived {
+            alias: Some(alias), ..
+        }
+        | TableFactor::UNNEST {
             alias: Some(alias), ..
         } = factor
         {
-            self.aliases.insert(alias.name.value.to_lowercase());
+            self.name_row(&alias.name.value);
+        } else if let TableFactor::Table { name, .. } = factor
+            && let Some(last) = parts(name).last()
+        {
+            self.name_row(last);
         }
         ControlFlow::Continue(())
     }
@@ -167,7 +214,11 @@ mod tests {
 
     #[test]
     fn a_text_without_tables_is_known_from_one_that_hides_them() {
-        for sql in ["SELECT 1", "SELECT * FROM UNNEST([1, 2]) AS x"] {
+        for sql in [
+            "SELECT 1",
+            "SELECT * FROM UNNEST([1, 2]) AS x",
+            "SELECT u.x FROM UNNEST([STRUCT([1] AS x)]) AS u, u.x",
+        ] {
             assert_eq!(read(sql), Relations::None, "{sql}");
         }
         for sql in ["EXECUTE IMMEDIATE 'x'", "SELECT 1; SELECT 2", "not sql"] {
@@ -180,7 +231,7 @@ mod tests {
         for sql in [
             "SELECT * FROM finance.daily AS d, d.parts",
             "SELECT * FROM finance.daily, daily.parts",
-            "SELECT (SELECT MAX(p) FROM d.parts AS p) FROM finance.daily AS d",
+            "SELECT 1 FROM finance.daily AS d WHERE EXISTS (SELECT p FROM d.parts AS p)",
             "WITH c AS (SELECT * FROM `p.finance.daily`) SELECT * FROM c",
         ] {
             assert_eq!(read(sql), Relations::Within, "{sql}");
@@ -188,6 +239,13 @@ mod tests {
         for sql in [
             "SELECT * FROM finance.daily, hr.salaries",
             "SELECT * FROM hr.salaries, finance.hr",
+            "SELECT * FROM hr.salaries AS hr",
+            "WITH hr AS (SELECT 1 AS a) SELECT * FROM hr.salaries",
+            "SELECT * FROM hr.salaries AS s, finance.daily AS hr",
+            "SELECT * FROM finance.daily AS hr, (SELECT * FROM hr.salaries)",
+            "SELECT * FROM (SELECT 1 FROM finance.daily AS hr), hr.salaries",
+            "SELECT 1 FROM finance.daily AS hr UNION ALL SELECT 2 FROM hr.salaries",
+            "SELECT (SELECT 1 FROM hr.salaries) FROM finance.daily AS hr",
             "SELECT (SELECT MAX(x) FROM `hr`.salaries)",
             "SELECT * FROM `p.hr.salaries`",
         ] {
@@ -216,7 +274,7 @@ mod tests {
     /// Reads the deepest texts of so many tokens on a stack of so many bytes.
     fn deepest(tokens: usize, stack: usize) {
         let scope: Scope = "p.finance:read".parse().expect("a scope");
-        let sqls = ["TRUE OR ", "SELECT 1 UNION ALL ", "1 + "].map(|part| {
+        let sqls = ["TRUE OR ", "SELECT 1 UNION ALL ", "1 + ", "a -", "a.b || "].map(|part| {
             let body = part.repeat(tokens / part.split_whitespace().count());
             if part.starts_with("SELECT") {
                 format!("{body}SELECT 1")

@@ -8,6 +8,8 @@ use enforcer_proto::scope::{DatasetRef, Scope};
 use sqlparser::dialect::BigQueryDialect;
 use sqlparser::tokenizer::{Token, Tokenizer};
 
+use super::relations::TOKENS_MAX;
+
 /// Functions that read what no dry run vouches for.
 const REFUSED: [&str; 7] = [
     "EXTERNAL_QUERY",
@@ -18,15 +20,56 @@ const REFUSED: [&str; 7] = [
     "GRAPH_TABLE",
     "GRAPH_EXPAND",
 ];
-/// The first names of built-in functions that have two. `ML`, `AI` and `OBJ` are not among them: those reach for models and connections.
-const NAMESPACES: [&str; 7] = [
-    "SAFE",
-    "NET",
-    "HLL_COUNT",
-    "KLL_QUANTILES",
-    "KEYS",
-    "AEAD",
-    "D3A_COUNT",
+/// The built-in functions whose names have two parts. `ML`, `AI` and `OBJ` are not among the first: those reach for models and connections.
+const NAMESPACES: [(&str, &[&str]); 5] = [
+    (
+        "NET",
+        &[
+            "HOST",
+            "IP_FROM_STRING",
+            "IP_NET_MASK",
+            "IP_TO_STRING",
+            "IP_TRUNC",
+            "IPV4_FROM_INT64",
+            "IPV4_TO_INT64",
+            "PUBLIC_SUFFIX",
+            "REG_DOMAIN",
+            "SAFE_IP_FROM_STRING",
+        ],
+    ),
+    ("HLL_COUNT", &["EXTRACT", "INIT", "MERGE", "MERGE_PARTIAL"]),
+    (
+        "KLL_QUANTILES",
+        &[
+            "EXTRACT_INT64",
+            "EXTRACT_FLOAT64",
+            "EXTRACT_POINT_INT64",
+            "EXTRACT_POINT_FLOAT64",
+            "INIT_INT64",
+            "INIT_FLOAT64",
+            "MERGE_INT64",
+            "MERGE_FLOAT64",
+            "MERGE_PARTIAL",
+            "MERGE_POINT_INT64",
+            "MERGE_POINT_FLOAT64",
+        ],
+    ),
+    (
+        "KEYS",
+        &[
+            "ADD_KEY_FROM_RAW_BYTES",
+            "KEYSET_CHAIN",
+            "KEYSET_FROM_JSON",
+            "KEYSET_LENGTH",
+            "KEYSET_TO_JSON",
+            "NEW_KEYSET",
+            "NEW_WRAPPED_KEYSET",
+            "REWRAP_KEYSET",
+            "ROTATE_KEYSET",
+            "ROTATE_WRAPPED_KEYSET",
+        ],
+    ),
+    ("AEAD", &["DECRYPT_BYTES", "DECRYPT_STRING", "ENCRYPT"]),
 ];
 const SCHEMA: &str = "INFORMATION_SCHEMA";
 
@@ -51,43 +94,82 @@ pub struct Named {
 pub fn read(sql: &str) -> Result<Named, Refusal> {
     if may_end_elsewhere(sql) {
         return Err(not_vouched(
-            "A raw string and a backslash before a quote stand in one text, which can be read in two ways".to_owned(),
+            "A raw or bytes string and a backslash before a quote stand in one text, or a carriage return stands alone: it can be read in two ways".to_owned(),
         ));
     }
     let tokens = Tokenizer::new(&BigQueryDialect, sql)
         .tokenize()
         .map_err(|error| not_vouched(format!("The query cannot be read: {error}")))?;
+    if let Some(sign) = tokens.iter().find_map(foreign) {
+        return Err(not_vouched(format!(
+            "{sign} stands outside of strings, where it can be read in two ways"
+        )));
+    }
+    let is_blank = |token: &&Token| matches!(token, Token::Whitespace(_));
     let mut named = Named {
         routines: Vec::new(),
         schemas: Vec::new(),
-        tokens: 0,
+        tokens: tokens.iter().filter(|token| !is_blank(token)).count(),
     };
+    if named.tokens > TOKENS_MAX {
+        return Err(not_vouched(format!(
+            "The query is longer than the {TOKENS_MAX} words and signs that are read"
+        )));
+    }
     let mut rest = tokens.as_slice();
     while let Some((first, behind)) = rest.split_first() {
         if matches!(first, Token::Word(_)) {
             let (name, behind) = name(rest)?;
-            named.tokens += 2 * name.len() - 1;
             named.add(name, is_called(behind))?;
             rest = behind;
         } else {
-            named.tokens += usize::from(!matches!(first, Token::Whitespace(_)));
             rest = behind;
         }
     }
     Ok(named)
 }
 
-/// Whether a raw string may end elsewhere than it is read to end: BigQuery does not end one at a quote behind a backslash, the tokenizer does.
+fn is_built_in(space: &str, function: &str) -> bool {
+    NAMESPACES.iter().any(|(known, functions)| {
+        known.eq_ignore_ascii_case(space)
+            && functions
+                .iter()
+                .any(|known| known.eq_ignore_ascii_case(function))
+    })
+}
+
+/// What is no sign of SQL: BigQuery may take it for a blank, and the tokenizer for something else.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the tokenizer's kinds of tokens, of which two are looked at"
+)]
+fn foreign(token: &Token) -> Option<String> {
+    match token {
+        Token::Char(sign) => Some(format!("{sign:?}")),
+        Token::Word(word) if word.quote_style.is_none() && !word.value.is_ascii() => {
+            Some(format!("{:?}", word.value))
+        }
+        _ => None,
+    }
+}
+
+/// Whether a string or a comment may end elsewhere than it is read to end. BigQuery does not end a raw string at a quote behind a backslash,
+/// the tokenizer does, and it takes no bytes string for one with escapes; a comment ends at a carriage return for BigQuery alone.
 fn may_end_elsewhere(sql: &str) -> bool {
+    let mut rest = sql;
+    while let Some((_, behind)) = rest.split_once('\r') {
+        if !behind.starts_with('\n') {
+            return true;
+        }
+        rest = behind;
+    }
     let bytes = sql.as_bytes();
     let is_quote = |byte: u8| byte == b'\'' || byte == b'"';
     let mut pairs = bytes.windows(2);
-    let has_raw = bytes.windows(2).enumerate().any(|(at, pair)| {
-        // `r'`, `R"`, `br'`, `rb"`: a word that ends so, as `over'`, is taken for one too.
-        let is_raw = matches!(pair[0], b'r' | b'R')
-            || (matches!(pair[0], b'b' | b'B') && at > 0 && matches!(bytes[at - 1], b'r' | b'R'));
-        is_raw && is_quote(pair[1])
-    });
+    // `r'`, `b"`, `br'`, `rb"`: a word that ends so, as `over'`, is taken for one too.
+    let has_raw = bytes
+        .windows(2)
+        .any(|pair| matches!(pair[0], b'r' | b'R' | b'b' | b'B') && is_quote(pair[1]));
     has_raw && pairs.any(|pair| pair[0] == b'\\' && is_quote(pair[1]))
 }
 
@@ -104,10 +186,9 @@ impl Named {
             }
             let is_built_in = match name.as_slice() {
                 [_] => true,
-                [space, _] => NAMESPACES.iter().any(|known| is(space, known)),
-                [safe, space, _] => {
-                    is(safe, "SAFE") && NAMESPACES.iter().any(|known| is(space, known))
-                }
+                // Before a function of one part `SAFE` is no dataset.
+                [space, function] => is(space, "SAFE") || is_built_in(space, function),
+                [safe, space, function] => is(safe, "SAFE") && is_built_in(space, function),
                 _ => false,
             };
             if !is_built_in {
@@ -285,6 +366,8 @@ mod tests {
             "SELECT * FROM hr.table_function(1)",
             "SELECT * FROM ML.PREDICT(MODEL hr.m, TABLE finance.daily)",
             "SELECT AI.GENERATE('x')",
+            "SELECT KEYS.secret(1), net.secret(1)",
+            "SELECT hr.secret\u{a0}(1) FROM finance.daily",
         ] {
             assert_eq!(judged(sql), Err(Code::ScopeOutside), "{sql}");
         }
@@ -314,6 +397,10 @@ mod tests {
             r#"SELECT r'\' , ' AS a, e.* FROM finance.daily d, EXTERNAL_QUERY("p.us.c","SELECT 1") e WHERE r'\' , ' IS NOT NULL"#,
             r#"SELECT rb"\" , hr.secret(1) , rb"\" , ""#,
             "SELECT x FROM f WHERE a-EXTERNAL_QUERY('c', 'q')",
+            "SELECT 1 AS a -- \r, hr.secret(1) AS x FROM finance.daily",
+            "SELECT 1 # \r UNION ALL SELECT 2",
+            r#"SELECT b'\' , ' , e.* FROM finance.daily d, EXTERNAL_QUERY("c", "q") e -- ' AS y FROM finance.daily"#,
+            "SELECT hr.s\u{435}cret(1) FROM finance.daily",
         ] {
             assert_eq!(judged(sql), Err(Code::NotVouched), "{sql}");
         }

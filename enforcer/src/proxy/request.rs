@@ -8,6 +8,7 @@ use enforcer_proto::event::Event;
 use enforcer_proto::id::GrantId;
 use enforcer_proto::query::{JobRef, Method, QueryFacts, Touch};
 use enforcer_proto::refusal::{Code, Refusal};
+use enforcer_proto::scope::DatasetRef;
 use enforcer_proto::{admission, audit};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::combinators::UnsyncBoxBody;
@@ -423,6 +424,14 @@ async fn start_job(
     let default_project = default
         .as_ref()
         .and_then(|default| default.project.as_deref());
+    if let Some(default) = &default {
+        let project = default.project.as_deref().unwrap_or(project);
+        let dataset = DatasetRef::new(project, &default.dataset);
+        if !dataset.is_ok_and(|dataset| scope.covers(&dataset)) {
+            let what = format!("dataset {project}.{}", default.dataset);
+            return Err(No::New(outside(&what)));
+        }
+    }
     named.within(scope, default_project.unwrap_or(project), outside)?;
     ask(proxy, session, window, &route, &job).await?;
     let relations =

@@ -18,7 +18,7 @@ pub enum ReadError {
         source: io::Error,
     },
     /// There is no log where one was expected.
-    #[error("there is no log in {dir}: no file log-*.jsonl is there")]
+    #[error("there is no log in {dir}: no file log-*.jsonl with a record is there")]
     Missing {
         /// The folder.
         dir: PathBuf,
@@ -219,6 +219,11 @@ pub fn verify(dir: &Path, mut each: impl FnMut(&Record, &[u8])) -> Result<Chain,
             };
             return Err(ReadError::Broken { file: path, broken });
         }
+    }
+    if chain.count() == 0 {
+        return Err(ReadError::Missing {
+            dir: dir.to_owned(),
+        });
     }
     Ok(chain)
 }

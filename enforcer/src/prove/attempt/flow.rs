@@ -96,21 +96,24 @@ pub(super) fn fast_open(kind: Kind, to: SocketAddr) -> io::Result<()> {
 
 pub(super) fn connect_and_send_at_once(to: SocketAddr) -> io::Result<()> {
     let socket = socket(Kind::Tcp, to)?;
-    rustix::net::sockopt::set_socket_reuseaddr(&socket, true)?;
-    nix_fast_open_connect(&socket)?;
+    switch_on(&socket, libc::IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT)?;
     under_way(socket.connect(&to.into()))?;
     under_way(socket.send(PAYLOAD).map(drop))
 }
 
-/// `TCP_FASTOPEN_CONNECT`.
-fn nix_fast_open_connect(socket: &Socket) -> io::Result<()> {
+/// Switches a socket option on.
+pub(super) fn switch_on(
+    socket: &Socket,
+    level: libc::c_int,
+    option: libc::c_int,
+) -> io::Result<()> {
     let on: libc::c_int = 1;
     // SAFETY: the option's value is readable for its size.
     let done = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_FASTOPEN_CONNECT,
+            level,
+            option,
             std::ptr::from_ref(&on).cast(),
             size_of::<libc::c_int>() as libc::socklen_t,
         )

@@ -3,10 +3,10 @@
 
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::AsRawFd;
 
 use socket2::{Domain, SockAddr, SockAddrStorage, Socket, Type};
 
+use super::flow::switch_on;
 use super::{Wire, raw};
 
 const ETH_P_IP: u16 = 0x0800;
@@ -41,7 +41,9 @@ pub(super) fn frame(wire: &Wire, from: IpAddr, to: IpAddr, how: How) -> io::Resu
             frame.extend(ETH_P_8021Q.to_be_bytes());
             frame.extend([0, 7]);
         }
-        How::Bypassing => bypass_queues(&socket)?,
+        How::Bypassing => {
+            switch_on(&socket, libc::SOL_PACKET, libc::PACKET_QDISC_BYPASS)?;
+        }
     }
     frame.extend(ethertype(to).to_be_bytes());
     frame.extend(raw::packet(from, to));
@@ -54,25 +56,6 @@ pub(super) fn datagram(wire: &Wire, from: IpAddr, to: IpAddr) -> io::Result<()> 
     socket
         .send_to(&raw::packet(from, to), &link(wire, ethertype(to)))
         .map(drop)
-}
-
-fn bypass_queues(socket: &Socket) -> io::Result<()> {
-    let on: libc::c_int = 1;
-    // SAFETY: the option's value is readable for its size.
-    let done = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_PACKET,
-            libc::PACKET_QDISC_BYPASS,
-            std::ptr::from_ref(&on).cast(),
-            size_of::<libc::c_int>() as libc::socklen_t,
-        )
-    };
-    if done == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
 }
 
 /// Everybody on the wire.

@@ -191,7 +191,7 @@ async fn go(scratch: &Scratch, path: Path, to: IpAddr) -> Result<(Ended, u64)> {
         wire: scratch.wire(),
     };
     let wire_address = attempt.to.to_canonical();
-    scratch.watch(wire_address);
+    scratch.forget();
     let ended = run(scratch.procs()?, &attempt, path.who()).await?;
     tokio::time::sleep(SETTLE).await;
     Ok((ended, scratch.arrived(wire_address)))

@@ -6,7 +6,6 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 
 use anyhow::{Context, Result, anyhow};
 use rtnetlink::packet_route::route::RouteScope;
@@ -34,7 +33,6 @@ pub(super) struct Scratch {
     sniffer: Socket,
     /// The namespace lives as long as this; the wire goes with it.
     _far: OwnedFd,
-    watched: Mutex<Option<IpAddr>>,
 }
 
 impl Scratch {
@@ -54,7 +52,6 @@ impl Scratch {
             index,
             sniffer,
             _far: far,
-            watched: Mutex::new(None),
         })
     }
 
@@ -72,21 +69,14 @@ impl Scratch {
         procs(&self.cgroup)
     }
 
-    /// From now on counts what concerns this address; what arrived before does not count.
-    pub(super) fn watch(&self, address: IpAddr) {
-        *self
-            .watched
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner) = Some(address);
-        let _ = self.drain(address);
+    /// Forgets what arrived before: it does not count for what is tried next.
+    pub(super) fn forget(&self) {
+        let mut frame = [0; 2048];
+        while rustix::io::read(&self.sniffer, &mut frame).is_ok() {}
     }
 
     /// How many packets for the address arrived since.
     pub(super) fn arrived(&self, address: IpAddr) -> u64 {
-        self.drain(address)
-    }
-
-    fn drain(&self, address: IpAddr) -> u64 {
         let mut frame = [0; 2048];
         let mut seen = 0;
         while let Ok(length) = rustix::io::read(&self.sniffer, &mut frame) {

@@ -89,6 +89,15 @@ pub fn capabilities_of(pid: u32) -> io::Result<u64> {
         })
 }
 
+/// Whether a process is in the user namespace of this one: only there are its capabilities this host's.
+///
+/// # Errors
+/// When the process is gone.
+pub fn is_in_our_user_namespace(pid: u32) -> io::Result<bool> {
+    let of = |who: &str| std::fs::read_link(format!("/proc/{who}/ns/user"));
+    Ok(of(&pid.to_string())? == of("self")?)
+}
+
 /// The v2 cgroup of a process, as a path from the hierarchy's root.
 ///
 /// # Errors

@@ -90,7 +90,10 @@ fn too_able(agent: &AgentName, folder: &Path) -> Option<String> {
         }
     };
     all.into_iter().find_map(|pid| {
-        // One that is gone holds nothing.
+        // In a user namespace of its own a process holds everything, and nothing of this host's. One that is gone holds nothing.
+        if !workload::is_in_our_user_namespace(pid).unwrap_or(false) {
+            return None;
+        }
         let held = CapabilitySet::from_bits_retain(workload::capabilities_of(pid).ok()?);
         let names = NOT_FOR_AGENTS
             .iter()

@@ -4,6 +4,12 @@
 pub const HEARTBEAT_NS_MAX: u64 = 2_000_000_000;
 /// The only TCP port of an endpoint that is led to the proxy.
 pub const ENDPOINT_PORT: u16 = 443;
+/// The port of name servers; where an agent asks there, the daemon answers.
+pub const NAMES_PORT: u16 = 53;
+/// The port of name servers that are asked over TLS or QUIC (RFC 7858, RFC 9250).
+pub const ENCRYPTED_NAMES_PORT: u16 = 853;
+/// The port of the metadata server that the daemon answers on in its stead.
+pub const METADATA_PORT: u16 = 80;
 /// How deep below the hierarchy's root an agent's cgroup is looked for; how deep the task itself is does not matter. The daemon refuses an
 /// agent whose cgroup lies deeper: its tasks could pass for nobody's.
 pub const CGROUP_LEVELS: i32 = 16;
@@ -15,6 +21,8 @@ pub const AGENTS_MAX: u32 = 4096;
 pub const ENDPOINTS_MAX: u32 = 16_384;
 /// The most redirected connections whose origin is remembered; the oldest is forgotten first, and the proxy refuses what it cannot ask.
 pub const ORIGINS_MAX: u32 = 16_384;
+/// The most questions for names in datagrams, not yet read by the daemon, whose asker is remembered.
+pub const ASKERS_MAX: u32 = 4096;
 /// The ring of events, bytes.
 pub const EVENTS_BYTES: u32 = 1 << 20;
 
@@ -31,6 +39,12 @@ pub const CLOSED_DROP_DEDICATED: u32 = 3;
 pub const CLASS_DEDICATED: u32 = 1;
 /// `Endpoint::class`: other Google names answer there too.
 pub const CLASS_SHARED: u32 = 2;
+/// `Endpoint::class`: the host's credentials are handed out there. Closed to agents, and to nobody else.
+pub const CLASS_METADATA: u32 = 3;
+/// `Agent::names`: names that are not BigQuery's are looked up for it.
+pub const NAMES_FORWARD: u32 = 1;
+/// `Agent::names`: it is told no names but those it is allowed, and asks nobody else over [`ENCRYPTED_NAMES_PORT`] either.
+pub const NAMES_STRICT: u32 = 2;
 /// `Config::enforce`: on every process of the host. Zero, so that a daemon that has written nothing yet enforces the most.
 pub const ENFORCE_HOST: u32 = 0;
 /// `Config::enforce`: on processes in agents' workloads only.
@@ -56,13 +70,17 @@ pub struct Agent {
     pub uid: u32,
     /// [`CLOSED_EXPLAIN`], [`CLOSED_DROP`] or [`CLOSED_DROP_DEDICATED`].
     pub closed: u32,
+    /// [`NAMES_FORWARD`]; anything else counts as [`NAMES_STRICT`].
+    pub names: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 /// A protected prefix.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Endpoint {
-    /// [`CLASS_SHARED`]; anything else counts as [`CLASS_DEDICATED`], where nobody but agents is led anywhere.
+    /// [`CLASS_SHARED`] or [`CLASS_METADATA`]; anything else counts as [`CLASS_DEDICATED`], where nobody but agents is led anywhere.
     pub class: u32,
 }
 
@@ -79,6 +97,10 @@ pub struct Config {
     pub proxy_port: u32,
     /// [`ENFORCE_AGENTS`]; anything else counts as [`ENFORCE_HOST`].
     pub enforce: u32,
+    /// The port on which agents' questions for names are answered, host order.
+    pub names_port: u32,
+    /// The port on which the metadata server is stood in for, host order; 0 where it is not.
+    pub metadata_port: u32,
 }
 
 /// What was counted on one CPU. Place 0 of a per-CPU array.
@@ -96,9 +118,9 @@ pub struct Counters {
 }
 
 const _: () = assert!(size_of::<Window>() == 24);
-const _: () = assert!(size_of::<Agent>() == 8);
+const _: () = assert!(size_of::<Agent>() == 16);
 const _: () = assert!(size_of::<Endpoint>() == 4);
-const _: () = assert!(size_of::<Config>() == 24);
+const _: () = assert!(size_of::<Config>() == 32);
 const _: () = assert!(size_of::<Counters>() == 32);
 
 #[cfg(feature = "user")]

@@ -8,7 +8,10 @@
 mod connect;
 mod egress;
 mod maps;
+mod names;
 mod packet;
+mod sockaddr;
+mod socket;
 mod sockops;
 mod sockopt;
 mod task;

@@ -16,6 +16,10 @@ pub mod hook {
     pub const UPLINK: u32 = 6;
     /// A socket option.
     pub const SETSOCKOPT: u32 = 7;
+    /// `bind()` on IPv4.
+    pub const BIND4: u32 = 8;
+    /// `bind()` on IPv6.
+    pub const BIND6: u32 = 9;
 
     /// The hook in words.
     #[must_use]
@@ -28,6 +32,8 @@ pub mod hook {
             EGRESS => "egress",
             UPLINK => "uplink",
             SETSOCKOPT => "setsockopt",
+            BIND4 => "bind4",
+            BIND6 => "bind6",
             _ => "unknown hook",
         }
     }
@@ -61,8 +67,9 @@ pub struct Origin {
     pub comm: [u8; 16],
 }
 
-/// How the proxy finds an origin: the client's end of the loopback connection. The other end is the proxy's only listener of that
-/// family, so this names one connection and no other; the port alone would not, since a client chooses its source address.
+/// How the daemon finds an origin: the client's end of the loopback connection, and the daemon's port. The daemon has one listener of each
+/// family on that port, so this names one connection and no other; the client's port alone would not, since a client chooses its source
+/// address.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PortKey {
@@ -72,8 +79,8 @@ pub struct PortKey {
     pub client: [u8; 16],
     /// The client's port, host order.
     pub client_port: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// The daemon's port, host order.
+    pub server_port: u32,
 }
 
 /// A refusal by the kernel.

@@ -1,8 +1,9 @@
 //! The decision, pure: the same function in the kernel, in the tests and in the daemon's fake. Nothing allows by default.
 
 use crate::map::{
-    Agent, CLASS_SHARED, CLOSED_DROP_DEDICATED, CLOSED_EXPLAIN, ENDPOINT_PORT, ENFORCE_AGENTS,
-    Endpoint, HEARTBEAT_NS_MAX, UID_ANY, Window,
+    Agent, CLASS_METADATA, CLASS_SHARED, CLOSED_DROP_DEDICATED, CLOSED_EXPLAIN,
+    ENCRYPTED_NAMES_PORT, ENDPOINT_PORT, ENFORCE_AGENTS, Endpoint, HEARTBEAT_NS_MAX, METADATA_PORT,
+    NAMES_FORWARD, NAMES_PORT, UID_ANY, Window,
 };
 
 /// What one socket operation is, as the kernel sees it. Everything is as of now, and of the task that acts.
@@ -16,12 +17,14 @@ pub struct Facts {
     pub endpoint: Option<Endpoint>,
     /// On whom is enforced: [`ENFORCE_AGENTS`], or else on everybody.
     pub enforce: u32,
-    /// Whether the destination is the proxy's own port on this host.
-    pub is_proxy: bool,
+    /// Whether the destination is one of the daemon's own ports on this host.
+    pub is_own_port: bool,
     /// Whether the task is in the daemon's own cgroup.
     pub is_daemon: bool,
     /// Whether this is a TCP connection being made (and not a datagram).
     pub is_tcp_connect: bool,
+    /// Whether this is UDP, be it connected or sent.
+    pub is_udp: bool,
     /// Destination port, host order.
     pub port: u16,
     /// Whether the task is in the network namespace the proxy listens in.
@@ -30,6 +33,12 @@ pub struct Facts {
     pub uid: u32,
     /// The agent whose workload the task is in.
     pub agent: Option<Agent>,
+    /// That agent's cgroup; 0 for none.
+    pub agent_cgroup: u64,
+    /// The cgroup of the agent in whose workload the socket was made; 0 for none.
+    pub creator_cgroup: u64,
+    /// Whether the metadata server is stood in for.
+    pub has_metadata: bool,
     /// That agent's window, open or not.
     pub window: Option<Window>,
 }
@@ -62,6 +71,14 @@ pub enum Reason {
     SourceRoute = 11,
     /// A socket option that puts frames on a wire past the other programs.
     Bypass = 12,
+    /// A port of the daemon's that somebody else would listen on.
+    OwnPort = 13,
+    /// The metadata server, where the host's own credentials are.
+    Metadata = 14,
+    /// A name server of the agent's own choice, over TLS or QUIC.
+    OwnResolver = 15,
+    /// A socket made in one agent's workload, or in none, and used in another.
+    Ambiguous = 16,
 }
 
 impl Reason {
@@ -81,6 +98,10 @@ impl Reason {
             10 => Self::Internal,
             11 => Self::SourceRoute,
             12 => Self::Bypass,
+            13 => Self::OwnPort,
+            14 => Self::Metadata,
+            15 => Self::OwnResolver,
+            16 => Self::Ambiguous,
             _ => return None,
         })
     }
@@ -96,11 +117,15 @@ impl Reason {
             Self::WrongPort => "only port 443 is served",
             Self::OtherNetns => "the proxy does not listen in this network namespace",
             Self::DaemonSilent => "the daemon gave no sign of life",
-            Self::ProxyDirect => "the proxy's port cannot be dialled directly",
+            Self::ProxyDirect => "the daemon's ports cannot be dialled directly",
             Self::Egress => "a packet toward BigQuery that is not the daemon's",
             Self::Internal => "the kernel program could not read or remember it",
             Self::SourceRoute => "a packet that names its own route could end anywhere",
             Self::Bypass => "the socket option would put frames on the wire unseen",
+            Self::OwnPort => "the port is the daemon's",
+            Self::Metadata => "the metadata server is closed to agents",
+            Self::OwnResolver => "this agent asks no name server but the daemon",
+            Self::Ambiguous => "the socket was made outside the workload that uses it",
         }
     }
 }
@@ -117,6 +142,10 @@ pub enum Verdict {
         /// The grant's number, or 0.
         grant: u64,
     },
+    /// To where the daemon answers questions for names.
+    ToNames,
+    /// To where the daemon stands in for the metadata server.
+    ToMetadata,
 }
 
 /// Decides on one socket operation.
@@ -126,16 +155,57 @@ pub const fn decide(facts: &Facts) -> Verdict {
     if facts.is_daemon {
         return Verdict::Allow;
     }
-    if facts.is_proxy {
+    if facts.is_own_port {
         return Verdict::Deny(Reason::ProxyDirect);
+    }
+    if let Some(agent) = facts.agent {
+        // Whichever server it names, an address of Google's or of this host included.
+        if facts.port == NAMES_PORT && (facts.is_tcp_connect || facts.is_udp) {
+            return to_names(facts);
+        }
+        if facts.port == ENCRYPTED_NAMES_PORT && agent.names != NAMES_FORWARD {
+            return Verdict::Deny(Reason::OwnResolver);
+        }
     }
     let Some(endpoint) = facts.endpoint else {
         return Verdict::Allow;
     };
+    if endpoint.class == CLASS_METADATA {
+        return to_metadata(facts);
+    }
+    if facts.creator_cgroup != facts.agent_cgroup {
+        return Verdict::Deny(Reason::Ambiguous);
+    }
     let is_shared = endpoint.class == CLASS_SHARED;
     match facts.agent {
         Some(agent) => of_agent(facts, &agent, is_shared),
         None => of_nobody(facts, is_shared),
+    }
+}
+
+/// A process in an agent's workload that asks for names.
+#[inline(always)]
+const fn to_names(facts: &Facts) -> Verdict {
+    match cannot_lead(facts) {
+        Some(reason) => Verdict::Deny(reason),
+        None => Verdict::ToNames,
+    }
+}
+
+/// Toward the metadata server: nobody's concern but agents'.
+#[inline(always)]
+const fn to_metadata(facts: &Facts) -> Verdict {
+    if facts.agent.is_none() && facts.creator_cgroup == 0 {
+        return Verdict::Allow;
+    }
+    let is_led = facts.has_metadata
+        && facts.is_tcp_connect
+        && facts.port == METADATA_PORT
+        && facts.creator_cgroup == facts.agent_cgroup;
+    match cannot_lead(facts) {
+        None if is_led => Verdict::ToMetadata,
+        None => Verdict::Deny(Reason::Metadata),
+        Some(reason) => Verdict::Deny(reason),
     }
 }
 
@@ -182,6 +252,12 @@ const fn not_served(facts: &Facts) -> Option<Reason> {
     if facts.port != ENDPOINT_PORT {
         return Some(Reason::WrongPort);
     }
+    cannot_lead(facts)
+}
+
+/// Why nothing can be led to the daemon, if so.
+#[inline(always)]
+const fn cannot_lead(facts: &Facts) -> Option<Reason> {
     if !facts.is_daemon_netns {
         return Some(Reason::OtherNetns);
     }

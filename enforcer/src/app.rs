@@ -1,6 +1,7 @@
 //! Starts everything in order, and stops it in the reverse one. Enforcement comes first and is never taken back: whatever fails after it,
 //! the kernel goes on refusing.
 
+mod beside;
 mod identity;
 mod kernel;
 mod probes;
@@ -16,7 +17,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use enforcer_ebpf::Agent as KernelAgent;
 use enforcer_ebpf::map::{
-    CGROUP_LEVELS, CLOSED_DROP, CLOSED_DROP_DEDICATED, CLOSED_EXPLAIN, UID_ANY,
+    CGROUP_LEVELS, CLOSED_DROP, CLOSED_DROP_DEDICATED, CLOSED_EXPLAIN, NAMES_FORWARD, NAMES_STRICT,
+    UID_ANY,
 };
 use enforcer_proto::policy::Policy;
 use enforcer_proto::principal::AgentName;
@@ -32,25 +34,26 @@ use tokio_util::task::TaskTracker;
 use crate::causes::Causes;
 use crate::client_setup::Files;
 use crate::clock::{Clock, SystemClock};
-use crate::config::{AddressClass, Config, WhenClosed};
+use crate::config::{AddressClass, Config, WhenClosed, WhichNames};
 use crate::control::peer::{Identify, Workload};
 use crate::control::{self, Control};
-use crate::dns::Names;
 use crate::dns::endpoints::{self, EndpointSet, Endpoints};
 use crate::dns::protected::{class_of, permitted_subtrees, protected_default};
+use crate::dns::{METADATA_SERVERS, Names, SYNTHETIC};
 use crate::engine::{self, Engine, Parts, Running};
-use crate::kernel::{Attached, KernelConfig};
+use crate::kernel::{Attached, KernelConfig, Ports};
 use crate::prove::{self, canary};
 use crate::proxy::authority::{Authority, AuthorityOptions};
 use crate::proxy::closer::Closer;
 use crate::proxy::quota::{self, Quota};
-use crate::proxy::tls::TlsFront;
+use crate::proxy::tls::{ProtectedNames, TlsFront};
 use crate::proxy::way::Rules;
 use crate::proxy::{self, Coalesce, Forwarded, Proxy};
 use crate::roots;
 use crate::token;
-use crate::upstream::{Upstream, UpstreamOptions};
+use crate::upstream::{self, Upstream, UpstreamOptions};
 use crate::workload;
+use beside::Beside;
 use identity::Origins;
 
 /// How long what is under way may take to end when the daemon is stopped.
@@ -109,15 +112,21 @@ async fn daemon(config: Config, policy: Policy) -> Result<()> {
         cgroup_root: places.root.clone(),
         pin_dir: config.pin_dir.clone(),
         daemon_cgroup: places.daemon.clone(),
-        proxy_port: config.proxy_port,
+        ports: Ports {
+            proxy: config.proxy_port,
+            names: config.names_port,
+            metadata: config.metadata.as_ref().map(|metadata| metadata.port),
+        },
         enforce: config.enforce,
     })?;
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
 
+    let files = Files::in_run_dir(&config.run_dir);
+    let tls = upstream::verified_tls(roots::system(&files.bundle), config.upstream_ca.as_deref())?;
     let names: Vec<String> = config.protected.clone().unwrap_or_else(protected_default);
     let watched = kernel::Watched {
-        endpoints: protect(&config, &names, maps, &clock, &stop, &tasks).await?,
+        endpoints: protect(&config, &names, &tls, maps, &clock, &stop, &tasks).await?,
         uplinks: uplinks::keep(uplinks, stop.clone(), &tasks).await?,
         probes: probes::keep(places.looked_at(&config), stop.clone(), &tasks).await?,
     };
@@ -125,9 +134,8 @@ async fn daemon(config: Config, policy: Policy) -> Result<()> {
     kernel.set_agents(&places.kernel_agents(&config))?;
 
     let served = served(&config, &names);
-    let files = Files::in_run_dir(&config.run_dir);
     let authority = open_authority(&config, &served, clock.as_ref(), &files)?;
-    let upstream = open_upstream(&config, &files)?;
+    let upstream = open_upstream(&config, &tls)?;
     let minter = tokens::minter(&config, &upstream).await?;
 
     let identify = Arc::new(Identify::new(
@@ -159,11 +167,21 @@ async fn daemon(config: Config, policy: Policy) -> Result<()> {
         Arc::clone(&tokens) as _,
         config.host.clone(),
     );
-    let protected = Arc::new(names.iter().cloned().collect());
+    let protected: Arc<ProtectedNames> = Arc::new(names.iter().cloned().collect());
+    let origins = Arc::new(
+        Origins::new(origins, agents.clone()).context("reading the network namespace's cookie")?,
+    );
+    let served_beside = Beside {
+        callers: Arc::clone(&origins) as _,
+        protected: Arc::clone(&protected),
+        refused: Arc::clone(&refused),
+        clock: Arc::clone(&clock),
+    };
+    served_beside.serve(&config, &tls, &stop, &tasks).await?;
     let proxy = Arc::new(Proxy {
         host: config.host.clone(),
         engine: engine.clone(),
-        origins: Arc::new(Origins::new(origins, agents.clone())),
+        origins,
         tls: TlsFront::new(
             Arc::clone(&authority),
             Arc::new(served.iter().cloned().collect()),
@@ -183,7 +201,7 @@ async fn daemon(config: Config, policy: Policy) -> Result<()> {
         IpAddr::from(Ipv4Addr::LOCALHOST),
         IpAddr::from(Ipv6Addr::LOCALHOST),
     ] {
-        let listener = listen(ip, config.proxy_port).await?;
+        let listener = listen(ip, config.proxy_port, "proxy.port").await?;
         tasks.spawn(proxy::serve(Arc::clone(&proxy), listener, stop.clone()));
     }
     tasks.spawn(closer.run(closings, stop.clone()));
@@ -320,22 +338,39 @@ impl Places {
                 WhenClosed::Drop if agent.allow.is_empty() => CLOSED_DROP,
                 WhenClosed::Drop => CLOSED_DROP_DEDICATED,
             },
+            names: match agent.names {
+                WhichNames::Forward => NAMES_FORWARD,
+                WhichNames::Strict => NAMES_STRICT,
+            },
+            reserved: 0,
         });
         ids.zip(agents).collect()
     }
 }
 
-/// What stands for BigQuery when the lock is proven.
-fn canaries() -> impl Iterator<Item = (IpNet, AddressClass)> {
-    [IpAddr::from(canary::CANARY4), canary::CANARY6.into()]
+/// What is protected on every host: what stands for BigQuery when the lock is proven, what agents are told for its names, and the metadata
+/// servers of the clouds' hosts.
+fn everywhere() -> impl Iterator<Item = (IpNet, AddressClass)> {
+    let bigquerys = [
+        IpAddr::from(canary::CANARY4),
+        canary::CANARY6.into(),
+        SYNTHETIC.into(),
+    ];
+    let bigquerys = bigquerys.map(|ip| (ip, AddressClass::Dedicated));
+    let metadata = METADATA_SERVERS.map(|ip| (ip, AddressClass::Metadata));
+    bigquerys
         .into_iter()
-        .map(|ip| (ip.into(), AddressClass::Dedicated))
+        .chain(metadata)
+        .map(|(ip, class)| (ip.into(), class))
 }
 
-/// How many addresses of BigQuery are protected, the canaries not counted.
+/// How many addresses of BigQuery are protected, those that are on every host not counted.
 fn known(endpoints: &Endpoints) -> u64 {
-    let is_bigquerys = |net: &&IpNet| canaries().all(|(canary, _)| canary != **net);
-    endpoints.keys().filter(is_bigquerys).count() as u64
+    let is_bigquerys =
+        |entry: &(&IpNet, &AddressClass)| everywhere().all(|(net, _)| net != *entry.0);
+    let found = endpoints.iter().filter(is_bigquerys);
+    let found = found.filter(|(_, class)| **class != AddressClass::Metadata);
+    found.count() as u64
 }
 
 /// The names that agents are spoken to under: BigQuery's, and what any of them is allowed besides.
@@ -387,15 +422,16 @@ struct Protected {
 async fn protect(
     config: &Config,
     names: &[String],
+    tls: &rustls::ClientConfig,
     mut maps: crate::kernel::EndpointMaps,
     clock: &Arc<dyn Clock>,
     stop: &CancellationToken,
     tasks: &TaskTracker,
 ) -> Result<watch::Receiver<Protected>> {
-    let lookup = Arc::new(Names::fresh(&config.resolvers)?);
+    let lookup = Arc::new(Names::fresh(&config.resolvers, tls)?);
     let classed = names.iter().map(|name| (name.clone(), class_of(name)));
     let prefixes = config.prefixes.iter().copied();
-    let mut set = EndpointSet::new(classed, prefixes.chain(canaries()));
+    let mut set = EndpointSet::new(classed, prefixes.chain(everywhere()));
     set.inherit(maps.held()?, clock.now().boot_ns);
     let (sender, mut current) = watch::channel(Endpoints::new());
     tasks.spawn(endpoints::keep(
@@ -498,22 +534,24 @@ fn make_dir(path: &Path, mode: u32) -> Result<()> {
     made.with_context(|| format!("making the folder {}", path.display()))
 }
 
-fn open_upstream(config: &Config, files: &Files) -> Result<Arc<Upstream>> {
-    let resolver = Arc::new(Names::caching(&config.resolvers)?);
+fn open_upstream(config: &Config, tls: &rustls::ClientConfig) -> Result<Arc<Upstream>> {
+    let resolver = Arc::new(Names::caching(&config.resolvers, tls)?);
     let options = UpstreamOptions {
-        system_roots: roots::system(&files.bundle),
-        extra_ca_file: config.upstream_ca.clone(),
+        tls: tls.clone(),
         connect_timeout: config.connect_timeout,
         resolver,
     };
-    Ok(Arc::new(Upstream::new(options)?))
+    Ok(Arc::new(Upstream::new(options)))
 }
 
-async fn listen(ip: IpAddr, port: u16) -> Result<TcpListener> {
+async fn listen(ip: IpAddr, port: u16, key: &str) -> Result<TcpListener> {
     let address = SocketAddr::new(ip, port);
-    TcpListener::bind(address).await.with_context(|| {
-        format!("binding the proxy to {address}: is another process on it? Name a free port below 1024 as `proxy.port`")
-    })
+    let bound = TcpListener::bind(address).await;
+    bound.with_context(|| not_bound(address, key))
+}
+
+fn not_bound(address: SocketAddr, key: &str) -> String {
+    format!("binding {address}: is another process on it? Name a free port below 1024 as `{key}`")
 }
 
 fn serve_control(

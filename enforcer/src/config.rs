@@ -3,11 +3,11 @@
 mod file;
 mod policy;
 mod prefixes;
+mod resolver;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 pub use policy::load_policy;
+pub use resolver::{Resolver, Secured};
 
 /// Where the configuration is looked for when no file is named.
 pub const DEFAULT_PATH: &str = "/etc/enforcer/enforcer.toml";
@@ -54,6 +55,8 @@ pub enum ConfigError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AddressClass {
+    /// The host's credentials are handed out there: closed to agents.
+    Metadata,
     /// Only BigQuery answers there.
     Dedicated,
     /// Other Google names answer there too.
@@ -70,6 +73,27 @@ pub enum WhenClosed {
     Drop,
 }
 
+/// What an agent is told of names that are not BigQuery's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WhichNames {
+    /// They are looked up for it.
+    Forward,
+    /// Only those that it is allowed are.
+    Strict,
+}
+
+/// What stands in for the metadata server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Metadata {
+    /// Its port on 127.0.0.1 and ::1.
+    pub port: u16,
+    /// The project that clients are told they are in.
+    pub project: Option<String>,
+    /// That project's number.
+    pub project_number: Option<u64>,
+}
+
 /// One agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Agent {
@@ -83,6 +107,8 @@ pub struct Agent {
     pub closed: WhenClosed,
     /// Names besides BigQuery's that it may reach on shared addresses; normalised, exact.
     pub allow: BTreeSet<String>,
+    /// What it is told of names.
+    pub names: WhichNames,
     /// The service account its tokens are for; absent: the federated identity itself.
     pub service_account: Option<String>,
 }
@@ -130,7 +156,11 @@ pub struct Config {
     /// Names whose addresses are protected; absent: the built-in list.
     pub protected: Option<Vec<String>>,
     /// Resolvers; empty: the host's.
-    pub resolvers: Vec<SocketAddr>,
+    pub resolvers: Vec<Resolver>,
+    /// The port on 127.0.0.1 and ::1 where agents' questions for names are answered.
+    pub names_port: u16,
+    /// What stands in for the metadata server; absent: nothing does.
+    pub metadata: Option<Metadata>,
     /// Prefixes that are protected whatever DNS says.
     pub prefixes: Vec<(IpNet, AddressClass)>,
     /// The proxy's port on 127.0.0.1 and ::1.

@@ -3,22 +3,39 @@
 
 pub mod endpoints;
 pub mod protected;
+pub mod responder;
 #[cfg(test)]
 mod tests;
+mod told;
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use hickory_resolver::config::{
     ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts,
 };
+use hickory_resolver::lookup::Lookup as Records;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
-use hickory_resolver::proto::rr::RecordType;
+use hickory_resolver::proto::rr::{Name, RecordType};
 use hickory_resolver::{Resolver, TokioResolver, system_conf};
 
 use crate::causes::Causes;
+use crate::config::{Resolver as Server, Secured};
+
+pub use told::{NamesRules, SYNTHETIC};
+
+/// The metadata servers of the clouds' hosts: Google's and Amazon's, which Microsoft's and others' share, by IPv4, Google's and Amazon's by
+/// IPv6, and that of GKE's nodes. Whoever reaches one is given the host's own credentials.
+pub const METADATA_SERVERS: [IpAddr; 4] = [
+    IpAddr::V4(told::METADATA),
+    IpAddr::V4(Ipv4Addr::new(169, 254, 169, 252)),
+    IpAddr::V6(GOOGLE_METADATA6),
+    IpAddr::V6(AMAZON_METADATA6),
+];
+const GOOGLE_METADATA6: Ipv6Addr = Ipv6Addr::new(0xfd20, 0x00ce, 0, 0, 0, 0, 0, 0x254);
+const AMAZON_METADATA6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x0ec2, 0, 0, 0, 0, 0, 0x254);
 
 /// How long one query may take before the next server or try.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(2);
@@ -26,6 +43,10 @@ const QUERY_TIMEOUT: Duration = Duration::from_secs(2);
 const QUERY_RETRIES: usize = 1;
 /// Answers remembered for dialling; the endpoint set asks anew each time.
 const CACHE_ENTRIES: u64 = 512;
+/// Answers remembered for agents, of all of them together; the least used are forgotten first.
+const AGENTS_CACHE_ENTRIES: u64 = 4096;
+/// The longest that an answer is remembered for agents.
+const AGENTS_TTL_MAX: Duration = Duration::from_secs(3600);
 /// How long an answer without records counts when the zone does not say.
 const NEGATIVE_TTL: Duration = Duration::from_secs(60);
 /// The most addresses taken from one answer; a longer one is cut, loudly.
@@ -118,23 +139,43 @@ impl std::fmt::Debug for Names {
 }
 
 impl Names {
-    /// Look-ups that remember answers for their ttl: for dialling.
+    /// Look-ups that remember answers for their ttl: for dialling. `tls` is for servers that are asked over it.
     ///
     /// # Errors
     /// [`NamesError::NoServers`] when none are given and the host's configuration has none.
-    pub fn caching(servers: &[SocketAddr]) -> Result<Self, NamesError> {
-        Self::with_cache(servers, CACHE_ENTRIES)
+    pub fn caching(servers: &[Server], tls: &rustls::ClientConfig) -> Result<Self, NamesError> {
+        Self::with_cache(servers, tls, CACHE_ENTRIES)
     }
 
     /// Look-ups that ask every time: for the endpoint set, which keeps its own deadlines.
     ///
     /// # Errors
     /// [`NamesError::NoServers`] when none are given and the host's configuration has none.
-    pub fn fresh(servers: &[SocketAddr]) -> Result<Self, NamesError> {
-        Self::with_cache(servers, 0)
+    pub fn fresh(servers: &[Server], tls: &rustls::ClientConfig) -> Result<Self, NamesError> {
+        Self::with_cache(servers, tls, 0)
     }
 
-    fn with_cache(servers: &[SocketAddr], cache: u64) -> Result<Self, NamesError> {
+    /// Look-ups for agents, with a memory of their own: what they ask pushes nothing out of ours.
+    ///
+    /// # Errors
+    /// [`NamesError::NoServers`] when none are given and the host's configuration has none.
+    pub fn for_agents(servers: &[Server], tls: &rustls::ClientConfig) -> Result<Self, NamesError> {
+        Self::with_cache(servers, tls, AGENTS_CACHE_ENTRIES)
+    }
+
+    /// The records of one type that a name has, aliases included.
+    ///
+    /// # Errors
+    /// As the resolver says.
+    pub async fn records(&self, name: Name, kind: RecordType) -> Result<Records, NetError> {
+        self.resolver.lookup(name, kind).await
+    }
+
+    fn with_cache(
+        servers: &[Server],
+        tls: &rustls::ClientConfig,
+        cache: u64,
+    ) -> Result<Self, NamesError> {
         let no_servers = |error: NetError| NamesError::NoServers(Causes(&error).to_string());
         let config = if servers.is_empty() {
             system_servers().map_err(no_servers)?
@@ -144,7 +185,8 @@ impl Names {
         if config.name_servers().is_empty() {
             return Err(NamesError::NoServers("the list is empty".to_owned()));
         }
-        let mut builder = Resolver::builder_with_config(config, TokioRuntimeProvider::default());
+        let mut builder = Resolver::builder_with_config(config, TokioRuntimeProvider::default())
+            .with_tls_config(tls.clone());
         let options: &mut ResolverOpts = builder.options_mut();
         options.use_hosts_file = ResolveHosts::Never;
         options.timeout = QUERY_TIMEOUT;
@@ -152,6 +194,7 @@ impl Names {
         options.cache_size = cache;
         options.edns0 = true;
         options.try_tcp_on_error = true;
+        options.positive_max_ttl = Some(AGENTS_TTL_MAX);
         let resolver = builder.build().map_err(no_servers)?;
         Ok(Self { resolver })
     }
@@ -165,16 +208,16 @@ fn system_servers() -> Result<ResolverConfig, NetError> {
     ))
 }
 
-fn name_server(address: &SocketAddr) -> NameServerConfig {
-    let at = |mut connection: ConnectionConfig| {
-        connection.port = address.port();
-        connection
+fn name_server(server: &Server) -> NameServerConfig {
+    let mut connections = match &server.secured {
+        Secured::No => vec![ConnectionConfig::udp(), ConnectionConfig::tcp()],
+        Secured::Tls(name) => vec![ConnectionConfig::tls(name.as_str().into())],
+        Secured::Https(name) => vec![ConnectionConfig::https(name.as_str().into(), None)],
     };
-    NameServerConfig::new(
-        address.ip(),
-        true,
-        vec![at(ConnectionConfig::udp()), at(ConnectionConfig::tcp())],
-    )
+    for connection in &mut connections {
+        connection.port = server.address.port();
+    }
+    NameServerConfig::new(server.address.ip(), true, connections)
 }
 
 #[async_trait]
@@ -267,10 +310,7 @@ fn usable(name: &str, found: Vec<IpAddr>, ttl: Duration) -> Result<Answer, Names
 pub fn refused_address(address: IpAddr) -> Option<&'static str> {
     let link_local_v6 = |v6: Ipv6Addr| v6.segments()[0] & 0xffc0 == 0xfe80;
     // EC2 and GCE serve credentials on unique-local addresses too.
-    let metadata_v6 = |v6: Ipv6Addr| {
-        v6 == Ipv6Addr::new(0xfd00, 0x0ec2, 0, 0, 0, 0, 0, 0x254)
-            || v6 == Ipv6Addr::new(0xfd20, 0x00ce, 0, 0, 0, 0, 0, 0x254)
-    };
+    let metadata_v6 = |v6: Ipv6Addr| METADATA_SERVERS.contains(&IpAddr::V6(v6));
     let canonical = address.to_canonical();
     if canonical.is_unspecified() {
         return Some("unspecified");

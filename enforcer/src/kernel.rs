@@ -17,12 +17,23 @@ use std::path::PathBuf;
 
 pub use events::Events;
 pub use load::{Attached, attach, let_go};
-pub use maps::{EndpointMaps, Kernel, Origins};
+pub use maps::{EndpointMaps, Kernel, Origins, Transport};
 pub use uplinks::{Framing, Uplink, Uplinks};
 
 use enforcer_proto::wire::Enforce;
 
 use crate::causes::Causes;
+
+/// Where the daemon listens on loopback.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ports {
+    /// The proxy.
+    pub proxy: u16,
+    /// The answers to agents' questions for names.
+    pub names: u16,
+    /// What stands in for the metadata server; absent: it is closed to agents and nothing stands in for it.
+    pub metadata: Option<u16>,
+}
 
 /// Where and how to attach.
 #[derive(Debug, Clone)]
@@ -33,8 +44,8 @@ pub struct KernelConfig {
     pub pin_dir: PathBuf,
     /// The daemon's own cgroup, absolute.
     pub daemon_cgroup: PathBuf,
-    /// The proxy's port.
-    pub proxy_port: u16,
+    /// Where the daemon listens.
+    pub ports: Ports,
     /// On whom to enforce, once the agents are known.
     pub enforce: Enforce,
 }

@@ -2,13 +2,15 @@
 //!
 //! Code map: [`cli`] parses and prints; [`app`] starts everything in order; [`engine`] owns the ledger, the log and the kernel's windows;
 //! [`kernel`] attaches the programs; [`control`] serves people and agents; [`proxy`] and [`bigquery`] judge and forward requests;
-//! [`token`] has the only credentials; [`dns`] keeps the protected addresses true; [`client_setup`] makes clients trust the proxy;
+//! [`token`] has the only credentials; [`dns`] keeps the protected addresses true and answers agents' questions for names; [`metadata`] stands in for the metadata server;
+//! [`client_setup`] makes clients trust the proxy;
 //! [`prove`] tries every way around them; [`clock`] is the only reader of clocks.
 
 pub mod app;
 pub mod atomic_file;
 pub mod audit;
 pub mod bigquery;
+pub mod callers;
 pub mod causes;
 pub mod cli;
 pub mod client_setup;
@@ -19,6 +21,7 @@ pub mod dns;
 pub mod engine;
 pub mod kernel;
 pub mod keyfile;
+pub mod metadata;
 pub mod pace;
 pub mod prove;
 pub mod proxy;

@@ -5,7 +5,7 @@
 )]
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 const SO_PEERGROUPS: libc::c_int = 59;
 const SO_NETNS_COOKIE: libc::c_int = 71;
@@ -80,10 +80,17 @@ pub fn netns_cookie(fd: BorrowedFd<'_>) -> io::Result<u64> {
     Ok(cookie[0])
 }
 
+/// The cookie of this process's own network namespace.
+///
+/// # Errors
+/// As [`netns_cookie`].
+pub fn own_netns() -> io::Result<u64> {
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0")?;
+    netns_cookie(socket.as_fd())
+}
+
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsFd;
-
     use super::*;
 
     #[test]

@@ -16,10 +16,11 @@ use http::uri::Scheme;
 use http::{Request, Response, Uri, Version};
 use http_body_util::{BodyExt, Full, combinators::BoxBody};
 use hyper::body::Incoming;
-use rustls_pki_types::CertificateDer;
+use rustls::ClientConfig;
 
 use crate::dns::{Lookup, NamesError};
 use dial::Dialer;
+pub use dial::verified_tls;
 use pool::{Connection, Pool, Unsent};
 
 /// A request's body: whole ([`full`]) or streamed.
@@ -42,10 +43,8 @@ const HOP_BY_HOP: [HeaderName; 8] = [
 /// What the client needs to know.
 #[derive(Debug, Clone)]
 pub struct UpstreamOptions {
-    /// The system's roots.
-    pub system_roots: Vec<CertificateDer<'static>>,
-    /// Roots trusted besides the system's, PEM.
-    pub extra_ca_file: Option<PathBuf>,
+    /// Whom to trust.
+    pub tls: ClientConfig,
     /// The bound on look-up, TCP and TLS together.
     pub connect_timeout: Duration,
     /// Where addresses come from.
@@ -156,15 +155,13 @@ pub fn full(bytes: impl Into<Bytes>) -> Body {
 }
 
 impl Upstream {
-    /// A client trusting the system's roots and the extra file's.
-    ///
-    /// # Errors
-    /// [`UpstreamError::Roots`], [`UpstreamError::NoRoots`] or [`UpstreamError::Tls`].
-    pub fn new(options: UpstreamOptions) -> Result<Self, UpstreamError> {
-        Ok(Self {
-            dialer: Dialer::new(options)?,
+    /// A client without any connection yet.
+    #[must_use]
+    pub fn new(options: UpstreamOptions) -> Self {
+        Self {
+            dialer: Dialer::new(options),
             pool: Pool::default(),
-        })
+        }
     }
 
     /// Sends one request and returns the response's head, its body still streaming. `pool_key` names the identity (the grant):

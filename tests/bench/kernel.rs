@@ -9,9 +9,9 @@ use std::process::{Child, Stdio};
 
 use enforcer::clock::{Clock, SystemClock};
 use enforcer::config::AddressClass;
-use enforcer::kernel::{Attached, KernelConfig, attach};
+use enforcer::kernel::{Attached, KernelConfig, Ports, Transport, attach};
 use enforcer::sockopt::netns_cookie;
-use enforcer_ebpf::map::{CLOSED_DROP, ENDPOINTS_MAX};
+use enforcer_ebpf::map::{CLOSED_DROP, ENDPOINTS_MAX, NAMES_FORWARD};
 use enforcer_ebpf::{Agent, Window};
 use harness::cgroup;
 use harness::stage::{BIGQUERY4, OTHER4, Side, Stage};
@@ -197,6 +197,8 @@ impl Lab {
         let agent = Agent {
             uid: UID,
             closed: CLOSED_DROP,
+            names: NAMES_FORWARD,
+            reserved: 0,
         };
         let id = cgroup::id(&self.inside);
         let kernel = &mut self.attached().kernel;
@@ -232,7 +234,11 @@ impl Lab {
             let claimed = u32::from_le_bytes(said);
             assert!(pids.contains(&claimed), "a worker's");
             let netns = netns_cookie(stream.as_fd()).expect("a cookie");
-            match self.attached().origins.origin(peer, netns) {
+            match self
+                .attached()
+                .origins
+                .origin(Transport::Tcp, peer, netns, PORT)
+            {
                 Some(origin) => wrong += u32::from(origin.pid != claimed),
                 None => none += 1,
             }
@@ -252,7 +258,11 @@ fn attach_on(stage: &Stage, root: &Path, daemon: &Path) -> Attached {
         cgroup_root: root.to_owned(),
         pin_dir: stage.bpffs().join("enforcer"),
         daemon_cgroup: daemon.to_owned(),
-        proxy_port: PORT,
+        ports: Ports {
+            proxy: PORT,
+            names: 852,
+            metadata: Some(853),
+        },
         enforce: enforcer_proto::wire::Enforce::Host,
     };
     stage.on(Side::Host, || attach(&config)).expect("attaches")

@@ -2,7 +2,7 @@
 
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{HashMap, Map, MapData};
-use enforcer::kernel::{KernelConfig, attach};
+use enforcer::kernel::{KernelConfig, Ports, attach};
 use enforcer_ebpf::{Endpoint, Window};
 use harness::cgroup;
 use harness::stage::{BIGQUERY4, Side};
@@ -87,7 +87,11 @@ fn a_program_of_somebody_elses_that_runs_before_ours_is_said() {
         cgroup_root: world.stage.cgroups.root().to_owned(),
         pin_dir: world.stage.bpffs().join("another"),
         daemon_cgroup: world.stage.cgroups.make("another"),
-        proxy_port: 842,
+        ports: Ports {
+            proxy: 842,
+            names: 852,
+            metadata: Some(853),
+        },
         enforce: enforcer_proto::wire::Enforce::Host,
     };
     let another = world

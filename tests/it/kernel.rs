@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use enforcer::clock::{Clock, SystemClock};
 use enforcer::config::AddressClass;
-use enforcer::kernel::{Attached, KernelConfig, attach};
+use enforcer::kernel::{Attached, KernelConfig, Ports, Transport, attach};
 use enforcer::sockopt::netns_cookie;
-use enforcer_ebpf::map::{CLOSED_DROP, CLOSED_DROP_DEDICATED, CLOSED_EXPLAIN};
+use enforcer_ebpf::map::{CLOSED_DROP, CLOSED_DROP_DEDICATED, CLOSED_EXPLAIN, NAMES_FORWARD};
 use enforcer_ebpf::{Agent, Origin, Window};
 use enforcer_proto::wire::Enforce;
 use harness::capture::Capture;
@@ -46,6 +46,8 @@ impl Kernel {
             Agent {
                 uid: AGENT_UID,
                 closed,
+                names: NAMES_FORWARD,
+                reserved: 0,
             },
         )]);
         attached
@@ -116,7 +118,12 @@ impl Kernel {
     fn origin(&self, listener: usize) -> (Option<Origin>, SocketAddr) {
         let (stream, peer) = self.listeners[listener].accept().expect("accepts");
         let netns = netns_cookie(stream.as_fd()).expect("a cookie");
-        (self.attached.origins.origin(peer, netns), peer)
+        (
+            self.attached
+                .origins
+                .origin(Transport::Tcp, peer, netns, PORT),
+            peer,
+        )
     }
 }
 
@@ -133,7 +140,11 @@ fn attach_on(stage: &Stage, daemon: &Path) -> Attached {
         cgroup_root: stage.cgroups.root().to_owned(),
         pin_dir: stage.bpffs().join("enforcer"),
         daemon_cgroup: daemon.to_owned(),
-        proxy_port: PORT,
+        ports: Ports {
+            proxy: PORT,
+            names: 852,
+            metadata: Some(853),
+        },
         enforce: Enforce::Host,
     };
     stage.on(Side::Host, || attach(&config)).expect("attaches")
@@ -451,7 +462,11 @@ fn two_daemons_cannot_share_pins_and_a_lost_link_is_seen() {
         cgroup_root: kernel.stage.cgroups.root().to_owned(),
         pin_dir: kernel.stage.bpffs().join("enforcer"),
         daemon_cgroup: kernel.daemon.clone(),
-        proxy_port: PORT,
+        ports: Ports {
+            proxy: PORT,
+            names: 852,
+            metadata: Some(853),
+        },
         enforce: Enforce::Host,
     };
     let error = kernel
@@ -476,6 +491,8 @@ fn second_agent(kernel: &mut Kernel) -> PathBuf {
     let agent = Agent {
         uid: AGENT_UID,
         closed: CLOSED_EXPLAIN,
+        names: NAMES_FORWARD,
+        reserved: 0,
     };
     let agents = [&kernel.agent, &second].map(|path| (cgroup::id(path), agent));
     kernel
@@ -614,7 +631,11 @@ fn pins_of_another_root_or_of_one_that_is_gone_are_attached_anew() {
         cgroup_root: stage.cgroups.make(root),
         pin_dir: stage.bpffs().join("enforcer"),
         daemon_cgroup: stage.cgroups.make("daemon"),
-        proxy_port: PORT,
+        ports: Ports {
+            proxy: PORT,
+            names: 852,
+            metadata: Some(853),
+        },
         enforce: Enforce::Host,
     };
     let refused_in = |place: &str| {
@@ -769,7 +790,11 @@ fn a_daemon_that_enforces_on_agents_only_enforces_on_all_until_it_knows_them() {
         cgroup_root: stage.cgroups.root().to_owned(),
         pin_dir: stage.bpffs().join("enforcer"),
         daemon_cgroup: daemon,
-        proxy_port: PORT,
+        ports: Ports {
+            proxy: PORT,
+            names: 852,
+            metadata: Some(853),
+        },
         enforce: Enforce::Agents,
     };
     let reached = || probe(&stage, &other, 0, "tcp", &BIGQUERY4.to_string(), 443);

@@ -1,10 +1,13 @@
 //! Every map, with its bound. Windows and agents are preallocated hashes: a full one refuses the daemon, it never forgets by itself.
 
-use aya_ebpf::macros::map;
+use aya_ebpf::btf_maps::SkStorage;
+use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use enforcer_ebpf::address::embedded_v4;
-use enforcer_ebpf::map::{AGENTS_MAX, ENDPOINTS_MAX, EVENTS_BYTES, ORIGINS_MAX, WINDOWS_MAX};
+use enforcer_ebpf::map::{
+    AGENTS_MAX, ASKERS_MAX, ENDPOINTS_MAX, EVENTS_BYTES, ORIGINS_MAX, WINDOWS_MAX,
+};
 use enforcer_ebpf::{Agent, Config, Counters, Endpoint, Event, Origin, PortKey, Window};
 
 /// Open windows by the agent's cgroup.
@@ -28,9 +31,18 @@ pub static HEARTBEAT: Array<u64> = Array::with_max_entries(1, 0);
 /// Origins of redirected connections by socket cookie.
 #[map]
 pub static COOKIES: LruHashMap<u64, Origin> = LruHashMap::with_max_entries(ORIGINS_MAX, 0);
-/// Origins by the client's end of the loopback connection, for the proxy.
+/// Origins by the client's end of the loopback connection, for the daemon.
 #[map]
 pub static ORIGINS: LruHashMap<PortKey, Origin> = LruHashMap::with_max_entries(ORIGINS_MAX, 0);
+/// Who asks for names in datagrams, by the client's end, for the daemon. The oldest is forgotten first, and its question not answered.
+#[map]
+pub static ASKERS: LruHashMap<PortKey, Origin> = LruHashMap::with_max_entries(ASKERS_MAX, 0);
+/// Whom a socket last asked for names before it was led to the daemon. Goes with the socket.
+#[btf_map]
+pub static ASKED: SkStorage<Origin> = SkStorage::new();
+/// The cgroup of the agent in whose workload a socket was made. Goes with the socket; a socket made in none has no entry.
+#[btf_map]
+pub static CREATORS: SkStorage<u64> = SkStorage::new();
 /// What was refused.
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(EVENTS_BYTES, 0);
@@ -46,7 +58,17 @@ pub fn config() -> Config {
         daemon_netns: 0,
         proxy_port: 0,
         enforce: 0,
+        names_port: 0,
+        metadata_port: 0,
     })
+}
+
+/// Whether a port, in host order, is one that the daemon listens on.
+#[inline(always)]
+pub const fn is_own_port(config: &Config, port: u16) -> bool {
+    let port = port as u32;
+    port != 0
+        && (port == config.proxy_port || port == config.names_port || port == config.metadata_port)
 }
 
 /// What answers at an IPv4 address, where that is protected.

@@ -5,8 +5,8 @@ use aya_ebpf::helpers::generated::{
 };
 use aya_ebpf::programs::sk_buff::SkBuff;
 use enforcer_ebpf::address::mapped;
-use enforcer_ebpf::map::{CGROUP_LEVELS, ENFORCE_AGENTS};
-use enforcer_ebpf::{Event, Reason};
+use enforcer_ebpf::map::{CGROUP_LEVELS, CLASS_METADATA, ENFORCE_AGENTS};
+use enforcer_ebpf::{Endpoint, Event, Reason};
 
 use super::maps::{AGENTS, config, count, endpoint4, endpoint6, report};
 
@@ -32,74 +32,107 @@ const NEXT_ROUTING: u8 = 43;
 /// How many extension headers are looked behind; more is refused.
 const EXTENSIONS_MAX: u32 = 4;
 
-/// A packet that may leave only if [`may_leave`] says so.
-pub struct Guarded {
-    destination: [u8; 16],
-    protocol: u32,
-    reason: Reason,
+/// The header of an IP packet.
+pub struct IpPacket {
+    /// IPv4 in its mapped spelling.
+    pub destination: [u8; 16],
+    /// Of what follows: IPv4's protocol, or IPv6's first next header.
+    pub protocol: u32,
+    /// Where that begins.
+    pub payload_at: usize,
+    at: usize,
+    is_v4: bool,
+    /// What is guarded about it; nothing about nearly every one.
+    pub guarded: Option<Reason>,
 }
 
-impl Guarded {
+impl IpPacket {
     const fn unreadable() -> Self {
         Self {
             destination: [0; 16],
             protocol: 0,
-            reason: Reason::Internal,
+            payload_at: 0,
+            at: 0,
+            is_v4: true,
+            guarded: Some(Reason::Internal),
+        }
+    }
+
+    /// Where it says that it comes from; IPv4 in its mapped spelling.
+    #[inline(always)]
+    pub fn source(&self, skb: &SkBuff) -> Option<[u8; 16]> {
+        if self.is_v4 {
+            skb.load::<[u8; 4]>(self.at + 12).ok().map(mapped)
+        } else {
+            skb.load::<[u8; 16]>(self.at + 8).ok()
         }
     }
 }
 
-/// What is guarded about the IP packet that begins at `at`; `None` for nearly every one.
+/// Reads the IP packet that begins at `at`, as far as it is of concern here; what cannot be read is guarded. `None` for what is not IP: there
+/// is no endpoint it could reach.
 #[inline(always)]
-pub fn guarded(skb: &SkBuff, ethertype: u16, at: usize) -> Option<Guarded> {
+pub fn read(skb: &SkBuff, ethertype: u16, at: usize) -> Option<IpPacket> {
     match ethertype {
-        ETH_P_IP => guarded4(skb, at),
-        ETH_P_IPV6 => guarded6(skb, at),
-        // Not IP: there is no endpoint it could reach.
+        ETH_P_IP => Some(read4(skb, at)),
+        ETH_P_IPV6 => Some(read6(skb, at)),
         _ => None,
     }
 }
 
 #[inline(always)]
-fn guarded4(skb: &SkBuff, at: usize) -> Option<Guarded> {
+fn read4(skb: &SkBuff, at: usize) -> IpPacket {
     let (Ok(ip), Ok(first), Ok(protocol)) = (
         skb.load::<[u8; 4]>(at + 16),
         skb.load::<u8>(at),
         skb.load::<u8>(at + 9),
     ) else {
-        return Some(Guarded::unreadable());
+        return IpPacket::unreadable();
     };
-    let reason = if endpoint4(ip).is_some() {
-        Reason::Egress
-    } else if first & 0x0f != WORDS_WITHOUT_OPTIONS && is_source_routed(skb, at, first) {
-        Reason::SourceRoute
-    } else {
-        return None;
+    let guarded = match endpoint4(ip) {
+        Some(endpoint) => Some(reason_of(endpoint)),
+        None if first & 0x0f != WORDS_WITHOUT_OPTIONS && is_source_routed(skb, at, first) => {
+            Some(Reason::SourceRoute)
+        }
+        None => None,
     };
-    Some(Guarded {
+    IpPacket {
         destination: mapped(ip),
         protocol: u32::from(protocol),
-        reason,
-    })
+        payload_at: at + usize::from(first & 0x0f) * 4,
+        at,
+        is_v4: true,
+        guarded,
+    }
 }
 
 #[inline(always)]
-fn guarded6(skb: &SkBuff, at: usize) -> Option<Guarded> {
+fn read6(skb: &SkBuff, at: usize) -> IpPacket {
     let (Ok(ip), Ok(next)) = (skb.load::<[u8; 16]>(at + 24), skb.load::<u8>(at + 6)) else {
-        return Some(Guarded::unreadable());
+        return IpPacket::unreadable();
     };
-    let reason = if endpoint6(ip).is_some() {
-        Reason::Egress
-    } else if is_routed(skb, at + HEADER6_BYTES, next) {
-        Reason::SourceRoute
-    } else {
-        return None;
+    let guarded = match endpoint6(ip) {
+        Some(endpoint) => Some(reason_of(endpoint)),
+        None if is_routed(skb, at + HEADER6_BYTES, next) => Some(Reason::SourceRoute),
+        None => None,
     };
-    Some(Guarded {
+    IpPacket {
         destination: ip,
         protocol: u32::from(next),
-        reason,
-    })
+        payload_at: at + HEADER6_BYTES,
+        at,
+        is_v4: false,
+        guarded,
+    }
+}
+
+#[inline(always)]
+const fn reason_of(endpoint: Endpoint) -> Reason {
+    if endpoint.class == CLASS_METADATA {
+        Reason::Metadata
+    } else {
+        Reason::Egress
+    }
 }
 
 /// Whether a routing header stands among the first extension headers. What cannot be read, or has too many of them, counts as one.
@@ -148,13 +181,16 @@ fn is_source_routed(skb: &SkBuff, start: usize, first: u8) -> bool {
     at < end
 }
 
-/// Whether the packet's socket belongs to the daemon's cgroup or, where only agents are enforced on, to no agent. A packet without a socket
-/// belongs to nobody who could be told, and stays.
+/// Whether a guarded packet's socket belongs to the daemon's cgroup or, where only agents are enforced on, to no agent. A packet without a
+/// socket belongs to nobody who could be told, and stays. To the metadata server whatever is no agent's may go.
 #[inline(always)]
-pub fn may_leave(skb: &SkBuff) -> bool {
+pub fn may_leave(skb: &SkBuff, reason: Reason) -> bool {
     let config = config();
     // SAFETY: the helper reads the packet's socket.
     let cgroup = unsafe { bpf_skb_cgroup_id(skb.skb) };
+    if reason as u32 == Reason::Metadata as u32 {
+        return !is_agents(skb, cgroup);
+    }
     if cgroup == 0 {
         return false;
     }
@@ -184,7 +220,7 @@ fn is_agents(skb: &SkBuff, cgroup: u64) -> bool {
 
 /// Counts and reports a packet that is dropped.
 #[inline(always)]
-pub fn dropped(skb: &SkBuff, hook: u32, what: &Guarded) {
+pub fn dropped(skb: &SkBuff, hook: u32, packet: &IpPacket, reason: Reason) {
     count(|counters| counters.egress_dropped += 1);
     // SAFETY: helpers that read the clock and the packet's socket.
     let (boot_ns, cgroup) = unsafe { (bpf_ktime_get_boot_ns(), bpf_skb_cgroup_id(skb.skb)) };
@@ -193,11 +229,11 @@ pub fn dropped(skb: &SkBuff, hook: u32, what: &Guarded) {
         cgroup,
         agent_cgroup: 0,
         start_boot_ns: 0,
-        destination: what.destination,
+        destination: packet.destination,
         port: 0,
         hook,
-        reason: what.reason as u32,
-        protocol: what.protocol,
+        reason: reason as u32,
+        protocol: packet.protocol,
         pid: 0,
         uid: 0,
         comm: [0; 16],

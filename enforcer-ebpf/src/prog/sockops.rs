@@ -8,7 +8,7 @@ use aya_ebpf::programs::SockOpsContext;
 use enforcer_ebpf::PortKey;
 use enforcer_ebpf::address::{LOOPBACK_V4, LOOPBACK_V6, mapped};
 
-use super::maps::{COOKIES, ORIGINS, config};
+use super::maps::{COOKIES, ORIGINS, config, is_own_port};
 use super::task::raw;
 
 const TCP_CONNECT_CB: u32 = 3;
@@ -27,8 +27,8 @@ fn tie(ctx: &SockOpsContext) {
     // The remote port is in network order, in the high half on little-endian machines.
     let port = ctx.remote_port();
     let port = if port > 0xffff { port >> 16 } else { port };
-    let config = config();
-    if config.proxy_port == 0 || u32::from(u16::from_be(port as u16)) != config.proxy_port {
+    let port = u16::from_be(port as u16);
+    if !is_own_port(&config(), port) {
         return;
     }
     let (client, server) = ends(ctx);
@@ -47,7 +47,7 @@ fn tie(ctx: &SockOpsContext) {
         netns,
         client,
         client_port: ctx.local_port(),
-        reserved: 0,
+        server_port: u32::from(port),
     };
     // SAFETY: as above.
     match unsafe { COOKIES.get(&cookie) }.copied() {

@@ -9,7 +9,7 @@ use aya_ebpf::programs::TcContext;
 use aya_ebpf::programs::sk_buff::SkBuff;
 use enforcer_ebpf::record::hook;
 
-use super::packet::{ETH_P_IP, ETH_P_IPV6, dropped, guarded, may_leave};
+use super::packet::{ETH_P_IP, ETH_P_IPV6, dropped, may_leave, read};
 
 /// The next program of the chain decides.
 const NEXT: i32 = -1;
@@ -50,9 +50,12 @@ pub fn uplink_packet(ctx: TcContext) -> i32 {
 
 #[inline(always)]
 fn judge(skb: &SkBuff, ethertype: u16, at: usize) -> i32 {
-    match guarded(skb, ethertype, at) {
-        Some(what) if !may_leave(skb) => {
-            dropped(skb, hook::UPLINK, &what);
+    let Some(packet) = read(skb, ethertype, at) else {
+        return NEXT;
+    };
+    match packet.guarded {
+        Some(reason) if !may_leave(skb, reason) => {
+            dropped(skb, hook::UPLINK, &packet, reason);
             SHOT
         }
         Some(_) | None => NEXT,

@@ -5,12 +5,18 @@ extern crate std;
 use proptest::prelude::*;
 
 use super::*;
-use crate::map::{CLASS_DEDICATED, ENFORCE_HOST};
+use crate::map::{CLASS_DEDICATED, ENFORCE_HOST, NAMES_STRICT};
 
 fn agent() -> impl Strategy<Value = Option<Agent>> {
     prop::option::of(
-        (prop_oneof![Just(UID_ANY), 0_u32..3], 0_u32..5)
-            .prop_map(|(uid, closed)| Agent { uid, closed }),
+        (prop_oneof![Just(UID_ANY), 0_u32..3], 0_u32..5, 0_u32..4).prop_map(
+            |(uid, closed, names)| Agent {
+                uid,
+                closed,
+                names,
+                reserved: 0,
+            },
+        ),
     )
 }
 
@@ -27,22 +33,24 @@ fn window() -> impl Strategy<Value = Option<Window>> {
 
 fn endpoint() -> impl Strategy<Value = Option<Endpoint>> {
     // Numbers that no class has, too.
-    prop::option::of((0_u32..4).prop_map(|class| Endpoint { class }))
+    prop::option::of((0_u32..5).prop_map(|class| Endpoint { class }))
 }
 
 prop_compose! {
     fn facts()(
-        now in 100_u64..=150, age in prop_oneof![0_u64..100, Just(HEARTBEAT_NS_MAX)], flags in any::<[bool; 4]>(),
-        port in prop_oneof![Just(443_u16), any::<u16>()], uid in 0_u32..3, agent in agent(), window in window(),
-        endpoint in endpoint(), enforce in 0_u32..3
+        now in 100_u64..=150, age in prop_oneof![0_u64..100, Just(HEARTBEAT_NS_MAX)], flags in any::<[bool; 6]>(),
+        port in prop_oneof![Just(443_u16), Just(53), Just(80), Just(853), any::<u16>()], uid in 0_u32..3, agent in agent(),
+        window in window(), endpoint in endpoint(), enforce in 0_u32..3, creator_cgroup in 0_u64..2
     ) -> Facts {
-        let [is_proxy, is_daemon, is_tcp_connect, is_daemon_netns] = flags;
+        let [is_own_port, is_daemon, is_tcp_connect, is_daemon_netns, is_udp, has_metadata] = flags;
+        let is_udp = is_udp && !is_tcp_connect;
+        let agent_cgroup = u64::from(agent.is_some());
         let now_boot_ns = now + HEARTBEAT_NS_MAX;
         let window = window.map(|w| Window {
             opens_boot_ns: w.opens_boot_ns + HEARTBEAT_NS_MAX, closes_boot_ns: w.closes_boot_ns + HEARTBEAT_NS_MAX, ..w
         });
-        Facts { now_boot_ns, heartbeat_boot_ns: now_boot_ns - age, endpoint, enforce, is_proxy, is_daemon, is_tcp_connect, port,
-            is_daemon_netns, uid, agent, window }
+        Facts { now_boot_ns, heartbeat_boot_ns: now_boot_ns - age, endpoint, enforce, is_own_port, is_daemon, is_tcp_connect, is_udp,
+            port, is_daemon_netns, uid, agent, agent_cgroup, creator_cgroup, has_metadata, window }
     }
 }
 
@@ -61,22 +69,75 @@ fn nobody() -> Facts {
             class: CLASS_SHARED,
         }),
         enforce: ENFORCE_HOST,
-        is_proxy: false,
+        is_own_port: false,
         is_daemon: false,
         is_tcp_connect: true,
+        is_udp: false,
         port: 443,
         is_daemon_netns: true,
         uid: 0,
         agent: None,
+        agent_cgroup: 0,
+        creator_cgroup: 0,
+        has_metadata: true,
         window: None,
     }
+}
+
+fn is_metadata(facts: &Facts) -> bool {
+    facts
+        .endpoint
+        .is_some_and(|endpoint| endpoint.class == CLASS_METADATA)
+}
+
+/// Whether this is a question for names of an agent's.
+fn is_question(facts: &Facts) -> bool {
+    facts.agent.is_some() && facts.port == 53 && (facts.is_tcp_connect || facts.is_udp)
 }
 
 proptest! {
     #[test]
     fn an_endpoint_is_never_simply_allowed_but_to_the_daemon_and_to_who_is_not_enforced_on(facts in facts()) {
         if facts.endpoint.is_some() && !facts.is_daemon && decide(&facts) == Verdict::Allow {
-            prop_assert!(facts.enforce == ENFORCE_AGENTS && facts.agent.is_none() && !facts.is_proxy);
+            prop_assert!(facts.agent.is_none() && facts.creator_cgroup == 0 && !facts.is_own_port);
+            prop_assert!(facts.enforce == ENFORCE_AGENTS || is_metadata(&facts));
+        }
+    }
+
+    #[test]
+    fn a_socket_made_elsewhere_reaches_no_endpoint(facts in facts()) {
+        if facts.endpoint.is_some() && !facts.is_daemon && facts.creator_cgroup != facts.agent_cgroup {
+            let verdict = decide(&facts);
+            prop_assert!(matches!(verdict, Verdict::Deny(_)) || (is_question(&facts) && verdict == Verdict::ToNames));
+        }
+    }
+
+    #[test]
+    fn an_agent_asks_for_names_nowhere_but_here(mut facts in facts()) {
+        facts.is_own_port = false;
+        if is_question(&facts) && !facts.is_daemon {
+            let verdict = decide(&facts);
+            prop_assert!(matches!(verdict, Verdict::ToNames | Verdict::Deny(Reason::OtherNetns | Reason::DaemonSilent)));
+        }
+    }
+
+    #[test]
+    fn no_agent_gets_to_the_metadata_server(facts in facts()) {
+        if is_metadata(&facts) && facts.agent.is_some() && !facts.is_daemon {
+            let verdict = decide(&facts);
+            prop_assert!(verdict != Verdict::Allow);
+            if verdict == Verdict::ToMetadata {
+                prop_assert!(facts.has_metadata && facts.port == 80 && facts.is_tcp_connect && facts.is_daemon_netns);
+            }
+        }
+    }
+
+    #[test]
+    fn names_over_tls_are_refused_to_who_is_told_only_what_it_is_allowed(mut facts in facts(), is_endpoint in any::<bool>()) {
+        facts.port = 853;
+        if !is_endpoint { facts.endpoint = None }
+        if facts.agent.is_some_and(|agent| agent.names == NAMES_STRICT) && !facts.is_daemon {
+            prop_assert!(matches!(decide(&facts), Verdict::Deny(_)));
         }
     }
 
@@ -124,16 +185,20 @@ proptest! {
     #[test]
     fn what_only_bigquery_answers_on_is_refused_to_who_is_no_agent(mut facts in facts()) {
         facts.agent = None;
-        if facts.endpoint.is_some() && !is_shared(&facts) && facts.enforce != ENFORCE_AGENTS && !facts.is_daemon {
+        facts.agent_cgroup = 0;
+        let is_bigquerys = facts.endpoint.is_some() && !is_shared(&facts) && !is_metadata(&facts);
+        if is_bigquerys && facts.enforce != ENFORCE_AGENTS && !facts.is_daemon {
             prop_assert!(matches!(decide(&facts), Verdict::Deny(_)));
         }
     }
 
     #[test]
-    fn what_is_no_endpoint_and_not_the_proxy_is_left_alone(mut facts in facts()) {
+    fn what_is_no_endpoint_and_not_the_daemon_and_asks_for_no_names_is_left_alone(mut facts in facts()) {
         facts.endpoint = None;
-        facts.is_proxy = false;
-        prop_assert_eq!(decide(&facts), Verdict::Allow);
+        facts.is_own_port = false;
+        if facts.port != 53 && facts.port != 853 {
+            prop_assert_eq!(decide(&facts), Verdict::Allow);
+        }
     }
 
     #[test]
@@ -165,6 +230,7 @@ fn who_is_no_agent_is_led_to_the_proxy_on_a_shared_address_and_only_for_tcp_to_p
         (dedicated as fn(&mut Facts), Reason::NotAnAgent),
         (|facts| facts.is_tcp_connect = false, Reason::NotTcp),
         (|facts| facts.port = 80, Reason::WrongPort),
+        (|facts| facts.creator_cgroup = 7, Reason::Ambiguous),
         (|facts| facts.is_daemon_netns = false, Reason::OtherNetns),
         (|facts| facts.heartbeat_boot_ns = 0, Reason::DaemonSilent),
     ] {
@@ -178,5 +244,5 @@ fn every_reason_reads_back_from_its_number() {
         .filter_map(Reason::from_number)
         .inspect(|reason| assert!(!reason.words().is_empty()))
         .count();
-    assert_eq!(known, 12);
+    assert_eq!(known, 16);
 }

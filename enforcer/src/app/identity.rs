@@ -13,12 +13,13 @@ use enforcer_proto::principal::{AgentName, Process};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
+use crate::callers::{Caller, Callers};
 use crate::causes::Causes;
 use crate::engine::Engine;
-use crate::kernel::Events;
+use crate::kernel::{Events, Transport};
 use crate::prove::canary;
 use crate::proxy::{OriginSource, Peer};
-use crate::sockopt::netns_cookie;
+use crate::sockopt::{netns_cookie, own_netns};
 use crate::tally::{FLUSH, Tally};
 
 /// Agents by their cgroup's id.
@@ -33,22 +34,40 @@ pub(super) fn by_cgroup(cgroups: &[(AgentName, PathBuf, u64)]) -> ByCgroup {
     )
 }
 
-/// Origins as the proxy wants them.
+/// Origins as the proxy and the other services want them.
 pub(super) struct Origins {
     origins: crate::kernel::Origins,
+    /// The network namespace's cookie that the daemon listens in.
+    netns: u64,
     agents: ByCgroup,
 }
 
 impl Origins {
-    pub(super) const fn new(origins: crate::kernel::Origins, agents: ByCgroup) -> Self {
-        Self { origins, agents }
+    pub(super) fn new(origins: crate::kernel::Origins, agents: ByCgroup) -> std::io::Result<Self> {
+        let netns = own_netns()?;
+        Ok(Self {
+            origins,
+            netns,
+            agents,
+        })
+    }
+}
+
+impl Callers for Origins {
+    fn caller(&self, transport: Transport, peer: SocketAddr, port: u16) -> Option<Caller> {
+        let origin = self.origins.origin(transport, peer, self.netns, port)?;
+        Some(Caller {
+            agent: self.agents.get(&origin.agent_cgroup)?.clone(),
+            process: process(origin.pid, origin.start_boot_ns, origin.uid, &origin.comm),
+        })
     }
 }
 
 impl OriginSource for Origins {
     fn origin(&self, stream: &TcpStream, peer: SocketAddr) -> Option<Peer> {
         let netns = netns_cookie(stream.as_fd()).ok()?;
-        let origin = self.origins.origin(peer, netns)?;
+        let port = stream.local_addr().ok()?.port();
+        let origin = self.origins.origin(Transport::Tcp, peer, netns, port)?;
         // The kernel leaves no cgroup where the process is in no agent's; one that is not known any more is refused.
         let agent = match origin.agent_cgroup {
             0 => None,

@@ -1,7 +1,6 @@
 //! The configuration file as written, and its checks. Every struct denies unknown keys.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
@@ -11,7 +10,10 @@ use enforcer_proto::wire::Enforce;
 use ipnet::IpNet;
 use serde::Deserialize;
 
-use super::{AGENTS_MAX, ALLOWED_NAMES_MAX, AddressClass, Agent, Config, TokenSource, WhenClosed};
+use super::{
+    AGENTS_MAX, ALLOWED_NAMES_MAX, AddressClass, Agent, Config, Metadata, Resolver, TokenSource,
+    WhenClosed, WhichNames,
+};
 use crate::dns::protected;
 
 #[derive(Deserialize)]
@@ -30,6 +32,8 @@ pub(super) struct File {
     names: Names,
     #[serde(default)]
     proxy: Proxy,
+    #[serde(default)]
+    metadata: MetadataFile,
     #[serde(default)]
     upstream: Upstream,
     token: Token,
@@ -57,13 +61,46 @@ impl Default for Kernel {
     }
 }
 
-#[derive(Deserialize, Default)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Names {
     protected: Option<Vec<String>>,
-    resolvers: Vec<SocketAddr>,
+    resolvers: Vec<Resolver>,
     prefixes: Vec<Prefix>,
     shared_prefixes_file: Option<PathBuf>,
+    port: u16,
+}
+
+impl Default for Names {
+    fn default() -> Self {
+        Self {
+            protected: None,
+            resolvers: Vec::new(),
+            prefixes: Vec::new(),
+            shared_prefixes_file: None,
+            port: 842,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct MetadataFile {
+    emulate: bool,
+    port: u16,
+    project: Option<String>,
+    project_number: Option<u64>,
+}
+
+impl Default for MetadataFile {
+    fn default() -> Self {
+        Self {
+            emulate: true,
+            port: 843,
+            project: None,
+            project_number: None,
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -120,6 +157,8 @@ struct AgentFile {
     service_account: Option<String>,
     #[serde(default)]
     allow: Vec<String>,
+    #[serde(default = "default_names")]
+    dns: WhichNames,
 }
 
 fn default_state_dir() -> PathBuf {
@@ -140,6 +179,10 @@ fn default_sts() -> String {
 
 fn default_iam() -> String {
     "https://iamcredentials.googleapis.com".into()
+}
+
+const fn default_names() -> WhichNames {
+    WhichNames::Forward
 }
 
 const fn default_closed() -> WhenClosed {
@@ -165,12 +208,12 @@ impl File {
                 ));
             }
         }
-        if !(1..1024).contains(&self.proxy.port) {
-            return Err(format!(
-                "`proxy.port` must lie between 1 and 1023, so that no agent can bind it, not {}",
-                self.proxy.port
-            ));
-        }
+        check_ports(&[
+            ("proxy.port", self.proxy.port),
+            ("names.port", self.names.port),
+            ("metadata.port", self.metadata.port),
+        ])?;
+        let metadata = self.metadata.resolve()?;
         check_below("kernel.daemon_cgroup", &self.kernel.daemon_cgroup)?;
         let protected = self.names.protected.map(normalised).transpose()?;
         if protected.as_ref().is_some_and(Vec::is_empty) && self.names.prefixes.is_empty() {
@@ -200,6 +243,8 @@ impl File {
                 .map(|prefix| (prefix.prefix.trunc(), prefix.class))
                 .collect(),
             proxy_port: self.proxy.port,
+            names_port: self.names.port,
+            metadata,
             upstream_ca: self.upstream.ca_file,
             connect_timeout: self
                 .upstream
@@ -211,6 +256,41 @@ impl File {
             agents,
         })
     }
+}
+
+impl MetadataFile {
+    fn resolve(self) -> Result<Option<Metadata>, String> {
+        // It is told in a path of an answer that clients take apart.
+        let is_sound = |project: &String| {
+            let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b':' | b'.');
+            (1..=64).contains(&project.len()) && project.bytes().all(good)
+        };
+        if let Some(wrong) = self.project.as_ref().filter(|project| !is_sound(project)) {
+            return Err(format!(
+                "`metadata.project` is `{wrong}`, which is no project's id"
+            ));
+        }
+        Ok(self.emulate.then_some(Metadata {
+            port: self.port,
+            project: self.project,
+            project_number: self.project_number,
+        }))
+    }
+}
+
+/// Ports below 1024, which no agent can bind, and no two alike.
+fn check_ports(ports: &[(&str, u16)]) -> Result<(), String> {
+    for (at, (key, port)) in ports.iter().enumerate() {
+        if !(1..1024).contains(port) {
+            return Err(format!(
+                "`{key}` must lie between 1 and 1023, so that no agent can bind it, not {port}"
+            ));
+        }
+        if let Some((other, _)) = ports[..at].iter().find(|(_, other)| other == port) {
+            return Err(format!("`{other}` and `{key}` are both {port}"));
+        }
+    }
+    Ok(())
 }
 
 impl Token {
@@ -369,6 +449,7 @@ fn resolve_agents(
             closed,
             service_account,
             allow,
+            dns,
         } = file;
         let allow = allowed(&name, allow)?;
         agents.push(Agent {
@@ -377,6 +458,7 @@ fn resolve_agents(
             uid,
             closed,
             allow,
+            names: dns,
             service_account,
         });
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -351,10 +352,20 @@ fn reply(query: &[u8]) -> Vec<u8> {
     out
 }
 
+/// No server here is asked over TLS.
+fn tls() -> rustls::ClientConfig {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth()
+}
+
 #[tokio::test]
 async fn configured_servers_are_asked_on_their_port_and_their_ttl_is_kept() {
     let (address, task) = small_server().await;
-    let names = Names::fresh(&[address]).unwrap();
+    let names = Names::fresh(&[address.into()], &tls()).unwrap();
     let v4 = names.lookup(BQ, Family::V4).await.unwrap();
     assert_eq!(v4, answer(&["192.0.2.7"], 30));
     let v6 = names.lookup(BQ, Family::V6).await.unwrap();
@@ -367,7 +378,7 @@ async fn configured_servers_are_asked_on_their_port_and_their_ttl_is_kept() {
 #[tokio::test]
 async fn a_server_failure_is_an_error_and_never_an_empty_answer() {
     let (address, task) = small_server().await;
-    let names = Names::fresh(&[address]).unwrap();
+    let names = Names::fresh(&[address.into()], &tls()).unwrap();
     let failed = names.lookup("broken.googleapis.com", Family::V4).await;
     assert!(
         matches!(failed, Err(NamesError::Failed { .. })),

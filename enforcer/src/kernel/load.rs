@@ -16,13 +16,14 @@ use super::maps::{EndpointMaps, Kernel, Origins, Pinned};
 use super::sys::{Behind, Target};
 use super::uplinks::Uplinks;
 use super::{Events, KernelConfig, KernelError, io, refused, sys};
+use crate::sockopt::own_netns;
 use crate::workload;
 
 /// The kernel object, proven by `cargo xtask build-ebpf --check` to come from the source.
 static OBJECT: &[u8] =
     aya::include_bytes_aligned!("../../../enforcer-ebpf/prebuilt/enforcer.bpf.o");
 /// Stays: a restart must find the protected addresses of the daemon before it, or nothing would be protected until names are resolved
-/// again. A map whose layout changes gets another name instead.
+/// again. A map whose layout changes gets another file in it instead.
 const MAPS_DIR: &str = "maps-v1";
 const LINKS_DIR: &str = "links";
 /// The oldest kernel that has everything that is used.
@@ -35,29 +36,42 @@ const CAPABILITIES: [(CapabilitySet, &str); 3] = [
 ];
 const BPFFS_MAGIC: u64 = 0xcafe_4a11;
 
-const PINNED_MAPS: [&str; 10] = [
-    "WINDOWS",
-    "AGENTS",
-    "ENDPOINTS4",
-    "ENDPOINTS6",
-    "CONFIG",
-    "HEARTBEAT",
-    "COOKIES",
-    "ORIGINS",
-    "EVENTS",
-    "COUNTERS",
+/// The maps, and the file that each is pinned as.
+const PINNED_MAPS: [(&str, &str); 13] = [
+    ("WINDOWS", "WINDOWS"),
+    ("AGENTS", "AGENTS-2"),
+    ("ENDPOINTS4", "ENDPOINTS4"),
+    ("ENDPOINTS6", "ENDPOINTS6"),
+    ("CONFIG", "CONFIG-2"),
+    ("HEARTBEAT", "HEARTBEAT"),
+    ("COOKIES", "COOKIES"),
+    ("ORIGINS", ORIGINS),
+    ("ASKERS", ASKERS),
+    ("ASKED", "ASKED"),
+    ("CREATORS", "CREATORS"),
+    ("EVENTS", "EVENTS"),
+    ("COUNTERS", "COUNTERS"),
 ];
+/// What the daemon asks for the origins of connections.
+pub(super) const ORIGINS: &str = "ORIGINS-2";
+/// What it asks for those of datagrams.
+pub(super) const ASKERS: &str = "ASKERS";
 /// The programs at the cgroup root, and where each is attached (`enum bpf_attach_type`). Egress first: it is the net under the others.
 ///
 /// The kernel lets programs of others stand beside ours: what one of them refuses is refused, and where one rewrites an address to a
 /// protected one after us, `egress` drops the packets.
-const AT_THE_ROOT: [(&str, u32); 7] = [
+const AT_THE_ROOT: [(&str, u32); 12] = [
     ("egress", 1),
+    ("created", 2),
     ("connect4", 10),
     ("connect6", 11),
     ("sendmsg4", 14),
     ("sendmsg6", 15),
+    ("recvmsg4", 19),
+    ("recvmsg6", 20),
     ("established", 3),
+    ("bind4", 8),
+    ("bind6", 9),
     ("setsockopt", 22),
 ];
 
@@ -131,8 +145,10 @@ pub fn attach(config: &KernelConfig) -> Result<Attached, KernelError> {
     let kernel_config = Config {
         daemon_cgroup,
         daemon_netns,
-        proxy_port: u32::from(config.proxy_port),
+        proxy_port: u32::from(config.ports.proxy),
         enforce: ENFORCE_HOST,
+        names_port: u32::from(config.ports.names),
+        metadata_port: config.ports.metadata.map_or(0, u32::from),
     };
 
     let links_dir = config.pin_dir.join(LINKS_DIR);
@@ -307,8 +323,8 @@ fn load(pin_dir: &Path) -> Result<Ebpf, KernelError> {
     let mut loader = EbpfLoader::new();
     loader.override_global("OFFSET_GROUP_LEADER", &leader, true);
     loader.override_global("OFFSET_START_BOOTTIME", &start, true);
-    for name in PINNED_MAPS {
-        loader.map_pin_path(name, pin_dir.join(MAPS_DIR).join(name));
+    for (name, file) in PINNED_MAPS {
+        loader.map_pin_path(name, pin_dir.join(MAPS_DIR).join(file));
     }
     loader
         .load(OBJECT)
@@ -354,11 +370,12 @@ fn attach_one(
 
 #[expect(
     clippy::wildcard_enum_match_arm,
-    reason = "aya's kinds of programs, of which four are ours"
+    reason = "aya's kinds of programs, of which five are ours"
 )]
 fn load_one(program: &mut Program) -> Result<(), ProgramError> {
     match program {
         Program::CgroupSkb(program) => program.load(),
+        Program::CgroupSock(program) => program.load(),
         Program::CgroupSockAddr(program) => program.load(),
         Program::SockOps(program) => program.load(),
         Program::CgroupSockopt(program) => program.load(),
@@ -401,9 +418,4 @@ pub(super) fn behind(pin: &Path) -> Result<Behind, KernelError> {
     let action = format!("read {}", pin.display());
     let link = sys::open_pin(pin).map_err(io(&action))?;
     sys::behind(link.as_fd()).map_err(io(&action))
-}
-
-fn own_netns() -> std::io::Result<u64> {
-    let socket = std::net::UdpSocket::bind("127.0.0.1:0")?;
-    crate::sockopt::netns_cookie(socket.as_fd())
 }

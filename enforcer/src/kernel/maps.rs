@@ -10,12 +10,14 @@ use aya::Ebpf;
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
 use enforcer_ebpf::address::mapped;
-use enforcer_ebpf::map::{CLASS_DEDICATED, CLASS_SHARED, ENFORCE_AGENTS, ENFORCE_HOST};
+use enforcer_ebpf::map::{
+    CLASS_DEDICATED, CLASS_METADATA, CLASS_SHARED, ENFORCE_AGENTS, ENFORCE_HOST,
+};
 use enforcer_ebpf::{Agent, Config, Counters, Endpoint, Origin, PortKey, Window};
 use enforcer_proto::wire::Enforce;
 use ipnet::IpNet;
 
-use super::load::{Link, Root, behind};
+use super::load::{ASKERS, Link, ORIGINS, Root, behind};
 use super::{KernelError, refused};
 use crate::causes::Causes;
 use crate::config::AddressClass;
@@ -374,6 +376,7 @@ impl EndpointMaps {
             let class = match class {
                 AddressClass::Dedicated => CLASS_DEDICATED,
                 AddressClass::Shared => CLASS_SHARED,
+                AddressClass::Metadata => CLASS_METADATA,
             };
             match net {
                 IpNet::V4(net) => self
@@ -415,6 +418,7 @@ fn network(address: IpAddr, length: u32) -> Option<IpNet> {
 const fn class_of(endpoint: Endpoint) -> AddressClass {
     match endpoint.class {
         CLASS_DEDICATED => AddressClass::Dedicated,
+        CLASS_METADATA => AddressClass::Metadata,
         _ => AddressClass::Shared,
     }
 }
@@ -439,25 +443,46 @@ fn key6(net: ipnet::Ipv6Net) -> Key<[u8; 16]> {
     Key::new(u32::from(net.prefix_len()), net.network().octets())
 }
 
-/// Asks where an accepted connection wanted to go. Cheap to clone.
+/// How something came to a port of the daemon's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// As a connection.
+    Tcp,
+    /// As a datagram.
+    Udp,
+}
+
+/// Asks where a connection or a datagram wanted to go. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Origins {
-    by_client: Arc<HashMap<MapData, PortKey, Origin>>,
+    connections: Arc<HashMap<MapData, PortKey, Origin>>,
+    datagrams: Arc<HashMap<MapData, PortKey, Origin>>,
 }
 
 impl Origins {
     pub(super) fn open(maps: &Path) -> Result<Self, KernelError> {
-        let fail = |error: MapError| refused("open the map ORIGINS")(&error);
-        let data = MapData::from_pin(maps.join("ORIGINS")).map_err(fail)?;
-        let map = Map::from_map_data(data).map_err(fail)?;
+        let open = |file: &str| {
+            let fail = |error: MapError| refused(format!("open the map {file}"))(&error);
+            let data = MapData::from_pin(maps.join(file)).map_err(fail)?;
+            let map = Map::from_map_data(data).map_err(fail)?;
+            Ok(Arc::new(HashMap::try_from(map).map_err(fail)?))
+        };
         Ok(Self {
-            by_client: Arc::new(HashMap::try_from(map).map_err(fail)?),
+            connections: open(ORIGINS)?,
+            datagrams: open(ASKERS)?,
         })
     }
 
-    /// The origin of the connection from `peer` in the network namespace `netns`; `None` where it was not led here by the kernel.
+    /// The origin of what came from `peer` in the network namespace `netns` to a port of the daemon's; `None` where it was not led here by
+    /// the kernel.
     #[must_use]
-    pub fn origin(&self, peer: SocketAddr, netns: u64) -> Option<Origin> {
+    pub fn origin(
+        &self,
+        transport: Transport,
+        peer: SocketAddr,
+        netns: u64,
+        server_port: u16,
+    ) -> Option<Origin> {
         let client = match peer.ip() {
             IpAddr::V4(ip) => mapped(ip.octets()),
             IpAddr::V6(ip) => ip.octets(),
@@ -466,8 +491,12 @@ impl Origins {
             netns,
             client,
             client_port: u32::from(peer.port()),
-            reserved: 0,
+            server_port: u32::from(server_port),
         };
-        self.by_client.get(&key, 0).ok()
+        let origins = match transport {
+            Transport::Tcp => &self.connections,
+            Transport::Udp => &self.datagrams,
+        };
+        origins.get(&key, 0).ok()
     }
 }

@@ -40,20 +40,14 @@ pub(super) struct Dialer {
 }
 
 impl Dialer {
-    pub(super) fn new(options: UpstreamOptions) -> Result<Self, UpstreamError> {
-        let roots = roots(options.system_roots, options.extra_ca_file.as_deref())?;
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut tls = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(UpstreamError::Tls)?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+    pub(super) fn new(options: UpstreamOptions) -> Self {
+        let mut tls = options.tls;
         tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(Self {
+        Self {
             names: options.resolver,
             tls: Arc::new(tls),
             limit: options.connect_timeout,
-        })
+        }
     }
 
     /// The bound on connecting.
@@ -171,6 +165,22 @@ fn interleaved(addresses: &[IpAddr]) -> Vec<IpAddr> {
         .copied()
         .take(ADDRESSES_TRIED_MAX)
         .collect()
+}
+
+/// TLS that verifies against the system's roots and those of a PEM file. Says nothing of the protocol above it.
+///
+/// # Errors
+/// When there are no roots, or the file cannot be used.
+pub fn verified_tls(
+    system_roots: Vec<CertificateDer<'static>>,
+    extra_ca_file: Option<&Path>,
+) -> Result<ClientConfig, UpstreamError> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    Ok(ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(UpstreamError::Tls)?
+        .with_root_certificates(roots(system_roots, extra_ca_file)?)
+        .with_no_client_auth())
 }
 
 /// The system's roots and the file's. A root that cannot be parsed is skipped, an extra file without any is an error.

@@ -60,12 +60,10 @@ impl Drop for Server {
 pub(crate) fn unused() -> Upstream {
     let authority = rcgen::generate_simple_self_signed(["a.test".to_owned()]).unwrap();
     Upstream::new(UpstreamOptions {
-        system_roots: vec![authority.cert.der().clone()],
-        extra_ca_file: None,
+        tls: verified_tls(vec![authority.cert.der().clone()], None).unwrap(),
         connect_timeout: Duration::from_secs(1),
         resolver: Arc::new(Loopback),
     })
-    .unwrap()
 }
 
 impl Server {
@@ -100,12 +98,10 @@ impl Server {
 
     pub(crate) fn client(&self) -> Upstream {
         Upstream::new(UpstreamOptions {
-            system_roots: Vec::new(),
-            extra_ca_file: Some(self.roots.path().to_owned()),
+            tls: verified_tls(Vec::new(), Some(self.roots.path())).unwrap(),
             connect_timeout: Duration::from_secs(5),
             resolver: Arc::new(Loopback),
         })
-        .unwrap()
     }
 
     pub(crate) fn url(&self, name: &str, path: &str) -> String {
@@ -303,13 +299,7 @@ async fn plain_http_and_addresses_with_user_information_are_refused() {
 #[tokio::test]
 async fn a_file_of_roots_without_a_certificate_is_named_in_the_error() {
     let empty = tempfile::NamedTempFile::new().unwrap();
-    let error = Upstream::new(UpstreamOptions {
-        system_roots: Vec::new(),
-        extra_ca_file: Some(empty.path().to_owned()),
-        connect_timeout: Duration::from_secs(1),
-        resolver: Arc::new(Loopback),
-    })
-    .unwrap_err();
+    let error = verified_tls(Vec::new(), Some(empty.path())).unwrap_err();
     assert!(error.to_string().contains(empty.path().to_str().unwrap()));
 }
 
@@ -357,12 +347,10 @@ async fn two_requests(closes_after_first: bool) -> (Result<(), UpstreamError>, u
     let serving = hangs_up_on_the_second(tls, listener, Arc::clone(&requests), closes_after_first);
     let server = tokio::spawn(serving);
     let client = Upstream::new(UpstreamOptions {
-        system_roots: Vec::new(),
-        extra_ca_file: Some(roots.path().to_owned()),
+        tls: verified_tls(Vec::new(), Some(roots.path())).unwrap(),
         connect_timeout: Duration::from_secs(5),
         resolver: Arc::new(Loopback),
-    })
-    .unwrap();
+    });
     text(client.send(1, get(&url)).await.unwrap()).await;
     settle().await;
     let second = client.send(1, get(&url)).await.map(drop);

@@ -1,0 +1,124 @@
+//! Questions for names in datagrams: who asks is tied to the client's end as the question leaves, and an answer is shown as if it came from
+//! the server that was asked.
+
+use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_sk_storage_get};
+use aya_ebpf::macros::cgroup_sock_addr;
+use aya_ebpf::programs::SockAddrContext;
+use aya_ebpf::programs::sk_buff::SkBuff;
+use enforcer_ebpf::address::{LOOPBACK_V4, LOOPBACK_V6};
+use enforcer_ebpf::{Config, Origin, PortKey};
+
+use super::maps::{ASKED, ASKERS, config};
+use super::packet::IpPacket;
+use super::sockaddr::Place;
+
+/// What is received is never refused here.
+const GO_ON: i32 = 1;
+const IPPROTO_UDP: u32 = 17;
+
+/// Ties the client's end of a question to its asker, before it is delivered. A packet that was not led here, though it goes to the daemon's
+/// port, takes away what the last one from that end left.
+#[inline(always)]
+pub fn tie(skb: &SkBuff, packet: &IpPacket) {
+    if packet.protocol != IPPROTO_UDP
+        || (packet.destination != LOOPBACK_V4 && packet.destination != LOOPBACK_V6)
+    {
+        return;
+    }
+    let config = config();
+    let (Ok(from), Ok(to)) = (
+        skb.load::<u16>(packet.payload_at),
+        skb.load::<u16>(packet.payload_at + 2),
+    ) else {
+        return;
+    };
+    if config.names_port == 0 || u32::from(u16::from_be(to)) != config.names_port {
+        return;
+    }
+    let Some(client) = packet.source(skb) else {
+        return;
+    };
+    // SAFETY: the helper reads the packet's socket.
+    let netns = unsafe { bpf_get_netns_cookie(skb.skb.cast()) };
+    let key = PortKey {
+        netns,
+        client,
+        client_port: u32::from(u16::from_be(from)),
+        server_port: config.names_port,
+    };
+    let _ = match asked(skb) {
+        Some(origin) => ASKERS.insert(&key, &origin, 0),
+        None => ASKERS.remove(&key),
+    };
+}
+
+/// Whom the packet's socket asked, where it was led here.
+#[inline(always)]
+fn asked(skb: &SkBuff) -> Option<Origin> {
+    // SAFETY: the socket of a valid packet, and a map of this value's size; what is found is copied at once.
+    unsafe {
+        let socket = (*skb.skb).__bindgen_anon_2.sk;
+        if socket.is_null() {
+            return None;
+        }
+        let held = bpf_sk_storage_get(
+            (&raw const ASKED).cast_mut().cast(),
+            socket.cast(),
+            core::ptr::null_mut(),
+            0,
+        );
+        if held.is_null() {
+            None
+        } else {
+            Some(*held.cast::<Origin>())
+        }
+    }
+}
+
+#[cgroup_sock_addr(recvmsg4)]
+pub fn recvmsg4(ctx: SockAddrContext) -> i32 {
+    let (from, _) = Place::v4(&ctx);
+    if let Some(origin) = answered(&ctx, &config(), &from) {
+        // SAFETY: the fields are writable in this hook; each is written as a whole word.
+        unsafe {
+            (*ctx.sock_addr).user_ip4 = word(&origin.destination, 12);
+            (*ctx.sock_addr).user_port = u32::from((origin.port as u16).to_be());
+        }
+    }
+    GO_ON
+}
+
+#[cgroup_sock_addr(recvmsg6)]
+pub fn recvmsg6(ctx: SockAddrContext) -> i32 {
+    if let Some(origin) = answered(&ctx, &config(), &Place::v6(&ctx)) {
+        let to = &origin.destination;
+        // SAFETY: as above.
+        unsafe {
+            (*ctx.sock_addr).user_ip6[0] = word(to, 0);
+            (*ctx.sock_addr).user_ip6[1] = word(to, 4);
+            (*ctx.sock_addr).user_ip6[2] = word(to, 8);
+            (*ctx.sock_addr).user_ip6[3] = word(to, 12);
+            (*ctx.sock_addr).user_port = u32::from((origin.port as u16).to_be());
+        }
+    }
+    GO_ON
+}
+
+/// Whom the socket asked, where this is the daemon's answer.
+#[inline(always)]
+fn answered(ctx: &SockAddrContext, config: &Config, from: &Place) -> Option<Origin> {
+    if config.names_port == 0 || u32::from(from.port) != config.names_port || !from.is_own {
+        return None;
+    }
+    // SAFETY: the kernel gives a valid socket; what is found is copied at once.
+    unsafe {
+        let held = ASKED.get_ptr_mut(ctx);
+        if held.is_null() { None } else { Some(*held) }
+    }
+}
+
+/// Four bytes of an address as the context holds them.
+#[inline(always)]
+fn word(ip: &[u8; 16], at: usize) -> u32 {
+    u32::from_ne_bytes([ip[at], ip[at + 1], ip[at + 2], ip[at + 3]])
+}

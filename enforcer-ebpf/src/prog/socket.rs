@@ -1,0 +1,84 @@
+//! A socket's first moments: in whose workload it was made is left with it, and the daemon's ports are nobody else's to bind.
+
+use aya_ebpf::bindings::BPF_SK_STORAGE_GET_F_CREATE;
+use aya_ebpf::helpers::generated::{
+    bpf_get_netns_cookie, bpf_ktime_get_boot_ns, bpf_sk_storage_get,
+};
+use aya_ebpf::macros::{cgroup_sock, cgroup_sock_addr};
+use aya_ebpf::programs::{SockAddrContext, SockContext};
+use enforcer_ebpf::record::hook;
+use enforcer_ebpf::{Event, Reason};
+
+use super::maps::{CREATORS, config, count, is_own_port, report};
+use super::sockaddr::Place;
+use super::task::{Task, raw};
+
+const ALLOW: i32 = 1;
+const DENY: i32 = 0;
+
+/// A socket made in an agent's workload says so for as long as it lives. Where that cannot be left with it, it is not made: it would
+/// pass for nobody's.
+#[cgroup_sock(sock_create)]
+pub fn created(ctx: SockContext) -> i32 {
+    let Some((cgroup, _)) = Task::current().agent() else {
+        return ALLOW;
+    };
+    let mut creator = cgroup;
+    // SAFETY: the kernel gives a valid socket that nobody else has yet, and a map of this value's size.
+    let held = unsafe {
+        bpf_sk_storage_get(
+            (&raw const CREATORS).cast_mut().cast(),
+            raw(&ctx),
+            (&raw mut creator).cast(),
+            u64::from(BPF_SK_STORAGE_GET_F_CREATE),
+        )
+    };
+    if held.is_null() { DENY } else { ALLOW }
+}
+
+#[cgroup_sock_addr(bind4)]
+pub fn bind4(ctx: SockAddrContext) -> i32 {
+    let (place, _) = Place::v4(&ctx);
+    bound(&ctx, hook::BIND4, &place)
+}
+
+#[cgroup_sock_addr(bind6)]
+pub fn bind6(ctx: SockAddrContext) -> i32 {
+    bound(&ctx, hook::BIND6, &Place::v6(&ctx))
+}
+
+/// Who listened on a port of the daemon's while it is away would be asked in its stead, and would keep it from coming back.
+#[inline(always)]
+fn bound(ctx: &SockAddrContext, hook: u32, place: &Place) -> i32 {
+    let config = config();
+    if !place.is_own || !is_own_port(&config, place.port) {
+        return ALLOW;
+    }
+    let task = Task::current();
+    // SAFETY: helpers that read the socket of a valid context, and the clock.
+    let (netns, boot_ns) = unsafe { (bpf_get_netns_cookie(raw(ctx)), bpf_ktime_get_boot_ns()) };
+    if task.cgroup == config.daemon_cgroup || netns != config.daemon_netns {
+        return ALLOW;
+    }
+    count(|counters| counters.denied += 1);
+    // SAFETY: reading the context.
+    let protocol = unsafe { (*ctx.sock_addr).protocol };
+    report(Event {
+        boot_ns,
+        cgroup: task.cgroup,
+        agent_cgroup: match task.agent() {
+            Some((cgroup, _)) => cgroup,
+            None => 0,
+        },
+        start_boot_ns: task.start_boot_ns(),
+        destination: place.ip,
+        port: u32::from(place.port),
+        hook,
+        reason: Reason::OwnPort as u32,
+        protocol,
+        pid: task.pid,
+        uid: task.uid,
+        comm: task.comm(),
+    });
+    DENY
+}

@@ -1,0 +1,314 @@
+//! Answers agents' questions for names, whichever server they were meant for: the kernel leads them here. What is said is decided in
+//! [`super::told`]; this reads questions, asks the resolvers, and bounds what each agent may have.
+//!
+//! The messages are the library's; its sockets are not used: it bounds neither connections nor questions.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use enforcer_proto::principal::AgentName;
+use enforcer_proto::refusal::{Code, Refusal};
+use hickory_resolver::net::{DnsError, NetError};
+use hickory_resolver::proto::op::{Edns, Metadata, OpCode, ResponseCode};
+use hickory_resolver::proto::rr::rdata::A;
+use hickory_resolver::proto::rr::{Name, RData, Record};
+use hickory_resolver::proto::serialize::binary::BinEncoder;
+use hickory_server::net::xfer::Protocol;
+use hickory_server::server::Request;
+use hickory_server::zone_handler::MessageResponseBuilder;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio_util::sync::CancellationToken;
+
+use super::Names;
+use super::told::{NamesRules, OWN_TTL_S, Told, told};
+use crate::callers::{Bounds, Caller, Callers, Places};
+use crate::causes::Causes;
+use crate::clock::Clock;
+use crate::kernel::Transport;
+use crate::pace::Pace;
+use crate::proxy::Coalesce;
+use crate::proxy::tls::ProtectedNames;
+
+/// What agents may have here.
+pub const BOUNDS: Bounds = Bounds {
+    connections: 256,
+    connections_per_agent: 16,
+    questions_per_agent: 64,
+    pace: Pace {
+        burst: 1000,
+        per_second: 100,
+    },
+};
+/// The longest question, bytes; a longer one is not answered.
+const QUESTION_BYTES_MAX: usize = 4096;
+/// The longest answer in a datagram, bytes (the DNS flag day's figure: it is never fragmented). Longer ones say that they are cut.
+const DATAGRAM_BYTES_MAX: u16 = 1232;
+/// The same for a client that does not say what it takes (RFC 1035).
+const DATAGRAM_BYTES_PLAIN: u16 = 512;
+/// How long a connection may wait for the next question, or for its client to read.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// What it is made of.
+pub struct Responder {
+    /// Knows who asks.
+    pub callers: Arc<dyn Callers>,
+    /// What the configuration says of each agent.
+    pub rules: BTreeMap<AgentName, NamesRules>,
+    /// BigQuery's names.
+    pub protected: Arc<ProtectedNames>,
+    /// Asks the resolvers.
+    pub names: Names,
+    /// Questions that were refused.
+    pub refused: Arc<Coalesce>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// What each agent may have at once.
+    pub places: Places,
+}
+
+impl std::fmt::Debug for Responder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Responder").finish_non_exhaustive()
+    }
+}
+
+/// What is said of a question.
+#[derive(Debug)]
+struct Said {
+    code: ResponseCode,
+    records: Vec<Record>,
+    authority: Vec<Record>,
+}
+
+impl Said {
+    const fn only(code: ResponseCode) -> Self {
+        Self {
+            code,
+            records: Vec::new(),
+            authority: Vec::new(),
+        }
+    }
+}
+
+/// Serves datagrams until `stop`.
+pub async fn serve_datagrams(
+    responder: Arc<Responder>,
+    socket: UdpSocket,
+    stop: CancellationToken,
+) {
+    let socket = Arc::new(socket);
+    let mut buffer = vec![0; QUESTION_BYTES_MAX + 1];
+    loop {
+        match stop
+            .run_until_cancelled(socket.recv_from(&mut buffer))
+            .await
+        {
+            None => return,
+            Some(Ok((length, peer))) if length <= QUESTION_BYTES_MAX => {
+                responder.datagram(&socket, buffer[..length].to_vec(), peer);
+            }
+            Some(Ok(_)) => {}
+            // A client that has gone already, said by the kernel.
+            Some(Err(error)) => tracing::debug!(%error, "a question could not be received"),
+        }
+    }
+}
+
+/// Serves connections until `stop`.
+pub async fn serve_connections(
+    responder: Arc<Responder>,
+    listener: TcpListener,
+    stop: CancellationToken,
+) {
+    loop {
+        let next = async {
+            let place = responder.places.connection().await;
+            Ok::<_, io::Error>((place, listener.accept().await?))
+        };
+        match stop.run_until_cancelled(next).await {
+            None => return,
+            Some(Ok((place, (stream, peer)))) => {
+                let responder = Arc::clone(&responder);
+                tokio::spawn(async move {
+                    if let Err(error) = responder.connection(stream, peer).await {
+                        tracing::debug!(%error, "a connection with questions ended");
+                    }
+                    drop(place);
+                });
+            }
+            Some(Err(error)) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    }
+}
+
+impl Responder {
+    fn datagram(self: &Arc<Self>, socket: &Arc<UdpSocket>, question: Vec<u8>, peer: SocketAddr) {
+        let Ok(port) = socket.local_addr().map(|own| own.port()) else {
+            return;
+        };
+        let Some(caller) = self.callers.caller(Transport::Udp, peer, port) else {
+            return;
+        };
+        let Some(place) = self
+            .places
+            .question_of(&caller.agent, self.clock.now().boot_ns)
+        else {
+            return self.too_many(caller);
+        };
+        let (responder, socket) = (Arc::clone(self), Arc::clone(socket));
+        tokio::spawn(async move {
+            let answer = responder
+                .answer(&caller, question, peer, Protocol::Udp)
+                .await;
+            if let Some(answer) = answer
+                && let Err(error) = socket.send_to(&answer, peer).await
+            {
+                tracing::debug!(%error, "an answer could not be sent");
+            }
+            drop(place);
+        });
+    }
+
+    async fn connection(&self, mut stream: TcpStream, peer: SocketAddr) -> io::Result<()> {
+        let port = stream.local_addr()?.port();
+        let Some(caller) = self.callers.caller(Transport::Tcp, peer, port) else {
+            return Ok(());
+        };
+        let Some(_place) = self.places.connection_of(&caller.agent) else {
+            self.too_many(caller);
+            return Ok(());
+        };
+        // Each message begins with its length (RFC 1035, 4.2.2).
+        while let Ok(length) = tokio::time::timeout(IDLE, stream.read_u16()).await {
+            let length = usize::from(length?);
+            let mut question = vec![0; length];
+            if length > QUESTION_BYTES_MAX {
+                return Ok(());
+            }
+            tokio::time::timeout(IDLE, stream.read_exact(&mut question)).await??;
+            let Some(_place) = self
+                .places
+                .question_of(&caller.agent, self.clock.now().boot_ns)
+            else {
+                self.too_many(caller);
+                return Ok(());
+            };
+            let Some(answer) = self.answer(&caller, question, peer, Protocol::Tcp).await else {
+                return Ok(());
+            };
+            let length = u16::try_from(answer.len()).map_err(io::Error::other)?;
+            let whole = [&length.to_be_bytes(), answer.as_slice()].concat();
+            tokio::time::timeout(IDLE, stream.write_all(&whole)).await??;
+        }
+        Ok(())
+    }
+
+    fn too_many(&self, caller: Caller) {
+        let what = format!("Agent {} asks for names too fast", caller.agent);
+        let refusal = Refusal::new(Code::Overloaded, what);
+        self.refused
+            .add(Some(caller.agent), Some(caller.process), refusal);
+    }
+
+    /// The answer as it goes out; `None` for what is no question.
+    async fn answer(
+        &self,
+        caller: &Caller,
+        question: Vec<u8>,
+        peer: SocketAddr,
+        protocol: Protocol,
+    ) -> Option<Vec<u8>> {
+        let request = Request::from_bytes(question, peer, protocol).ok()?;
+        if request.metadata.message_type != hickory_resolver::proto::op::MessageType::Query {
+            return None;
+        }
+        let said = self.say(caller, &request).await;
+        encode(&request, &said, protocol)
+    }
+
+    async fn say(&self, caller: &Caller, request: &Request) -> Said {
+        if request.metadata.op_code != OpCode::Query {
+            return Said::only(ResponseCode::NotImp);
+        }
+        let [query] = request.queries.queries() else {
+            return Said::only(ResponseCode::FormErr);
+        };
+        let name = Name::from(query.name().clone());
+        let text = name.to_ascii().trim_end_matches('.').to_ascii_lowercase();
+        let kind = query.query_type();
+        let rules = self.rules.get(&caller.agent);
+        match told(&caller.agent, rules, &self.protected, &text, kind) {
+            Told::Address(ip) => Said {
+                records: vec![Record::from_rdata(name, OWN_TTL_S, RData::A(A(ip)))],
+                ..Said::only(ResponseCode::NoError)
+            },
+            Told::Nothing => Said::only(ResponseCode::NoError),
+            Told::NotServed => Said::only(ResponseCode::NotImp),
+            Told::LookUp => looked_up(self.names.records(name, kind).await),
+            Told::Refused(refusal) => {
+                let (agent, process) = (caller.agent.clone(), caller.process.clone());
+                self.refused.add(Some(agent), Some(process), refusal);
+                Said::only(ResponseCode::Refused)
+            }
+        }
+    }
+}
+
+/// What the resolvers said, in our words: their records, or that there is none.
+fn looked_up(found: Result<hickory_resolver::lookup::Lookup, NetError>) -> Said {
+    match found {
+        Ok(found) => Said {
+            records: found.answers().to_vec(),
+            ..Said::only(ResponseCode::NoError)
+        },
+        Err(NetError::Dns(DnsError::NoRecordsFound(none))) => Said {
+            authority: none
+                .soa
+                .map(|soa| soa.into_record_of_rdata())
+                .into_iter()
+                .collect(),
+            ..Said::only(none.response_code)
+        },
+        Err(error) => {
+            tracing::debug!(error = %Causes(&error), "a look-up for an agent failed");
+            Said::only(ResponseCode::ServFail)
+        }
+    }
+}
+
+fn encode(request: &Request, said: &Said, protocol: Protocol) -> Option<Vec<u8>> {
+    let mut metadata = Metadata::response_from_request(&request.metadata);
+    metadata.response_code = said.code;
+    metadata.recursion_available = true;
+    let mut edns = Edns::new();
+    edns.set_max_payload(DATAGRAM_BYTES_MAX);
+    let mut builder = MessageResponseBuilder::from_message_request(request);
+    let mut limit = DATAGRAM_BYTES_PLAIN;
+    if let Some(theirs) = &request.edns {
+        limit = theirs
+            .max_payload()
+            .clamp(DATAGRAM_BYTES_PLAIN, DATAGRAM_BYTES_MAX);
+        builder.edns(&edns);
+    }
+    if protocol == Protocol::Tcp {
+        limit = u16::MAX;
+    }
+    let response = builder.build(metadata, &said.records, [], &said.authority, []);
+    let mut bytes = Vec::new();
+    let mut encoder = BinEncoder::new(&mut bytes);
+    encoder.set_max_size(limit);
+    match response.destructive_emit(&mut encoder) {
+        Ok(_) => Some(bytes),
+        Err(error) => {
+            tracing::warn!(%error, "an answer could not be written");
+            None
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! What an agent is told of a name. Pure. BigQuery's names have one address that nobody has, so that what the agent then connects to says for
+//! itself that BigQuery is meant, whatever else Google serves at the real ones.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
+use enforcer_proto::principal::AgentName;
+use enforcer_proto::refusal::{Code, Refusal};
+use hickory_resolver::proto::rr::RecordType;
+
+use super::protected::is_bigquerys;
+use crate::config::WhichNames;
+use crate::proxy::tls::ProtectedNames;
+
+/// What agents are told for BigQuery's names: from the range that is set aside for documentation (RFC 5737), so that no packet to it can
+/// reach anybody. Protected on every host, always.
+pub const SYNTHETIC: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 80);
+/// Where clients look for a metadata server, by address and by name.
+pub(super) const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
+/// How long a client may keep either, seconds.
+pub(super) const OWN_TTL_S: u32 = 60;
+/// The names of the metadata server, with and without the search domain that hosts of Google's have.
+const METADATA_NAMES: [&str; 4] = [
+    "metadata.google.internal",
+    "metadata.goog",
+    "metadata",
+    "instance-data.google.internal",
+];
+/// The types that are looked up for agents. Others are answered as not implemented.
+const LOOKED_UP: [RecordType; 11] = [
+    RecordType::A,
+    RecordType::AAAA,
+    RecordType::CAA,
+    RecordType::CNAME,
+    RecordType::MX,
+    RecordType::NAPTR,
+    RecordType::NS,
+    RecordType::PTR,
+    RecordType::SOA,
+    RecordType::SRV,
+    RecordType::TXT,
+];
+
+/// What the configuration says of one agent's questions.
+#[derive(Debug, Clone)]
+pub struct NamesRules {
+    /// Which names are looked up for it.
+    pub which: WhichNames,
+    /// Those that it is allowed where not all are; normalised.
+    pub allow: BTreeSet<String>,
+}
+
+/// What to answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Told {
+    /// This one address.
+    Address(Ipv4Addr),
+    /// That the name has no such record.
+    Nothing,
+    /// What the resolvers say.
+    LookUp,
+    /// That the type is not served.
+    NotServed,
+    /// Nothing, and that goes on record.
+    Refused(Refusal),
+}
+
+/// Decides on a question of `agent`'s for a name in lower case, without the trailing dot.
+pub(super) fn told(
+    agent: &AgentName,
+    rules: Option<&NamesRules>,
+    protected: &ProtectedNames,
+    name: &str,
+    kind: RecordType,
+) -> Told {
+    let own = if protected.contains(name) || is_bigquerys(name) {
+        Some(SYNTHETIC)
+    } else if METADATA_NAMES.contains(&name) {
+        Some(METADATA)
+    } else {
+        None
+    };
+    if let Some(address) = own {
+        // Not one of each family: with two, the C library tries datagrams to both to choose between them, and those are refused.
+        return if kind == RecordType::A {
+            Told::Address(address)
+        } else {
+            Told::Nothing
+        };
+    }
+    let is_told = rules.is_some_and(|rules| match rules.which {
+        WhichNames::Forward => true,
+        WhichNames::Strict => rules.allow.contains(name),
+    });
+    if !is_told {
+        let what = format!(
+            "The name {name} was asked for, and agent {agent} is told only those on its list"
+        );
+        return Told::Refused(Refusal::new(Code::HostNotAllowed, what));
+    }
+    match kind {
+        // They could name other places to reach a server at, or keys by which a client hides the name it wants.
+        RecordType::HTTPS | RecordType::SVCB => Told::Nothing,
+        kind if LOOKED_UP.contains(&kind) => Told::LookUp,
+        _ => Told::NotServed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ask(which: WhichNames, name: &str, kind: RecordType) -> Told {
+        let rules = NamesRules {
+            which,
+            allow: ["storage.googleapis.com".to_owned()].into(),
+        };
+        let protected = [
+            "bigquery.googleapis.com".to_owned(),
+            "bq.psc.test".to_owned(),
+        ];
+        let protected = protected.into_iter().collect();
+        told(
+            &"bot".parse().unwrap(),
+            Some(&rules),
+            &protected,
+            name,
+            kind,
+        )
+    }
+
+    #[test]
+    fn bigquerys_names_have_one_address_that_nobody_has_and_nothing_else() {
+        for which in [WhichNames::Forward, WhichNames::Strict] {
+            for name in [
+                "bigquery.googleapis.com",
+                "bq.psc.test",
+                // Not on the list, and BigQuery's by its letters.
+                "bigquery.mars-north1.rep.googleapis.com",
+            ] {
+                assert_eq!(ask(which, name, RecordType::A), Told::Address(SYNTHETIC));
+                for kind in [
+                    RecordType::AAAA,
+                    RecordType::HTTPS,
+                    RecordType::SVCB,
+                    RecordType::TXT,
+                    RecordType::ANY,
+                ] {
+                    assert_eq!(ask(which, name, kind), Told::Nothing, "{name} {kind}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_metadata_server_has_its_well_known_address() {
+        for name in METADATA_NAMES {
+            assert_eq!(
+                ask(WhichNames::Strict, name, RecordType::A),
+                Told::Address(METADATA)
+            );
+            assert_eq!(
+                ask(WhichNames::Strict, name, RecordType::AAAA),
+                Told::Nothing
+            );
+        }
+    }
+
+    #[test]
+    fn other_names_are_looked_up_but_for_what_hides_or_moves_a_server() {
+        let ask = |kind| ask(WhichNames::Forward, "example.com", kind);
+        assert_eq!(ask(RecordType::A), Told::LookUp);
+        assert_eq!(ask(RecordType::HTTPS), Told::Nothing);
+        assert_eq!(ask(RecordType::ANY), Told::NotServed);
+        assert_eq!(ask(RecordType::AXFR), Told::NotServed);
+    }
+
+    #[test]
+    fn a_strict_agent_is_told_only_the_names_on_its_list() {
+        let ask = |name| ask(WhichNames::Strict, name, RecordType::A);
+        assert_eq!(ask("storage.googleapis.com"), Told::LookUp);
+        for name in [
+            "example.com",
+            "c2VjcmV0.storage.googleapis.com",
+            "googleapis.com",
+            "",
+        ] {
+            assert!(matches!(ask(name), Told::Refused(_)), "{name}");
+        }
+    }
+
+    #[test]
+    fn an_agent_without_rules_is_told_nothing_more() {
+        let none = told(
+            &"bot".parse().unwrap(),
+            None,
+            &ProtectedNames::default(),
+            "example.com",
+            RecordType::A,
+        );
+        assert!(matches!(none, Told::Refused(_)));
+    }
+}

@@ -1,0 +1,116 @@
+//! Stands in for the metadata server of Google's hosts, to which agents have no way: clients find it as they find the real one, and need no
+//! configuration. What they get is a placeholder that no door of Google's knows; the proxy drops it and puts a token in its place.
+//!
+//! Nothing here holds a credential or asks for one.
+
+mod answer;
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+
+use crate::callers::{Bounds, Callers, Places};
+use crate::clock::Clock;
+use crate::config;
+use crate::kernel::Transport;
+use crate::pace::Pace;
+
+/// What agents may have here. A client asks a few times when it starts.
+pub const BOUNDS: Bounds = Bounds {
+    connections: 128,
+    connections_per_agent: 16,
+    questions_per_agent: 16,
+    pace: Pace {
+        burst: 500,
+        per_second: 50,
+    },
+};
+/// How long the head of a request may take.
+const HEAD: Duration = Duration::from_secs(10);
+/// The longest head of a request, bytes.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+
+/// What it is made of.
+pub struct Server {
+    /// Knows who asks.
+    pub callers: Arc<dyn Callers>,
+    /// What it says of the project.
+    pub config: config::Metadata,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// What each agent may have at once.
+    pub places: Places,
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").finish_non_exhaustive()
+    }
+}
+
+/// Serves one listener until `stop`.
+pub async fn serve(server: Arc<Server>, listener: TcpListener, stop: CancellationToken) {
+    loop {
+        let next = async {
+            let place = server.places.connection().await;
+            Ok::<_, io::Error>((place, listener.accept().await?))
+        };
+        match stop.run_until_cancelled(next).await {
+            None => return,
+            Some(Ok((place, (stream, peer)))) => {
+                let (server, stop) = (Arc::clone(&server), stop.clone());
+                tokio::spawn(async move {
+                    stop.run_until_cancelled(server.connection(stream, peer))
+                        .await;
+                    drop(place);
+                });
+            }
+            Some(Err(error)) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    }
+}
+
+impl Server {
+    async fn connection(&self, stream: TcpStream, peer: SocketAddr) {
+        let port = stream.local_addr().map_or(0, |own| own.port());
+        let Some(caller) = self.callers.caller(Transport::Tcp, peer, port) else {
+            return;
+        };
+        let Some(_place) = self.places.connection_of(&caller.agent) else {
+            return;
+        };
+        let service = hyper::service::service_fn(|request: Request<Incoming>| {
+            let now = self.clock.now().boot_ns;
+            let reply = match self.places.question_of(&caller.agent, now) {
+                Some(_place) => answer::answer(&self.config, &caller.agent, &request),
+                None => answer::Reply::too_many(),
+            };
+            std::future::ready(Ok::<Response<Full<Bytes>>, Infallible>(
+                reply.into_response(),
+            ))
+        });
+        let served = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD)
+            .max_buf_size(HEAD_BYTES_MAX)
+            .serve_connection(TokioIo::new(stream), service)
+            .await;
+        if let Err(error) = served {
+            tracing::debug!(%error, "a connection to the metadata server's stand-in ended");
+        }
+    }
+}

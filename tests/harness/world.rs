@@ -474,13 +474,33 @@ uid = {OTHER_AGENT_UID}
     /// What becomes of somebody's TCP connection to port 443 of an address: `ok`, an errno's name, or `timeout`.
     #[must_use]
     pub fn probe(&self, who: Who, address: IpAddr) -> String {
+        self.probe_port(who, "tcp", address, 443)
+    }
+
+    /// The same for another port, in one of the ways of `agent/probe.py`.
+    #[must_use]
+    pub fn probe_port(&self, who: Who, how: &str, address: IpAddr, port: u16) -> String {
         let mut command = self.run_as(who, "/usr/bin/python3");
         let output = command
             .arg(script("agent/probe.py"))
-            .args(["tcp", &address.to_string(), "443"])
+            .args([how, &address.to_string(), &port.to_string()])
             .output()
             .expect("python runs");
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    /// The line of JSON that a script of the world's prints for somebody.
+    ///
+    /// # Panics
+    /// When it prints none.
+    #[must_use]
+    pub fn script_of(&self, who: Who, name: &str, args: &[&str]) -> Value {
+        let mut command = self.run_as(who, venv_python());
+        let output = command.arg(script(name)).args(args).output();
+        let output = output.expect("python runs");
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| {
+            panic!("{name}: {}", String::from_utf8_lossy(&output.stderr));
+        })
     }
 
     /// Opens a window for `finance-bot`: asked by it, approved by the approver.

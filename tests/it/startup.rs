@@ -84,7 +84,10 @@ fn a_second_daemon_does_not_write_the_log_of_the_first() {
             &format!("cgroup_root = \"{}\"", world.stage.cgroups.root().display()),
             &format!("cgroup_root = \"{}\"", root.display()),
         )
-        .replace("[names]", "[proxy]\nport = 842\n[names]");
+        .replace(
+            "[names]",
+            "[proxy]\nport = 941\n[metadata]\nport = 943\n[names]\nport = 942",
+        );
     let config = dir.join("second.toml");
     std::fs::write(&config, text).expect("writes");
     let mut second = world.stage.command(Side::Host, enforcer());

@@ -41,6 +41,9 @@ const LOOKED_UP: [RecordType; 11] = [
     RecordType::TXT,
 ];
 
+/// They could name other places to reach a server at, or keys by which a client hides the name it wants.
+const HIDING: [RecordType; 2] = [RecordType::HTTPS, RecordType::SVCB];
+
 /// What the configuration says of one agent's questions.
 #[derive(Debug, Clone)]
 pub struct NamesRules {
@@ -98,11 +101,12 @@ pub(super) fn told(
         );
         return Told::Refused(Refusal::new(Code::HostNotAllowed, what));
     }
-    match kind {
-        // They could name other places to reach a server at, or keys by which a client hides the name it wants.
-        RecordType::HTTPS | RecordType::SVCB => Told::Nothing,
-        kind if LOOKED_UP.contains(&kind) => Told::LookUp,
-        _ => Told::NotServed,
+    if HIDING.contains(&kind) {
+        Told::Nothing
+    } else if LOOKED_UP.contains(&kind) {
+        Told::LookUp
+    } else {
+        Told::NotServed
     }
 }
 

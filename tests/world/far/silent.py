@@ -1,4 +1,4 @@
-"""A far side that only answers names: BigQuery's addresses are known, and nobody is there."""
+"""A far side that only answers names: BigQuery's addresses are known and two others, and nobody is there."""
 
 import pathlib
 import sys
@@ -7,6 +7,7 @@ import threading
 import names
 
 directory = pathlib.Path(sys.argv[1])
-names.serve({"bigquery.googleapis.com": sys.argv[3:]}, [sys.argv[2]], directory / "names.json")
+zones = {"bigquery.googleapis.com": sys.argv[3:], "example.com": ["192.0.2.9"], "storage.googleapis.com": ["192.0.2.10"]}
+names.serve(zones, [sys.argv[2]], directory / "names.json")
 (directory / "ready").touch()
 threading.Event().wait()

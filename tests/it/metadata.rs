@@ -1,0 +1,151 @@
+//! The metadata server: closed to agents in every way there is to it, and stood in for, so that real clients need no configuration.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use harness::capture::Capture;
+use harness::stage::Side;
+use harness::world::{Family, Who, World, wait_for};
+
+const SERVER4: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
+const SERVER6: Ipv6Addr = Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254);
+
+/// A host on which the metadata server can be reached, by whoever may.
+fn world() -> (World, Capture) {
+    let world = World::with_a_silent_far_side();
+    for (side, args) in [
+        (Side::Internet, "addr add 169.254.169.254/32 dev lo"),
+        (Side::Internet, "addr add fd20:ce::254/128 dev lo"),
+        (Side::Host, "route add 169.254.169.254 dev wire0"),
+        (Side::Host, "route add fd20:ce::254 dev wire0"),
+    ] {
+        let mut command = world.stage.command(side, "ip");
+        let status = command.args(args.split(' ')).status().expect("ip runs");
+        assert!(status.success(), "{args}");
+    }
+    let wire = Capture::start(&world.stage, [SERVER4.into(), SERVER6.into()]);
+    (world, wire)
+}
+
+fn is_closed(world: &World, wire: &Capture, ports: &[u16]) {
+    let spelled = [
+        SERVER4.into(),
+        SERVER6.into(),
+        SERVER4.to_ipv6_mapped().into(),
+    ];
+    for ip in spelled {
+        for port in ports {
+            for how in ["tcp", "udp", "udp_connected", "fast_open"] {
+                let ended = world.probe_port(Who::Agent, how, ip, *port);
+                assert_eq!(ended, "EPERM", "{how} {ip} {port}");
+            }
+        }
+    }
+    assert_eq!(wire.packets(), 0);
+    wait_for("the record", || {
+        let refused = world.events("kernel_refused");
+        refused.iter().any(|event| {
+            let verdict = event["verdict"].as_str().unwrap_or_default();
+            event["agent"] == "finance-bot" && verdict.contains("metadata server")
+        })
+    });
+}
+
+#[test]
+fn the_metadata_server_is_closed_to_agents_on_every_port_but_the_one_that_is_stood_in_for() {
+    let (mut world, wire) = world();
+    world.start_daemon();
+    is_closed(&world, &wire, &[443, 8080, 988]);
+    for ip in [
+        SERVER4.into(),
+        IpAddr::from(SERVER6),
+        SERVER4.to_ipv6_mapped().into(),
+    ] {
+        assert_eq!(
+            world.probe_port(Who::Agent, "tcp", ip, 80),
+            "ok",
+            "{ip}: the stand-in"
+        );
+        assert_eq!(world.probe_port(Who::Agent, "udp", ip, 80), "EPERM", "{ip}");
+    }
+    assert_eq!(wire.packets(), 0);
+    // Everybody else reaches it as before: nobody listens there in this world, which is said by the far side.
+    for who in [Who::Approver, Who::Operator] {
+        assert_eq!(
+            world.probe_port(who, "tcp", SERVER4.into(), 80),
+            "ECONNREFUSED",
+            "{who:?}"
+        );
+    }
+    assert!(wire.packets() > 0);
+}
+
+#[test]
+fn where_nothing_stands_in_for_it_it_is_closed_altogether() {
+    let (mut world, wire) = world();
+    world.edit_config("[upstream]", "[metadata]\nemulate = false\n[upstream]");
+    world.start_daemon();
+    is_closed(&world, &wire, &[80, 443]);
+}
+
+#[test]
+fn packets_that_an_agent_makes_by_hand_do_not_get_there() {
+    let (mut world, wire) = world();
+    world.start_daemon();
+    let agent = world.cgroup_of(Who::Agent);
+    let script = "import socket, struct, sys\n\
+        packet = struct.pack('!BBHHHBBH4s4s', 0x45, 0, 28, 1, 0, 64, 6, 0, bytes(4), socket.inet_aton(sys.argv[1])) + struct.pack('!HHHH', 5000, 80, 8, 0)\n\
+        raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)\n\
+        try:\n    raw.sendto(packet, (sys.argv[1], 0))\n    print('sent')\nexcept OSError as error:\n    print(error.errno)\n";
+    let run = |cgroup: &std::path::Path| {
+        let mut command =
+            world
+                .stage
+                .command_in(Side::Host, Some(cgroup), None, "/usr/bin/python3");
+        let output = command.args(["-c", script, &SERVER4.to_string()]).output();
+        output.expect("python runs")
+    };
+    run(&agent);
+    assert_eq!(wire.packets(), 0);
+    wait_for("the record", || {
+        let refused = world.events("kernel_refused");
+        refused.iter().any(|event| {
+            event["verdict"] == "egress refused: the metadata server is closed to agents"
+        })
+    });
+    // The same packet from outside every workload leaves.
+    run(&world.stage.cgroups.make("other"));
+    assert!(wire.packets() > 0);
+}
+
+#[test]
+fn the_stand_in_answers_nobody_whom_the_kernel_did_not_lead_there() {
+    let (mut world, _wire) = world();
+    world.start_daemon();
+    for who in [Who::Agent, Who::Approver, Who::Operator] {
+        let ended = world.probe_port(who, "tcp", Ipv4Addr::LOCALHOST.into(), 843);
+        assert_eq!(ended, "EPERM", "{who:?}");
+    }
+}
+
+#[test]
+fn a_real_client_finds_its_credentials_as_on_a_host_of_googles_and_queries_in_a_window() {
+    let mut world = World::without_daemon(Family::V4);
+    world.edit_config(
+        "[upstream]",
+        "[metadata]\nproject = \"demo-project\"\n[upstream]",
+    );
+    world.start_daemon();
+    let _grant = world.open_window("demo-project.finance:read", "5m");
+    let said = world.script_of(
+        Who::Agent,
+        "agent/on_google.py",
+        &["SELECT COUNT(*) FROM finance.daily"],
+    );
+    assert_eq!(said["kind"], "google.auth.compute_engine.credentials");
+    assert_eq!(said["project"], "demo-project");
+    assert_eq!(said["token"], "enforcer-placeholder");
+    assert!(said["rows"][0][0].is_string(), "{said}");
+    // The far side saw tokens of its own making, and never the placeholder.
+    let seen = serde_json::to_string(&world.far_requests()).expect("JSON");
+    assert!(!seen.contains("enforcer-placeholder"), "{seen}");
+}

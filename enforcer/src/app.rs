@@ -7,6 +7,7 @@ mod kernel;
 mod probes;
 mod tokens;
 mod uplinks;
+mod workloads;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -15,11 +16,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use enforcer_ebpf::Agent as KernelAgent;
-use enforcer_ebpf::map::{
-    CGROUP_LEVELS, CLOSED_DROP, CLOSED_DROP_DEDICATED, CLOSED_EXPLAIN, NAMES_FORWARD, NAMES_STRICT,
-    UID_ANY,
-};
 use enforcer_proto::policy::Policy;
 use enforcer_proto::principal::AgentName;
 use enforcer_proto::wire::Enforce;
@@ -34,15 +30,15 @@ use tokio_util::task::TaskTracker;
 use crate::causes::Causes;
 use crate::client_setup::Files;
 use crate::clock::{Clock, SystemClock};
-use crate::config::{AddressClass, Config, WhenClosed, WhichNames};
-use crate::control::peer::{Identify, Workload};
+use crate::config::{self, AddressClass, Config, WhenClosed};
+use crate::control::peer::Identify;
 use crate::control::{self, Control};
 use crate::dns::endpoints::{self, EndpointSet, Endpoints};
 use crate::dns::protected::{class_of, permitted_subtrees, protected_default};
 use crate::dns::{METADATA_SERVERS, Names, SYNTHETIC};
 use crate::engine::{self, Engine, Parts, Running};
 use crate::kernel::{Attached, KernelConfig, Ports};
-use crate::prove::{self, canary};
+use crate::prove::canary;
 use crate::proxy::authority::{Authority, AuthorityOptions};
 use crate::proxy::closer::Closer;
 use crate::proxy::quota::{self, Quota};
@@ -53,6 +49,7 @@ use crate::roots;
 use crate::token;
 use crate::upstream::{self, Upstream, UpstreamOptions};
 use crate::workload;
+use crate::workloads::Workloads;
 use beside::Beside;
 use identity::Origins;
 
@@ -125,24 +122,27 @@ async fn daemon(config: Config, policy: Policy) -> Result<()> {
     let files = Files::in_run_dir(&config.run_dir);
     let tls = upstream::verified_tls(roots::system(&files.bundle), config.upstream_ca.as_deref())?;
     let names: Vec<String> = config.protected.clone().unwrap_or_else(protected_default);
+    let shared = Arc::new(kernel::Shared::new(
+        kernel,
+        Arc::clone(&places.workloads),
+        workloads::settings(&config),
+        config.enforce,
+    )?);
+    let looked_at = places.looked_at(&config);
     let watched = kernel::Watched {
         endpoints: protect(&config, &names, &tls, maps, &clock, &stop, &tasks).await?,
         uplinks: uplinks::keep(uplinks, stop.clone(), &tasks).await?,
-        probes: probes::keep(places.looked_at(&config), stop.clone(), &tasks).await?,
+        probes: probes::keep(looked_at.clone(), stop.clone(), &tasks).await?,
+        workloads: workloads::keep(Arc::clone(&shared), stop.clone(), &tasks)?,
     };
-    let kernel = kernel::AgentWindows::new(kernel, &places.cgroups, watched, config.enforce);
-    kernel.set_agents(&places.kernel_agents(&config))?;
+    let kernel = kernel::AgentWindows::new(shared, watched);
 
     let served = served(&config, &names);
     let authority = open_authority(&config, &served, clock.as_ref(), &files)?;
     let upstream = open_upstream(&config, &tls)?;
     let minter = tokens::minter(&config, &upstream).await?;
 
-    let identify = Arc::new(Identify::new(
-        &places.mount,
-        places.workloads(&config),
-        &policy,
-    ));
+    let identify = Arc::new(Identify::new(Arc::clone(&places.workloads), &policy));
     let Running {
         engine,
         thread,
@@ -156,8 +156,8 @@ async fn daemon(config: Config, policy: Policy) -> Result<()> {
         clock: Arc::clone(&clock),
     })?;
 
-    let agents = identity::by_cgroup(&places.cgroups);
-    let probes = workload::cgroup_id(&prove::probe_cgroup(places.probed(&config))?)?;
+    let agents = Arc::clone(&places.workloads);
+    let probes = Arc::clone(&looked_at.probing);
     let refused = Arc::new(Coalesce::default());
     let forwarded = Arc::new(Forwarded::default());
     let tokens = Arc::new(tokens::ByWindow::new(&config, minter, Arc::clone(&clock)));
@@ -243,11 +243,9 @@ async fn daemon(config: Config, policy: Policy) -> Result<()> {
 
 /// The cgroups: found, made and entered.
 struct Places {
-    mount: PathBuf,
     root: PathBuf,
     daemon: PathBuf,
-    /// Each agent's cgroup, absolute, with its kernel id.
-    cgroups: Vec<(enforcer_proto::principal::AgentName, PathBuf, u64)>,
+    workloads: Arc<Workloads>,
 }
 
 impl Places {
@@ -274,78 +272,43 @@ impl Places {
         }
         workload::move_into(&daemon, std::process::id())
             .with_context(|| format!("moving into {}", daemon.display()))?;
-        let mut cgroups = Vec::new();
-        for agent in &config.agents {
-            let folder = root.join(&agent.cgroup);
-            check_depth(&mount, &folder).with_context(|| format!("agent {}", agent.name))?;
-            workload::make(&folder)
-                .with_context(|| format!("making the cgroup of agent {}", agent.name))?;
-            cgroups.push((
-                agent.name.clone(),
-                folder.clone(),
-                workload::cgroup_id(&folder)?,
-            ));
+        let workloads = Workloads::new(mount, root.clone(), daemon.clone(), &config.agents);
+        workloads.make().context("making the agents' cgroups")?;
+        // A cgroup that is named by its path is there from the start, so what is wrong with it is wrong with the configuration.
+        let looked = workloads.look();
+        if let (true, Some(problem)) = (are_fixed(config), looked.problems.first()) {
+            bail!("{problem}");
         }
+        workloads.set(looked.found);
         Ok(Self {
-            mount,
             root,
             daemon,
-            cgroups,
+            workloads: Arc::new(workloads),
         })
     }
 
     fn looked_at(&self, config: &Config) -> probes::Host {
-        let agents = self.cgroups.iter();
         probes::Host {
-            root: self.probed(config).to_owned(),
+            root: match config.enforce {
+                Enforce::Host => Some(self.root.clone()),
+                Enforce::Agents => None,
+            },
             daemon: self.daemon.clone(),
-            agents: agents
-                .map(|(name, folder, _)| (name.clone(), folder.clone()))
-                .collect(),
+            workloads: Arc::clone(&self.workloads),
+            probing: Arc::default(),
         }
     }
+}
 
-    /// Where ways out are tried from: a cgroup that is enforced on.
-    fn probed(&self, config: &Config) -> &Path {
-        match (config.enforce, self.cgroups.first()) {
-            (Enforce::Agents, Some((_, folder, _))) => folder,
-            (Enforce::Agents, None) | (Enforce::Host, _) => &self.root,
-        }
-    }
-
-    fn workloads(&self, config: &Config) -> Vec<Workload> {
-        let uid_of = |name: &enforcer_proto::principal::AgentName| {
-            config
-                .agents
-                .iter()
-                .find(|agent| agent.name == *name)
-                .and_then(|agent| agent.uid)
-        };
-        let workload = |(agent, folder, _): &(_, PathBuf, u64)| Workload {
-            uid: uid_of(agent),
-            agent: agent.clone(),
-            folder: folder.clone(),
-        };
-        self.cgroups.iter().map(workload).collect()
-    }
-
-    fn kernel_agents(&self, config: &Config) -> BTreeMap<u64, KernelAgent> {
-        let ids = self.cgroups.iter().map(|(_, _, id)| *id);
-        let agents = config.agents.iter().map(|agent| KernelAgent {
-            uid: agent.uid.unwrap_or(UID_ANY),
-            closed: match agent.closed {
-                WhenClosed::Explain => CLOSED_EXPLAIN,
-                WhenClosed::Drop if agent.allow.is_empty() => CLOSED_DROP,
-                WhenClosed::Drop => CLOSED_DROP_DEDICATED,
-            },
-            names: match agent.names {
-                WhichNames::Forward => NAMES_FORWARD,
-                WhichNames::Strict => NAMES_STRICT,
-            },
-            reserved: 0,
-        });
-        ids.zip(agents).collect()
-    }
+/// Whether every workload is a cgroup named by its path.
+fn are_fixed(config: &Config) -> bool {
+    config.agents.iter().all(|agent| match agent.workload {
+        config::Workload::Cgroup(_) => true,
+        config::Workload::Unit(_)
+        | config::Workload::User(_)
+        | config::Workload::Container(_)
+        | config::Workload::Pod(_) => false,
+    })
 }
 
 /// What is protected on every host: what stands for BigQuery when the lock is proven, what agents are told for its names, and the metadata
@@ -392,18 +355,6 @@ fn rules(config: &Config) -> BTreeMap<AgentName, Rules> {
         (agent.name.clone(), rules)
     });
     each.collect()
-}
-
-/// The kernel finds an agent by its cgroup only so deep below the root; deeper, what runs below it would be nobody's.
-fn check_depth(mount: &Path, cgroup: &Path) -> Result<()> {
-    let below = cgroup.strip_prefix(mount).unwrap_or(cgroup);
-    let levels = below.components().count();
-    ensure!(
-        i32::try_from(levels).is_ok_and(|levels| levels <= CGROUP_LEVELS),
-        "its cgroup {} lies {levels} levels below the cgroup root, and {CGROUP_LEVELS} is the most",
-        cgroup.display()
-    );
-    Ok(())
 }
 
 /// How often the addresses in the kernel are compared with those that were written.

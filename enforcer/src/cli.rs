@@ -410,11 +410,7 @@ fn check(path: &Path, json: bool) -> Result<(), Failure> {
         let uid = agent
             .uid
             .map_or_else(|| "any uid".to_owned(), |uid| format!("uid {uid}"));
-        println!(
-            "  agent {}: cgroup {}, {uid}",
-            agent.name,
-            agent.cgroup.display()
-        );
+        println!("  agent {}: {}, {uid}", agent.name, agent.workload);
     }
     for (at, rule) in policy.rules.iter().enumerate() {
         let datasets: Vec<String> = rule.datasets.iter().map(ToString::to_string).collect();

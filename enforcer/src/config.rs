@@ -94,13 +94,41 @@ pub struct Metadata {
     pub project_number: Option<u64>,
 }
 
+/// What an agent's processes are found by.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Workload {
+    /// A cgroup below the cgroup root, which the daemon makes.
+    Cgroup(PathBuf),
+    /// A systemd unit, by its whole name: a service, a scope or a slice.
+    Unit(String),
+    /// Everything that runs under a login of this uid's, its own service manager included.
+    User(u32),
+    /// A container, by its id or the beginning of it.
+    Container(String),
+    /// A Kubernetes pod, by its uid.
+    Pod(String),
+}
+
+impl std::fmt::Display for Workload {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Cgroup(path) => write!(f, "cgroup {}", path.display()),
+            Self::Unit(name) => write!(f, "unit {name}"),
+            Self::User(uid) => write!(f, "everything of user {uid}"),
+            Self::Container(id) => write!(f, "container {id}"),
+            Self::Pod(uid) => write!(f, "pod {uid}"),
+        }
+    }
+}
+
 /// One agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Agent {
     /// Its name.
     pub name: AgentName,
-    /// Its cgroup, below the cgroup root.
-    pub cgroup: PathBuf,
+    /// Its processes.
+    pub workload: Workload,
     /// The uid it must run as; absent: any.
     pub uid: Option<u32>,
     /// What it meets without a window.

@@ -31,3 +31,4 @@ pub mod tally;
 pub mod token;
 pub mod upstream;
 pub mod workload;
+pub mod workloads;

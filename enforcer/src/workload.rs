@@ -50,6 +50,40 @@ pub fn move_into(folder: &Path, pid: u32) -> io::Result<()> {
     std::fs::write(folder.join("cgroup.procs"), pid.to_string())
 }
 
+/// Who can write a cgroup: its folder, its list of processes, and the folders above it up to the hierarchy's root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Writable {
+    /// Nobody but root.
+    ByRoot,
+    /// Others.
+    ByOthers {
+        /// What they can write.
+        at: PathBuf,
+        /// Whose that is.
+        uid: u32,
+    },
+}
+
+/// Who can write the cgroup at `folder`. Whoever can may put processes into it, or another cgroup in its place.
+///
+/// # Errors
+/// When it is not there.
+pub fn writable(mount: &Path, folder: &Path) -> io::Result<Writable> {
+    const BY_GROUP_OR_OTHERS: u32 = 0o022;
+    let procs = folder.join("cgroup.procs");
+    let above = folder.ancestors().take_while(|path| *path != mount);
+    for at in above.chain([procs.as_path()]) {
+        let meta = std::fs::metadata(at)?;
+        if meta.uid() != 0 || meta.mode() & BY_GROUP_OR_OTHERS != 0 {
+            return Ok(Writable::ByOthers {
+                at: at.to_owned(),
+                uid: meta.uid(),
+            });
+        }
+    }
+    Ok(Writable::ByRoot)
+}
+
 /// The processes directly in a cgroup.
 ///
 /// # Errors

@@ -20,3 +20,4 @@ mod startup;
 mod surface;
 mod token;
 mod window;
+mod workloads;

@@ -1,10 +1,9 @@
 //! From what the kernel reports to whom it concerns: cgroup ids to agents, origins to peers, events to records.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsFd;
-use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use enforcer_ebpf::Reason;
 use enforcer_ebpf::record::hook;
@@ -21,29 +20,21 @@ use crate::prove::canary;
 use crate::proxy::{OriginSource, Peer};
 use crate::sockopt::{netns_cookie, own_netns};
 use crate::tally::{FLUSH, Tally};
-
-/// Agents by their cgroup's id.
-pub(super) type ByCgroup = Arc<BTreeMap<u64, AgentName>>;
-
-pub(super) fn by_cgroup(cgroups: &[(AgentName, PathBuf, u64)]) -> ByCgroup {
-    Arc::new(
-        cgroups
-            .iter()
-            .map(|(name, _, id)| (*id, name.clone()))
-            .collect(),
-    )
-}
+use crate::workloads::Workloads;
 
 /// Origins as the proxy and the other services want them.
 pub(super) struct Origins {
     origins: crate::kernel::Origins,
     /// The network namespace's cookie that the daemon listens in.
     netns: u64,
-    agents: ByCgroup,
+    agents: Arc<Workloads>,
 }
 
 impl Origins {
-    pub(super) fn new(origins: crate::kernel::Origins, agents: ByCgroup) -> std::io::Result<Self> {
+    pub(super) fn new(
+        origins: crate::kernel::Origins,
+        agents: Arc<Workloads>,
+    ) -> std::io::Result<Self> {
         let netns = own_netns()?;
         Ok(Self {
             origins,
@@ -57,7 +48,7 @@ impl Callers for Origins {
     fn caller(&self, transport: Transport, peer: SocketAddr, port: u16) -> Option<Caller> {
         let origin = self.origins.origin(transport, peer, self.netns, port)?;
         Some(Caller {
-            agent: self.agents.get(&origin.agent_cgroup)?.clone(),
+            agent: self.agents.agent(origin.agent_cgroup)?,
             process: process(origin.pid, origin.start_boot_ns, origin.uid, &origin.comm),
         })
     }
@@ -71,7 +62,7 @@ impl OriginSource for Origins {
         // The kernel leaves no cgroup where the process is in no agent's; one that is not known any more is refused.
         let agent = match origin.agent_cgroup {
             0 => None,
-            cgroup => Some(self.agents.get(&cgroup)?.clone()),
+            cgroup => Some(self.agents.agent(cgroup)?),
         };
         let process = process(origin.pid, origin.start_boot_ns, origin.uid, &origin.comm);
         Some(Peer {
@@ -108,15 +99,15 @@ fn kind(event: &enforcer_ebpf::Event) -> Kind {
 /// Records what the kernel refused, but to the daemon's own `probes` (their cgroup's id): one record a second for each process, reason and destination.
 pub(super) async fn record_events(
     mut events: Events,
-    agents: ByCgroup,
-    probes: u64,
+    agents: Arc<Workloads>,
+    probes: Arc<AtomicU64>,
     engine: Engine,
     stop: CancellationToken,
 ) {
     // What the daemon's own probes were refused is what they are for, and nobody's attempt. Only root enters their cgroup.
     let is_probe = |event: &enforcer_ebpf::Event| {
         let to = destination(event.destination, event.port).ip();
-        event.cgroup == probes && canary::is_canary(to)
+        event.cgroup == probes.load(Ordering::Relaxed) && canary::is_canary(to)
     };
     let mut tally = Tally::default();
     let mut flush = tokio::time::interval(FLUSH);
@@ -127,7 +118,7 @@ pub(super) async fn record_events(
             _ = flush.tick() => record(&mut tally, &engine).await,
             event = events.next() => match event {
                 Ok(event) if is_probe(&event) => {}
-                Ok(event) => tally.add(agents.get(&event.agent_cgroup).cloned(), kind(&event), event),
+                Ok(event) => tally.add(agents.agent(event.agent_cgroup), kind(&event), event),
                 Err(error) => {
                     tracing::error!(error = %Causes(&error), "the kernel's events cannot be read any more; it goes on refusing");
                     break;

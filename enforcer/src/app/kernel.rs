@@ -1,8 +1,7 @@
 //! The engine's view of the kernel: agents by name, where the maps know cgroup ids.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use enforcer_ebpf::{Agent, Window};
 use enforcer_proto::id::GrantId;
@@ -15,17 +14,91 @@ use super::uplinks::Guarded;
 use crate::causes::Causes;
 use crate::engine::{KernelFault, Windows};
 use crate::kernel::{Kernel, KernelError};
+use crate::workloads::{Looked, Workloads};
 
 /// How many interfaces the status names.
 const NAMES_SHOWN: usize = 16;
 
-/// Writes windows for agents by name.
-pub(super) struct AgentWindows {
-    /// Only the engine writes; the lock is for the one write before it starts.
-    kernel: Mutex<Kernel>,
-    cgroups: BTreeMap<AgentName, u64>,
-    watched: Watched,
+/// What the engine and the watch over the workloads have in common: the maps, and which windows are open in them.
+pub(super) struct Shared {
+    state: Mutex<State>,
+    workloads: Arc<Workloads>,
+    settings: BTreeMap<AgentName, Agent>,
     enforce: Enforce,
+}
+
+struct State {
+    kernel: Kernel,
+    /// The agents that were told to the kernel, with their cgroup's id.
+    told: BTreeMap<AgentName, u64>,
+    /// Open windows. That of an agent whose workload has gone waits here for it to come back, as long as it lasts.
+    open: BTreeMap<AgentName, Window>,
+}
+
+impl Shared {
+    /// Takes up the windows that the kernel holds for the workloads there are.
+    pub(super) fn new(
+        kernel: Kernel,
+        workloads: Arc<Workloads>,
+        settings: BTreeMap<AgentName, Agent>,
+        enforce: Enforce,
+    ) -> Result<Self, KernelError> {
+        let held = kernel.windows()?;
+        let open = workloads.all().into_iter();
+        let open = open.filter_map(|(agent, found)| Some((agent, *held.get(&found.id)?)));
+        let open = open.collect();
+        Ok(Self {
+            state: Mutex::new(State {
+                kernel,
+                told: BTreeMap::new(),
+                open,
+            }),
+            workloads,
+            settings,
+            enforce,
+        })
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks where the workloads are, and where that has changed tells the kernel: windows of those that have gone go first, those of who
+    /// has come back come last. Gives what is wrong with the others. `first`: only then may whoever is no agent be left alone.
+    pub(super) fn follow(&self, first: bool) -> Result<Vec<String>, KernelError> {
+        let Looked { found, problems } = self.workloads.look();
+        let now: BTreeMap<AgentName, u64> = found
+            .iter()
+            .map(|(agent, found)| (agent.clone(), found.id))
+            .collect();
+        let mut state = self.state();
+        if state.told == now && !first {
+            return Ok(problems);
+        }
+        let State { kernel, told, open } = &mut *state;
+        for (_, id) in told
+            .iter()
+            .filter(|(agent, id)| now.get(*agent) != Some(*id))
+        {
+            kernel.close(*id)?;
+        }
+        let settings = |agent: &AgentName| self.settings.get(agent).copied();
+        let agents = now
+            .iter()
+            .filter_map(|(agent, id)| Some((*id, settings(agent)?)));
+        kernel.set_agents(&agents.collect())?;
+        self.workloads.set(found);
+        for (agent, id) in &now {
+            if let (true, Some(window)) = (told.get(agent) != Some(id), open.get(agent)) {
+                kernel.open(*id, *window)?;
+            }
+        }
+        *told = now;
+        if first {
+            kernel.enforce(self.enforce)?;
+        }
+        Ok(problems)
+    }
 }
 
 /// What others watch over, and say what is wrong with.
@@ -33,43 +106,18 @@ pub(super) struct Watched {
     pub(super) endpoints: watch::Receiver<Protected>,
     pub(super) uplinks: watch::Receiver<Guarded>,
     pub(super) probes: watch::Receiver<Vec<String>>,
+    pub(super) workloads: watch::Receiver<Vec<String>>,
+}
+
+/// Writes windows for agents by name.
+pub(super) struct AgentWindows {
+    shared: Arc<Shared>,
+    watched: Watched,
 }
 
 impl AgentWindows {
-    pub(super) fn new(
-        kernel: Kernel,
-        cgroups: &[(AgentName, PathBuf, u64)],
-        watched: Watched,
-        enforce: Enforce,
-    ) -> Self {
-        let cgroups = cgroups
-            .iter()
-            .map(|(name, _, id)| (name.clone(), *id))
-            .collect();
-        Self {
-            kernel: Mutex::new(kernel),
-            cgroups,
-            watched,
-            enforce,
-        }
-    }
-
-    /// Makes these the agents; only then may whoever is none be left alone.
-    pub(super) fn set_agents(&self, agents: &BTreeMap<u64, Agent>) -> Result<(), KernelError> {
-        let mut kernel = self.kernel();
-        kernel.set_agents(agents)?;
-        kernel.enforce(self.enforce)
-    }
-
-    fn kernel(&self) -> std::sync::MutexGuard<'_, Kernel> {
-        self.kernel.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn cgroup(&self, agent: &AgentName) -> Result<u64, KernelFault> {
-        self.cgroups
-            .get(agent)
-            .copied()
-            .ok_or_else(|| KernelFault(format!("agent {agent} is not configured any more")))
+    pub(super) const fn new(shared: Arc<Shared>, watched: Watched) -> Self {
+        Self { shared, watched }
     }
 }
 
@@ -85,40 +133,53 @@ impl Windows for AgentWindows {
         opens_boot_ns: u64,
         closes_boot_ns: u64,
     ) -> Result<(), KernelFault> {
-        let cgroup = self.cgroup(agent)?;
-        self.kernel()
-            .open(
-                cgroup,
-                Window {
-                    grant: grant.0,
-                    opens_boot_ns,
-                    closes_boot_ns,
-                },
-            )
-            .map_err(fault)
+        if !self.shared.settings.contains_key(agent) {
+            return Err(KernelFault(format!(
+                "agent {agent} is not configured any more"
+            )));
+        }
+        let mut state = self.shared.state();
+        let id = state.told.get(agent).copied().ok_or_else(|| {
+            KernelFault(format!(
+                "the workload of agent {agent} is not there: start its unit or container"
+            ))
+        })?;
+        let window = Window {
+            grant: grant.0,
+            opens_boot_ns,
+            closes_boot_ns,
+        };
+        state.kernel.open(id, window).map_err(fault)?;
+        state.open.insert(agent.clone(), window);
+        Ok(())
     }
 
     fn close(&mut self, agent: &AgentName) -> Result<(), KernelFault> {
-        // An agent that is not configured is not in the kernel's map of agents: its window leads nowhere.
-        self.cgroup(agent)
-            .map_or(Ok(()), |cgroup| self.kernel().close(cgroup).map_err(fault))
+        let mut state = self.shared.state();
+        // An agent without a workload is not in the kernel's map of agents: a window of its leads nowhere.
+        if let Some(id) = state.told.get(agent).copied() {
+            state.kernel.close(id).map_err(fault)?;
+        }
+        state.open.remove(agent);
+        Ok(())
     }
 
     fn held(&self) -> Result<BTreeMap<AgentName, GrantId>, KernelFault> {
-        let windows = self.kernel().windows().map_err(fault)?;
-        let held = self
-            .cgroups
+        let state = self.shared.state();
+        let windows = state.kernel.windows().map_err(fault)?;
+        let held = state
+            .told
             .iter()
             .filter_map(|(name, id)| Some((name.clone(), GrantId(windows.get(id)?.grant))));
         Ok(held.collect())
     }
 
     fn heartbeat(&mut self, boot_ns: u64) -> Result<(), KernelFault> {
-        self.kernel().heartbeat(boot_ns).map_err(fault)
+        self.shared.state().kernel.heartbeat(boot_ns).map_err(fault)
     }
 
     fn counters(&self) -> KernelCounters {
-        self.kernel().counters().map_or_else(
+        self.shared.state().kernel.counters().map_or_else(
             |error| {
                 tracing::error!(error = %Causes(&error), "the kernel's counters could not be read");
                 KernelCounters::default()
@@ -133,9 +194,10 @@ impl Windows for AgentWindows {
     }
 
     fn drift(&self) -> Vec<String> {
-        let mut drift = self.kernel().drift();
+        let mut drift = self.shared.state().kernel.drift();
         drift.extend(self.watched.uplinks.borrow().problems.iter().cloned());
         drift.extend(self.watched.probes.borrow().iter().cloned());
+        drift.extend(self.watched.workloads.borrow().iter().cloned());
         let endpoints = self.watched.endpoints.borrow().clone();
         drift.extend(endpoints.problem);
         if endpoints.count == 0 {
@@ -165,6 +227,6 @@ impl Windows for AgentWindows {
     }
 
     fn enforced(&self) -> Enforce {
-        self.enforce
+        self.shared.enforce
     }
 }

@@ -2,6 +2,8 @@
 //! daemon's own cgroup is looked for. What is "attached" may still not hold.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -13,6 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::prove;
 use crate::workload;
+use crate::workloads::Workloads;
 
 /// How long after one round of probes the next begins.
 const ROUND: Duration = Duration::from_secs(20);
@@ -29,12 +32,27 @@ const NOT_FOR_AGENTS: [(CapabilitySet, &str); 5] = [
 /// What is looked at.
 #[derive(Debug, Clone)]
 pub(super) struct Host {
-    /// A cgroup that is enforced on: probes are tried below it.
-    pub(super) root: PathBuf,
+    /// A cgroup that is enforced on: probes are tried below it. Absent: any workload that is there.
+    pub(super) root: Option<PathBuf>,
     /// The daemon's own cgroup.
     pub(super) daemon: PathBuf,
-    /// The agents' cgroups.
-    pub(super) agents: Vec<(AgentName, PathBuf)>,
+    /// The agents' workloads.
+    pub(super) workloads: Arc<Workloads>,
+    /// The id of the cgroup in which probes are tried; 0 until they are.
+    pub(super) probing: Arc<AtomicU64>,
+}
+
+impl Host {
+    /// Tries the cheap ways out; where nobody is enforced on yet there is nothing to try.
+    async fn probe(&self) -> Result<Vec<String>> {
+        let any = || self.workloads.all().into_values().next();
+        let Some(root) = self.root.clone().or_else(|| Some(any()?.folder)) else {
+            return Ok(Vec::new());
+        };
+        let id = workload::cgroup_id(&prove::probe_cgroup(&root)?)?;
+        self.probing.store(id, Ordering::Relaxed);
+        prove::probe(&root).await
+    }
 }
 
 /// Probes now, and from then on. On its return the first round is done.
@@ -58,7 +76,7 @@ pub(super) async fn keep(
 }
 
 async fn round(host: &Host) -> Vec<String> {
-    let mut problems = match prove::probe(&host.root).await {
+    let mut problems = match host.probe().await {
         Ok(problems) => problems,
         Err(error) => vec![format!("the lock cannot be probed: {error:#}")],
     };
@@ -74,8 +92,11 @@ async fn round(host: &Host) -> Vec<String> {
         )),
         Err(error) => problems.push(format!("the daemon's own cgroup cannot be read: {error}")),
     }
-    let too_able = |(agent, folder): &(AgentName, PathBuf)| too_able(agent, folder);
-    problems.extend(host.agents.iter().filter_map(too_able));
+    let workloads = host.workloads.all();
+    let too_able = workloads
+        .iter()
+        .filter_map(|(agent, found)| too_able(agent, &found.folder));
+    problems.extend(too_able);
     problems
 }
 
@@ -83,6 +104,8 @@ async fn round(host: &Host) -> Vec<String> {
 fn too_able(agent: &AgentName, folder: &Path) -> Option<String> {
     let all = match workload::all_processes(folder) {
         Ok(all) => all,
+        // It has gone since.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
         Err(error) => {
             return Some(format!(
                 "the workload of agent {agent} cannot be read: {error}"

@@ -12,15 +12,24 @@ use crate::config::Config;
 use crate::prove::attempt::Attempt;
 use crate::prove::{Outcome, Proof};
 use crate::workload;
+use crate::workloads::find;
 
 /// Tries every way out. Any that reaches the endpoint makes the exit code one.
 pub(super) fn prove(config: &Path, json: bool) -> Result<ExitCode, Failure> {
     let config = Config::load(config)?;
     let root = config.cgroup_root.map_or_else(workload::find_mount, Ok)?;
-    // From a cgroup that is enforced on: where that is only agents', the first one's, which the daemon has made.
-    let root = match (config.enforce, config.agents.first()) {
-        (Enforce::Agents, Some(agent)) => root.join(&agent.cgroup),
-        (Enforce::Agents, None) | (Enforce::Host, _) => root,
+    // From a cgroup that is enforced on: where that is only agents', the first that is there.
+    let root = match config.enforce {
+        Enforce::Agents => {
+            let found = config
+                .agents
+                .iter()
+                .find_map(|agent| find(&root, &agent.workload).ok()?);
+            found.context(
+                "only agents are enforced on, and no workload of one is there: start one",
+            )?
+        }
+        Enforce::Host => root,
     };
     let print = |proof: &Proof| {
         if !json {

@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use super::{
     AGENTS_MAX, ALLOWED_NAMES_MAX, AddressClass, Agent, Config, Metadata, Resolver, TokenSource,
-    WhenClosed, WhichNames,
+    WhenClosed, WhichNames, Workload,
 };
 use crate::dns::protected;
 
@@ -150,7 +150,11 @@ enum Token {
 #[serde(deny_unknown_fields)]
 struct AgentFile {
     name: AgentName,
-    cgroup: PathBuf,
+    cgroup: Option<PathBuf>,
+    unit: Option<String>,
+    user: Option<u32>,
+    container: Option<String>,
+    pod: Option<String>,
     uid: Option<u32>,
     #[serde(default = "default_closed")]
     closed: WhenClosed,
@@ -419,20 +423,13 @@ fn resolve_agents(
     }
     let mut agents: Vec<Agent> = Vec::new();
     for file in files {
-        check_below(&format!("agent {}: cgroup", file.name), &file.cgroup)?;
-        let nested = |a: &Path, b: &Path| a.starts_with(b) || b.starts_with(a);
-        if nested(&file.cgroup, daemon) {
-            return Err(format!(
-                "agent {}: its cgroup and the daemon's lie inside one another",
-                file.name
-            ));
-        }
+        let workload = workload_of(&file, daemon)?;
         if let Some(other) = agents
             .iter()
-            .find(|other| other.name == file.name || nested(&other.cgroup, &file.cgroup))
+            .find(|other| other.name == file.name || is_shared(&other.workload, &workload))
         {
             return Err(format!(
-                "agents {} and {} have the same name, or cgroups inside one another",
+                "agents {} and {} have the same name or workload, or cgroups inside one another",
                 other.name, file.name
             ));
         }
@@ -444,17 +441,17 @@ fn resolve_agents(
         }
         let AgentFile {
             name,
-            cgroup,
             uid,
             closed,
             service_account,
             allow,
             dns,
+            ..
         } = file;
         let allow = allowed(&name, allow)?;
         agents.push(Agent {
             name,
-            cgroup,
+            workload,
             uid,
             closed,
             allow,
@@ -463,4 +460,70 @@ fn resolve_agents(
         });
     }
     Ok(agents)
+}
+
+/// The one workload that a section names.
+fn workload_of(file: &AgentFile, daemon: &Path) -> Result<Workload, String> {
+    let agent = &file.name;
+    let named = [
+        file.cgroup.clone().map(Workload::Cgroup),
+        file.unit.clone().map(Workload::Unit),
+        file.user.map(Workload::User),
+        file.container.clone().map(Workload::Container),
+        file.pod.clone().map(Workload::Pod),
+    ];
+    let mut named = named.into_iter().flatten();
+    let (Some(workload), None) = (named.next(), named.next()) else {
+        return Err(format!(
+            "agent {agent}: name its workload by one of `cgroup`, `unit`, `user`, `container` and `pod`"
+        ));
+    };
+    let is_plain = |text: &str| !text.is_empty() && text.len() <= 255 && !text.contains('/');
+    let wrong = match &workload {
+        Workload::Cgroup(path) => {
+            check_below(&format!("agent {agent}: cgroup"), path)?;
+            is_nested(path, daemon).then_some("its cgroup and the daemon's lie inside one another")
+        }
+        Workload::Unit(name) => {
+            let kinds = [".service", ".scope", ".slice"];
+            let is_unit = is_plain(name) && kinds.iter().any(|kind| name.ends_with(kind));
+            if name.starts_with("user@") {
+                Some(
+                    "a user's own service manager belongs to the user: name everything of the user's (`user = UID`)",
+                )
+            } else {
+                (!is_unit).then_some("`unit` is the whole name of a .service, .scope or .slice")
+            }
+        }
+        Workload::User(uid) => (*uid == 0).then_some("root is no agent: `user` must not be 0"),
+        Workload::Container(id) => {
+            let is_id = (12..=64).contains(&id.len())
+                && id
+                    .bytes()
+                    .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+            (!is_id).then_some("`container` is its id, or at least the first twelve digits of it; a name is not known to the kernel")
+        }
+        Workload::Pod(uid) => {
+            let is_uid = uid.len() == 36 && uid.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
+            (!is_uid).then_some(
+                "`pod` is the pod's uid: kubectl get pod NAME -o jsonpath={.metadata.uid}",
+            )
+        }
+    };
+    match wrong {
+        Some(why) => Err(format!("agent {agent}: {why}")),
+        None => Ok(workload),
+    }
+}
+
+/// Whether two workloads are one, or lie inside one another, as far as their names tell.
+fn is_shared(a: &Workload, b: &Workload) -> bool {
+    match (a, b) {
+        (Workload::Cgroup(a), Workload::Cgroup(b)) => is_nested(a, b),
+        _ => a == b,
+    }
+}
+
+fn is_nested(a: &Path, b: &Path) -> bool {
+    a.starts_with(b) || b.starts_with(a)
 }

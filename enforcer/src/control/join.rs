@@ -16,7 +16,12 @@ pub(super) async fn join(control: &Control, peer: &mut Peer, agent: &AgentName) 
     };
     let allowed = control.identify.may_join(&caller, agent).and_then(|uid| {
         let folder = control.identify.folder(agent);
-        let none = || Refusal::new(Code::InputInvalid, format!("There is no agent {agent}"));
+        let none = || {
+            Refusal::new(
+                Code::InputInvalid,
+                format!("The workload of agent {agent} is not there: start its unit or container"),
+            )
+        };
         Ok((uid, folder.ok_or_else(none)?))
     });
     let (uid, folder) = match allowed {

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use enforcer_proto::policy::{ApproverSet, Policy};
 use enforcer_proto::principal::{AgentName, Caller, Process};
@@ -17,44 +18,27 @@ use tokio::net::UnixStream;
 
 use crate::sockopt;
 use crate::workload;
+use crate::workloads::Workloads;
 
 /// Knows the agents' workloads.
 #[derive(Debug)]
 pub struct Identify {
-    /// The cgroup2 mount.
-    mount: PathBuf,
-    agents: Vec<Workload>,
+    workloads: Arc<Workloads>,
     /// Who decides on anything.
     approvers: ApproverSet,
 }
 
-/// An agent's workload.
-#[derive(Debug, Clone)]
-pub struct Workload {
-    /// The agent.
-    pub agent: AgentName,
-    /// The absolute folder of its cgroup.
-    pub folder: PathBuf,
-    /// The uid it runs as.
-    pub uid: Option<u32>,
-}
-
 impl Identify {
-    /// The agents' workloads below the cgroup2 `mount`, and everyone who may decide.
+    /// The agents' workloads, and everyone who may decide.
     #[must_use]
-    pub fn new(
-        mount: &Path,
-        workloads: impl IntoIterator<Item = Workload>,
-        policy: &Policy,
-    ) -> Self {
+    pub fn new(workloads: Arc<Workloads>, policy: &Policy) -> Self {
         let mut approvers = ApproverSet::default();
         for rule in &policy.rules {
             approvers.uids.extend(&rule.approvers.uids);
             approvers.gids.extend(&rule.approvers.gids);
         }
         Self {
-            mount: mount.to_owned(),
-            agents: workloads.into_iter().collect(),
+            workloads,
             approvers,
         }
     }
@@ -70,18 +54,12 @@ impl Identify {
     /// # Errors
     /// A refusal: no such agent, another uid, or already in another agent's workload.
     pub fn may_join(&self, caller: &Caller, agent: &AgentName) -> Result<Option<u32>, Refusal> {
-        let workload = self
-            .agents
-            .iter()
-            .find(|workload| workload.agent == *agent)
-            .ok_or_else(|| {
-                Refusal::new(
-                    Code::InputInvalid,
-                    format!("There is no agent {agent} on this host"),
-                )
-            })?;
+        let uid = self.workloads.uid(agent).ok_or_else(|| {
+            let what = format!("There is no agent {agent} on this host");
+            Refusal::new(Code::InputInvalid, what)
+        })?;
         let is_elsewhere = caller.agent.as_ref().is_some_and(|other| other != agent);
-        let is_allowed = caller.process.uid == 0 || workload.uid == Some(caller.process.uid);
+        let is_allowed = caller.process.uid == 0 || uid == Some(caller.process.uid);
         if is_elsewhere || !is_allowed {
             let what = format!(
                 "Uid {} may not join the workload of agent {agent}",
@@ -89,33 +67,27 @@ impl Identify {
             );
             return Err(Refusal::new(Code::CallerForbidden, what));
         }
-        Ok(workload.uid)
+        Ok(uid)
     }
 
     /// The agent whose workload holds the cgroup (or one above it).
     #[must_use]
-    pub fn agent_of(&self, cgroup: &Path) -> Option<&AgentName> {
+    pub fn agent_of(&self, cgroup: &Path) -> Option<AgentName> {
         // The kernel names a cgroup from the hierarchy's root; the folders here are absolute.
-        let folder = self.mount.join(cgroup.strip_prefix("/").unwrap_or(cgroup));
-        self.agents
-            .iter()
-            .find(|workload| folder.starts_with(&workload.folder))
-            .map(|workload| &workload.agent)
+        let below = cgroup.strip_prefix("/").unwrap_or(cgroup);
+        self.workloads.agent_at(&self.mount().join(below))
     }
 
     /// The cgroup2 mount.
     #[must_use]
     pub fn mount(&self) -> &Path {
-        &self.mount
+        self.workloads.mount()
     }
 
-    /// The folder of an agent's cgroup.
+    /// The folder of an agent's cgroup, while it is there.
     #[must_use]
     pub fn folder(&self, agent: &AgentName) -> Option<PathBuf> {
-        self.agents
-            .iter()
-            .find(|workload| workload.agent == *agent)
-            .map(|workload| workload.folder.clone())
+        self.workloads.of(agent).map(|found| found.folder)
     }
 
     /// The peer of a control connection that was accepted at `accepted_boot_ns`.
@@ -181,7 +153,7 @@ impl Peer {
         // Only now is it certain that this was read of the peer and not of a later process with its pid.
         self.ensure_same()?;
         if self.caller.agent.is_none() {
-            self.caller.agent = identify.agent_of(&cgroup).cloned();
+            self.caller.agent = identify.agent_of(&cgroup);
         }
         Ok(&self.caller)
     }

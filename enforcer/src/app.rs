@@ -38,6 +38,7 @@ use crate::dns::protected::{class_of, permitted_subtrees, protected_default};
 use crate::dns::{METADATA_SERVERS, Names, SYNTHETIC};
 use crate::engine::{self, Engine, Parts, Running};
 use crate::kernel::{Attached, KernelConfig, Ports};
+use crate::old_flows;
 use crate::prove::canary;
 use crate::proxy::authority::{Authority, AuthorityOptions};
 use crate::proxy::closer::Closer;
@@ -402,7 +403,9 @@ async fn protect(
         "no address of BigQuery is known, so nothing would be protected: no resolver answered for {}, and no prefix is named. Check `names.resolvers`, or name Google's ranges in `names.prefixes`",
         names.join(", ")
     );
-    maps.set(&current.borrow_and_update())?;
+    let protected_now = current.borrow_and_update().clone();
+    maps.set(&protected_now)?;
+    end_old_flows(config, protected_now).await?;
     let (sender, protected) = watch::channel(Protected {
         count: known(&current.borrow()),
         problem: None,
@@ -430,6 +433,26 @@ async fn protect(
         }
     });
     Ok(protected)
+}
+
+/// Where everybody is enforced on, ends what is connected to BigQuery past this daemon. A kernel that cannot still sends nothing of it.
+async fn end_old_flows(config: &Config, endpoints: Endpoints) -> Result<()> {
+    match config.enforce {
+        Enforce::Host => {}
+        Enforce::Agents => return Ok(()),
+    }
+    let ended = tokio::task::spawn_blocking(move || old_flows::end(&endpoints)).await?;
+    match ended {
+        Ok(0) => {}
+        Ok(ended) => tracing::warn!(
+            ended,
+            "connections to BigQuery that were older than enforcement"
+        ),
+        Err(error) => {
+            tracing::warn!(%error, "connections to BigQuery that are older than enforcement cannot be ended; nothing of them leaves this host, and they wait for a timeout")
+        }
+    }
+    Ok(())
 }
 
 /// Writes the addresses where they are news, or where the kernel holds others than were written; says what went wrong.

@@ -22,6 +22,7 @@ pub mod engine;
 pub mod kernel;
 pub mod keyfile;
 pub mod metadata;
+pub mod old_flows;
 pub mod pace;
 pub mod prove;
 pub mod proxy;

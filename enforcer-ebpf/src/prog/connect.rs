@@ -147,9 +147,9 @@ fn judge(ctx: &SockAddrContext, hook: u32, to: Destination) -> i32 {
         Some((cgroup, _)) => cgroup,
         None => 0,
     };
-    match decide(&facts) {
-        Verdict::Allow => ALLOW,
-        Verdict::Deny(reason) => deny(ctx, hook, &to, &task, agent_cgroup, reason, now_boot_ns),
+    let reason = match decide(&facts) {
+        Verdict::Allow => return ALLOW,
+        Verdict::Deny(reason) => reason,
         Verdict::Redirect { grant } => {
             let origin = Origin {
                 boot_ns: now_boot_ns,
@@ -166,20 +166,13 @@ fn judge(ctx: &SockAddrContext, hook: u32, to: Destination) -> i32 {
             };
             if redirect(ctx, hook, &origin, config.proxy_port) {
                 count(|counters| counters.redirected += 1);
-                ALLOW
-            } else {
-                deny(
-                    ctx,
-                    hook,
-                    &to,
-                    &task,
-                    agent_cgroup,
-                    Reason::Internal,
-                    now_boot_ns,
-                )
+                return ALLOW;
             }
+            Reason::Internal
         }
-    }
+    };
+    // In one place: inlined twice, the events would take more stack than a kernel of 6.1 gives.
+    deny(ctx, hook, &to, &task, agent_cgroup, reason, now_boot_ns)
 }
 
 /// Leaves the origin, then rewrites the destination. Without the origin nothing is rewritten.

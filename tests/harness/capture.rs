@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
+use crate::patience;
 use crate::stage::{Side, Stage};
 
 const ETH_P_ALL: u16 = 0x0003;
@@ -45,7 +46,7 @@ impl Capture {
     /// How many packets arrived so far. Gives what is on the wire a moment to arrive: a veth delivers at once, the reader not quite.
     #[must_use]
     pub fn packets(&self) -> u64 {
-        std::thread::sleep(std::time::Duration::from_millis(150));
+        std::thread::sleep(patience(std::time::Duration::from_millis(150)));
         self.seen.load(Ordering::SeqCst)
     }
 

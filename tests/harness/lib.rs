@@ -11,6 +11,22 @@ mod mounts;
 pub mod stage;
 pub mod world;
 
+/// How much longer things may take than on a machine of its own: in an emulated one, whoever starts it says so.
+const SLOWNESS: &str = "ENFORCER_TEST_SLOWNESS";
+
+/// So much time, or as many times as much as this machine is slow.
+///
+/// # Panics
+/// When what `ENFORCER_TEST_SLOWNESS` says is no number.
+#[must_use]
+pub fn patience(time: std::time::Duration) -> std::time::Duration {
+    let slowness = std::env::var(SLOWNESS).map_or(1, |text| {
+        text.parse()
+            .unwrap_or_else(|error| panic!("{SLOWNESS}={text}: {error}"))
+    });
+    time * slowness
+}
+
 /// Panics when not root: these tests change the kernel, and a test that skips itself shows nothing.
 pub fn require_root() {
     assert!(

@@ -5,8 +5,12 @@ use std::io::Read;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
+use aya::maps::{Array, Map, MapData};
 use enforcer::clock::{Clock, SystemClock};
 use enforcer::config::AddressClass;
 use enforcer::kernel::{Attached, KernelConfig, Ports, Transport, attach};
@@ -16,12 +20,57 @@ use enforcer_ebpf::{Agent, Origin, Window};
 use enforcer_proto::wire::Enforce;
 use harness::capture::Capture;
 use harness::cgroup;
+use harness::patience;
 use harness::stage::{BIGQUERY4, BIGQUERY6, INTERNET4, OTHER4, Side, Stage};
 
 const PORT: u16 = 841;
 const AGENT_UID: u32 = 2001;
+/// Longer than a test looks at a window.
+const LONG: Duration = Duration::from_secs(60);
+
+/// As long as this lives the kernel is told that the daemon does, as often as the daemon tells it.
+struct Heart {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Heart {
+    fn start(stage: &Stage) -> Self {
+        let pin = stage.bpffs().join("enforcer/maps-v1/HEARTBEAT");
+        let map = stage.on(Side::Host, || {
+            MapData::from_pin(pin).expect("opens the map")
+        });
+        let map = Map::from_map_data(map).expect("a map");
+        let mut beats: Array<_, u64> = map.try_into().expect("typed");
+        let mut beat = move || beats.set(0, now(), 0).expect("beats");
+        beat();
+        let stop = Arc::new(AtomicBool::new(false));
+        let is_stopped = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            while !is_stopped.load(Ordering::SeqCst) {
+                std::thread::sleep(HEARTBEAT);
+                beat();
+            }
+        });
+        Self {
+            stop,
+            thread: Some(thread),
+        }
+    }
+}
+
+impl Drop for Heart {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
 
 struct Kernel {
+    /// Stops before what it beats for goes.
+    heart: Option<Heart>,
     stage: Stage,
     attached: Attached,
     agent: PathBuf,
@@ -55,7 +104,6 @@ impl Kernel {
             .set_agents(&agents)
             .expect("writes the agents");
         protect(&mut attached, AddressClass::Dedicated);
-        attached.kernel.heartbeat(now()).expect("beats");
         let listeners = stage.on(Side::Host, || {
             [
                 TcpListener::bind(("127.0.0.1", PORT)).expect("binds"),
@@ -64,6 +112,7 @@ impl Kernel {
         });
         // The far side answers whoever gets there: then a refusal is ours and not the network's.
         Self {
+            heart: Some(Heart::start(&stage)),
             stage,
             attached,
             agent,
@@ -72,9 +121,9 @@ impl Kernel {
         }
     }
 
-    fn open(&mut self, seconds: f64) -> u64 {
+    fn open(&mut self, time: Duration) -> u64 {
         let opens_boot_ns = now();
-        let closes_boot_ns = opens_boot_ns + Duration::from_secs_f64(seconds).as_nanos() as u64;
+        let closes_boot_ns = opens_boot_ns + patience(time).as_nanos() as u64;
         self.attached
             .kernel
             .open(
@@ -87,6 +136,15 @@ impl Kernel {
             )
             .expect("opens");
         closes_boot_ns
+    }
+
+    /// The daemon falls silent, and has been so for longer than the kernel bears.
+    fn fall_silent(&mut self) {
+        drop(self.heart.take());
+        self.attached
+            .kernel
+            .heartbeat(now() - 3_000_000_000)
+            .expect("beats");
     }
 
     fn probe(&self, cgroup: &Path, uid: u32, how: &str, to: &str, port: u16) -> String {
@@ -246,7 +304,7 @@ fn the_capture_sees_what_does_get_out() {
 fn an_open_window_leads_to_the_proxy_and_says_whose_the_connection_is() {
     let mut kernel = Kernel::new(CLOSED_EXPLAIN);
     let capture = Capture::start(&kernel.stage, [BIGQUERY4.into(), BIGQUERY6.into()]);
-    kernel.open(60.0);
+    kernel.open(LONG);
     let destinations = [
         (
             0,
@@ -290,7 +348,7 @@ fn without_a_window_an_agent_that_is_explained_to_reaches_the_proxy_with_no_gran
 #[test]
 fn another_uid_or_a_deeper_nest_in_the_workload_is_judged_by_the_agent() {
     let mut kernel = Kernel::new(CLOSED_EXPLAIN);
-    kernel.open(60.0);
+    kernel.open(LONG);
     assert_eq!(
         kernel.probe(&kernel.agent, 2002, "tcp", &BIGQUERY4.to_string(), 443),
         "EPERM"
@@ -309,7 +367,7 @@ fn another_uid_or_a_deeper_nest_in_the_workload_is_judged_by_the_agent() {
 #[test]
 fn the_kernel_closes_a_window_by_itself() {
     let mut kernel = Kernel::new(CLOSED_DROP);
-    let closes = kernel.open(0.6);
+    let closes = kernel.open(Duration::from_millis(600));
     assert_eq!(kernel.agent("tcp", BIGQUERY4), "ok");
     // The kernel's own clock is the subject here, so this waits for it. Nobody writes a map meanwhile.
     std::thread::sleep(Duration::from_nanos(closes.saturating_sub(now())));
@@ -324,21 +382,17 @@ fn the_kernel_closes_a_window_by_itself() {
 #[test]
 fn a_silent_daemon_is_not_connected_to() {
     let mut kernel = Kernel::new(CLOSED_EXPLAIN);
-    kernel.open(60.0);
-    kernel
-        .attached
-        .kernel
-        .heartbeat(now() - 3_000_000_000)
-        .expect("beats");
+    kernel.open(LONG);
+    kernel.fall_silent();
     assert_eq!(kernel.agent("tcp", BIGQUERY4), "EPERM");
-    kernel.attached.kernel.heartbeat(now()).expect("beats");
+    kernel.heart = Some(Heart::start(&kernel.stage));
     assert_eq!(kernel.agent("tcp", BIGQUERY4), "ok");
 }
 
 #[test]
 fn the_proxys_port_cannot_be_dialled_directly_under_any_spelling() {
     let mut kernel = Kernel::new(CLOSED_EXPLAIN);
-    kernel.open(60.0);
+    kernel.open(LONG);
     for to in [
         "127.0.0.1",
         "127.1.2.3",
@@ -607,7 +661,7 @@ fn a_source_routed_packet_does_not_leave_and_other_options_do() {
 #[test]
 fn a_network_namespace_without_the_proxy_is_refused_even_inside_a_window() {
     let mut kernel = Kernel::new(CLOSED_EXPLAIN);
-    kernel.open(60.0);
+    kernel.open(LONG);
     for to in [BIGQUERY4.to_string(), BIGQUERY6.to_string()] {
         for how in ["tcp", "udp"] {
             let args = [how, &to, "443"];
@@ -711,11 +765,7 @@ fn a_process_of_nobodys_is_led_to_the_proxy_from_a_shared_address_and_everything
             "an agent that is dropped, with no other name allowed"
         );
     }
-    kernel
-        .attached
-        .kernel
-        .heartbeat(now() - 3_000_000_000)
-        .expect("beats");
+    kernel.fall_silent();
     assert_eq!(
         kernel.probe(&other, 2002, "tcp", &BIGQUERY4.to_string(), 443),
         "EPERM",

@@ -13,6 +13,7 @@ use std::time::Duration;
 use aya::maps::{Array, Map, MapData};
 use enforcer::clock::{Clock, SystemClock};
 use enforcer::config::AddressClass;
+use enforcer::engine::HEARTBEAT;
 use enforcer::kernel::{Attached, KernelConfig, Ports, Transport, attach};
 use enforcer::sockopt::netns_cookie;
 use enforcer_ebpf::map::{CLOSED_DROP, CLOSED_DROP_DEDICATED, CLOSED_EXPLAIN, NAMES_FORWARD};

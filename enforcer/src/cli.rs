@@ -6,6 +6,7 @@
 )]
 
 mod ask;
+mod check;
 mod detach;
 mod log;
 mod prove;
@@ -267,7 +268,7 @@ fn end_quietly_with_the_reader() {
 fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
     let done = match cli.command {
         Command::Daemon(arg) => Ok(crate::app::run(&arg.config)?),
-        Command::Check(arg) => check(&arg.config, cli.json),
+        Command::Check(arg) => check::check(&arg.config, cli.json),
         Command::Prove(arg) => return prove::prove(&arg.config, cli.json),
         Command::Detach { config, reason } => detach::detach(&config.config, reason, cli.json),
         Command::ProveAttempt { attempt } => prove::attempt(&attempt),
@@ -370,66 +371,6 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Status => ask::one(&cli.socket, enforcer_proto::wire::Ask::Status, cli.json),
     };
     done.map(|()| ExitCode::SUCCESS)
-}
-
-fn check(path: &Path, json: bool) -> Result<(), Failure> {
-    let config = Config::load(path)?;
-    let policy = config.load_policy()?;
-    for agent in &config.agents {
-        let decides = |uid: u32| {
-            policy
-                .rules
-                .iter()
-                .any(|rule| rule.approvers.uids.contains(&uid))
-        };
-        if let Some(uid) = agent.uid.filter(|uid| decides(*uid)) {
-            eprintln!(
-                "enforcer: warning: uid {uid} of agent {} is named as an approver; what it asked for itself it cannot decide on",
-                agent.name
-            );
-        }
-    }
-    if json {
-        println!(
-            "{}",
-            serde_json::to_string_pretty(&config).context("printing the configuration")?
-        );
-        return Ok(());
-    }
-    println!(
-        "{} is good: host {}, {} agents, {} policy rules",
-        path.display(),
-        config.host,
-        config.agents.len(),
-        policy.rules.len()
-    );
-    if let Some(warning) = config.enforce.warning() {
-        println!("  NOTE: {warning}");
-    }
-    for agent in &config.agents {
-        let uid = agent
-            .uid
-            .map_or_else(|| "any uid".to_owned(), |uid| format!("uid {uid}"));
-        println!("  agent {}: {}, {uid}", agent.name, agent.workload);
-    }
-    for (at, rule) in policy.rules.iter().enumerate() {
-        let datasets: Vec<String> = rule.datasets.iter().map(ToString::to_string).collect();
-        let who = if rule.auto_approve {
-            "opens without a person".to_owned()
-        } else {
-            format!(
-                "uids {:?}, gids {:?} decide",
-                rule.approvers.uids, rule.approvers.gids
-            )
-        };
-        println!(
-            "  rule {}: {} for up to {}, {who}",
-            at + 1,
-            datasets.join(", "),
-            rule.ttl_max
-        );
-    }
-    Ok(())
 }
 
 fn report(failure: &Failure, json: bool) -> ExitCode {

@@ -6,6 +6,7 @@
 //! [`client_setup`] makes clients trust the proxy;
 //! [`prove`] tries every way around them; [`clock`] is the only reader of clocks.
 
+pub mod abilities;
 pub mod app;
 pub mod atomic_file;
 pub mod audit;

@@ -1,33 +1,23 @@
 //! Keeps proving the lock while the daemon runs: the cheap ways out are tried again and again toward the canaries, and who else is in the
 //! daemon's own cgroup is looked for. What is "attached" may still not hold.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Result;
-use enforcer_proto::principal::AgentName;
-use rustix::thread::CapabilitySet;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::abilities;
 use crate::prove;
 use crate::workload;
 use crate::workloads::Workloads;
 
 /// How long after one round of probes the next begins.
 const ROUND: Duration = Duration::from_secs(20);
-
-/// What no process of an agent's may hold: each is a way to make frames, to change the programs, or to become somebody else.
-const NOT_FOR_AGENTS: [(CapabilitySet, &str); 5] = [
-    (CapabilitySet::NET_RAW, "CAP_NET_RAW"),
-    (CapabilitySet::NET_ADMIN, "CAP_NET_ADMIN"),
-    (CapabilitySet::BPF, "CAP_BPF"),
-    (CapabilitySet::SYS_ADMIN, "CAP_SYS_ADMIN"),
-    (CapabilitySet::SYS_PTRACE, "CAP_SYS_PTRACE"),
-];
 
 /// What is looked at.
 #[derive(Debug, Clone)]
@@ -95,39 +85,7 @@ async fn round(host: &Host) -> Vec<String> {
     let workloads = host.workloads.all();
     let too_able = workloads
         .iter()
-        .filter_map(|(agent, found)| too_able(agent, &found.folder));
+        .filter_map(|(agent, found)| abilities::too_able(agent, &found.folder));
     problems.extend(too_able);
     problems
-}
-
-/// The first of an agent's processes that holds what it must not.
-fn too_able(agent: &AgentName, folder: &Path) -> Option<String> {
-    let all = match workload::all_processes(folder) {
-        Ok(all) => all,
-        // It has gone since.
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
-        Err(error) => {
-            return Some(format!(
-                "the workload of agent {agent} cannot be read: {error}"
-            ));
-        }
-    };
-    all.into_iter().find_map(|pid| {
-        // In a user namespace of its own a process holds everything, and nothing of this host's. One that is gone holds nothing.
-        if !workload::is_in_our_user_namespace(pid).unwrap_or(false) {
-            return None;
-        }
-        let held = CapabilitySet::from_bits_retain(workload::capabilities_of(pid).ok()?);
-        let names = NOT_FOR_AGENTS
-            .iter()
-            .filter(|(capability, _)| held.contains(*capability))
-            .map(|(_, name)| *name);
-        let names: Vec<&str> = names.collect();
-        (!names.is_empty()).then(|| {
-            format!(
-                "process {pid} of agent {agent} holds {}: what it makes with it is dropped where it can be seen, but start agents without (enforcer run, or systemd's CapabilityBoundingSet=)",
-                names.join(", ")
-            )
-        })
-    })
 }

@@ -3,9 +3,13 @@
 //!
 //! The ways themselves are `enforcer prove`'s; here an agent goes them toward BigQuery's own addresses, judged by another sniffer.
 
+mod failing;
+mod http;
 mod identity;
 mod kernel;
+mod names;
 mod table;
+mod talk;
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::IpAddr;
@@ -26,6 +30,10 @@ pub(crate) enum Shows {
     Refused,
     /// Nothing gets out, though it takes a capability that agents must not have.
     RefusedToCapability,
+    /// It is let be and has no effect: what it tries to add or take away does not reach the far side. What came of the rest is on record.
+    NoEffect,
+    /// Something fails, and nothing gets out because of it; that it fails is on record, in `status` or in the daemon's own words.
+    FailsClosed,
     /// It takes root, and cannot be refused to it; it is noticed within seconds, said by `status` and on record.
     Noticed,
     /// It does what it says, and cannot be refused here: a limit.

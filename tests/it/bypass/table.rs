@@ -3,13 +3,19 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use super::{Case, Shows, identity, kernel};
+use super::{Case, Shows, failing, http, identity, kernel, names};
 
 const BEGIN: &str = "<!-- bypass: made from the suite -->\n";
 const END: &str = "<!-- /bypass -->";
 
 fn table() -> String {
-    let modules = [("kernel", kernel::CASES), ("identity", identity::CASES)];
+    let modules = [
+        ("kernel", kernel::CASES),
+        ("identity", identity::CASES),
+        ("names", names::CASES),
+        ("http", http::CASES),
+        ("failing", failing::CASES),
+    ];
     let mut cases: Vec<(&str, &Case)> = modules
         .iter()
         .flat_map(|(module, cases)| cases.iter().map(|case| (*module, case)))
@@ -20,6 +26,8 @@ fn table() -> String {
         let comes = match case.shows {
             Shows::Refused => "refused, on record",
             Shows::RefusedToCapability => "refused, on record; takes a capability",
+            Shows::NoEffect => "has no effect, on record",
+            Shows::FailsClosed => "nothing gets out, and it is said",
             Shows::Noticed => "takes root; noticed, on record",
             Shows::Limit => "**not refused**: a limit",
         };

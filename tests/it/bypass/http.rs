@@ -427,6 +427,32 @@ cases! {
         refusal_is_on_record(&lock.world, "api.malformed", agents);
     }
 
+    /// HTTP/2 requests that would mean something else in HTTP/1: another authority, line ends and blanks in a path, dot segments
+    40 Refused fn a_request_of_http2_means_what_it_would_in_http1() {
+        let lock = in_a_window();
+        let stream = |path: &str, authority: &str| json!({"method": "GET", "path": path, "authority": authority});
+        let requests = [
+            stream(DATASETS, "storage.googleapis.com"),
+            stream(DATASETS, "bigquery.googleapis.com:80"),
+            stream(&format!("{DATASETS}/../hr"), BIGQUERY),
+            stream(&format!("{DATASETS}/finance HTTP/1.1\r\nHost: {BIGQUERY}\r\n\r\nGET {DATASETS}/hr"), BIGQUERY),
+            stream(&format!("https://{BIGQUERY}{DATASETS}"), BIGQUERY),
+            stream("*", BIGQUERY),
+        ];
+        let mut streams = lock.world.streams();
+        streams.send(&json!(requests).to_string());
+        let mut ended = 0;
+        while ended < requests.len() {
+            let seen = streams.receive();
+            assert!(seen["status"].is_null() || seen["status"] == 403, "{seen}");
+            assert!(["whole", "reset"].contains(&seen["ending"].as_str().unwrap_or("whole")), "{seen}");
+            ended += usize::from(seen["ending"].is_string());
+        }
+        lock.nothing_got_out();
+        refusal_is_on_record(&lock.world, "api.host", agents);
+        refusal_is_on_record(&lock.world, "api.malformed", agents);
+    }
+
     /// an upgrade of the connection: asked for by the client (h2c, WebSocket), or answered unasked
     40 NoEffect fn a_connection_does_not_become_another_protocol() {
         let world = with_bigquery();

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use enforcer_proto::event::Refuser;
+use enforcer_proto::principal::Caller;
 use enforcer_proto::refusal::{Code, Refusal};
 use enforcer_proto::wire::{self, ASK_BYTES_MAX, Ask, Hello, Reply, WireError};
 use rustix::net::SendFlags;
@@ -186,7 +187,7 @@ async fn link(mut stream: UnixStream, control: &Control, mut peer: Peer) -> Resu
     while let Some(ask) = soon(receive::<Ask>(&mut stream, ASK_BYTES_MAX)).await? {
         match ask {
             Ask::Log { from, follow } => {
-                let caller = peer.look_again(&control.identify)?;
+                let caller = caller_now(control, &mut peer)?;
                 log::serve(&mut stream, control, caller, from, follow).await?
             }
             Ask::Join { agent } => {
@@ -199,13 +200,26 @@ async fn link(mut stream: UnixStream, control: &Control, mut peer: Peer) -> Resu
             | Ask::Revoke { .. }
             | Ask::Close { .. }
             | Ask::Status) => {
-                let caller = peer.look_again(&control.identify)?.clone();
+                let caller = caller_now(control, &mut peer)?.clone();
                 let reply = control.engine.control(caller, ask).await;
                 patient(send(&mut stream, &reply)).await?;
             }
         }
     }
     Ok(())
+}
+
+/// The caller as it is now. Where it has ended, somebody else holds its connection: that is refused, and counted on record.
+fn caller_now<'a>(control: &Control, peer: &'a mut Peer) -> Result<&'a Caller, LinkError> {
+    let who = Who::from(peer.caller());
+    peer.look_again(&control.identify).map_err(|error| {
+        control.engine.count_refused(Refused {
+            who,
+            by: Refuser::Control,
+            code: Code::CallerUnknown,
+        });
+        LinkError::from(error)
+    })
 }
 
 async fn patient<T>(work: impl Future<Output = Result<T, LinkError>>) -> Result<T, LinkError> {

@@ -383,6 +383,17 @@ uid = {OTHER_AGENT_UID}
         rustix::process::kill_process(pid, signal).expect("signals");
     }
 
+    /// Says how many files the daemon may have open from now on; what it has open stays so.
+    pub fn limit_files_of_daemon(&self, most: u64) {
+        use rustix::process::{Pid, Resource, Rlimit, prlimit};
+        let pid = Pid::from_child(self.daemon.as_ref().expect("the daemon runs"));
+        let limit = Rlimit {
+            current: Some(most),
+            maximum: rustix::process::getrlimit(Resource::Nofile).maximum,
+        };
+        prlimit(Some(pid), Resource::Nofile, limit).expect("limits");
+    }
+
     /// A command of the enforcer's, run by somebody.
     #[must_use]
     pub fn cli(&self, who: Who, args: &[&str]) -> Output {

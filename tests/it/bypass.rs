@@ -3,12 +3,18 @@
 //!
 //! The ways themselves are `enforcer prove`'s; here an agent goes them toward BigQuery's own addresses, judged by another sniffer.
 
+mod failing;
+mod http;
 mod identity;
 mod kernel;
+mod names;
 mod table;
+mod talk;
 
+use std::io::{BufRead, BufReader, Write};
 use std::net::IpAddr;
 use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use enforcer::prove::attempt::{Attempt, Ended, Wire};
 use enforcer::prove::path::{Path as Out, Spelling, Way, Who as Needs};
@@ -24,6 +30,12 @@ pub(crate) enum Shows {
     Refused,
     /// Nothing gets out, though it takes a capability that agents must not have.
     RefusedToCapability,
+    /// It is let be and has no effect: what it tries to add or take away does not reach the far side. What came of the rest is on record.
+    NoEffect,
+    /// Something fails, and nothing gets out because of it; that it fails is on record, in `status` or in the daemon's own words.
+    FailsClosed,
+    /// It takes root, and cannot be refused to it; it is noticed within seconds, said by `status` and on record.
+    Noticed,
     /// It does what it says, and cannot be refused here: a limit.
     Limit,
 }
@@ -54,6 +66,19 @@ macro_rules! cases {
     };
 }
 pub(crate) use cases;
+
+/// Tries to connect to port 443 of an address, and says what it was told.
+pub(crate) const CONNECT: &str = r#"
+import socket, sys
+try:
+    socket.create_connection((sys.argv[1], 443), 1)
+    print("ok")
+except OSError as error:
+    print(error.strerror or error)
+"#;
+
+/// What [`CONNECT`] prints where the kernel refuses.
+pub(crate) const EPERM: &str = "Operation not permitted";
 
 /// A world without a far side, an agent in it that is told EPERM instead of an explanation, and a sniffer on the far side of the wire. Only
 /// BigQuery answers at its addresses: what becomes of who is no agent where other names do, too, is shown in `shared.rs`.
@@ -139,6 +164,22 @@ impl Lock {
         }
     }
 
+    /// Somebody's Python script in a cgroup, which is to be run.
+    pub(crate) fn script(
+        &self,
+        cgroup: &Path,
+        uid: Option<u32>,
+        script: &str,
+        args: &[&str],
+    ) -> Command {
+        let mut command =
+            self.world
+                .stage
+                .command_in(Side::Host, Some(cgroup), uid, "/usr/bin/python3");
+        command.args(["-c", script]).args(args);
+        command
+    }
+
     /// Nothing for BigQuery was seen on the wire, in any spelling.
     pub(crate) fn nothing_got_out(&self) {
         assert_eq!(
@@ -175,6 +216,69 @@ impl Lock {
             near: [HOST4.into(), "fd77::1".parse().expect("an address")],
         }
     }
+}
+
+/// Runs a command to its end, and gives what it printed.
+pub(crate) fn said(command: &mut Command) -> String {
+    let output = command.output().expect("it runs");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+/// A program that is spoken with a line at a time, and ends with the test.
+pub(crate) struct Helper {
+    child: Child,
+    input: Option<ChildStdin>,
+    output: BufReader<ChildStdout>,
+}
+
+impl Helper {
+    pub(crate) fn start(command: &mut Command) -> Self {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("it runs");
+        let output = child.stdout.take().expect("piped");
+        Self {
+            input: child.stdin.take(),
+            output: BufReader::new(output),
+            child,
+        }
+    }
+
+    /// Its next line.
+    pub(crate) fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.output.read_line(&mut line).expect("reads");
+        line.trim().to_owned()
+    }
+
+    pub(crate) fn tell(&mut self, line: &str) {
+        let input = self.input.as_mut().expect("still open");
+        writeln!(input, "{line}").expect("writes");
+    }
+}
+
+impl Drop for Helper {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Waits until the proxy's refusal with this code is on record that is as wanted: of a request or of a connection.
+pub(crate) fn refusal_is_on_record(world: &World, code: &str, is_wanted: impl Fn(&Value) -> bool) {
+    wait_for("the record", || {
+        let records = world.records();
+        let events = records.iter().map(|record| &record["event"]);
+        let mut refused = events.filter(|event| {
+            ["query_refused", "connection_refused"]
+                .contains(&event["kind"].as_str().unwrap_or_default())
+        });
+        refused.any(|event| event["refusal"]["code"] == code && is_wanted(event))
+    });
 }
 
 /// Everything that is BigQuery's, in every spelling.

@@ -263,7 +263,8 @@ async fn exchange(
     check(answer, &authorization)
 }
 
-/// Answers that must not reach a client are turned into refusals: those that speak of our token, and those that lead elsewhere.
+/// Answers that must not reach a client are turned into refusals: those that speak of our token, those that lead elsewhere, and those that
+/// would make another protocol of the connection, which nobody asked for.
 fn check(
     answer: Response<Incoming>,
     authorization: &HeaderValue,
@@ -284,6 +285,7 @@ fn check(
             Code::TokenUnavailable,
             "BigQuery did not accept the token",
         )),
+        100..=199 => Err(failed(&"the answer turns the connection into another")),
         300..=399 => Err(failed(&"the answer leads to another place")),
         _ => Ok(answer),
     }

@@ -4,13 +4,16 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, TcpListener};
 use std::process::Stdio;
 
+use aya::maps::{Array, Map, MapData};
 use enforcer::prove::path::Way;
+use enforcer_ebpf::Config;
+use enforcer_ebpf::map::ENFORCE_AGENTS;
 use harness::capture::Capture;
 use harness::stage::{BIGQUERY4, BIGQUERY6, OTHER4, Side};
 use harness::world::{AGENT_UID, Who, wait_for};
 use rustix::process::Signal;
 
-use super::{Lock, agents, cases};
+use super::{EPERM, Helper, Lock, agents, cases, said};
 
 /// The agent tries these, nothing gets out, and a refusal by `hook` is on record as the agent's.
 fn refused(ways: &[Way], hook: &str) {
@@ -108,6 +111,93 @@ for to in sys.argv[2:]:
     total = sum(struct.unpack("!10H", head)); total = (total & 0xffff) + (total >> 16)
     head = head[:10] + struct.pack("!H", ~total & 0xffff) + head[12:]
     wire.send(bytes.fromhex(sys.argv[1].replace(":", "")) + b"\2\0\0\0\0\1" + b"\x08\0" + head + struct.pack("!HHHH", 5000, 443, 8, 0))
+"#;
+
+/// A privileged daemon that starts processes for whoever asks at its socket, as container runtimes and service managers do: under the uid
+/// that is asked for, in another cgroup, and in a network namespace of their own where that is asked for. Each tries to connect.
+const RUNTIME: &str = r#"
+import ctypes, os, socket, sys
+path, procs, address = sys.argv[1:4]
+server = socket.socket(socket.AF_UNIX)
+server.bind(path); os.chmod(path, 0o666); server.listen()
+print("ready", flush=True)
+while True:
+    client, _ = server.accept()
+    uid, is_apart = client.recv(100).decode().split()
+    child = os.fork()
+    if child == 0:
+        open(procs, "w").write("0")
+        if is_apart == "apart":
+            assert ctypes.CDLL(None).unshare(0x40000000) == 0
+        os.setgroups([]); os.setgid(int(uid)); os.setuid(int(uid))
+        try:
+            socket.create_connection((address, 443), 1)
+            said = "ok"
+        except OSError as error:
+            said = error.strerror
+        client.sendall(said.encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    client.close()
+"#;
+
+/// Asks such a daemon for one process.
+const ASK: &str = r#"
+import socket, sys
+runtime = socket.socket(socket.AF_UNIX)
+runtime.connect(sys.argv[1])
+runtime.sendall(" ".join(sys.argv[2:]).encode())
+print(runtime.recv(1000).decode())
+"#;
+
+/// A process that passes on what it is handed at an abstract socket: as a datagram, then over a connection.
+const RELAY: &str = r#"
+import socket
+server = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+server.bind("\0relay")
+print("ready", flush=True)
+while True:
+    message, client = server.recvfrom(65536)
+    address, payload = message.split(b" ", 1)
+    said = []
+    for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+        out = socket.socket(socket.AF_INET, kind); out.settimeout(1)
+        try:
+            out.connect((address.decode(), 443)); out.send(payload)
+            said.append("sent")
+        except OSError as error:
+            said.append(error.strerror)
+    server.sendto(", ".join(said).encode(), client)
+"#;
+
+/// Hands such a process something for an address.
+const HAND: &str = r#"
+import socket, sys
+mine = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+mine.bind("")
+mine.sendto(sys.argv[1].encode() + b" payload", "\0relay")
+print(mine.recv(1000).decode())
+"#;
+
+/// Makes a TUN device, and lets a packet for each address come in by it, which this host forwards.
+const TUN: &str = r#"
+import fcntl, os, socket, struct, subprocess, sys
+tun = os.open("/dev/net/tun", os.O_RDWR)
+fcntl.ioctl(tun, 0x400454CA, struct.pack("16sH22x", b"tun7", 0x1001))
+for words in ("addr add 10.79.0.1/24 dev tun7", "link set tun7 up"):
+    subprocess.run(["ip"] + words.split(), check=True)
+open("/proc/sys/net/ipv4/ip_forward", "w").write("1")
+for to in sys.argv[1:]:
+    head = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 28, 1, 0, 64, 17, 0, socket.inet_aton("10.79.0.2"), socket.inet_aton(to))
+    total = sum(struct.unpack("!10H", head)); total = (total & 0xffff) + (total >> 16)
+    head = head[:10] + struct.pack("!H", ~total & 0xffff) + head[12:]
+    os.write(tun, head + struct.pack("!HHHH", 5000, 443, 8, 0))
+"#;
+
+/// Sends a datagram.
+const DATAGRAM: &str = r#"
+import socket, sys
+socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"for bigquery", (sys.argv[1], 443))
 "#;
 
 fn python(lock: &Lock, who: Who, script: &str, args: &[&str]) -> String {
@@ -261,6 +351,24 @@ cases! {
         lock.is_on_record("connect4", agents);
     }
 
+    /// a container runtime's or service manager's socket: what a privileged daemon starts for the agent, in another cgroup and network namespace
+    14 Refused fn what_a_privileged_daemon_starts_for_the_agent_is_governed() {
+        let lock = Lock::new();
+        let stage = &lock.world.stage;
+        let socket = stage.dir().join("runtime.sock").display().to_string();
+        let container = stage.cgroups.make("machine/container").join("cgroup.procs").display().to_string();
+        let arguments = [&socket, &container, &BIGQUERY4.to_string()];
+        let mut runtime = Helper::start(&mut lock.script(&stage.cgroups.make("runtime"), None, RUNTIME, &arguments.map(String::as_str)));
+        assert_eq!(runtime.line(), "ready");
+        for uid in [AGENT_UID.to_string(), "0".to_owned()] {
+            for place in ["here", "apart"] {
+                assert_eq!(python(&lock, Who::Agent, ASK, &[&socket, &uid, place]), EPERM, "{uid} {place}");
+            }
+        }
+        lock.nothing_got_out();
+        lock.is_on_record("connect4", |event| event["agent"].is_null() && event["process"]["uid"] == AGENT_UID);
+    }
+
     /// frames of a guest or a container, which the host forwards: no socket of the host's has seen them
     15 RefusedToCapability fn what_is_forwarded_for_a_guest_does_not_leave() {
         let lock = Lock::new();
@@ -282,6 +390,41 @@ cases! {
         }
         lock.nothing_got_out();
         lock.is_on_record("connect4", |event| event["agent"].is_null());
+    }
+
+    /// a relay on another host, which the agent may reach: it carries what the agent says, and no credential but the agent's own
+    16 Limit fn what_a_relay_on_another_host_carries_is_not_seen() {
+        let lock = Lock::new();
+        let elsewhere = Capture::start(&lock.world.stage, [OTHER4.into()]);
+        python(&lock, Who::Agent, DATAGRAM, &[&OTHER4.to_string()]);
+        assert_eq!(elsewhere.packets(), 1);
+        lock.nothing_got_out();
+    }
+
+    /// a relay that is no agent, reached by an abstract socket: what it is handed, it cannot send
+    17 Refused fn what_is_handed_to_a_relay_over_a_local_socket_does_not_leave() {
+        let lock = Lock::new();
+        let relay = lock.world.stage.cgroups.make("relay");
+        let mut relay = Helper::start(&mut lock.script(&relay, Some(3001), RELAY, &[]));
+        assert_eq!(relay.line(), "ready");
+        let elsewhere = Capture::start(&lock.world.stage, [OTHER4.into()]);
+        let told = python(&lock, Who::Agent, HAND, &[&OTHER4.to_string()]);
+        assert!(told.starts_with("sent, ") && elsewhere.packets() > 0, "it passes on to others: {told}");
+        let told = python(&lock, Who::Agent, HAND, &[&BIGQUERY4.to_string()]);
+        assert_eq!(told, format!("{EPERM}, {EPERM}"));
+        lock.nothing_got_out();
+        lock.is_on_record("connect4", |event| event["agent"].is_null() && event["process"]["uid"] == 3001);
+    }
+
+    /// packets that come in by a TUN device of the agent's making, which the host forwards
+    18 RefusedToCapability fn what_comes_in_by_a_tun_device_is_not_forwarded() {
+        let lock = Lock::new();
+        let control = Capture::start(&lock.world.stage, [OTHER4.into()]);
+        let agent = lock.world.cgroup_of(Who::Agent);
+        said(&mut lock.script(&agent, None, TUN, &[&OTHER4.to_string(), &BIGQUERY4.to_string()]));
+        assert_eq!(control.packets(), 1, "the host forwards what comes in there");
+        lock.nothing_got_out();
+        lock.is_on_record("uplink", |_| true);
     }
 
     /// SCTP, where the kernel has it
@@ -331,6 +474,26 @@ cases! {
             let status = lock.world.json(Who::Operator, &["status"]);
             status["kernel"]["events_lost"].as_u64() > Some(0)
         });
+    }
+
+    /// programs that are attached and let everything through
+    21 Noticed fn programs_that_are_attached_and_do_nothing_are_found_by_probing() {
+        let lock = Lock::new();
+        let faults = || lock.world.json(Who::Operator, &["status"])["unhealthy"].to_string();
+        assert_eq!(faults(), "[]");
+        let path = lock.world.stage.bpffs().join("enforcer/maps-v1/CONFIG");
+        let data = lock.world.stage.on(Side::Host, || MapData::from_pin(path).expect("opens the map"));
+        let mut configs: Array<_, Config> = Map::from_map_data(data).expect("a map").try_into().expect("typed");
+        let config = configs.get(&0, 0).expect("reads");
+        // Every program stays attached, and has nothing more to say to whoever is no agent, as the probes are not.
+        configs.set(0, Config { enforce: ENFORCE_AGENTS, ..config }, 0).expect("root can");
+        let found = "tcp-connect/v4 toward a protected address was not refused";
+        wait_for("the probe", || faults().contains(found));
+        wait_for("the record", || {
+            let changes = lock.world.events("health_changed");
+            changes.iter().any(|event| event["faults"].to_string().contains(found))
+        });
+        lock.nothing_got_out();
     }
 
     /// a process that ran before the daemon did

@@ -3,11 +3,12 @@
 import json
 import socketserver
 
-from dnslib import AAAA, A, QTYPE, RCODE, RR
+from dnslib import AAAA, A, DNSRecord, QTYPE, RCODE, RR
 from dnslib.dns import DNSError
-from dnslib.server import BaseResolver, DNSServer, TCPServer, UDPServer
+from dnslib.server import BaseResolver, DNSHandler, DNSServer, TCPServer, UDPServer
 
 TTL_S = 30
+UDP_BYTES_MAX = 1232
 
 
 class Zones(BaseResolver):
@@ -41,6 +42,17 @@ class Zones(BaseResolver):
         return reply
 
 
+class Handler(DNSHandler):
+    def get_reply(self, data):
+        """What does not fit a packet is to be asked for once more over TCP, as everywhere; the library's own word on it lacks the question."""
+        whole = super().get_reply(data)
+        if self.protocol != "udp" or len(whole) <= UDP_BYTES_MAX:
+            return whole
+        short = DNSRecord.parse(data).reply()
+        short.header.tc = 1
+        return short.pack()
+
+
 class UDPServer6(UDPServer):
     address_family = socketserver.socket.AF_INET6
 
@@ -58,4 +70,4 @@ def serve(zones, addresses, changes):
     for address in addresses:
         for server in ((UDPServer6, TCPServer6) if ":" in address else (UDPServer, TCPServer)):
             is_tcp = issubclass(server, TCPServer)
-            DNSServer(Zones(zones, changes), address=address, port=53, tcp=is_tcp, server=server, logger=Quiet()).start_thread()
+            DNSServer(Zones(zones, changes), address=address, port=53, tcp=is_tcp, server=server, handler=Handler, logger=Quiet()).start_thread()

@@ -49,7 +49,7 @@ class World:
         self.jobs = Jobs(self.engine, self.analyser, self.faults)
 
     def faults(self):
-        """What the test has asked to go wrong: {"sts": "down", "hold_ms": 100, "drip_ms": 100, "run_ms": 100, ...}."""
+        """What the test has asked to go wrong: {"sts": "down", "hold_ms": 100, "drip_ms": 100, "run_ms": 100, "instead": [302, {"location": "…"}], ...}."""
         try:
             return json.loads((self.dir / "faults.json").read_text())
         except FileNotFoundError:
@@ -99,6 +99,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         bearer = (self.headers.get("authorization") or "").removeprefix("Bearer ")
         if not self.world.tokens.is_valid(bearer):
             return self.answer(401, error(401, "Request had invalid authentication credentials.", "authError"))
+        if "instead" in faults:
+            return self.answer(faults["instead"][0], {}, faults["instead"][1])
         if faults.get("hold_ms"):
             time.sleep(faults["hold_ms"] / 1000)
         more = {"etag": bearer} if faults.get("echo_authorization") else {}

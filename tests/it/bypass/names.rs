@@ -1,0 +1,232 @@
+//! Tricks with names: what a name leads to, what it is spelled like, and who believes it.
+
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
+
+use harness::capture::Capture;
+use harness::stage::{BIGQUERY4, OTHER4, Side};
+use harness::world::{AGENT_UID, Family, Who, World, wait_for};
+use serde_json::{Value, json};
+
+use super::talk::{BIGQUERY, DATASETS, Talk, each_is_refused, get, get_of, talk};
+use super::{CONNECT, EPERM, Lock, agents, cases, refusal_is_on_record, said};
+
+/// A name that answers where BigQuery does.
+const STORAGE: &str = "storage.googleapis.com";
+/// How many addresses a large answer has.
+const MANY: u8 = 200;
+
+/// Sends a TLS hello that names each server it is given (hexadecimal; as it is, whatever it is), and prints what comes back: the content
+/// type of a record, or which error.
+const NAMED: &str = r#"
+import socket, ssl, sys
+for name in map(bytes.fromhex, sys.argv[2:]):
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    context = ssl.create_default_context(); context.check_hostname = False
+    stand_in = "a" * len(name)
+    stream = context.wrap_bio(incoming, outgoing, server_hostname=stand_in)
+    try:
+        stream.do_handshake()
+    except ssl.SSLWantReadError:
+        pass
+    hello = outgoing.read()
+    assert hello.count(stand_in.encode()) == 1
+    wire = socket.create_connection((sys.argv[1], 443), 5)
+    wire.sendall(hello.replace(stand_in.encode(), name))
+    try:
+        print({b"\x15": "alert", b"\x16": "hello", b"": "end"}[wire.recv(1)])
+    except OSError as error:
+        print(type(error).__name__)
+"#;
+
+/// What becomes of an agent's hello that names these servers.
+fn hellos(lock: &Lock, names: &[&[u8]]) -> Vec<String> {
+    let hex = |name: &&[u8]| {
+        name.iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect::<String>()
+    };
+    let named: Vec<String> = names.iter().map(hex).collect();
+    let address = BIGQUERY4.to_string();
+    let arguments: Vec<&str> = std::iter::once(address.as_str())
+        .chain(named.iter().map(String::as_str))
+        .collect();
+    let agent = lock.world.cgroup_of(Who::Agent);
+    let told = said(&mut lock.script(&agent, Some(AGENT_UID), NAMED, &arguments));
+    told.lines().map(str::to_owned).collect()
+}
+
+fn answer_with(world: &World, addresses: &[IpAddr]) {
+    world.set_names(&json!({BIGQUERY: {"addresses": addresses, "ttl_s": 1}}));
+}
+
+fn protected(world: &World) -> u64 {
+    world.json(Who::Operator, &["status"])["endpoints"]
+        .as_u64()
+        .expect("a number")
+}
+
+/// What the agent's connection to an address is told.
+fn connect(lock: &Lock, to: impl ToString) -> String {
+    let agent = lock.world.cgroup_of(Who::Agent);
+    said(&mut lock.script(&agent, Some(AGENT_UID), CONNECT, &[&to.to_string()]))
+}
+
+/// A large answer: addresses of a network of its own.
+fn many(network: u8) -> Vec<IpAddr> {
+    (1..=MANY)
+        .map(|host| Ipv4Addr::new(10, 77, network, host).into())
+        .collect()
+}
+
+fn for_bigquery(request: &Value) -> bool {
+    request["host"] != STORAGE || request["path"].to_string().contains("bigquery")
+}
+
+cases! {
+    /// an address that BigQuery shares: allowed one name there, the agent asks it for BigQuery
+    31 Refused fn an_allowed_name_leads_to_no_other_at_its_address() {
+        let mut world = World::without_daemon(Family::V4);
+        world.edit_config("uid = 2001", &format!("uid = 2001\nallow = [\"{STORAGE}\"]"));
+        world.start_daemon();
+        let allowed = || (STORAGE, vec![get_of("/b", STORAGE), get_of(DATASETS, BIGQUERY)]);
+        let talks: [Talk; 4] = [
+            allowed(),
+            (STORAGE, vec![format!("GET https://{BIGQUERY}{DATASETS} HTTP/1.1\r\nHost: {STORAGE}\r\n\r\n")]),
+            (STORAGE, vec![format!("GET {DATASETS} HTTP/1.1\r\nHost: {STORAGE}\r\nHost: {BIGQUERY}\r\n\r\n")]),
+            (STORAGE, vec![format!("CONNECT {BIGQUERY}:443 HTTP/1.1\r\nHost: {STORAGE}\r\n\r\n")]),
+        ];
+        let answers = talk(&world, Who::Agent, &talks);
+        assert!(answers[0][0].starts_with("HTTP/1.1 200"), "the name itself is reached: {answers:?}");
+        for refused in answers.iter().map(|said| said.last().expect("an answer")) {
+            assert!(refused.starts_with("HTTP/1.1 403"), "{answers:?}");
+        }
+        let sent = world.far_requests();
+        assert!(!sent.is_empty() && !sent.iter().any(for_bigquery), "{sent:?}");
+        refusal_is_on_record(&world, "api.host", agents);
+    }
+
+    /// large answers that change all the time: hundreds of addresses, few seconds to live
+    32 Refused fn every_address_of_large_and_changing_answers_is_protected() {
+        let mut lock = Lock::without_daemon();
+        let (first, second) = (many(100), many(101));
+        answer_with(&lock.world, &first);
+        lock.world.start_daemon();
+        answer_with(&lock.world, &second);
+        // Beside the two that the configuration names.
+        wait_for("the next look-up", || protected(&lock.world) == 2 * u64::from(MANY) + 2);
+        let places: Vec<IpAddr> = first.into_iter().chain(second).collect();
+        let capture = Capture::start(&lock.world.stage, places.clone());
+        for place in places.iter().step_by(19) {
+            assert_eq!(connect(&lock, place), EPERM, "{place}");
+        }
+        assert_eq!(capture.packets(), 0);
+        lock.nothing_got_out();
+        lock.is_on_record("connect4", agents);
+    }
+
+    /// rebinding: the name answers with loopback, link-local and metadata addresses
+    33 Refused fn answers_that_lead_inside_are_not_believed() {
+        let mut world = World::without_daemon(Family::V4);
+        answer_with(&world, &[BIGQUERY4.into()]);
+        world.start_daemon();
+        let inside = ["127.0.0.1", "169.254.169.254", "0.0.0.0", "::1", "fe80::1", "fd00:ec2::254", "::ffff:127.0.0.1"]
+            .map(|address| address.parse::<IpAddr>().expect("an address"));
+        answer_with(&world, &inside);
+        wait_for("the next look-up", || world.daemon_log().contains("DNS answer refused"));
+        let waiting = world.stage.on(Side::Host, || TcpListener::bind("127.0.0.1:443").expect("binds"));
+        let metadata = Capture::start(&world.stage, inside);
+        let _ = world.open_window("demo-project.finance:read", "1m");
+        // The client has the address from before.
+        let answers = talk(&world, Who::Agent, &[(BIGQUERY, vec![get(DATASETS)])]).concat();
+        assert!(answers.concat().contains("[upstream.failed]"), "{answers:?}");
+        waiting.set_nonblocking(true).expect("sets");
+        assert_eq!(waiting.accept().map(drop).map_err(|error| error.kind()), Err(ErrorKind::WouldBlock), "nobody came");
+        assert_eq!(metadata.packets(), 0);
+        let sent = world.far_requests();
+        assert!(sent.iter().all(|request| request["host"] == "sts.googleapis.com"), "{sent:?}");
+        refusal_is_on_record(&world, "upstream.failed", agents);
+    }
+
+    /// names and addresses of the agent's own: a hosts file, an address that is written down
+    34 Refused fn a_hosts_file_and_a_known_address_are_of_no_use() {
+        let mut lock = Lock::without_daemon();
+        // Before the daemon starts: it would believe a hosts file then, if it ever did.
+        let hosts = lock.world.stage.dir().join("etc/hosts");
+        std::fs::write(hosts, format!("{OTHER4} {BIGQUERY}\n{BIGQUERY4} innocent.example\n")).expect("writes");
+        lock.world.start_daemon();
+        for to in ["innocent.example", &BIGQUERY4.to_string(), "0x0a4d0807", "172820487"] {
+            assert_eq!(connect(&lock, to), EPERM, "{to}");
+        }
+        assert_ne!(connect(&lock, OTHER4), EPERM, "the hosts file is not what is protected");
+        lock.nothing_got_out();
+        lock.is_on_record("connect4", agents);
+    }
+
+    /// odd spellings of a host in the TLS hello: a NUL, percent signs, brackets, a port, homographs, an address
+    36 Refused fn odd_spellings_of_a_server_are_refused() {
+        let lock = Lock::new();
+        let _ = lock.world.open_window("demo-project.finance:read", "5m");
+        // These are BigQuery's name, and are led to the proxy's own TLS.
+        let same = hellos(&lock, &[b"bigquery.googleapis.com", b"BigQuery.GoogleAPIs.COM"]);
+        assert_eq!(same, ["hello", "hello"]);
+        let odd: &[&[u8]] = &[
+            b"bigquery.googleapis.com\0.example.com",
+            b"bigquery%2egoogleapis.com",
+            b"[bigquery.googleapis.com]",
+            b"bigquery.googleapis.com:443",
+            b"bigquery.googleapis.com..",
+            b"user@bigquery.googleapis.com",
+            b".bigquery.googleapis.com",
+            b"xn--bigquer-cwg.googleapis.com",
+            "bigqu\u{435}ry.googleapis.com".as_bytes(),
+            "bigquery\u{3002}googleapis\u{3002}com".as_bytes(),
+            b"*.googleapis.com",
+            b"10.77.8.7",
+            b" bigquery.googleapis.com",
+        ];
+        for (name, how) in odd.iter().zip(hellos(&lock, odd)) {
+            assert!(["alert", "ConnectionResetError"].contains(&how.as_str()), "{}: {how}", name.escape_ascii());
+        }
+        lock.nothing_got_out();
+        refusal_is_on_record(&lock.world, "tls.hello", agents);
+        refusal_is_on_record(&lock.world, "host.not_allowed", agents);
+    }
+
+    /// odd spellings of a host in the request
+    36 Refused fn odd_spellings_of_a_requests_host_are_refused() {
+        let lock = Lock::new();
+        let _ = lock.world.open_window("demo-project.finance:read", "5m");
+        let hosts = [
+            "[bigquery.googleapis.com]", "[[bigquery.googleapis.com]]", "bigquery.googleapis.com:80", "bigquery.googleapis.com:443:443",
+            "bigquery.googleapis.com..", "bigquery%2egoogleapis.com", "user@bigquery.googleapis.com", "bigquery.googleapis.com,example.com",
+            "bigquery.googleapis.com/", "xn--bigquer-cwg.googleapis.com", "10.77.8.7", "",
+        ];
+        let mut cases: Vec<(&str, String)> = hosts.map(|host| ("api.host", get_of(DATASETS, host))).into();
+        let unreadable = ["bigquery.googleapis.com\0.example.com", "bigquery.googleapis.com\r\n folded"];
+        cases.extend(unreadable.map(|host| ("api.malformed", get_of(DATASETS, host))));
+        cases.push(("api.host", get(DATASETS).replace("Host: bigquery.googleapis.com\r\n", "")));
+        each_is_refused(&lock.world, &cases);
+        lock.nothing_got_out();
+        refusal_is_on_record(&lock.world, "api.host", agents);
+        // What is the same name in another spelling is refused only for want of a token, which this world does not give.
+        let same = ["BIGQUERY.googleapis.com", "bigquery.googleapis.com.", "bigquery.googleapis.com:443"];
+        each_is_refused(&lock.world, &same.map(|host| ("token.unavailable", get_of(DATASETS, host))));
+    }
+
+    /// an address that the daemon before this one protected, and that the name has left
+    37 Refused fn an_address_of_the_daemon_before_is_still_refused() {
+        let mut lock = Lock::without_daemon();
+        let (old, new) = (Ipv4Addr::new(10, 77, 102, 1), Ipv4Addr::new(10, 77, 102, 2));
+        answer_with(&lock.world, &[old.into()]);
+        lock.world.start_daemon();
+        lock.world.kill_daemon();
+        answer_with(&lock.world, &[new.into()]);
+        lock.world.start_daemon();
+        let capture = Capture::start(&lock.world.stage, [old.into(), new.into()]);
+        assert_eq!([connect(&lock, old), connect(&lock, new)], [EPERM, EPERM]);
+        assert_eq!(capture.packets(), 0);
+        lock.nothing_got_out();
+        lock.is_on_record("connect4", |event| agents(event) && event["destination"] == format!("{old}:443"));
+    }
+}

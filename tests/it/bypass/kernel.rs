@@ -50,6 +50,20 @@ for old in held:
 print(flush=True)
 "#;
 
+/// Makes a socket, moves into a cgroup (which is given by its procs file), becomes a uid, and connects that socket and a new one.
+const FROM_OUTSIDE: &str = r#"
+import os, socket, sys
+old = socket.socket()
+open(sys.argv[2], "w").write(str(os.getpid()))
+os.setuid(int(sys.argv[3]))
+for s in (old, socket.socket()):
+    s.settimeout(5)
+    try:
+        s.connect((sys.argv[1], 443)); print("ok")
+    except OSError as error:
+        print(error.strerror)
+"#;
+
 /// Makes a socket, has it used by a process of another cgroup (which is given by its procs file), and says what that was told.
 const PASSED: &str = r#"
 import os, socket, sys
@@ -323,6 +337,19 @@ cases! {
         assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "Operation not permitted");
         lock.nothing_got_out();
         lock.is_on_record("connect4", |event| event["agent"].is_null());
+    }
+
+    /// a socket that was made outside the workload, connected inside it while a window is open
+    11 Refused fn a_socket_from_outside_does_not_use_the_window() {
+        let lock = Lock::new();
+        let _ = lock.world.open_window("demo-project.finance:read", "5m");
+        let agent = lock.world.cgroup_of(Who::Agent);
+        let other = lock.world.stage.cgroups.make("other");
+        let procs = agent.join("cgroup.procs").display().to_string();
+        let told = said(&mut lock.script(&other, None, FROM_OUTSIDE, &[&BIGQUERY4.to_string(), &procs, &AGENT_UID.to_string()]));
+        assert_eq!(told, "Operation not permitted\nok", "the old one, and one of its own");
+        lock.nothing_got_out();
+        lock.is_on_record("connect4 refused: the socket was made outside", agents);
     }
 
     /// a process that moves out of the agent's workload

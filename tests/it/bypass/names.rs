@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
 
 use harness::capture::Capture;
-use harness::stage::{BIGQUERY4, OTHER4, Side};
+use harness::stage::{BIGQUERY4, OTHER4, OTHER6, Side};
 use harness::world::{AGENT_UID, Family, Who, World, wait_for};
 use serde_json::{Value, json};
 
@@ -191,6 +191,44 @@ cases! {
         lock.nothing_got_out();
         refusal_is_on_record(&lock.world, "tls.hello", agents);
         refusal_is_on_record(&lock.world, "host.not_allowed", agents);
+    }
+
+    /// a name server of the agent's own choice, on any host, by datagrams or a connection
+    34 NoEffect fn a_name_server_of_its_own_choice_is_not_asked() {
+        let lock = Lock::new();
+        let wire = Capture::start(&lock.world.stage, [OTHER4.into(), OTHER6.into()]);
+        for server in [IpAddr::from(OTHER4), OTHER6.into()] {
+            for how in ["sent", "connected", "tcp"] {
+                let asked = [how, &server.to_string(), BIGQUERY, "A"];
+                let told = lock.world.script_of(Who::Agent, "agent/ask.py", &asked);
+                assert_eq!(told["answers"], json!(["192.0.2.80"]), "{how} {server}");
+            }
+        }
+        assert_eq!(wire.packets(), 0);
+        // What it is told leads nowhere without a window.
+        assert_eq!(connect(&lock, "192.0.2.80"), EPERM);
+        lock.nothing_got_out();
+        lock.is_on_record("connect4", agents);
+    }
+
+    /// data in the names that are asked for, where the agent is told only the names on its list, and over TLS on port 853
+    35 Refused fn names_that_carry_data_out_are_not_asked_for() {
+        let mut lock = Lock::without_daemon();
+        lock.world.edit_config("uid = 2001", "uid = 2001\ndns = \"strict\"");
+        lock.world.start_daemon();
+        let wire = Capture::start(&lock.world.stage, [OTHER4.into()]);
+        for name in ["c2VjcmV0.attacker.test", "c2VjcmV0.bigquery.googleapis.com.attacker.test"] {
+            for kind in ["A", "TXT", "CNAME"] {
+                let asked = ["sent", &OTHER4.to_string(), name, kind];
+                let told = lock.world.script_of(Who::Agent, "agent/ask.py", &asked);
+                assert_eq!(told["code"], "REFUSED", "{name} {kind}");
+            }
+        }
+        assert_eq!(lock.world.probe_port(Who::Agent, "tcp", OTHER4.into(), 853), "EPERM");
+        assert_eq!(wire.packets(), 0);
+        lock.nothing_got_out();
+        refusal_is_on_record(&lock.world, "host.not_allowed", agents);
+        lock.is_on_record("connect4 refused: this agent asks no name server", agents);
     }
 
     /// odd spellings of a host in the request

@@ -7,6 +7,7 @@
 )]
 
 mod btf;
+mod clsact;
 mod events;
 mod load;
 mod maps;
@@ -15,6 +16,7 @@ mod uplinks;
 
 use std::path::PathBuf;
 
+pub use clsact::Filter;
 pub use events::Events;
 pub use load::{Attached, attach, let_go};
 pub use maps::{EndpointMaps, Kernel, Origins, Transport};

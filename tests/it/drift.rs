@@ -4,9 +4,21 @@ use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{HashMap, Map, MapData};
 use enforcer::kernel::{KernelConfig, Ports, attach};
 use enforcer_ebpf::{Endpoint, Window};
+use harness::capture::Capture;
 use harness::cgroup;
 use harness::stage::{BIGQUERY4, Side};
 use harness::world::{Family, Who, World, wait_for};
+
+/// Sends one UDP packet in a frame made by hand to an address, past every hook of the cgroup. A full queue or a drop may be said, or not.
+const FRAME: &str = r#"
+import socket, struct, sys
+wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0); wire.bind(("wire0", 0x0800))
+head = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 28, 1, 0, 64, 17, 0, socket.inet_aton("10.77.0.1"), socket.inet_aton(sys.argv[1]))
+try:
+    wire.send(b"\xff" * 6 + b"\2\0\0\0\0\1" + b"\x08\0" + head + struct.pack("!HHHH", 5000, 443, 8, 0))
+except OSError:
+    pass
+"#;
 
 fn unhealthy(world: &World) -> String {
     world.json(Who::Operator, &["status"])["unhealthy"].to_string()
@@ -117,6 +129,66 @@ fn a_lock_that_does_not_hold_any_more_is_found_by_the_daemons_own_probes() {
         &world,
         "tcp-connect/v4 toward a protected address was not refused",
     );
+}
+
+#[test]
+fn a_guard_of_an_interface_that_is_taken_away_is_missed_and_put_again() {
+    let mut world = World::with_a_silent_far_side();
+    world.start_daemon();
+    assert_eq!(unhealthy(&world), "[]");
+    // A link is pinned; where the kernel has none of that kind, the guard is a filter.
+    let links = world.stage.bpffs().join("enforcer/links");
+    let take_away = || {
+        let pins = std::fs::read_dir(&links).expect("reads").flatten();
+        let name = |pin: &std::fs::DirEntry| pin.file_name().to_string_lossy().into_owned();
+        let mut pins = pins.filter(|pin| name(pin).starts_with("uplink-"));
+        pins.next()
+            .is_some_and(|pin| std::fs::remove_file(pin.path()).is_ok())
+    };
+    if !world.stage.on(Side::Host, take_away) {
+        let mut tc = world.stage.command(Side::Host, "tc");
+        let tc = tc.args(["filter", "del", "dev", "wire0", "egress"]);
+        assert!(tc.status().expect("tc runs").success());
+    }
+    wait_for("the record", || {
+        let changes = world.events("health_changed");
+        changes
+            .iter()
+            .any(|event| event["faults"].to_string().contains("can leave by wire0"))
+    });
+    wait_for("health", || unhealthy(&world) == "[]");
+}
+
+#[test]
+fn a_guard_stays_when_the_daemon_ends_is_taken_over_by_the_next_and_ends_with_detach() {
+    let mut world = World::with_a_silent_far_side();
+    let frame_leaves = |world: &World| {
+        let capture = Capture::start(&world.stage, [BIGQUERY4.into()]);
+        let mut python = world.stage.command(Side::Host, "/usr/bin/python3");
+        let sent = python.args(["-c", FRAME, &BIGQUERY4.to_string()]);
+        assert!(sent.status().expect("python runs").success());
+        capture.packets() > 0
+    };
+    assert!(frame_leaves(&world), "nobody guards it yet");
+    for _ in 0..2 {
+        world.start_daemon();
+        assert!(!frame_leaves(&world), "guarded by a daemon");
+        assert_eq!(unhealthy(&world), "[]");
+        world.kill_daemon();
+        assert!(!frame_leaves(&world), "guarded by one that is gone");
+    }
+    let config = world.config().display().to_string();
+    let why = [
+        "detach",
+        "--config",
+        &config,
+        "--reason",
+        "the test is over",
+    ];
+    let detached = world.cli(Who::Operator, &why);
+    let said = String::from_utf8_lossy(&detached.stderr).into_owned();
+    assert!(detached.status.success(), "{said}");
+    assert!(frame_leaves(&world), "detached");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod build_ebpf;
 mod ci;
+mod kernels;
 mod setup;
 mod sh;
 
@@ -30,7 +31,19 @@ enum Xtask {
         json: bool,
     },
     /// Everything that CI runs. Needs root.
-    Test,
+    Test {
+        /// Instead the kernel part alone, on each of Debian's kernels that are supported, in machines of qemu's.
+        #[arg(long)]
+        kernels: bool,
+        /// Of those, only the tests whose names begin with this.
+        #[arg(
+            long,
+            requires = "kernels",
+            default_value = "",
+            hide_default_value = true
+        )]
+        only: String,
+    },
     /// Make the Python environment of the test world.
     Venv,
     /// Build the kernel object in place, or prove that the committed one is what the source makes.
@@ -57,7 +70,11 @@ fn run() -> Result<()> {
     match Xtask::parse() {
         Xtask::Demo { keep } => demo(&root, keep),
         Xtask::Bench { what, json } => bench(&root, &what, json),
-        Xtask::Test => ci::test(&root),
+        Xtask::Test { kernels: false, .. } => ci::test(&root),
+        Xtask::Test {
+            kernels: true,
+            only,
+        } => kernels::run(&root, kernels::ALL, &only),
         Xtask::Venv => setup::world(&root),
         Xtask::BuildEbpf { check } => {
             setup::ebpf()?;

@@ -31,6 +31,9 @@ const BPF: &[&str] = &[
     "g++",
 ];
 
+/// What other kernels are run with.
+const MACHINE: &[&str] = &["qemu-system-x86", "busybox-static", "cpio", "binutils"];
+
 /// The versions of cargo's tools that are installed where there are none: what checks today checks the same tomorrow.
 const NEXTEST: &str = "0.9.143";
 const DENY: &str = "0.20.2";
@@ -82,6 +85,11 @@ pub(crate) fn ebpf() -> Result<()> {
     tool("bpf-linker", &["--version"], linker)
 }
 
+/// What runs other kernels.
+pub(crate) fn machine() -> Result<()> {
+    apt(MACHINE)
+}
+
 /// A tool of cargo's, built for a short build rather than a fast program.
 fn quick(name: &str, version: &str) -> Command {
     let mut install = Command::new("cargo");
@@ -123,9 +131,7 @@ fn apt(packages: &[&str]) -> Result<()> {
         "installing Debian packages: {}",
         missing.join(" ")
     ));
-    let mut update = Command::new("apt-get");
-    update.args(["update", "-qq"]);
-    sh::run(update)?;
+    apt_update()?;
     let mut install = Command::new("apt-get");
     install
         .args(["install", "-y", "-qq", "--no-install-recommends"])
@@ -133,6 +139,13 @@ fn apt(packages: &[&str]) -> Result<()> {
         .env("DEBIAN_FRONTEND", "noninteractive");
     install.stdout(std::process::Stdio::null());
     sh::run(install)
+}
+
+/// Reads anew what apt has.
+pub(crate) fn apt_update() -> Result<()> {
+    let mut update = Command::new("apt-get");
+    update.args(["update", "-qq"]);
+    sh::run(update)
 }
 
 /// Makes the virtual environment, when its requirements have changed since it was made.

@@ -5,12 +5,13 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use futures_util::{Stream, StreamExt, TryStreamExt};
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage};
+use rtnetlink::packet_route::tc::{TcAttribute, TcFilterBpfOption, TcMessage, TcOption};
 use rtnetlink::{Handle, MulticastGroup};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::kernel::{Framing, Uplink, Uplinks};
+use crate::kernel::{Filter, Framing, Uplink, Uplinks};
 
 /// The longest time between two looks, should no word of a change come: a guard that somebody took away is missed by then.
 const LOOK: Duration = Duration::from_secs(5);
@@ -65,7 +66,7 @@ async fn changed(changes: &mut (impl Stream + Unpin)) {
 }
 
 async fn look(uplinks: &mut Uplinks, handle: &Handle, sender: &watch::Sender<Guarded>) {
-    let problems = match interfaces(handle).await {
+    let problems = match interfaces(handle, uplinks.reads_filters()).await {
         Ok(found) => uplinks.set(&found),
         Err(error) => vec![format!("the network interfaces cannot be listed: {error}")],
     };
@@ -84,9 +85,49 @@ async fn look(uplinks: &mut Uplinks, handle: &Handle, sender: &watch::Sender<Gua
     });
 }
 
-async fn interfaces(handle: &Handle) -> Result<Vec<Uplink>, rtnetlink::Error> {
+async fn interfaces(handle: &Handle, with_filters: bool) -> Result<Vec<Uplink>, rtnetlink::Error> {
     let found: Vec<LinkMessage> = handle.link().get().execute().try_collect().await?;
-    Ok(found.iter().filter_map(uplink).collect())
+    let mut found: Vec<Uplink> = found.iter().filter_map(uplink).collect();
+    if with_filters {
+        for uplink in &mut found {
+            // Of one that has gone since it was listed there are none, and the next look does not list it.
+            uplink.egress = filters(handle, uplink.index).await.unwrap_or_default();
+        }
+    }
+    Ok(found)
+}
+
+/// What filters an interface's way out, in the order in which that runs.
+async fn filters(handle: &Handle, index: u32) -> Result<Vec<Filter>> {
+    let filters = handle.traffic_filter(i32::try_from(index)?).get().egress();
+    let found: Vec<TcMessage> = filters.execute().try_collect().await?;
+    Ok(found.iter().filter_map(filter).collect())
+}
+
+/// One of them; none where the message only announces those of a kind.
+fn filter(message: &TcMessage) -> Option<Filter> {
+    let handle = u32::from(message.header.handle);
+    let options = message.attributes.iter().filter_map(|attribute| {
+        if let TcAttribute::Options(options) = attribute {
+            Some(options)
+        } else {
+            None
+        }
+    });
+    let program = options.flatten().find_map(|option| {
+        if let TcOption::Bpf(TcFilterBpfOption::ProgId(id)) = option {
+            Some(*id)
+        } else {
+            None
+        }
+    });
+    // The upper half is the priority, the lower one the protocol.
+    let priority = u16::try_from(message.header.info >> 16).ok()?;
+    (handle != 0).then_some(Filter {
+        priority,
+        handle,
+        program,
+    })
 }
 
 /// An interface as the guard sees it; none where it leads nowhere but here.
@@ -110,5 +151,6 @@ fn uplink(link: &LinkMessage) -> Option<Uplink> {
         index: link.header.index,
         name,
         framing,
+        egress: Vec::new(),
     })
 }

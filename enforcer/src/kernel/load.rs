@@ -14,8 +14,8 @@ use rustix::thread::{CapabilitySet, capabilities};
 use super::btf::Btf;
 use super::maps::{EndpointMaps, Kernel, Origins, Pinned};
 use super::sys::{Behind, Target};
-use super::uplinks::Uplinks;
-use super::{Events, KernelConfig, KernelError, io, refused, sys};
+use super::uplinks::{self, Uplinks};
+use super::{Events, KernelConfig, KernelError, clsact, io, refused, sys};
 use crate::sockopt::own_netns;
 use crate::workload;
 
@@ -195,14 +195,17 @@ pub fn let_go<E: From<KernelError>>(
         return Err(nothing().into());
     }
     before()?;
-    // Links first: while one is left, its program needs the maps.
+    // Filters and links first: while one is left, its program needs the maps.
+    let filters = clsact::remove(&uplinks::PROGRAMS)?;
     for pin in links.iter().chain(&pins(&pin_dir.join(MAPS_DIR))?) {
         std::fs::remove_file(pin).map_err(io(format!("remove {}", pin.display())))?;
     }
     let names = links.iter().filter_map(|pin| pin.file_name());
-    Ok(names
-        .map(|name| name.to_string_lossy().into_owned())
-        .collect())
+    let names = names.map(|name| name.to_string_lossy().into_owned());
+    let filters = filters
+        .into_iter()
+        .map(|interface| format!("the filter of {interface}"));
+    Ok(names.chain(filters).collect())
 }
 
 /// What is pinned in a folder, in the order of names.

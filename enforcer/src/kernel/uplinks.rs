@@ -1,6 +1,7 @@
 //! The uplink guard: a program on every interface that leads out of the daemon's network namespace, for frames that no cgroup hook sees.
 //!
 //! It is pinned like the others and outlives the daemon; an interface that goes takes its link along, and what is left of the pin is removed.
+//! Where the kernel has no such links it is a filter instead: see `clsact.rs`.
 
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
@@ -9,6 +10,7 @@ use std::path::{Path, PathBuf};
 use aya::Ebpf;
 use aya::programs::{Program, SchedClassifier};
 
+use super::clsact::{self, Filter};
 use super::load::pin_over;
 use super::sys::Target;
 use super::{KernelError, io, refused, sys};
@@ -28,6 +30,9 @@ pub enum Framing {
     None,
 }
 
+/// Every program of this guard.
+pub(super) const PROGRAMS: [&str; 2] = [Framing::Ethernet.program(), Framing::None.program()];
+
 impl Framing {
     const fn program(self) -> &'static str {
         match self {
@@ -46,6 +51,8 @@ pub struct Uplink {
     pub name: String,
     /// How its frames begin.
     pub framing: Framing,
+    /// What filters its way out, in the order in which that runs: looked at only where [`Uplinks::reads_filters`].
+    pub egress: Vec<Filter>,
 }
 
 /// The guard's one owner.
@@ -56,13 +63,22 @@ pub struct Uplinks {
     guarded: BTreeMap<u32, Guard>,
 }
 
-/// The link on one interface.
+/// What stands on one interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Guard {
     name: String,
-    pin: PathBuf,
-    /// The program that was put behind it.
+    held: Held,
+    /// The program that was put there.
     program: u32,
+}
+
+/// How the program is held there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Held {
+    /// By a link, which is pinned here.
+    Link(PathBuf),
+    /// By a filter.
+    Filter,
 }
 
 impl std::fmt::Debug for Uplinks {
@@ -75,8 +91,7 @@ impl std::fmt::Debug for Uplinks {
 
 impl Uplinks {
     pub(super) fn load(mut ebpf: Ebpf, links: PathBuf) -> Result<Self, KernelError> {
-        for framing in [Framing::Ethernet, Framing::None] {
-            let name = framing.program();
+        for name in PROGRAMS {
             program(&mut ebpf, name)?
                 .load()
                 .map_err(|error| refused(format!("load {name}"))(&error))?;
@@ -114,6 +129,13 @@ impl Uplinks {
         problems
     }
 
+    /// Whether the guard can be told only by the interfaces' filters, so that they must be read for [`Uplinks::set`].
+    #[must_use]
+    pub fn reads_filters(&self) -> bool {
+        let is_filter = |guard: &Guard| guard.held == Held::Filter;
+        self.guarded.values().any(is_filter)
+    }
+
     /// The names of the guarded interfaces.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.guarded.values().map(|guard| guard.name.as_str())
@@ -128,18 +150,26 @@ impl Uplinks {
             .map_err(|error| refused(&action)(&error))?
             .id();
         let fd = program.fd().map_err(|error| refused(&action)(&error))?;
-        if pin.exists() && interface_of(&pin)? == uplink.index {
+        let held = if pin.exists() && interface_of(&pin)? == uplink.index {
             let link = sys::open_pin(&pin).map_err(io(&action))?;
             sys::update_link(link.as_fd(), fd.as_fd()).map_err(io(&action))?;
+            Held::Link(pin)
         } else {
-            let target = Target::Device(uplink.index);
-            let link = sys::create_link(fd.as_fd(), target, TCX_EGRESS)
-                .map_err(|error| no_tcx(error, &action))?;
-            pin_over(link.as_fd(), &pin)?;
-        }
+            match sys::create_link(fd.as_fd(), Target::Device(uplink.index), TCX_EGRESS) {
+                Ok(link) => {
+                    pin_over(link.as_fd(), &pin)?;
+                    Held::Link(pin)
+                }
+                Err(error) if is_without_tcx(&error) => {
+                    clsact::put(program, &uplink.name).map_err(|error| refused(&action)(&error))?;
+                    Held::Filter
+                }
+                Err(error) => return Err(io(&action)(error)),
+            }
+        };
         let guard = Guard {
             name: uplink.name.clone(),
-            pin,
+            held,
             program: id,
         };
         self.guarded.insert(uplink.index, guard);
@@ -154,7 +184,8 @@ impl Uplinks {
             let is_ours = path
                 .file_name()
                 .is_some_and(|name| name.to_string_lossy().starts_with(PIN));
-            let is_known = self.guarded.values().any(|guard| guard.pin == path);
+            let held = Held::Link(path.clone());
+            let is_known = self.guarded.values().any(|guard| guard.held == held);
             if is_ours && !is_known && interface_of(&path)? == 0 {
                 std::fs::remove_file(&path).map_err(io(format!("remove {}", path.display())))?;
             }
@@ -165,10 +196,16 @@ impl Uplinks {
 
 /// Whether the guard is as it was put.
 fn in_place(guard: &Guard, uplink: &Uplink) -> Result<(), KernelError> {
-    let action = format!("read {}", guard.pin.display());
-    let link = sys::open_pin(&guard.pin).map_err(io(&action))?;
-    let now = sys::behind_device(link.as_fd()).map_err(io(&action))?;
-    if now.interface == uplink.index && now.program == guard.program {
+    let is_in_place = match &guard.held {
+        Held::Link(pin) => {
+            let action = format!("read {}", pin.display());
+            let link = sys::open_pin(pin).map_err(io(&action))?;
+            let now = sys::behind_device(link.as_fd()).map_err(io(&action))?;
+            now.interface == uplink.index && now.program == guard.program
+        }
+        Held::Filter => clsact::is_first(&uplink.egress, guard.program),
+    };
+    if is_in_place {
         Ok(())
     } else {
         Err(KernelError::Unsuited(
@@ -178,12 +215,8 @@ fn in_place(guard: &Guard, uplink: &Uplink) -> Result<(), KernelError> {
 }
 
 /// A kernel before 6.6 does not know this kind of link, and says only that something is invalid.
-fn no_tcx(error: std::io::Error, action: &str) -> KernelError {
-    if error.raw_os_error() == Some(libc::EINVAL) {
-        KernelError::Unsuited("this kernel has no links to interfaces (tcx), which came with 6.6: agents must not hold CAP_NET_RAW".to_owned())
-    } else {
-        io(action)(error)
-    }
+fn is_without_tcx(error: &std::io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EINVAL)
 }
 
 /// The interface that a pinned link is attached to; zero once it is gone.

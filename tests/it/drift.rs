@@ -94,15 +94,15 @@ fn an_address_that_somebody_else_unprotects_is_protected_again() {
 #[test]
 fn a_program_of_somebody_elses_that_runs_before_ours_is_said() {
     let mut world = World::without_daemon(Family::V4);
-    // Any programs will do: these are ours, at the same root, and not this daemon's.
+    // Any programs will do: these are ours, at the same root, and not this daemon's. They keep ports of their own from everybody.
     let config = KernelConfig {
         cgroup_root: world.stage.cgroups.root().to_owned(),
         pin_dir: world.stage.bpffs().join("another"),
         daemon_cgroup: world.stage.cgroups.make("another"),
         ports: Ports {
-            proxy: 842,
-            names: 852,
-            metadata: Some(853),
+            proxy: 941,
+            names: 942,
+            metadata: Some(943),
         },
         enforce: enforcer_proto::wire::Enforce::Host,
     };

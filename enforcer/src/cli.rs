@@ -13,10 +13,9 @@ mod prove;
 mod run;
 mod show;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use enforcer_proto::id::{GrantId, RequestId};
 use enforcer_proto::principal::AgentName;

@@ -80,7 +80,7 @@ pub(crate) fn test(root: &Path) -> Result<()> {
             "--no-fail-fast",
         ],
     )?;
-    kernels::run(root, kernels::OLDEST, kernels::PROGRAMS)
+    kernels::run(root, kernels::OLDEST, &kernels::programs())
 }
 
 fn step(root: &Path, what: &str, args: &[&str]) -> Result<()> {

@@ -35,14 +35,9 @@ enum Xtask {
         /// Instead the kernel part alone, on each of Debian's kernels that are supported, in machines of qemu's.
         #[arg(long)]
         kernels: bool,
-        /// Of those, only the tests whose names begin with this.
-        #[arg(
-            long,
-            requires = "kernels",
-            default_value = "",
-            hide_default_value = true
-        )]
-        only: String,
+        /// Of those, only the tests whose names begin with this; more than once for more.
+        #[arg(long, requires = "kernels")]
+        only: Vec<String>,
     },
     /// Make the Python environment of the test world.
     Venv,

@@ -1,7 +1,7 @@
 //! Questions for names in datagrams: who asks is tied to the client's end as the question leaves, and an answer is shown as if it came from
 //! the server that was asked.
 
-use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_sk_storage_get};
+use aya_ebpf::helpers::generated::bpf_sk_storage_get;
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
 use aya_ebpf::programs::sk_buff::SkBuff;
@@ -16,8 +16,8 @@ use super::sockaddr::Place;
 const GO_ON: i32 = 1;
 const IPPROTO_UDP: u32 = 17;
 
-/// Ties the client's end of a question to its asker, before it is delivered. A packet that was not led here, though it goes to the daemon's
-/// port, takes away what the last one from that end left.
+/// Ties the client's end of a question to its asker, before it is delivered. Nobody sends to the daemon's port but who is led there: the hooks
+/// refuse it, and what is made by hand for it takes a capability over this host's own network.
 #[inline(always)]
 pub fn tie(skb: &SkBuff, packet: &IpPacket) {
     if packet.protocol != IPPROTO_UDP
@@ -35,21 +35,17 @@ pub fn tie(skb: &SkBuff, packet: &IpPacket) {
     if config.names_port == 0 || u32::from(u16::from_be(to)) != config.names_port {
         return;
     }
-    let Some(client) = packet.source(skb) else {
+    let (Some(client), Some(origin)) = (packet.source(skb), asked(skb)) else {
         return;
     };
-    // SAFETY: the helper reads the packet's socket.
-    let netns = unsafe { bpf_get_netns_cookie(skb.skb.cast()) };
     let key = PortKey {
-        netns,
+        // Of the socket when it was led here, and it stays there: kernels before 6.15 do not say it of a packet.
+        netns: origin.netns,
         client,
         client_port: u32::from(u16::from_be(from)),
         server_port: config.names_port,
     };
-    let _ = match asked(skb) {
-        Some(origin) => ASKERS.insert(&key, &origin, 0),
-        None => ASKERS.remove(&key),
-    };
+    let _ = ASKERS.insert(&key, &origin, 0);
 }
 
 /// Whom the packet's socket asked, where it was led here.

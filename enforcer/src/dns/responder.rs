@@ -1,5 +1,5 @@
 //! Answers agents' questions for names, whichever server they were meant for: the kernel leads them here. What is said is decided in
-//! [`super::told`]; this reads questions, asks the resolvers, and bounds what each agent may have.
+//! `told`; this reads questions, asks the resolvers, and bounds what each agent may have.
 //!
 //! The messages are the library's; its sockets are not used: it bounds neither connections nor questions.
 

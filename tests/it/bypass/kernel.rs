@@ -508,7 +508,7 @@ cases! {
         let lock = Lock::new();
         let faults = || lock.world.json(Who::Operator, &["status"])["unhealthy"].to_string();
         assert_eq!(faults(), "[]");
-        let path = lock.world.stage.bpffs().join("enforcer/maps-v1/CONFIG");
+        let path = lock.world.stage.bpffs().join("enforcer/maps-v1/CONFIG-2");
         let data = lock.world.stage.on(Side::Host, || MapData::from_pin(path).expect("opens the map"));
         let mut configs: Array<_, Config> = Map::from_map_data(data).expect("a map").try_into().expect("typed");
         let config = configs.get(&0, 0).expect("reads");

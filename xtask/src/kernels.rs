@@ -19,15 +19,8 @@ use image::Wanted;
 use initrd::Initrd;
 use suite::Suite;
 
-/// The oldest kernel that is supported; in CI this one alone.
-pub(crate) const OLDEST: &[Wanted] = &[Wanted::Line(6, 1)];
 /// The oldest one, and what came with the next stable Debian or later.
 pub(crate) const ALL: &[Wanted] = &[Wanted::Line(6, 1), Wanted::Since(6, 12)];
-
-/// The tests of the kernel programs themselves, without the ways around them: what CI has the time for.
-pub(crate) fn programs() -> Vec<String> {
-    vec!["kernel::".to_owned()]
-}
 
 /// Runs the kernel part on each of these kernels, or what of it begins with one of `only`, and says how each went.
 pub(crate) fn run(root: &Path, kernels: &[Wanted], only: &[String]) -> Result<()> {

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::Child;
 
 use enforcer::clock::{Clock, SystemClock};
 use enforcer::config::AddressClass;
@@ -14,18 +14,14 @@ use enforcer::sockopt::netns_cookie;
 use enforcer_ebpf::map::{CLOSED_DROP, ENDPOINTS_MAX, NAMES_FORWARD};
 use enforcer_ebpf::{Agent, Window};
 use harness::cgroup;
-use harness::stage::{BIGQUERY4, OTHER4, Side, Stage};
+use harness::stage::{BIGQUERY4, Side, Stage};
 use ipnet::IpNet;
 
-use crate::worker;
+use crate::turns::{Places, ROUNDS, UID, prefixes};
+use crate::{many, memory, passing, worker};
 
 /// The proxy's port.
 const PORT: u16 = 841;
-const UID: u32 = 2001;
-/// How often each loop is run; the median counts.
-const ROUNDS: usize = 7;
-const CONNECTS: u32 = 200_000;
-const SENDS: u32 = 100_000;
 /// How many refused connections are made during the upgrades, at least.
 const UNDER_UPGRADE: u64 = 300_000;
 /// How many connections are held at once, by so many processes.
@@ -33,11 +29,9 @@ const CROWD: u32 = 18_000;
 const PROCESSES: u32 = 6;
 
 struct Lab {
-    stage: Stage,
+    places: Places,
     /// None only while one owner gives way to the next.
     attached: Option<Attached>,
-    inside: PathBuf,
-    outside: PathBuf,
     daemon: PathBuf,
 }
 
@@ -54,20 +48,14 @@ pub(crate) fn bench(json: bool) {
     );
     for prefixes in [10, 10_000, ENDPOINTS_MAX - 2] {
         lab.protect(prefixes);
-        for (name, work, count) in [
-            ("connect() elsewhere", "connect", CONNECTS),
-            ("a datagram elsewhere", "send", SENDS),
-        ] {
-            let [without, with] = lab.compare(work, count);
-            let ratio = with as f64 / without as f64;
-            println!("{name:<28}{prefixes:>10}{without:>10}{with:>10}{ratio:>8.2}");
-            let key = format!("{work}_{prefixes}");
-            figures.insert(
-                key,
-                serde_json::json!({"without_ns": without, "with_ns": with, "ratio": ratio}),
-            );
-        }
+        lab.places.rows(prefixes, &mut figures);
     }
+    // Full to the bound: a trie takes what it holds.
+    let maps = lab.memory();
+    many::bench(&mut figures);
+    memory::tell("the maps as they are shipped, their prefixes full", &maps);
+    figures.insert("memory".into(), memory::figure(&maps));
+    passing::bench(&mut figures);
     let (tried, through, swaps) = lab.upgrade_under_load();
     println!("{swaps} upgrades under load: {through} of {tried} connections were not refused");
     let (looked, none, wrong) = lab.crowd();
@@ -90,22 +78,21 @@ pub(crate) fn bench(json: bool) {
 
 impl Lab {
     fn new() -> Self {
-        let stage = Stage::new();
-        // The programs are attached to one of two subtrees.
-        let root = stage.cgroups.make("enforced");
-        let (inside, outside, daemon) = (
-            stage.cgroups.make("enforced/agents/bot"),
-            stage.cgroups.make("outside"),
-            stage.cgroups.make("enforced/enforcer"),
-        );
-        let attached = Some(attach_on(&stage, &root, &daemon));
+        let places = Places::new();
+        let daemon = places.stage.cgroups.make("enforced/enforcer");
+        let attached = Some(attach_on(&places.stage, &places.root(), &daemon));
         Self {
-            stage,
+            places,
             attached,
-            inside,
-            outside,
             daemon,
         }
+    }
+
+    /// What every map takes.
+    fn memory(&self) -> Vec<(String, u64)> {
+        let stage = &self.places.stage;
+        let maps = stage.bpffs().join("enforcer/maps-v1");
+        stage.on(Side::Host, || memory::of_pinned(&maps))
     }
 
     fn attached(&mut self) -> &mut Attached {
@@ -114,14 +101,7 @@ impl Lab {
 
     /// Protects so many prefixes, BigQuery's among them.
     fn protect(&mut self, count: u32) {
-        let v4 = (0..count / 2)
-            .map(|at| IpNet::from(IpAddr::from(Ipv4Addr::from(0x0b00_0000 + at * 7))));
-        let v6 = (0..count / 2).map(|at| {
-            IpNet::from(IpAddr::from(Ipv6Addr::from(
-                (0x2001_0db8_u128 << 96) | (u128::from(at) * 7),
-            )))
-        });
-        let all = v4.chain(v6).chain([IpNet::from(IpAddr::from(BIGQUERY4))]);
+        let all = prefixes(count).chain([IpNet::from(IpAddr::from(BIGQUERY4))]);
         let all: BTreeMap<IpNet, AddressClass> =
             all.map(|net| (net, AddressClass::Dedicated)).collect();
         self.attached()
@@ -130,50 +110,13 @@ impl Lab {
             .expect("writes the endpoints");
     }
 
-    /// The median of a loop outside and inside, in turns.
-    fn compare(&self, work: &str, count: u32) -> [u64; 2] {
-        let to = SocketAddr::from((OTHER4, 443)).to_string();
-        let mut rounds = [Vec::new(), Vec::new()];
-        for _ in 0..ROUNDS {
-            for (at, place) in [&self.outside, &self.inside].into_iter().enumerate() {
-                let mut child = self.work(place, &[work, &to, &count.to_string()]);
-                let mut said = String::new();
-                child
-                    .stdout
-                    .take()
-                    .expect("piped")
-                    .read_to_string(&mut said)
-                    .expect("reads");
-                child.wait().expect("ends");
-                rounds[at].push(said.trim().parse().expect("a number"));
-            }
-        }
-        rounds.map(|mut taken: Vec<u64>| {
-            taken.sort_unstable();
-            taken[ROUNDS / 2]
-        })
-    }
-
-    fn work(&self, place: &Path, args: &[&str]) -> Child {
-        let me = std::env::current_exe().expect("a path");
-        let mut command = self
-            .stage
-            .command_in(Side::Host, Some(place), Some(UID), me);
-        command
-            .arg("worker")
-            .args(args)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped());
-        command.spawn().expect("starts")
-    }
-
     /// New daemons take over while connections are tried: how many, how many were not refused, and how many upgrades there were.
     fn upgrade_under_load(&mut self) -> (u64, u64, u32) {
         let to = SocketAddr::from((BIGQUERY4, 443)).to_string();
-        let mut child = self.work(&self.inside, &["hammer", &to]);
+        let mut child = self.places.work(&self.places.inside, &["hammer", &to]);
         let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
         let (mut tried, mut through, mut swaps) = (0, 0, 0);
-        let root = self.stage.cgroups.make("enforced");
+        let root = self.places.root();
         while tried < UNDER_UPGRADE || swaps < 10 {
             let line = lines.next().expect("a line").expect("reads");
             let mut numbers = line
@@ -183,7 +126,7 @@ impl Lab {
             if tried / 25_000 > u64::from(swaps) {
                 // The old owner goes first, as in life: what it attached stays.
                 drop(self.attached.take());
-                self.attached = Some(attach_on(&self.stage, &root, &self.daemon));
+                self.attached = Some(attach_on(&self.places.stage, &root, &self.daemon));
                 swaps += 1;
             }
         }
@@ -200,7 +143,7 @@ impl Lab {
             names: NAMES_FORWARD,
             reserved: 0,
         };
-        let id = cgroup::id(&self.inside);
+        let id = cgroup::id(&self.places.inside);
         let kernel = &mut self.attached().kernel;
         kernel
             .set_agents(&BTreeMap::from([(id, agent)]))
@@ -213,14 +156,17 @@ impl Lab {
         };
         kernel.open(id, window).expect("opens");
         kernel.heartbeat(now).expect("beats");
-        let listener = self.stage.on(Side::Host, || {
+        let listener = self.places.stage.on(Side::Host, || {
             TcpListener::bind(("127.0.0.1", PORT)).expect("binds")
         });
         worker::raise_files();
         let to = SocketAddr::from((BIGQUERY4, 443)).to_string();
         let each = (CROWD / PROCESSES).to_string();
         let children: Vec<Child> = (0..PROCESSES)
-            .map(|_| self.work(&self.inside, &["crowd", &to, &each]))
+            .map(|_| {
+                self.places
+                    .work(&self.places.inside, &["crowd", &to, &each])
+            })
             .collect();
         let pids: BTreeSet<u32> = children.iter().map(Child::id).collect();
         let (mut looked, mut none, mut wrong) = (0, 0, 0);

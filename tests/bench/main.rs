@@ -2,6 +2,10 @@
 #![expect(clippy::print_stdout, reason = "this prints a report")]
 
 mod kernel;
+mod many;
+mod memory;
+mod passing;
+mod turns;
 mod worker;
 
 use clap::{Parser, Subcommand};
@@ -14,7 +18,7 @@ struct Bench {
 
 #[derive(Subcommand)]
 enum What {
-    /// The kernel programs: what they cost, and that they hold during upgrades and crowds.
+    /// The kernel programs and the way through the proxy: what they cost and take, and that they hold during upgrades and crowds.
     Kernel {
         /// One JSON object on the last line as well.
         #[arg(long)]

@@ -1,8 +1,9 @@
 //! The loops that are measured. They run in a process of their own, in the cgroup that is asked about, and print one line.
 
-use std::io::Write;
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use enforcer::clock::{Clock, SystemClock};
@@ -19,7 +20,26 @@ pub(crate) enum Work {
     Hammer { to: SocketAddr },
     /// So many TCP connections held at once, each saying this process's id: how many were made.
     Crowd { to: SocketAddr, count: u32 },
+    /// A server on port 443 that reads a hello and does what is asked behind it, until killed.
+    Serve { hello: PathBuf },
+    /// New connections with a hello, a request and an answer: microseconds each.
+    Exchange {
+        to: SocketAddr,
+        hello: PathBuf,
+        count: u32,
+    },
+    /// So many bytes over one connection: megabytes a second.
+    Fetch {
+        to: SocketAddr,
+        hello: PathBuf,
+        bytes: u64,
+    },
 }
+
+/// What is asked of the server: an answer of so many bytes, as eight bytes.
+const ANSWER: u64 = 1024;
+/// How much is written and read at once, bytes.
+const PART: usize = 256 * 1024;
 
 /// Works, and prints what came of it.
 pub(crate) fn run(work: &Work) {
@@ -39,6 +59,18 @@ pub(crate) fn run(work: &Work) {
         }
         Work::Hammer { to } => hammer(*to),
         Work::Crowd { to, count } => crowd(*to, *count),
+        Work::Serve { hello } => serve(&read(hello)),
+        Work::Exchange { to, hello, count } => {
+            let hello = read(hello);
+            let exchange = || assert_eq!(fetch(*to, &hello, ANSWER), ANSWER);
+            println!("{}", each(*count, exchange) / 1000);
+        }
+        Work::Fetch { to, hello, bytes } => {
+            let hello = read(hello);
+            let began = SystemClock.now().boot_ns;
+            assert_eq!(fetch(*to, &hello, *bytes), *bytes);
+            println!("{}", bytes * 1000 / (SystemClock.now().boot_ns - began));
+        }
     }
 }
 
@@ -92,4 +124,41 @@ fn crowd(to: SocketAddr, count: u32) {
     // They stay open until the one who counts has looked at all of them.
     let mut line = String::new();
     let _ = std::io::stdin().read_line(&mut line);
+}
+
+fn read(file: &Path) -> Vec<u8> {
+    std::fs::read(file).expect("reads the hello")
+}
+
+/// Asks for so many bytes behind a hello, and counts what comes.
+fn fetch(to: SocketAddr, hello: &[u8], bytes: u64) -> u64 {
+    let mut stream = TcpStream::connect(to).expect("connects");
+    let asked = [hello, &bytes.to_le_bytes()].concat();
+    stream.write_all(&asked).expect("asks");
+    let (mut got, mut part) = (0, vec![0; PART.min(bytes as usize)]);
+    loop {
+        match stream.read(&mut part).expect("reads") {
+            0 => return got,
+            more => got += more as u64,
+        }
+    }
+}
+
+fn serve(hello: &[u8]) {
+    let listener = TcpListener::bind("0.0.0.0:443").expect("binds");
+    println!("serves");
+    for stream in listener.incoming() {
+        let mut stream = stream.expect("accepts");
+        let (mut came, mut asked) = (vec![0; hello.len()], [0; 8]);
+        stream.read_exact(&mut came).expect("reads the hello");
+        assert!(came == hello, "the hello comes unchanged");
+        stream.read_exact(&mut asked).expect("reads what is asked");
+        let (mut left, part) = (u64::from_le_bytes(asked), vec![7; PART]);
+        while left > 0 {
+            let now = left.min(PART as u64);
+            let now = &part[..usize::try_from(now).expect("small")];
+            stream.write_all(now).expect("answers");
+            left -= now.len() as u64;
+        }
+    }
 }

@@ -111,7 +111,11 @@ fn bench(root: &Path, what: &str, json: bool) -> Result<()> {
         "--locked",
         "--release",
         "--package",
+        "enforcer",
+        "--package",
         "enforcer-tests",
+        "--bin",
+        "enforcer",
         "--bin",
         "enforcer-bench",
     ]);

@@ -156,12 +156,13 @@ impl Windows for AgentWindows {
 
     fn close(&mut self, agent: &AgentName) -> Result<(), KernelFault> {
         let mut state = self.shared.state();
-        // An agent without a workload is not in the kernel's map of agents: a window of its leads nowhere.
-        if let Some(id) = state.told.get(agent).copied() {
-            state.kernel.close(id).map_err(fault)?;
-        }
+        // First, so that a window does not come back with its unit though the kernel would not let go of it now.
         state.open.remove(agent);
-        Ok(())
+        // An agent without a workload is not in the kernel's map of agents: a window of its leads nowhere.
+        match state.told.get(agent).copied() {
+            Some(id) => state.kernel.close(id).map_err(fault),
+            None => Ok(()),
+        }
     }
 
     fn held(&self) -> Result<BTreeMap<AgentName, GrantId>, KernelFault> {

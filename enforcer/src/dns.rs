@@ -45,8 +45,8 @@ const QUERY_RETRIES: usize = 1;
 const CACHE_ENTRIES: u64 = 512;
 /// Answers remembered for agents, of all of them together; the least used are forgotten first.
 const AGENTS_CACHE_ENTRIES: u64 = 4096;
-/// The longest that an answer is remembered for agents.
-const AGENTS_TTL_MAX: Duration = Duration::from_secs(3600);
+/// The longest that an answer is remembered, whatever its ttl says.
+const REMEMBERED_MAX: Duration = Duration::from_secs(3600);
 /// How long an answer without records counts when the zone does not say.
 const NEGATIVE_TTL: Duration = Duration::from_secs(60);
 /// The most addresses taken from one answer; a longer one is cut, loudly.
@@ -194,7 +194,7 @@ impl Names {
         options.cache_size = cache;
         options.edns0 = true;
         options.try_tcp_on_error = true;
-        options.positive_max_ttl = Some(AGENTS_TTL_MAX);
+        options.positive_max_ttl = Some(REMEMBERED_MAX);
         let resolver = builder.build().map_err(no_servers)?;
         Ok(Self { resolver })
     }

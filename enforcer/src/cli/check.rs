@@ -33,12 +33,13 @@ pub(super) fn check(path: &Path, json: bool) -> Result<(), Failure> {
             );
         }
     }
+    host(&config)?;
     if json {
         println!(
             "{}",
             serde_json::to_string_pretty(&config).context("printing the configuration")?
         );
-        return host(&config);
+        return Ok(());
     }
     println!(
         "{} is good: host {}, {} agents, {} policy rules",
@@ -73,7 +74,7 @@ pub(super) fn check(path: &Path, json: bool) -> Result<(), Failure> {
             rule.ttl_max
         );
     }
-    host(&config)
+    Ok(())
 }
 
 /// What is wrong with this host: with the workloads that are there, and what runs in them.

@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
+use harness::programs::tls_hello;
 use harness::stage::{BIGQUERY4, OTHER4, Side};
 use harness::world::World;
 use serde_json::{Map, Value, json};
@@ -17,17 +18,6 @@ const UID: u32 = 3001;
 const EXCHANGES: &str = "400";
 /// How much is sent over one connection, bytes.
 const BYTES: &str = "1000000000";
-/// Prints a TLS hello for a name that is not BigQuery's, as a library writes it.
-const HELLO: &str = r#"
-import ssl, sys
-incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-stream = ssl.create_default_context().wrap_bio(incoming, outgoing, server_hostname="storage.googleapis.com")
-try:
-    stream.do_handshake()
-except ssl.SSLWantReadError:
-    pass
-sys.stdout.buffer.write(outgoing.read())
-"#;
 
 /// Measures it with a daemon of its own, and prints it.
 pub(crate) fn bench(figures: &mut Map<String, Value>) {
@@ -35,7 +25,7 @@ pub(crate) fn bench(figures: &mut Map<String, Value>) {
     let mut world = World::with_a_silent_far_side();
     world.start_daemon();
     let hello = world.stage.dir().join("hello");
-    std::fs::write(&hello, a_hello()).expect("writes");
+    std::fs::write(&hello, tls_hello("storage.googleapis.com")).expect("writes");
     let hello = hello.display().to_string();
     let mut server = worker(&world.stage, Side::Internet, None, &["serve", &hello]);
     let mut line = String::new();
@@ -74,13 +64,4 @@ pub(crate) fn bench(figures: &mut Map<String, Value>) {
     }
     server.kill().expect("kills");
     server.wait().expect("ends");
-}
-
-fn a_hello() -> Vec<u8> {
-    let output = std::process::Command::new("/usr/bin/python3")
-        .args(["-c", HELLO])
-        .output()
-        .expect("python runs");
-    assert!(!output.stdout.is_empty(), "{output:?}");
-    output.stdout
 }

@@ -8,6 +8,7 @@ pub mod capture;
 pub mod cgroup;
 mod janitor;
 mod mounts;
+pub mod programs;
 pub mod stage;
 pub mod world;
 

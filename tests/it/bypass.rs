@@ -19,6 +19,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use enforcer::prove::attempt::{Attempt, Ended, Wire};
 use enforcer::prove::path::{Path as Out, Spelling, Way, Who as Needs};
 use harness::capture::Capture;
+pub(crate) use harness::programs::said;
 use harness::stage::{BIGQUERY4, BIGQUERY6, HOST4, OTHER4, OTHER6, Side};
 use harness::world::{AGENT_UID, World, enforcer, wait_for};
 use serde_json::Value;
@@ -216,14 +217,6 @@ impl Lock {
             near: [HOST4.into(), "fd77::1".parse().expect("an address")],
         }
     }
-}
-
-/// Runs a command to its end, and gives what it printed.
-pub(crate) fn said(command: &mut Command) -> String {
-    let output = command.output().expect("it runs");
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{errors}");
-    String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
 /// A program that is spoken with a line at a time, and ends with the test.

@@ -22,6 +22,7 @@ use enforcer_proto::wire::Enforce;
 use harness::capture::Capture;
 use harness::cgroup;
 use harness::patience;
+use harness::programs::said;
 use harness::stage::{BIGQUERY4, BIGQUERY6, INTERNET4, OTHER4, Side, Stage};
 
 const PORT: u16 = 841;
@@ -223,18 +224,8 @@ fn probe_with(stage: &Stage, side: Side, cgroup: &Path, uid: u32, args: &[&str])
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("world/agent/probe.py");
     let text = std::fs::read_to_string(script).expect("reads");
     let uid = (uid != 0).then_some(uid);
-    let output = stage
-        .command_in(side, Some(cgroup), uid, "/usr/bin/python3")
-        .args(["-c", &text])
-        .args(args)
-        .output()
-        .expect("python runs");
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    let mut command = stage.command_in(side, Some(cgroup), uid, "/usr/bin/python3");
+    said(command.args(["-c", &text]).args(args))
 }
 
 fn far_side(stage: &Stage, addresses: &[IpAddr]) -> Vec<TcpListener> {

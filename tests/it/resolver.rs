@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use harness::capture::Capture;
+use harness::programs::said;
 use harness::stage::{OTHER4, OTHER6};
 use harness::world::{Family, Who, World, wait_for};
 use rustix::process::Signal;
@@ -262,22 +263,10 @@ fn what_is_no_question_is_not_answered_and_does_no_harm() {
         stream = socket.create_connection((sys.argv[1], 53))\nstream.sendall(b'\\xff\\xff' + b'x' * 100)\nstream.settimeout(3)\n\
         try:\n    print(stream.recv(10))\nexcept ConnectionResetError:\n    print(b'')\n";
     let mut command = world.run_as(Who::Agent, "/usr/bin/python3");
-    let output = command
-        .args(["-c", odd, &OTHER4.to_string()])
-        .output()
-        .expect("python runs");
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    assert_eq!(
-        String::from_utf8_lossy(&output.stdout).trim(),
-        "b''",
-        "a length past the bound ends the connection"
-    );
-    let said = ask(&world, Who::Agent, "sent", OTHER4.into(), BIGQUERY, "A");
-    assert_eq!(said["answers"], json!([SYNTHETIC]));
+    let told = said(command.args(["-c", odd, &OTHER4.to_string()]));
+    assert_eq!(told, "b''", "a length past the bound ends the connection");
+    let answered = ask(&world, Who::Agent, "sent", OTHER4.into(), BIGQUERY, "A");
+    assert_eq!(answered["answers"], json!([SYNTHETIC]));
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use enforcer::proxy::HANDSHAKE;
 use harness::capture::Capture;
+use harness::programs::tls_hello;
 use harness::stage::Side;
 use harness::world::{Family, Who, World, wait_for};
 use serde_json::Value;
@@ -56,20 +57,6 @@ except OSError as error:
 print(json.dumps({"ending": ending, "first": got[:1].hex(), "seconds": time.monotonic() - began}))
 "#;
 
-/// Prints a TLS hello for a name (none where it is empty), as a library writes it.
-const HELLO: &str = r#"
-import ssl, sys
-incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-context = ssl.create_default_context()
-context.check_hostname = False
-stream = context.wrap_bio(incoming, outgoing, server_hostname=sys.argv[1] or None)
-try:
-    stream.do_handshake()
-except ssl.SSLWantReadError:
-    pass
-sys.stdout.buffer.write(outgoing.read())
-"#;
-
 fn request(world: &World, who: Who, name: &str, authority: &str, more: &[&str]) -> Value {
     let mut command = world.run_as(who, "/usr/bin/python3");
     let output = command
@@ -110,15 +97,6 @@ fn nobody_requests(world: &World, name: &str, more: &[&str]) -> Value {
     let text = String::from_utf8_lossy(&output.stdout);
     serde_json::from_str(&text)
         .unwrap_or_else(|_| panic!("{text}{}", String::from_utf8_lossy(&output.stderr)))
-}
-
-fn hello(name: &str) -> Vec<u8> {
-    let output = std::process::Command::new("/usr/bin/python3")
-        .args(["-c", HELLO, name])
-        .output()
-        .expect("python runs");
-    assert!(!output.stdout.is_empty());
-    output.stdout
 }
 
 /// What becomes of bytes that somebody who is no agent sends, in parts, a pause after each.
@@ -388,20 +366,20 @@ fn a_hello_without_a_readable_name_is_refused_reset_and_recorded() {
     let capture = at_bigquerys(&world);
     let whole = |bytes: &[u8]| send(&world, bytes, bytes.len(), Duration::ZERO);
     // One of the library's own extensions (encrypt_then_mac, beside extended_master_secret), renamed: what the extension holds is not read.
-    let mut encrypted = hello(OTHER);
+    let mut encrypted = tls_hello(OTHER);
     let two = [0, 22, 0, 0, 0, 23, 0, 0];
     let at = encrypted.windows(two.len()).position(|part| part == two);
     let at = at.expect("the library sends both");
     encrypted[at..at + 2].copy_from_slice(&[0xfe, 0x0d]);
     let cases: [(Vec<u8>, &str); 5] = [
-        (hello(""), "names no server"),
+        (tls_hello(""), "names no server"),
         (encrypted, "hides which server"),
         (
             b"GET / HTTP/1.1\r\nHost: storage.googleapis.com\r\n\r\n".to_vec(),
             "no TLS hello",
         ),
         (
-            hello("bigquery.googleapis.com")
+            tls_hello("bigquery.googleapis.com")
                 .iter()
                 .map(|byte| if *byte == b'q' { 0 } else { *byte })
                 .collect(),
@@ -424,7 +402,7 @@ fn a_hello_without_a_readable_name_is_refused_reset_and_recorded() {
 #[test]
 fn a_hello_in_many_small_packets_is_put_together_and_one_that_never_ends_is_reset_in_time() {
     let world = World::start(Family::V4);
-    let bytes = hello(OTHER);
+    let bytes = tls_hello(OTHER);
     let seen = send(&world, &bytes, 7, Duration::from_millis(2));
     // A record of the far side's answer: a ServerHello.
     assert_eq!(

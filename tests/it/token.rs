@@ -1,5 +1,6 @@
 //! Tokens stay where they belong: the agent's never go out, the real one never comes in, and without one nothing is forwarded.
 
+use harness::programs::said;
 use harness::world::{AGENTS_OWN_TOKEN, Family, Who, World};
 use serde_json::{Value, json};
 
@@ -20,17 +21,7 @@ print(answer.status, answer.getheaders(), answer.read().decode())
 fn raw(world: &World) -> String {
     let bundle = world.stage.dir().join("run/ca.pem");
     let mut command = world.run_as(Who::Agent, "/usr/bin/python3");
-    let output = command
-        .args(["-c", RAW])
-        .arg(bundle)
-        .output()
-        .expect("python runs");
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8_lossy(&output.stdout).into_owned()
+    said(command.args(["-c", RAW]).arg(bundle))
 }
 
 fn stay_where_they_belong(family: Family) {

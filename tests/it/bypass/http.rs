@@ -3,6 +3,7 @@
 
 use std::process::Stdio;
 
+use harness::programs::tls_hello;
 use harness::stage::BIGQUERY4;
 use harness::world::{AGENT_UID, Family, Who, World};
 use serde_json::{Value, json};
@@ -59,31 +60,6 @@ for thread in threads: thread.start()
 for thread in threads: thread.join()
 print(json.dumps([said[number] for number in range(len(cases))]))
 "#;
-
-/// A TLS hello for a name (none where it is empty), as a library writes it.
-const HELLO: &str = r#"
-import ssl, sys
-incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-context = ssl.create_default_context()
-context.check_hostname = False
-stream = context.wrap_bio(incoming, outgoing, server_hostname=sys.argv[1] or None)
-try:
-    stream.do_handshake()
-except ssl.SSLWantReadError:
-    pass
-print(outgoing.read().hex())
-"#;
-
-fn hello(name: &str) -> Vec<u8> {
-    let text = said(std::process::Command::new("/usr/bin/python3").args(["-c", HELLO, name]));
-    let pairs = text
-        .as_bytes()
-        .chunks(2)
-        .map(|pair| std::str::from_utf8(pair).expect("hexadecimal"));
-    pairs
-        .map(|pair| u8::from_str_radix(pair, 16).expect("hexadecimal"))
-        .collect()
-}
 
 /// The hello in records of so many bytes each.
 fn in_records(hello: &[u8], bytes: usize) -> Vec<u8> {
@@ -364,11 +340,11 @@ cases! {
     /// a TLS hello without a name, encrypted, oversized, in too many records, slow, or none at all
     38 Refused fn a_hello_that_cannot_be_read_whole_is_refused_in_time() {
         let lock = in_a_window();
-        let good = hello(BIGQUERY);
+        let good = tls_hello(BIGQUERY);
         let whole = |bytes: Vec<u8>| { let length = bytes.len(); (bytes, length) };
         let cases = [
             (in_records(&good, 40), 7),
-            whole(hello("")),
+            whole(tls_hello("")),
             whole(encrypted(good.clone())),
             whole(in_records(&good, 2)),
             whole([&[22, 3, 1, 0x40, 0, 1, 0, 0x3f, 0xfc][..], &[0; 20_000]].concat()),

@@ -216,17 +216,7 @@ socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"for bigquery", (sys.ar
 
 fn python(lock: &Lock, who: Who, script: &str, args: &[&str]) -> String {
     let mut command = lock.world.run_as(who, "/usr/bin/python3");
-    let output = command
-        .args(["-c", script])
-        .args(args)
-        .output()
-        .expect("python runs");
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    said(command.args(["-c", script]).args(args))
 }
 
 cases! {

@@ -1,5 +1,5 @@
-//! Who asks at the ports, besides the proxy's, to which the kernel leads agents, and how much each of them may have there at once. What the
-//! kernel did not lead there has no caller, and gets not one byte.
+//! Who asks at the ports to which the kernel leads agents, besides the proxy's, and how much each agent may have of what is served at any of
+//! them, the proxy's included. What the kernel did not lead there has no caller, and gets not one byte.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -31,11 +31,11 @@ pub trait Callers: Send + Sync {
 pub struct Bounds {
     /// Connections of all agents together; one more waits to be accepted.
     pub connections: usize,
-    /// Connections of one agent; one more is reset.
+    /// Connections of one agent; one more is ended at once.
     pub connections_per_agent: usize,
-    /// Questions of one agent under way; one more is not answered.
+    /// Questions of one agent under way; what becomes of one more is the service's to say.
     pub questions_per_agent: usize,
-    /// How fast one agent may ask; what comes faster is not answered.
+    /// How fast one agent may ask; what becomes of what comes faster, likewise.
     pub pace: Pace,
 }
 
@@ -78,12 +78,23 @@ impl Places {
 
     /// A place for a question of `agent`'s, if there is one and it does not ask too fast.
     pub fn question_of(&self, agent: &AgentName, now_boot_ns: u64) -> Option<OwnedSemaphorePermit> {
-        let share = self.share(agent);
-        let mut pace = share.pace.lock().unwrap_or_else(PoisonError::into_inner);
-        if !pace.take(1, now_boot_ns) {
+        if !self.take_of(agent, 1, now_boot_ns) {
             return None;
         }
-        share.questions.try_acquire_owned().ok()
+        self.share(agent).questions.try_acquire_owned().ok()
+    }
+
+    /// Waits for a place for a question of `agent`'s, however fast it asks.
+    pub async fn turn_of(&self, agent: &AgentName) -> OwnedSemaphorePermit {
+        let turn = self.share(agent).questions.acquire_owned().await;
+        turn.expect("the semaphore is never closed")
+    }
+
+    /// Takes so much of `agent`'s pace, if there is as much.
+    pub fn take_of(&self, agent: &AgentName, tokens: u32, now_boot_ns: u64) -> bool {
+        let share = self.share(agent);
+        let mut pace = share.pace.lock().unwrap_or_else(PoisonError::into_inner);
+        pace.take(tokens, now_boot_ns)
     }
 
     fn share(&self, agent: &AgentName) -> Share {

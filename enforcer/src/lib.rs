@@ -7,6 +7,7 @@
 //! [`prove`] tries every way around them; [`clock`] is the only reader of clocks.
 
 pub mod abilities;
+pub mod accept;
 pub mod app;
 pub mod atomic_file;
 pub mod audit;

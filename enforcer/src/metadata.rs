@@ -6,7 +6,6 @@
 mod answer;
 
 use std::convert::Infallible;
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +19,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
+use crate::accept;
 use crate::callers::{Bounds, Callers, Places};
 use crate::clock::Clock;
 use crate::config;
@@ -61,27 +61,15 @@ impl std::fmt::Debug for Server {
 
 /// Serves one listener until `stop`.
 pub async fn serve(server: Arc<Server>, listener: TcpListener, stop: CancellationToken) {
-    loop {
-        let next = async {
-            let place = server.places.connection().await;
-            Ok::<_, io::Error>((place, listener.accept().await?))
-        };
-        match stop.run_until_cancelled(next).await {
-            None => return,
-            Some(Ok((place, (stream, peer)))) => {
-                let (server, stop) = (Arc::clone(&server), stop.clone());
-                tokio::spawn(async move {
-                    stop.run_until_cancelled(server.connection(stream, peer))
-                        .await;
-                    drop(place);
-                });
-            }
-            Some(Err(error)) => {
-                tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
+    let serve = |stream, peer, place| {
+        let (server, stop) = (Arc::clone(&server), stop.clone());
+        async move {
+            stop.run_until_cancelled(server.connection(stream, peer))
+                .await;
+            drop(place);
         }
-    }
+    };
+    accept::each(listener, stop.clone(), || server.places.connection(), serve).await;
 }
 
 impl Server {

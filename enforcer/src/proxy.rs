@@ -25,7 +25,6 @@ pub mod tls;
 pub mod way;
 
 use std::collections::BTreeMap;
-use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -40,6 +39,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
+use crate::accept;
 use crate::clock::Clock;
 use crate::engine::{Engine, OpenWindow, Requester};
 use crate::upstream::Upstream;
@@ -131,23 +131,8 @@ impl std::fmt::Debug for Proxy {
 
 /// Serves one listener until `stop`.
 pub async fn serve(proxy: Arc<Proxy>, listener: TcpListener, stop: CancellationToken) {
-    loop {
-        let next = async {
-            let place = proxy.quota.connection().await;
-            Ok::<_, io::Error>((place, listener.accept().await?))
-        };
-        match stop.run_until_cancelled(next).await {
-            None => return,
-            Some(Ok((place, (stream, peer)))) => {
-                let proxy = Arc::clone(&proxy);
-                tokio::spawn(async move { proxy.connection(stream, peer, place).await });
-            }
-            Some(Err(error)) => {
-                tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        }
-    }
+    let serve = |stream, peer, place| Arc::clone(&proxy).connection(stream, peer, place);
+    accept::each(listener, stop, || proxy.quota.connection(), serve).await;
 }
 
 impl Proxy {

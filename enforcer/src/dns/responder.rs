@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Names;
 use super::told::{NamesRules, OWN_TTL_S, Told, told};
+use crate::accept;
 use crate::callers::{Bounds, Caller, Callers, Places};
 use crate::causes::Causes;
 use crate::clock::Clock;
@@ -124,28 +125,16 @@ pub async fn serve_connections(
     listener: TcpListener,
     stop: CancellationToken,
 ) {
-    loop {
-        let next = async {
-            let place = responder.places.connection().await;
-            Ok::<_, io::Error>((place, listener.accept().await?))
-        };
-        match stop.run_until_cancelled(next).await {
-            None => return,
-            Some(Ok((place, (stream, peer)))) => {
-                let responder = Arc::clone(&responder);
-                tokio::spawn(async move {
-                    if let Err(error) = responder.connection(stream, peer).await {
-                        tracing::debug!(%error, "a connection with questions ended");
-                    }
-                    drop(place);
-                });
+    let serve = |stream, peer, place| {
+        let responder = Arc::clone(&responder);
+        async move {
+            if let Err(error) = responder.connection(stream, peer).await {
+                tracing::debug!(%error, "a connection with questions ended");
             }
-            Some(Err(error)) => {
-                tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
+            drop(place);
         }
-    }
+    };
+    accept::each(listener, stop, || responder.places.connection(), serve).await;
 }
 
 impl Responder {

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use enforcer_proto::principal::AgentName;
 use enforcer_proto::refusal::{Code, Refusal};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::splice::FILES_PER_SPLICE;
-use crate::pace::{Bucket, Pace};
+use crate::callers::{Bounds, Places};
+use crate::pace::Pace;
 
 /// The most agents' connections at once, on all listeners together. Past it they wait in the kernel's backlog.
 pub const CONNECTIONS_MAX: usize = 2048;
@@ -41,23 +42,12 @@ pub const FILES_MIN: usize = CONNECTIONS_MAX * FILES_PER_CONNECTION
     + NOBODYS_CONNECTIONS_MAX * FILES_PER_SPLICE
     + FILES_BESIDE;
 
-/// One agent's share.
-#[derive(Debug, Clone)]
-struct Share {
-    connections: Arc<Semaphore>,
-    requests: Arc<Semaphore>,
-    pace: Arc<Mutex<Bucket>>,
-}
-
-impl Default for Share {
-    fn default() -> Self {
-        Self {
-            connections: Arc::new(Semaphore::new(CONNECTIONS_PER_AGENT_MAX)),
-            requests: Arc::new(Semaphore::new(REQUESTS_PER_AGENT_MAX)),
-            pace: Arc::new(Mutex::new(Bucket::new(PACE))),
-        }
-    }
-}
+const BOUNDS: Bounds = Bounds {
+    connections: CONNECTIONS_MAX,
+    connections_per_agent: CONNECTIONS_PER_AGENT_MAX,
+    questions_per_agent: REQUESTS_PER_AGENT_MAX,
+    pace: PACE,
+};
 
 /// The connections of processes that are no agent's, by uid. A uid without any is not held: there are as many as a process likes.
 #[derive(Debug, Default)]
@@ -89,17 +79,14 @@ impl Drop for NobodysPlace {
 /// Places, given back when what holds them is dropped.
 #[derive(Debug)]
 pub struct Quota {
-    connections: Arc<Semaphore>,
-    /// One for each configured agent that has ever connected.
-    shares: Mutex<BTreeMap<AgentName, Share>>,
+    places: Places,
     nobodys: Arc<Nobodys>,
 }
 
 impl Default for Quota {
     fn default() -> Self {
         Self {
-            connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
-            shares: Mutex::default(),
+            places: Places::new(BOUNDS),
             nobodys: Arc::default(),
         }
     }
@@ -108,8 +95,7 @@ impl Default for Quota {
 impl Quota {
     /// Waits for a place for anybody's connection.
     pub async fn connection(&self) -> OwnedSemaphorePermit {
-        let place = Arc::clone(&self.connections).acquire_owned().await;
-        place.expect("the semaphore is never closed")
+        self.places.connection().await
     }
 
     /// A place for a connection of `agent`'s.
@@ -117,8 +103,7 @@ impl Quota {
     /// # Errors
     /// [`Code::Overloaded`] when it has as many as it may.
     pub fn connection_of(&self, agent: &AgentName) -> Result<OwnedSemaphorePermit, Refusal> {
-        let place = self.share(agent).connections.try_acquire_owned();
-        place.map_err(|_| {
+        self.places.connection_of(agent).ok_or_else(|| {
             let what = format!("Agent {agent} has {CONNECTIONS_PER_AGENT_MAX} connections already");
             Refusal::new(Code::Overloaded, what)
         })
@@ -153,17 +138,14 @@ impl Quota {
     /// # Errors
     /// [`Code::Overloaded`] when its turn did not come.
     pub async fn request_of(&self, agent: &AgentName) -> Result<OwnedSemaphorePermit, Refusal> {
-        let turn = self.share(agent).requests.acquire_owned();
-        match tokio::time::timeout(TURN, turn).await {
-            Ok(Ok(place)) => Ok(place),
-            Ok(Err(_)) | Err(_) => {
-                let what = format!(
-                    "Agent {agent} has had {REQUESTS_PER_AGENT_MAX} requests under way for {} s",
-                    TURN.as_secs()
-                );
-                Err(Refusal::new(Code::Overloaded, what))
-            }
-        }
+        let turn = tokio::time::timeout(TURN, self.places.turn_of(agent)).await;
+        turn.map_err(|_| {
+            let what = format!(
+                "Agent {agent} has had {REQUESTS_PER_AGENT_MAX} requests under way for {} s",
+                TURN.as_secs()
+            );
+            Refusal::new(Code::Overloaded, what)
+        })
     }
 
     /// Takes what a request with a body of so many bytes costs of `agent`'s pace.
@@ -177,9 +159,7 @@ impl Quota {
         now_boot_ns: u64,
     ) -> Result<(), Refusal> {
         let tokens = 1 + u32::try_from(body_bytes / BODY_BYTES_PER_TOKEN).unwrap_or(u32::MAX - 1);
-        let share = self.share(agent);
-        let mut bucket = share.pace.lock().unwrap_or_else(PoisonError::into_inner);
-        if bucket.take(tokens, now_boot_ns) {
+        if self.places.take_of(agent, tokens, now_boot_ns) {
             return Ok(());
         }
         let what = format!(
@@ -187,11 +167,6 @@ impl Quota {
             PACE.per_second
         );
         Err(Refusal::new(Code::Overloaded, what))
-    }
-
-    fn share(&self, agent: &AgentName) -> Share {
-        let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
-        shares.entry(agent.clone()).or_default().clone()
     }
 }
 

@@ -134,7 +134,12 @@ async fn daemon(config: Config, policy: Policy) -> Result<()> {
         endpoints: protect(&config, &names, &tls, maps, &clock, &stop, &tasks).await?,
         uplinks: uplinks::keep(uplinks, stop.clone(), &tasks).await?,
         probes: probes::keep(looked_at.clone(), stop.clone(), &tasks).await?,
-        workloads: workloads::keep(Arc::clone(&shared), stop.clone(), &tasks)?,
+        workloads: workloads::keep(
+            Arc::clone(&shared),
+            Arc::clone(&clock),
+            stop.clone(),
+            &tasks,
+        )?,
     };
     let kernel = kernel::AgentWindows::new(shared, watched);
 

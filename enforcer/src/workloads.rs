@@ -89,8 +89,9 @@ impl Workloads {
     #[must_use]
     pub fn look(&self) -> Looked {
         let mut looked = Looked::default();
-        for (agent, workload, _) in &self.agents {
-            match self.looked_for(workload, &looked.found) {
+        let wanted: Vec<&Workload> = self.agents.iter().map(|(_, wanted, _)| wanted).collect();
+        for ((agent, _, _), folder) in self.agents.iter().zip(find(&self.root, &wanted)) {
+            match folder.and_then(|folder| self.checked(folder, &looked.found)) {
                 Ok(Some(found)) => {
                     looked.found.insert(agent.clone(), found);
                 }
@@ -103,12 +104,13 @@ impl Workloads {
         looked
     }
 
-    fn looked_for(
+    /// The workload at a folder, if it can be one beside the others.
+    fn checked(
         &self,
-        workload: &Workload,
+        folder: Option<PathBuf>,
         others: &BTreeMap<AgentName, Found>,
     ) -> Result<Option<Found>, String> {
-        let Some(folder) = find(&self.root, workload)? else {
+        let Some(folder) = folder else {
             return Ok(None);
         };
         // It may have gone since.

@@ -15,11 +15,14 @@ use tokio_util::task::TaskTracker;
 
 use super::kernel::Shared;
 use crate::causes::Causes;
+use crate::clock::Clock;
 use crate::config::{Config, WhenClosed, WhichNames};
 use crate::kernel::KernelError;
 
-/// How often it is looked where the workloads are. What runs in one that was not seen yet is nobody's.
+/// How long after one look the next begins. What runs in a workload that was not seen yet is nobody's.
 const LOOK: Duration = Duration::from_millis(250);
+/// A look takes at most one part of so many of the time, however many cgroups the host has.
+const LOOK_SHARE: u32 = 10;
 
 /// What the kernel is told of each agent.
 pub(super) fn settings(config: &Config) -> BTreeMap<AgentName, KernelAgent> {
@@ -45,20 +48,18 @@ pub(super) fn settings(config: &Config) -> BTreeMap<AgentName, KernelAgent> {
 /// Tells the kernel where the workloads are now, and from then on. Gives what is wrong with them.
 pub(super) fn keep(
     shared: Arc<Shared>,
+    clock: Arc<dyn Clock>,
     stop: CancellationToken,
     tasks: &TaskTracker,
 ) -> Result<watch::Receiver<Vec<String>>, KernelError> {
     let (sender, problems) = watch::channel(shared.follow(true)?);
     tasks.spawn(async move {
         let again = async {
+            let mut pause = LOOK;
             loop {
-                tokio::time::sleep(LOOK).await;
-                let now = shared.follow(false).unwrap_or_else(|error| {
-                    vec![format!(
-                        "the kernel was not told where the workloads are: {}",
-                        Causes(&error)
-                    )]
-                });
+                tokio::time::sleep(pause).await;
+                let (now, took) = look_again(Arc::clone(&shared), Arc::clone(&clock)).await;
+                pause = LOOK.max(took * LOOK_SHARE);
                 sender.send_if_modified(|before| {
                     let is_news = *before != now;
                     if is_news {
@@ -74,4 +75,21 @@ pub(super) fn keep(
         stop.run_until_cancelled(again).await;
     });
     Ok(problems)
+}
+
+/// Looks once more, on a thread that may wait for the file system. Gives what is wrong, and how long it took.
+async fn look_again(shared: Arc<Shared>, clock: Arc<dyn Clock>) -> (Vec<String>, Duration) {
+    let looked = tokio::task::spawn_blocking(move || {
+        let began_ns = clock.now().boot_ns;
+        let problems = shared.follow(false);
+        let took_ns = clock.now().boot_ns.saturating_sub(began_ns);
+        (problems, Duration::from_nanos(took_ns))
+    });
+    let (problems, took) = match looked.await {
+        Ok((Ok(problems), took)) => return (problems, took),
+        Ok((Err(error), took)) => (Causes(&error).to_string(), took),
+        Err(error) => (error.to_string(), LOOK),
+    };
+    let problem = format!("the kernel was not told where the workloads are: {problems}");
+    (vec![problem], took)
 }

@@ -21,11 +21,10 @@ pub(super) fn prove(config: &Path, json: bool) -> Result<ExitCode, Failure> {
     // From a cgroup that is enforced on: where that is only agents', the first that is there.
     let root = match config.enforce {
         Enforce::Agents => {
-            let found = config
-                .agents
-                .iter()
-                .find_map(|agent| find(&root, &agent.workload).ok()?);
-            found.context(
+            let wanted: Vec<_> = config.agents.iter().map(|agent| &agent.workload).collect();
+            let found = find(&root, &wanted);
+            let mut there = found.into_iter().filter_map(Result::ok).flatten();
+            there.next().context(
                 "only agents are enforced on, and no workload of one is there: start one",
             )?
         }

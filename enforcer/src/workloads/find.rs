@@ -1,4 +1,4 @@
-//! Finds the cgroup that a configured workload means. By its name, below folders that root alone made: whoever owns a folder of cgroups (a
+//! Finds the cgroups that configured workloads mean. By its name, below folders that root alone made: whoever owns a folder of cgroups (a
 //! user's own service manager) gives them whatever names he likes, so nothing is looked for there.
 
 use std::os::unix::fs::MetadataExt;
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::Workload;
 
-/// The most cgroups that are looked at for one workload.
+/// The most cgroups that are looked at; on a host with more no workload is found by its name.
 const LOOKED_AT_MAX: usize = 20_000;
 /// How runtimes name a container's cgroup, before and after its id: Docker and Podman under systemd, containerd and CRI-O, and those that
 /// make cgroups themselves.
@@ -21,67 +21,108 @@ const CONTAINERS: [(&str, &str); 6] = [
 /// The length of a container's id, in hexadecimal digits.
 const CONTAINER_ID_CHARS: usize = 64;
 
-/// The folder of the cgroup that `workload` means, below `root`; `None` while there is none.
+/// The folder of the cgroup that each of `workloads` means, below `root`, in their order; `None` while there is none.
 ///
 /// # Errors
-/// Why it cannot be told: more than one, or more cgroups than are looked at.
-pub fn find(root: &Path, workload: &Workload) -> Result<Option<PathBuf>, String> {
-    let by_name: Box<dyn Fn(&str) -> bool + '_> = match workload {
-        Workload::Cgroup(path) => return Ok(there(root.join(path))),
-        Workload::User(uid) => {
-            return Ok(there(root.join(format!("user.slice/user-{uid}.slice"))));
-        }
-        Workload::Unit(unit) => Box::new(move |name| name == unit),
-        Workload::Container(id) => Box::new(move |name| is_container(name, id)),
-        Workload::Pod(uid) => Box::new(move |name| is_pod(name, uid)),
+/// For each by itself, why it cannot be told: more than one, or more cgroups than are looked at.
+pub fn find(root: &Path, workloads: &[&Workload]) -> Vec<Result<Option<PathBuf>, String>> {
+    let by_name = workloads
+        .iter()
+        .copied()
+        .filter(|workload| is_named(workload));
+    let mut walk = Walk {
+        named: by_name.collect(),
+        matching: Vec::new(),
+        looked_at: 0,
     };
-    let mut matching = Vec::new();
-    let mut looked_at = 0;
-    walk(root, &mut looked_at, &by_name, &mut matching)?;
-    match matching.as_slice() {
-        [] => Ok(None),
-        [one] => Ok(Some(one.clone())),
-        [one, other, ..] => Err(format!(
-            "both {} and {} are called so",
-            one.display(),
-            other.display()
-        )),
+    if !walk.named.is_empty() {
+        walk.below(root);
     }
+    let found = workloads.iter().map(|workload| match workload {
+        Workload::Cgroup(path) => Ok(there(root.join(path))),
+        Workload::User(uid) => Ok(there(root.join(format!("user.slice/user-{uid}.slice")))),
+        Workload::Unit(_) | Workload::Container(_) | Workload::Pod(_) => walk.the_one(workload),
+    });
+    found.collect()
 }
 
 fn there(folder: PathBuf) -> Option<PathBuf> {
     folder.is_dir().then_some(folder)
 }
 
-/// Collects the folders below `folder` whose name matches. What lies below a match, or below a folder that is not root's, is not looked at.
-fn walk(
-    folder: &Path,
-    looked_at: &mut usize,
-    is_match: &dyn Fn(&str) -> bool,
-    matching: &mut Vec<PathBuf>,
-) -> Result<(), String> {
-    // Gone meanwhile: nothing is there.
-    let Ok(entries) = std::fs::read_dir(folder) else {
-        return Ok(());
-    };
-    for entry in entries.flatten() {
-        let Ok(meta) = entry.metadata() else {
-            continue;
+/// Whether a workload is found by its cgroup's name, wherever that is.
+const fn is_named(workload: &Workload) -> bool {
+    match workload {
+        Workload::Unit(_) | Workload::Container(_) | Workload::Pod(_) => true,
+        Workload::Cgroup(_) | Workload::User(_) => false,
+    }
+}
+
+/// Whether a cgroup of this name is the workload's.
+fn is_called(name: &str, workload: &Workload) -> bool {
+    match workload {
+        Workload::Unit(unit) => name == unit,
+        Workload::Container(id) => is_container(name, id),
+        Workload::Pod(uid) => is_pod(name, uid),
+        Workload::Cgroup(_) | Workload::User(_) => false,
+    }
+}
+
+/// One walk over the cgroups, for all workloads that are found by name.
+struct Walk<'a> {
+    named: Vec<&'a Workload>,
+    matching: Vec<(&'a Workload, PathBuf)>,
+    looked_at: usize,
+}
+
+impl Walk<'_> {
+    /// Looks at the folders below `folder`, but for what lies below one that is not root's.
+    fn below(&mut self, folder: &Path) {
+        // Gone meanwhile: nothing is there.
+        let Ok(entries) = std::fs::read_dir(folder) else {
+            return;
         };
-        if !meta.is_dir() || meta.uid() != 0 {
-            continue;
-        }
-        *looked_at += 1;
-        if *looked_at > LOOKED_AT_MAX {
-            return Err(format!("the host has more than {LOOKED_AT_MAX} cgroups"));
-        }
-        if entry.file_name().to_str().is_some_and(is_match) {
-            matching.push(entry.path());
-        } else {
-            walk(&entry.path(), looked_at, is_match, matching)?;
+        for entry in entries.flatten() {
+            // A cgroup has dozens of files: what an entry is stands in its folder already.
+            if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                continue;
+            }
+            if !entry.metadata().is_ok_and(|meta| meta.uid() == 0) {
+                continue;
+            }
+            self.looked_at += 1;
+            if self.looked_at > LOOKED_AT_MAX {
+                return;
+            }
+            let path = entry.path();
+            if let Some(name) = entry.file_name().to_str() {
+                let called = self
+                    .named
+                    .iter()
+                    .filter(|workload| is_called(name, workload));
+                let called = called.map(|workload| (*workload, path.clone()));
+                self.matching.extend(called);
+            }
+            self.below(&path);
         }
     }
-    Ok(())
+
+    /// The one cgroup of a workload's.
+    fn the_one(&self, workload: &Workload) -> Result<Option<PathBuf>, String> {
+        if self.looked_at > LOOKED_AT_MAX {
+            return Err(format!("the host has more than {LOOKED_AT_MAX} cgroups"));
+        }
+        let mut matching = self.matching.iter().filter(|(of, _)| *of == workload);
+        match (matching.next(), matching.next()) {
+            (None, _) => Ok(None),
+            (Some((_, one)), None) => Ok(Some(one.clone())),
+            (Some((_, one)), Some((_, other))) => Err(format!(
+                "both {} and {} are called so",
+                one.display(),
+                other.display()
+            )),
+        }
+    }
 }
 
 /// Whether a cgroup is that of the container whose id begins so.
@@ -127,8 +168,8 @@ mod tests {
     }
 
     fn found(root: &tempfile::TempDir, workload: &Workload) -> Option<String> {
-        let found = find(root.path(), workload).expect("no doubt");
-        found.map(|path| {
+        let mut found = find(root.path(), &[workload]);
+        found.remove(0).expect("no doubt").map(|path| {
             let below = path.strip_prefix(root.path()).expect("below");
             below.display().to_string()
         })
@@ -186,6 +227,9 @@ mod tests {
     #[test]
     fn two_of_one_name_are_none() {
         let root = tree(&["a.slice/bot.service", "b.slice/bot.service"]);
-        assert!(find(root.path(), &Workload::Unit("bot.service".to_owned())).is_err());
+        let [bot, other] =
+            ["bot.service", "other.service"].map(|name| Workload::Unit(name.to_owned()));
+        let found = find(root.path(), &[&bot, &other]);
+        assert!(found[0].is_err() && found[1] == Ok(None), "{found:?}");
     }
 }

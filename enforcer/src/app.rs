@@ -130,16 +130,18 @@ async fn daemon(config: Config, policy: Policy) -> Result<()> {
         config.enforce,
     )?);
     let looked_at = places.looked_at(&config);
+    // Before the names are resolved: what is closed to agents is closed as soon as they are known.
+    let workloads = workloads::keep(
+        Arc::clone(&shared),
+        Arc::clone(&clock),
+        stop.clone(),
+        &tasks,
+    )?;
     let watched = kernel::Watched {
+        workloads,
         endpoints: protect(&config, &names, &tls, maps, &clock, &stop, &tasks).await?,
         uplinks: uplinks::keep(uplinks, stop.clone(), &tasks).await?,
         probes: probes::keep(looked_at.clone(), stop.clone(), &tasks).await?,
-        workloads: workloads::keep(
-            Arc::clone(&shared),
-            Arc::clone(&clock),
-            stop.clone(),
-            &tasks,
-        )?,
     };
     let kernel = kernel::AgentWindows::new(shared, watched);
 
@@ -390,6 +392,8 @@ async fn protect(
     let prefixes = config.prefixes.iter().copied();
     let mut set = EndpointSet::new(classed, prefixes.chain(everywhere()));
     set.inherit(maps.held()?, clock.now().boot_ns);
+    // What does not depend on a look-up holds from now on, however long the resolvers are silent.
+    maps.set(&set.current())?;
     let (sender, mut current) = watch::channel(Endpoints::new());
     tasks.spawn(endpoints::keep(
         set,

@@ -8,7 +8,8 @@ use serde_json::Value;
 
 use crate::sh;
 
-/// The kernel programs' own tests, the ways around them, and the guard of interfaces, which older kernels hold otherwise. The rest of the suite needs a SQL engine and Google's clients.
+/// The kernel programs' own tests, the ways around them, and the guard of interfaces, which older kernels hold otherwise. The rest of the
+/// suite needs a SQL engine and Google's clients.
 const MODULES: &[&str] = &[
     "kernel::",
     "bypass::kernel::",

@@ -5,6 +5,7 @@
 #![no_std]
 
 pub mod address;
+pub mod confine;
 pub mod map;
 pub mod record;
 pub mod verdict;

@@ -10,6 +10,7 @@ mod egress;
 mod maps;
 mod names;
 mod packet;
+mod security;
 mod sockaddr;
 mod socket;
 mod sockops;

@@ -20,6 +20,14 @@ pub mod hook {
     pub const BIND4: u32 = 8;
     /// `bind()` on IPv6.
     pub const BIND6: u32 = 9;
+    /// A socket being made.
+    pub const SOCKET_CREATE: u32 = 10;
+    /// Something sent on a connected socket.
+    pub const SOCKET_SENDMSG: u32 = 11;
+    /// A process that looks into another.
+    pub const PTRACE: u32 = 12;
+    /// The system call `bpf()`.
+    pub const BPF: u32 = 13;
 
     /// The hook in words.
     #[must_use]
@@ -34,6 +42,10 @@ pub mod hook {
             SETSOCKOPT => "setsockopt",
             BIND4 => "bind4",
             BIND6 => "bind6",
+            SOCKET_CREATE => "socket",
+            SOCKET_SENDMSG => "send",
+            PTRACE => "ptrace",
+            BPF => "bpf",
             _ => "unknown hook",
         }
     }

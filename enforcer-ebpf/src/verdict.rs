@@ -79,6 +79,12 @@ pub enum Reason {
     OwnResolver = 15,
     /// A socket made in one agent's workload, or in none, and used in another.
     Ambiguous = 16,
+    /// A family of sockets whose way out no program sees.
+    SocketFamily = 17,
+    /// A look into a process, from outside its workload or out of one.
+    Traced = 18,
+    /// The system call that loads and reads kernel programs.
+    KernelPrograms = 19,
 }
 
 impl Reason {
@@ -102,6 +108,9 @@ impl Reason {
             14 => Self::Metadata,
             15 => Self::OwnResolver,
             16 => Self::Ambiguous,
+            17 => Self::SocketFamily,
+            18 => Self::Traced,
+            19 => Self::KernelPrograms,
             _ => return None,
         })
     }
@@ -126,6 +135,13 @@ impl Reason {
             Self::Metadata => "the metadata server is closed to agents",
             Self::OwnResolver => "this agent asks no name server but the daemon",
             Self::Ambiguous => "the socket was made outside the workload that uses it",
+            Self::SocketFamily => {
+                "agents make no sockets of this family: no program sees where they lead"
+            }
+            Self::Traced => {
+                "a workload's processes are looked into from inside it only, and look at nothing outside"
+            }
+            Self::KernelPrograms => "agents have no say over the kernel's programs",
         }
     }
 }

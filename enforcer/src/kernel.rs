@@ -9,6 +9,7 @@
 mod btf;
 mod clsact;
 mod events;
+mod hooks;
 mod load;
 mod maps;
 mod sys;
@@ -18,6 +19,7 @@ use std::path::PathBuf;
 
 pub use clsact::Filter;
 pub use events::Events;
+pub use hooks::why_absent as why_no_hooks;
 pub use load::{Attached, attach, let_go};
 pub use maps::{EndpointMaps, Kernel, Origins, Transport};
 pub use uplinks::{Framing, Uplink, Uplinks};

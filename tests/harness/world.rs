@@ -626,6 +626,12 @@ uid = {OTHER_AGENT_UID}
             .collect()
     }
 
+    /// What `status` says, in JSON.
+    #[must_use]
+    pub fn status(&self) -> Value {
+        self.json(Who::Operator, &["status"])
+    }
+
     /// The log's records, as the operator reads them.
     #[must_use]
     pub fn records(&self) -> Vec<Value> {

@@ -39,6 +39,8 @@ pub(crate) enum Shows {
     Noticed,
     /// It does what it says, and cannot be refused here: a limit.
     Limit,
+    /// The same, but where the programs stand at the kernel's security hooks: there it is refused, and on record.
+    LimitWithoutHooks,
 }
 
 /// One way around, and the test that goes it.
@@ -131,7 +133,9 @@ impl Lock {
     }
 
     /// The agent goes a way in every spelling there is for it, as root where it takes a capability; none may be taken by the kernel.
-    pub(crate) fn agent_goes(&self, way: Way) {
+    /// Gives whether this kernel has that way.
+    pub(crate) fn agent_goes(&self, way: Way) -> bool {
+        let mut is_there = false;
         let agent = self.world.cgroup_of(harness::world::Who::Agent);
         for spelling in way.spellings() {
             let out = Out {
@@ -155,14 +159,30 @@ impl Lock {
             let ended = self.go(&agent, uid, way, to);
             let is_absent = ended.is("EPROTONOSUPPORT") || ended.is("ESOCKTNOSUPPORT");
             // Who hands over whole packets is not always told what became of them.
-            let is_told = out.who() == Needs::Anyone && way != Way::Ping;
+            let is_unseen = matches!(way, Way::Ping | Way::SctpConnect | Way::SctpSend);
+            let is_told = out.who() == Needs::Anyone && !is_unseen;
             assert!(ended != Ended::Sent || !is_told, "{}: {ended}", out.name());
             assert!(
                 is_absent || ended != Ended::Crashed,
                 "{}: {ended}",
                 out.name()
             );
+            is_there |= !is_absent;
         }
+        is_there
+    }
+
+    /// Whether the programs stand at the kernel's security hooks: what only they refuse is a limit without.
+    pub(crate) fn has_hooks(&self) -> bool {
+        let status = self.world.status();
+        let guards = status["guards"].as_array().cloned().unwrap_or_default();
+        let guards: Vec<&str> = guards.iter().filter_map(Value::as_str).collect();
+        let ours = guards
+            .iter()
+            .find_map(|guard| guard.strip_prefix("security hooks (BPF LSM): "));
+        !ours
+            .expect("the status speaks of them")
+            .starts_with("none, ")
     }
 
     /// Somebody's Python script in a cgroup, which is to be run.

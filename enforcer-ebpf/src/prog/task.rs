@@ -1,5 +1,7 @@
 //! Who acts: the current task's cgroup, uid, process and start time. Only what the kernel itself knows.
 
+use core::ffi::c_void;
+
 use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::generated::{bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id};
 use aya_ebpf::helpers::{
@@ -17,6 +19,24 @@ static OFFSET_GROUP_LEADER: u32 = 0;
 /// Offset of `task_struct.start_boottime`.
 #[unsafe(no_mangle)]
 static OFFSET_START_BOOTTIME: u32 = 0;
+/// Offset of `task_struct.cgroups`.
+#[unsafe(no_mangle)]
+static OFFSET_TASK_CGROUPS: u32 = 0;
+/// Offset of `css_set.dfl_cgrp`.
+#[unsafe(no_mangle)]
+static OFFSET_CSS_SET_CGROUP: u32 = 0;
+/// Offset of `cgroup.level`.
+#[unsafe(no_mangle)]
+static OFFSET_CGROUP_LEVEL: u32 = 0;
+/// Offset of `cgroup.ancestors`.
+#[unsafe(no_mangle)]
+static OFFSET_CGROUP_ANCESTORS: u32 = 0;
+/// Offset of `cgroup.kn`.
+#[unsafe(no_mangle)]
+static OFFSET_CGROUP_NODE: u32 = 0;
+/// Offset of `kernfs_node.id`.
+#[unsafe(no_mangle)]
+static OFFSET_NODE_ID: u32 = 0;
 
 /// The task that performs the operation.
 pub struct Task {
@@ -63,6 +83,15 @@ impl Task {
         None
     }
 
+    /// The cgroup of that agent, or 0.
+    #[inline(always)]
+    pub fn workload(&self) -> u64 {
+        match self.agent() {
+            Some((cgroup, _)) => cgroup,
+            None => 0,
+        }
+    }
+
     /// When the process (its thread group leader) started, nanoseconds on the boot-time clock; 0 where it cannot be read.
     #[inline(always)]
     pub fn start_boot_ns(&self) -> u64 {
@@ -85,6 +114,43 @@ impl Task {
     }
 }
 
+/// The cgroup of the agent in whose workload another task is, or 0; `None` where that cannot be read.
+#[inline(always)]
+pub fn agent_of(task: *const c_void) -> Option<u64> {
+    let set = pointer(task, &OFFSET_TASK_CGROUPS)?;
+    let cgroup = pointer(set, &OFFSET_CSS_SET_CGROUP)?;
+    // SAFETY: the offsets are the running kernel's own, and the reads are checked by the kernel.
+    let depth = unsafe {
+        bpf_probe_read_kernel(cgroup.byte_add(offset(&OFFSET_CGROUP_LEVEL)).cast::<i32>()).ok()?
+    };
+    let mut level = 1;
+    while level <= CGROUP_LEVELS && level <= depth {
+        // SAFETY: no further than the task's own cgroup, which stands at its depth.
+        let place = unsafe {
+            cgroup.byte_add(offset(&OFFSET_CGROUP_ANCESTORS) + level as usize * size_of::<usize>())
+        };
+        // SAFETY: as above.
+        let ancestor = unsafe { bpf_probe_read_kernel(place.cast::<*const c_void>()).ok()? };
+        let node = pointer(ancestor, &OFFSET_CGROUP_NODE)?;
+        // SAFETY: as above.
+        let id = unsafe {
+            bpf_probe_read_kernel(node.byte_add(offset(&OFFSET_NODE_ID)).cast::<u64>()).ok()?
+        };
+        if lookup(id).is_some() {
+            return Some(id);
+        }
+        level += 1;
+    }
+    Some(0)
+}
+
+/// The pointer that stands in a structure at an offset.
+#[inline(always)]
+fn pointer(structure: *const c_void, at: &'static u32) -> Option<*const c_void> {
+    // SAFETY: the read is checked by the kernel.
+    unsafe { bpf_probe_read_kernel(structure.byte_add(offset(at)).cast::<*const c_void>()).ok() }
+}
+
 #[inline(always)]
 fn lookup(cgroup: u64) -> Option<Agent> {
     // SAFETY: the value is copied at once; the daemon replaces entries as a whole.
@@ -93,7 +159,7 @@ fn lookup(cgroup: u64) -> Option<Agent> {
 
 /// Reads a global that the loader has set. Volatile, or the compiler would fold the zero it was compiled with.
 #[inline(always)]
-fn offset(global: &'static u32) -> usize {
+pub fn offset(global: &'static u32) -> usize {
     // SAFETY: a reference is always readable.
     unsafe { core::ptr::read_volatile(global) as usize }
 }

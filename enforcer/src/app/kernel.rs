@@ -218,9 +218,10 @@ impl Windows for AgentWindows {
             0 => "none, no interface leads out".to_owned(),
             shown => uplinks.names[..shown].join(", "),
         };
-        vec![format!(
-            "uplinks guarded against frames made by hand: {names}{more}"
-        )]
+        vec![
+            format!("uplinks guarded against frames made by hand: {names}{more}"),
+            self.shared.state().kernel.hooks(),
+        ]
     }
 
     fn endpoints(&self) -> u64 {

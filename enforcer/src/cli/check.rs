@@ -12,6 +12,7 @@ use anyhow::Context;
 use super::Failure;
 use crate::abilities;
 use crate::config::Config;
+use crate::kernel::why_no_hooks;
 use crate::workload;
 use crate::workloads::{Looked, Workloads};
 
@@ -79,9 +80,9 @@ pub(super) fn check(path: &Path, json: bool) -> Result<(), Failure> {
 
 /// What is wrong with this host: with the workloads that are there, and what runs in them.
 fn host(config: &Config) -> Result<(), Failure> {
-    if !has_bpf_lsm() {
+    if let Some(why) = why_no_hooks() {
         eprintln!(
-            "enforcer: note: this kernel has no BPF LSM, and none is needed while agents hold none of {}",
+            "enforcer: note: no programs at the kernel's security hooks (BPF LSM): {why}. None are needed while agents hold none of {}",
             abilities::not_for_agents()
         );
     }
@@ -100,10 +101,4 @@ fn host(config: &Config) -> Result<(), Failure> {
         return Ok(());
     }
     Err(anyhow::anyhow!("{}", problems.join("; ")).into())
-}
-
-/// Whether programs may be attached to the kernel's security hooks. Where that cannot be read they may not.
-fn has_bpf_lsm() -> bool {
-    std::fs::read_to_string("/sys/kernel/security/lsm")
-        .is_ok_and(|names| names.trim().split(',').any(|name| name == "bpf"))
 }

@@ -64,9 +64,13 @@ impl Btf {
         let found = (1..self.types.len())
             .filter(|id| self.types[*id].1 == STRUCT && self.name_of(*id) == structure.as_bytes())
             .find_map(|id| self.member(id, member.as_bytes(), 0));
-        found.and_then(|offset| u32::try_from(offset).ok()).ok_or_else(|| {
-            KernelError::Unsuited(format!("this kernel's {structure} has no {member}: process start times cannot be read on it"))
-        })
+        found
+            .and_then(|offset| u32::try_from(offset).ok())
+            .ok_or_else(|| {
+                KernelError::Unsuited(format!(
+                    "this kernel's {structure} has no {member}: its structures are not known"
+                ))
+            })
     }
 
     /// Looks into anonymous structs and unions as well; `depth` bounds that.

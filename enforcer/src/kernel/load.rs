@@ -12,6 +12,7 @@ use enforcer_ebpf::map::ENFORCE_HOST;
 use rustix::thread::{CapabilitySet, capabilities};
 
 use super::btf::Btf;
+use super::hooks::Hooks;
 use super::maps::{EndpointMaps, Kernel, Origins, Pinned};
 use super::sys::{Behind, Target};
 use super::uplinks::{self, Uplinks};
@@ -73,6 +74,23 @@ const AT_THE_ROOT: [(&str, u32); 12] = [
     ("bind4", 8),
     ("bind6", 9),
     ("setsockopt", 22),
+];
+
+/// The programs' globals, and the members of the kernel's structures whose offsets they are.
+const OFFSETS: [(&str, &str, &str); 2] = [
+    ("OFFSET_GROUP_LEADER", "task_struct", "group_leader"),
+    ("OFFSET_START_BOOTTIME", "task_struct", "start_boottime"),
+];
+/// The same, of the programs at its security hooks.
+const OFFSETS_OF_HOOKS: [(&str, &str, &str); 8] = [
+    ("OFFSET_TASK_CGROUPS", "task_struct", "cgroups"),
+    ("OFFSET_CSS_SET_CGROUP", "css_set", "dfl_cgrp"),
+    ("OFFSET_CGROUP_LEVEL", "cgroup", "level"),
+    ("OFFSET_CGROUP_ANCESTORS", "cgroup", "ancestors"),
+    ("OFFSET_CGROUP_NODE", "cgroup", "kn"),
+    ("OFFSET_NODE_ID", "kernfs_node", "id"),
+    ("OFFSET_SOCKET_SK", "socket", "sk"),
+    ("OFFSET_SOCK_DPORT", "sock_common", "skc_dport"),
 ];
 
 /// Everything that is attached, for its owners.
@@ -140,7 +158,7 @@ pub fn attach(config: &KernelConfig) -> Result<Attached, KernelError> {
     let root = Root::open(&config.cgroup_root)?;
     let daemon_cgroup =
         workload::cgroup_id(&config.daemon_cgroup).map_err(io("read the daemon's cgroup"))?;
-    let mut ebpf = load(&config.pin_dir)?;
+    let (mut ebpf, unknown) = load(&config.pin_dir)?;
     let daemon_netns = own_netns().map_err(io("read the network namespace's cookie"))?;
     let kernel_config = Config {
         daemon_cgroup,
@@ -157,13 +175,15 @@ pub fn attach(config: &KernelConfig) -> Result<Attached, KernelError> {
         links.push(attach_one(&mut ebpf, name, attach_type, &root, &links_dir)?);
     }
 
+    let hooks = Hooks::attach(&mut ebpf, &links_dir, unknown);
+
     let mut pinned = Pinned::take(&mut ebpf)?;
     pinned.begin(kernel_config, config.enforce)?;
     let endpoints = pinned.take_endpoints()?;
     let events = Events::new(pinned.take_events()?)?;
     let origins = Origins::open(&config.pin_dir.join(MAPS_DIR))?;
     Ok(Attached {
-        kernel: Kernel::new(pinned, root, links, lock)?,
+        kernel: Kernel::new(pinned, root, links, hooks, lock)?,
         endpoints,
         origins,
         events,
@@ -319,19 +339,36 @@ fn mount_bpffs(at: &Path) -> Result<(), KernelError> {
         .map_err(|error| io(format!("mount a bpffs on {}", at.display()))(error.into()))
 }
 
-fn load(pin_dir: &Path) -> Result<Ebpf, KernelError> {
+/// The object, and what of this kernel's structures the programs at its security hooks could not be told.
+fn load(pin_dir: &Path) -> Result<(Ebpf, Option<String>), KernelError> {
     let btf = Btf::of_this_kernel()?;
-    let leader = btf.offset("task_struct", "group_leader")?;
-    let start = btf.offset("task_struct", "start_boottime")?;
+    let needed = offsets(&btf, &OFFSETS)?;
+    // Without these there are no security hooks, and everything else.
+    let (wanted, unknown) = match offsets(&btf, &OFFSETS_OF_HOOKS) {
+        Ok(found) => (found, None),
+        Err(error) => (Vec::new(), Some(error.to_string())),
+    };
     let mut loader = EbpfLoader::new();
-    loader.override_global("OFFSET_GROUP_LEADER", &leader, true);
-    loader.override_global("OFFSET_START_BOOTTIME", &start, true);
+    for (global, offset) in needed.iter().chain(&wanted) {
+        loader.override_global(global, offset, true);
+    }
     for (name, file) in PINNED_MAPS {
         loader.map_pin_path(name, pin_dir.join(MAPS_DIR).join(file));
     }
-    loader
+    let ebpf = loader
         .load(OBJECT)
-        .map_err(|error| refused("load the kernel programs")(&error))
+        .map_err(|error| refused("load the kernel programs")(&error))?;
+    Ok((ebpf, unknown))
+}
+
+fn offsets(
+    btf: &Btf,
+    wanted: &[(&'static str, &str, &str)],
+) -> Result<Vec<(&'static str, u32)>, KernelError> {
+    let found = wanted
+        .iter()
+        .map(|(global, structure, member)| Ok((*global, btf.offset(structure, member)?)));
+    found.collect()
 }
 
 fn attach_one(

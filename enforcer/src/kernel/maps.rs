@@ -17,6 +17,7 @@ use enforcer_ebpf::{Agent, Config, Counters, Endpoint, Origin, PortKey, Window};
 use enforcer_proto::wire::Enforce;
 use ipnet::IpNet;
 
+use super::hooks::Hooks;
 use super::load::{ASKERS, Link, ORIGINS, Root, behind};
 use super::{KernelError, refused};
 use crate::causes::Causes;
@@ -111,6 +112,7 @@ pub struct Kernel {
     pinned: Pinned,
     root: Root,
     links: Vec<Link>,
+    hooks: Hooks,
     written: Written,
     /// Held while this daemon lives: a second one cannot share the pins.
     _lock: File,
@@ -122,6 +124,7 @@ impl Kernel {
         pinned: Pinned,
         root: Root,
         links: Vec<Link>,
+        hooks: Hooks,
         lock: File,
     ) -> Result<Self, KernelError> {
         let fail = |error: MapError| refused("read the kernel's maps")(&error);
@@ -142,6 +145,7 @@ impl Kernel {
             pinned,
             root,
             links,
+            hooks,
             written,
             _lock: lock,
         })
@@ -252,6 +256,12 @@ impl Kernel {
         }))
     }
 
+    /// What stands at the kernel's security hooks, or why nothing does.
+    #[must_use]
+    pub fn hooks(&self) -> String {
+        self.hooks.to_string()
+    }
+
     /// What is not as it was attached and written: one sentence each, empty when all is well.
     #[must_use]
     pub fn drift(&self) -> Vec<String> {
@@ -265,6 +275,7 @@ impl Kernel {
         root.into_iter()
             .chain(links.clone().filter_map(attached))
             .chain(links.filter_map(|link| self.overtaken(link)))
+            .chain(self.hooks.drift())
             .chain(self.edited())
             .collect()
     }

@@ -88,6 +88,16 @@ struct DeviceLinkInfo {
     attach_type: u32,
 }
 
+/// `struct bpf_link_info`, as far as it is the same for all links.
+#[repr(C)]
+#[derive(Debug, Default)]
+struct LinkInfo {
+    kind: u32,
+    id: u32,
+    program: u32,
+    reserved: u32,
+}
+
 /// What stands behind a pinned link, and where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Behind {
@@ -152,6 +162,8 @@ pub(super) fn pin(fd: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
 pub(super) enum Target<'a> {
     /// A cgroup, beside what is attached there already.
     Cgroup(BorrowedFd<'a>),
+    /// The hook that the program was loaded for, beside what is attached there already.
+    Hook,
     /// A network interface, before what is attached there already: a program before ours could let a frame pass for good.
     Device(u32),
 }
@@ -164,6 +176,7 @@ pub(super) fn create_link(
 ) -> io::Result<OwnedFd> {
     let (target, flags) = match target {
         Target::Cgroup(cgroup) => (number(cgroup), 0),
+        Target::Hook => (0, 0),
         Target::Device(index) => (index, BEFORE),
     };
     let fd = bpf(
@@ -245,6 +258,13 @@ pub(super) fn behind(link: BorrowedFd<'_>) -> io::Result<Behind> {
         program: info.program,
         cgroup: info.cgroup,
     })
+}
+
+/// The id of the program behind a link, whatever it is attached to.
+pub(super) fn program_behind(link: BorrowedFd<'_>) -> io::Result<u32> {
+    let mut info = LinkInfo::default();
+    read_info(link, &mut info)?;
+    Ok(info.program)
 }
 
 fn read_info<T>(link: BorrowedFd<'_>, info: &mut T) -> io::Result<()> {

@@ -18,7 +18,9 @@ use super::{EPERM, Helper, Lock, agents, cases, said};
 /// The agent tries these, nothing gets out, and a refusal by `hook` is on record as the agent's.
 fn refused(ways: &[Way], hook: &str) {
     let lock = Lock::new();
-    ways.iter().for_each(|way| lock.agent_goes(*way));
+    for way in ways {
+        lock.agent_goes(*way);
+    }
     lock.nothing_got_out();
     lock.is_on_record(hook, agents);
 }
@@ -26,7 +28,27 @@ fn refused(ways: &[Way], hook: &str) {
 /// The same for ways that no socket's hook sees: packets name no process.
 fn dropped(ways: &[Way], hook: &str) {
     let lock = Lock::new();
-    ways.iter().for_each(|way| lock.agent_goes(*way));
+    for way in ways {
+        lock.agent_goes(*way);
+    }
+    lock.nothing_got_out();
+    lock.is_on_record(hook, |_| true);
+}
+
+/// The same for frames. Where the programs stand at the kernel's security hooks an agent does not even get the socket: there somebody outside
+/// every workload shows that the guard holds, too.
+fn framed(ways: &[Way], hook: &str) {
+    let lock = Lock::new();
+    for way in ways {
+        lock.agent_goes(*way);
+    }
+    if lock.has_hooks() {
+        lock.is_on_record("socket", agents);
+        let other = lock.world.stage.cgroups.make("other");
+        for way in ways {
+            lock.go(&other, None, *way, BIGQUERY4.into());
+        }
+    }
     lock.nothing_got_out();
     lock.is_on_record(hook, |_| true);
 }
@@ -208,6 +230,38 @@ for to in sys.argv[1:]:
     os.write(tun, head + struct.pack("!HHHH", 5000, 443, 8, 0))
 "#;
 
+/// Makes a socket of a family.
+const MAKE: &str = r#"
+import socket, sys
+try:
+    socket.socket(int(sys.argv[1]), socket.SOCK_STREAM, 0)
+    print("made")
+except OSError as error:
+    print(error.strerror)
+"#;
+
+/// Makes a socket of AF_XDP, and its sending ring.
+const XDP_RING: &str = r#"
+import socket
+try:
+    xdp = socket.socket(44, socket.SOCK_RAW, 0)
+    print("made")
+    xdp.setsockopt(283, 3, 64)
+    print("set")
+except OSError as error:
+    print(error.strerror)
+"#;
+
+/// Opens a map that is pinned (BPF_OBJ_GET).
+const OPEN_MAP: &str = r#"
+import ctypes, os, platform, struct, sys
+path = ctypes.create_string_buffer(sys.argv[1].encode())
+attributes = ctypes.create_string_buffer(struct.pack("QII", ctypes.addressof(path), 0, 0), 16)
+number = {"x86_64": 321, "aarch64": 280}[platform.machine()]
+libc = ctypes.CDLL(None, use_errno=True)
+print("opened" if libc.syscall(number, 7, attributes, 16) >= 0 else os.strerror(ctypes.get_errno()))
+"#;
+
 /// Sends a datagram.
 const DATAGRAM: &str = r#"
 import socket, sys
@@ -282,12 +336,12 @@ cases! {
 
     /// frames made by hand, also inside a VLAN tag
     9 RefusedToCapability fn frames_made_by_hand_do_not_leave() {
-        dropped(&[Way::PacketFrame, Way::PacketDatagram, Way::PacketVlan], "uplink");
+        framed(&[Way::PacketFrame, Way::PacketDatagram, Way::PacketVlan], "uplink");
     }
 
     /// frames that bypass the queues, where the guard stands
     9 RefusedToCapability fn the_bypass_of_the_queues_is_refused() {
-        refused(&[Way::PacketBypass], "setsockopt");
+        framed(&[Way::PacketBypass], "setsockopt");
     }
 
     /// sockets that were connected before the enforcer first ran
@@ -447,8 +501,27 @@ cases! {
     /// SCTP, where the kernel has it
     18 Refused fn sctp_does_not_leave() {
         let lock = Lock::new();
-        lock.agent_goes(Way::SctpConnect);
-        lock.agent_goes(Way::SctpSend);
+        let is_there = lock.agent_goes(Way::SctpConnect) | lock.agent_goes(Way::SctpSend);
+        lock.nothing_got_out();
+        if is_there {
+            lock.is_on_record("egress", |_| true);
+        }
+    }
+
+    /// sockets of families that no program sees the way out of: VSOCK, to a hypervisor or a guest, and SMC
+    18 LimitWithoutHooks fn a_family_that_is_not_seen_is_not_made() {
+        let lock = Lock::new();
+        for family in ["40", "43"] {
+            let told = python(&lock, Who::Agent, MAKE, &[family]);
+            if lock.has_hooks() {
+                assert_eq!(told, EPERM);
+            } else {
+                assert!(["made", "Address family not supported by protocol"].contains(&told.as_str()), "{told}");
+            }
+        }
+        if lock.has_hooks() {
+            lock.is_on_record("socket refused: agents make no sockets of this family", agents);
+        }
         lock.nothing_got_out();
     }
 
@@ -456,12 +529,15 @@ cases! {
     18 RefusedToCapability fn the_sending_ring_of_xdp_is_refused() {
         let lock = Lock::new();
         let agent = lock.world.cgroup_of(Who::Agent);
-        let script = "import socket\ns = socket.socket(44, socket.SOCK_RAW, 0)\nprint('made')\n\
-            try:\n    s.setsockopt(283, 3, 64)\n    print('set')\nexcept OSError as error:\n    print(error.strerror)";
-        let mut command = lock.world.stage.command_in(Side::Host, Some(&agent), None, "/usr/bin/python3");
-        let output = command.args(["-c", script]).output().expect("python runs");
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(said.starts_with("made\nOperation not permitted"), "{said}{}", String::from_utf8_lossy(&output.stderr));
+        let go = |cgroup: &std::path::Path| said(&mut lock.script(cgroup, None, XDP_RING, &[]));
+        if lock.has_hooks() {
+            assert_eq!(go(&agent), EPERM);
+            lock.is_on_record("socket", agents);
+            assert_eq!(go(&lock.world.stage.cgroups.make("other")), format!("made\n{EPERM}"));
+            lock.is_on_record("setsockopt", |_| true);
+            return;
+        }
+        assert_eq!(go(&agent), format!("made\n{EPERM}"));
         lock.is_on_record("setsockopt", agents);
     }
 
@@ -477,6 +553,20 @@ cases! {
             let status = lock.world.json(Who::Operator, &["status"]);
             counted + status["kernel"]["events_lost"].as_u64().unwrap_or(0) >= 10_000
         });
+    }
+
+    /// an agent that holds CAP_BPF, and opens the enforcer's own maps
+    21 LimitWithoutHooks fn who_may_write_the_kernels_maps_is_kept_from_them() {
+        let lock = Lock::new();
+        let agent = lock.world.cgroup_of(Who::Agent);
+        let map = lock.world.stage.bpffs().join("enforcer/maps-v1/WINDOWS").display().to_string();
+        let told = said(&mut lock.script(&agent, None, OPEN_MAP, &[&map]));
+        if lock.has_hooks() {
+            assert_eq!(told, EPERM);
+            lock.is_on_record("bpf", agents);
+        } else {
+            assert_eq!(told, "opened");
+        }
     }
 
     /// a full ring of events

@@ -30,6 +30,7 @@ fn table() -> String {
             Shows::FailsClosed => "nothing gets out, and it is said",
             Shows::Noticed => "takes root; noticed, on record",
             Shows::Limit => "**not refused**: a limit",
+            Shows::LimitWithoutHooks => "**not refused**: a limit; with BPF LSM refused, on record",
         };
         let (number, what, test) = (case.number, case.what.trim(), case.test);
         let _ = writeln!(

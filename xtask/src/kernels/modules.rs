@@ -8,8 +8,17 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-/// The wire between two namespaces, the protocols that are tried, and what a guard of interfaces is attached by before 6.6.
-const WANTED: &[&str] = &["veth", "tun", "sctp", "sch_ingress", "cls_bpf"];
+/// The wire between two namespaces, the protocols that are tried, what a guard of interfaces is attached by before 6.6, and what ends flows
+/// that are older than the enforcer. A host loads them by itself when they are asked for; nobody does in the machine.
+const WANTED: &[&str] = &[
+    "veth",
+    "tun",
+    "sctp",
+    "sch_ingress",
+    "cls_bpf",
+    "tcp_diag",
+    "udp_diag",
+];
 
 /// The modules' bytes, first what others need.
 pub(super) fn closure(dir: &Path) -> Result<Vec<(String, Vec<u8>)>> {

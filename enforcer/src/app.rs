@@ -37,6 +37,7 @@ use crate::dns::endpoints::{self, EndpointSet, Endpoints};
 use crate::dns::protected::{class_of, permitted_subtrees, protected_default};
 use crate::dns::{METADATA_SERVERS, Names, SYNTHETIC};
 use crate::engine::{self, Engine, Parts, Running};
+use crate::executables::Executables;
 use crate::kernel::{Attached, KernelConfig, Ports};
 use crate::old_flows;
 use crate::prove::canary;
@@ -359,6 +360,7 @@ fn rules(config: &Config) -> BTreeMap<AgentName, Rules> {
                 WhenClosed::Explain => false,
                 WhenClosed::Drop => true,
             },
+            executables: Executables::new(agent.executables.clone()),
         };
         (agent.name.clone(), rules)
     });

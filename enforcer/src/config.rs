@@ -131,6 +131,8 @@ pub struct Agent {
     pub workload: Workload,
     /// The uid it must run as; absent: any.
     pub uid: Option<u32>,
+    /// The files that its processes must run, absolute; empty: any.
+    pub executables: Vec<PathBuf>,
     /// What it meets without a window.
     pub closed: WhenClosed,
     /// Names besides BigQuery's that it may reach on shared addresses; normalised, exact.

@@ -21,6 +21,7 @@ pub mod config;
 pub mod control;
 pub mod dns;
 pub mod engine;
+pub mod executables;
 pub mod kernel;
 pub mod keyfile;
 pub mod metadata;

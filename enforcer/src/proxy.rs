@@ -171,7 +171,7 @@ impl Proxy {
             }
         };
         let socket = stream.as_fd().try_clone_to_owned();
-        let shaken = self.shake(stream, peer, socket.as_ref().ok()).await;
+        let shaken = self.shake(stream, peer, None, socket.as_ref().ok()).await;
         drop(socket);
         let Some(Shaken::Splice(stream)) = shaken else {
             return;
@@ -199,7 +199,10 @@ impl Proxy {
         };
         // A second handle on the socket, to reset it while the first is deep inside TLS and HTTP.
         let socket = stream.as_fd().try_clone_to_owned();
-        let shaken = self.shake(stream, peer, socket.as_ref().ok()).await;
+        let barred = self.barred(&agent, &peer.process).await;
+        let shaken = self
+            .shake(stream, peer, barred.as_ref(), socket.as_ref().ok())
+            .await;
         let Some(Shaken::Agent(accepted, serves)) = shaken else {
             return;
         };
@@ -208,8 +211,16 @@ impl Proxy {
             session: self.engine.begin_session(),
             process: peer.process.clone(),
         };
-        self.session(*accepted, serves, requester, socket.as_ref().ok())
+        self.session(*accepted, serves, requester, barred, socket.as_ref().ok())
             .await;
+    }
+
+    /// Why a process in an agent's workload goes nowhere, if so. Files are looked at beside the runtime's own threads.
+    async fn barred(&self, agent: &AgentName, process: &Process) -> Option<Refusal> {
+        let executables = self.rules.get(agent)?.executables.clone();
+        let (agent, process) = (agent.clone(), process.clone());
+        let judged = tokio::task::spawn_blocking(move || executables.judge(&agent, &process));
+        judged.await.unwrap_or_else(|_| Err(not_looked_at())).err()
     }
 
     fn refuse(&self, peer: Option<&Peer>, refusal: Refusal) {
@@ -219,6 +230,11 @@ impl Proxy {
             refusal,
         );
     }
+}
+
+fn not_looked_at() -> Refusal {
+    let what = "What the process runs could not be looked at";
+    Refusal::new(Code::ProgramNotAllowed, what)
 }
 
 /// Closes without a farewell: what was not led here gets not one byte.

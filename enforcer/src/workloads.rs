@@ -13,6 +13,7 @@ use enforcer_proto::principal::AgentName;
 pub use find::find;
 
 use crate::config::{Agent, Workload};
+use crate::executables::Executables;
 use crate::workload::{self, Writable};
 
 /// An agent's cgroup as it is now.
@@ -34,6 +35,7 @@ pub struct Workloads {
     /// The daemon's own cgroup.
     daemon: PathBuf,
     agents: Vec<(AgentName, Workload, Option<u32>)>,
+    executables: Vec<(AgentName, Executables)>,
     now: RwLock<BTreeMap<AgentName, Found>>,
 }
 
@@ -42,7 +44,7 @@ pub struct Workloads {
 pub struct Looked {
     /// The workloads there are.
     pub found: BTreeMap<AgentName, Found>,
-    /// Why others cannot be one: one sentence each.
+    /// Why others cannot be one, and what is wrong with the executables that agents are narrowed to: one sentence each.
     pub problems: Vec<String>,
 }
 
@@ -50,10 +52,16 @@ impl Workloads {
     /// The configured workloads, none of them found yet.
     #[must_use]
     pub fn new(mount: PathBuf, root: PathBuf, daemon: PathBuf, agents: &[Agent]) -> Self {
+        let executables = agents.iter().map(|agent| {
+            let executables = Executables::new(agent.executables.clone());
+            (agent.name.clone(), executables)
+        });
+        let executables = executables.collect();
         let agents = agents
             .iter()
             .map(|agent| (agent.name.clone(), agent.workload.clone(), agent.uid));
         Self {
+            executables,
             mount,
             root,
             daemon,
@@ -100,6 +108,9 @@ impl Workloads {
                     "agent {agent} has no workload, so no window opens for it: {why}"
                 )),
             }
+        }
+        for (agent, executables) in &self.executables {
+            looked.problems.extend(executables.problems(agent));
         }
         looked
     }

@@ -78,6 +78,8 @@ codes! {
     Overloaded = "daemon.overloaded", "Send fewer requests at once.";
     /// The caller is not an agent this daemon knows.
     CallerUnknown = "caller.unknown", "Run inside an agent's workload: enforcer run --agent NAME -- COMMAND";
+    /// A process in the agent's workload that runs another executable than the agent is narrowed to.
+    ProgramNotAllowed = "program.not_allowed", "Run one of the agent's `executables`, or ask the operator to add this one.";
     /// The caller has no right to this.
     CallerForbidden = "caller.forbidden", "Ask someone whom the policy names.";
     /// Approving one's own request.

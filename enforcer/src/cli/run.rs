@@ -1,6 +1,7 @@
 //! Running a command as an agent. A child of ours joins the workload and becomes the command; this process stays outside, in the caller's
 //! session, and passes on: bytes between the caller's terminal and the command's own, signals, and the exit code.
 
+mod confine;
 mod inside;
 mod terminal;
 

@@ -15,6 +15,7 @@ use super::{
     WhenClosed, WhichNames, Workload,
 };
 use crate::dns::protected;
+use crate::executables::EXECUTABLES_MAX;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -156,6 +157,8 @@ struct AgentFile {
     container: Option<String>,
     pod: Option<String>,
     uid: Option<u32>,
+    #[serde(default)]
+    executables: Vec<PathBuf>,
     #[serde(default = "default_closed")]
     closed: WhenClosed,
     service_account: Option<String>,
@@ -442,6 +445,7 @@ fn resolve_agents(
         let AgentFile {
             name,
             uid,
+            executables,
             closed,
             service_account,
             allow,
@@ -449,10 +453,12 @@ fn resolve_agents(
             ..
         } = file;
         let allow = allowed(&name, allow)?;
+        check_executables(&name, &executables)?;
         agents.push(Agent {
             name,
             workload,
             uid,
+            executables,
             closed,
             allow,
             names: dns,
@@ -460,6 +466,22 @@ fn resolve_agents(
         });
     }
     Ok(agents)
+}
+
+fn check_executables(agent: &AgentName, paths: &[PathBuf]) -> Result<(), String> {
+    if paths.len() > EXECUTABLES_MAX {
+        return Err(format!(
+            "agent {agent}: `executables` names {} files, and {EXECUTABLES_MAX} is the most",
+            paths.len()
+        ));
+    }
+    match paths.iter().find(|path| !path.is_absolute()) {
+        Some(path) => Err(format!(
+            "agent {agent}: `executables` names {}: name it by its whole path",
+            path.display()
+        )),
+        None => Ok(()),
+    }
 }
 
 /// The one workload that a section names.

@@ -65,7 +65,11 @@ pub(super) async fn answer(
     let (head, body) = request.into_parts();
     // Held until the answer's head is there. Without a turn the body is not read at all.
     let turn = proxy.quota.request_of(&session.requester.agent).await;
-    let read = match (&turn, session.unreadable.stood_in_for(head.uri.path())) {
+    let stands_in = session
+        .barred
+        .clone()
+        .or_else(|| session.unreadable.stood_in_for(head.uri.path()));
+    let read = match (&turn, stands_in) {
         (Ok(_), Some(refusal)) => Err(refusal),
         (Ok(_), None) => match read_body(&head.headers, body).await {
             Ok(body) => keep_pace(proxy, session, body.len())

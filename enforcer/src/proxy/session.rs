@@ -40,6 +40,8 @@ pub struct Session {
     pub name: String,
     /// Ends the whole connection at once: a window closed while an answer was being sent over it.
     pub cut: CancellationToken,
+    /// Why nothing of what it asks is done, whatever that is.
+    pub(super) barred: Option<Refusal>,
     /// Why it is not read on, where it is not.
     pub(super) unreadable: Unreadable,
 }
@@ -51,6 +53,7 @@ impl Proxy {
         accepted: Accepted<S>,
         serves: Serves,
         requester: Requester,
+        barred: Option<Refusal>,
         socket: Option<&OwnedFd>,
     ) where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -60,6 +63,7 @@ impl Proxy {
             requester,
             name,
             cut: CancellationToken::new(),
+            barred,
             unreadable: Unreadable::default(),
         });
         let service = hyper::service::service_fn(|request| {

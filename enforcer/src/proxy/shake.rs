@@ -35,9 +35,10 @@ impl Proxy {
         &self,
         stream: TcpStream,
         peer: &Peer,
+        barred: Option<&Refusal>,
         socket: Option<&OwnedFd>,
     ) -> Option<Shaken> {
-        let shaken = tokio::time::timeout(HANDSHAKE, self.shaken(stream, peer)).await;
+        let shaken = tokio::time::timeout(HANDSHAKE, self.shaken(stream, peer, barred)).await;
         let no = match shaken {
             Ok(Ok(shaken)) => return Some(shaken),
             Ok(Err(no)) => no,
@@ -62,9 +63,14 @@ impl Proxy {
         None
     }
 
-    async fn shaken(&self, stream: TcpStream, peer: &Peer) -> Result<Shaken, No> {
+    async fn shaken(
+        &self,
+        stream: TcpStream,
+        peer: &Peer,
+        barred: Option<&Refusal>,
+    ) -> Result<Shaken, No> {
         let (hello, stream) = peek(stream).await.map_err(No::Reset)?;
-        let serves = match way(&hello.name, &self.protected, self.who(peer)) {
+        let serves = match way(&hello.name, &self.protected, self.who(peer, barred)) {
             Way::Splice => return Ok(Shaken::Splice(stream)),
             Way::Refused(refusal) => return Err(No::Reset(refusal)),
             Way::BigQuery => Serves::BigQuery,
@@ -79,7 +85,7 @@ impl Proxy {
         Err(No::Reset(Refusal::new(Code::HostMismatch, what)))
     }
 
-    fn who<'a>(&'a self, peer: &'a Peer) -> Who<'a> {
+    fn who<'a>(&'a self, peer: &'a Peer, barred: Option<&'a Refusal>) -> Who<'a> {
         let Some(agent) = &peer.agent else {
             return Who::Nobody;
         };
@@ -89,6 +95,7 @@ impl Proxy {
             agent,
             rules: self.rules.get(agent),
             has_window: window.is_some_and(|window| now_boot_ns < window.closes_boot_ns),
+            barred,
         }
     }
 }

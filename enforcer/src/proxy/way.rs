@@ -7,6 +7,7 @@ use enforcer_proto::refusal::{Code, Refusal};
 
 use super::tls::ProtectedNames;
 use crate::dns::protected::is_bigquerys;
+use crate::executables::Executables;
 
 /// What the configuration says of one agent's connections.
 #[derive(Debug, Clone, Default)]
@@ -15,16 +16,19 @@ pub struct Rules {
     pub allow: BTreeSet<String>,
     /// Without a window its connections to BigQuery end, instead of being answered with why.
     pub is_dropped: bool,
+    /// What its processes must run.
+    pub executables: Executables,
 }
 
 /// Who connected.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Who<'a> {
-    /// An agent, its rules, and whether it has an open window.
+    /// An agent, its rules, whether it has an open window, and why this process of its goes nowhere, if so.
     Agent {
         agent: &'a AgentName,
         rules: Option<&'a Rules>,
         has_window: bool,
+        barred: Option<&'a Refusal>,
     },
     /// A process in no agent's workload.
     Nobody,
@@ -56,13 +60,19 @@ pub(super) fn way(name: &str, protected: &ProtectedNames, who: Who<'_>) -> Way {
             agent,
             rules,
             has_window,
+            ..
         } if is_protected => {
+            // What bars the process is said in the answer to each of its requests.
             if has_window || rules.is_some_and(|rules| !rules.is_dropped) {
                 return Way::BigQuery;
             }
             let what = format!("Agent {agent} has no open window");
             Way::Refused(Refusal::new(Code::WindowNone, what))
         }
+        Who::Agent {
+            barred: Some(refusal),
+            ..
+        } => Way::Refused(refusal.clone()),
         Who::Agent {
             rules: Some(rules), ..
         } if rules.allow.contains(name) => Way::Allowed,
@@ -118,11 +128,13 @@ mod tests {
         let dropped = Rules {
             is_dropped: true,
             allow: ["storage.googleapis.com".to_owned()].into(),
+            ..Rules::default()
         };
         let who = |rules, has_window| Who::Agent {
             agent: &agent,
             rules: Some(rules),
             has_window,
+            barred: None,
         };
         let bigquery = "bigquery.googleapis.com";
         for has_window in [false, true] {
@@ -148,6 +160,19 @@ mod tests {
             chosen("a.storage.googleapis.com", who(&dropped, false)),
             Err(Code::HostNotAllowed)
         );
+        let refusal = Refusal::new(Code::ProgramNotAllowed, "It runs something else");
+        let barred = Who::Agent {
+            agent: &agent,
+            rules: Some(&dropped),
+            has_window: true,
+            barred: Some(&refusal),
+        };
+        assert_eq!(
+            chosen("storage.googleapis.com", barred),
+            Err(Code::ProgramNotAllowed)
+        );
+        // There it is told why.
+        assert_eq!(chosen(bigquery, barred), Ok(Way::BigQuery));
         assert_eq!(chosen(bigquery, who(&dropped, true)), Ok(Way::BigQuery));
         assert_eq!(
             chosen(bigquery, who(&dropped, false)),

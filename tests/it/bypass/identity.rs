@@ -80,6 +80,18 @@ print(os.getpid(), led.fileno(), flush=True)
 sys.stdin.readline()
 "#;
 
+/// Lists the datasets of a project, and prints the code of what it is refused with.
+const LIST: &str = r#"
+import re, socket, ssl, sys
+context = ssl.create_default_context(); context.check_hostname = False; context.verify_mode = ssl.CERT_NONE
+led = context.wrap_socket(socket.create_connection((sys.argv[1], 443), 15), server_hostname="bigquery.googleapis.com")
+led.sendall(b"GET /bigquery/v2/projects/demo-project/datasets HTTP/1.1\r\nHost: bigquery.googleapis.com\r\nConnection: close\r\n\r\n")
+said = b""
+while part := led.recv(65536):
+    said += part
+print(re.search(r"\[([a-z_]+\.[a-z_]+)\]", said.decode()).group(1))
+"#;
+
 /// Takes a socket out of another process, and speaks TLS over it.
 const TAKE: &str = r#"
 import ctypes, os, socket, ssl, sys
@@ -236,6 +248,26 @@ cases! {
         assert_eq!(run(&outside(&lock)), EPERM);
         lock.nothing_got_out();
         lock.is_on_record("connect4", |event| event["agent"].is_null() && event["process"]["uid"] == AGENT_UID);
+    }
+
+    /// another executable inside the workload, a copy of an allowed one included, where the agent is narrowed to some
+    23 Refused fn another_executable_goes_nowhere_where_the_agent_is_narrowed() {
+        let mut lock = Lock::without_daemon();
+        let copy = format!("{}/copy", agents_folder(&lock));
+        std::fs::copy("/usr/bin/python3", &copy).expect("copies");
+        lock.world.edit_config("uid = 2001", "uid = 2001\nexecutables = [\"/usr/bin/python3\"]");
+        lock.world.start_daemon();
+        let _ = lock.world.open_window("demo-project.finance:read", "5m");
+        let inside = lock.world.cgroup_of(Who::Agent);
+        let ask = |program: &str| {
+            let mut command = lock.world.stage.command_in(Side::Host, Some(&inside), Some(AGENT_UID), program);
+            said(command.env("PYTHONHOME", "/usr").args(["-c", LIST, &BIGQUERY4.to_string()]))
+        };
+        // Without a far side there is no token: the one that is listed comes so far.
+        assert_eq!(ask("/usr/bin/python3"), "token.unavailable");
+        assert_eq!(ask(&copy), "program.not_allowed");
+        lock.nothing_got_out();
+        super::refusal_is_on_record(&lock.world, "program.not_allowed", |event| agents(event) && event["process"]["comm"] == "copy");
     }
 
     /// other forms of a program: a symbolic or hard link, a copy, a relative path, `ld.so PROGRAM`, a deleted file, memory

@@ -17,6 +17,7 @@ use nix::unistd::{Gid, Uid, User, setgid, setgroups, setuid};
 use rustix::process::Signal;
 
 use super::super::{Failure, ask};
+use super::confine::confine;
 
 /// What a command gets of the caller's environment without being asked for.
 const KEPT: [&str; 4] = ["PATH", "LANG", "TERM", "TZ"];
@@ -50,6 +51,7 @@ pub(super) fn become_command(
     become_user(uid, user.as_ref())?;
     // Whatever the command executes gains nothing by it: no set-user-id program, no file capability.
     rustix::thread::set_no_new_privs(true).context("giving up further privileges")?;
+    confine().context("confining the command")?;
     // Set after the uid, which would clear it: whoever ends `enforcer run` ends the command.
     rustix::process::set_parent_process_death_signal(Some(Signal::TERM))
         .context("being told of the caller's end")?;

@@ -33,7 +33,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{self, AddressClass, Config, WhenClosed};
 use crate::control::peer::Identify;
 use crate::control::{self, Control};
-use crate::dns::endpoints::{self, EndpointSet, Endpoints};
+use crate::dns::endpoints::{self, EndpointSet, Endpoints, Kept};
 use crate::dns::protected::{class_of, permitted_subtrees, protected_default};
 use crate::dns::{METADATA_SERVERS, Names, SYNTHETIC};
 use crate::engine::{self, Engine, Parts, Running};
@@ -396,7 +396,7 @@ async fn protect(
     set.inherit(maps.held()?, clock.now().boot_ns);
     // What does not depend on a look-up holds from now on, however long the resolvers are silent.
     maps.set(&set.current())?;
-    let (sender, mut current) = watch::channel(Endpoints::new());
+    let (sender, mut current) = watch::channel(Kept::default());
     tasks.spawn(endpoints::keep(
         set,
         lookup,
@@ -410,15 +410,15 @@ async fn protect(
         .await
         .context("resolving the protected names")?;
     ensure!(
-        known(&current.borrow()) > 0,
+        known(&current.borrow().endpoints) > 0,
         "no address of BigQuery is known, so nothing would be protected: no resolver answered for {}, and no prefix is named. Check `names.resolvers`, or name Google's ranges in `names.prefixes`",
         names.join(", ")
     );
-    let protected_now = current.borrow_and_update().clone();
+    let protected_now = current.borrow_and_update().endpoints.clone();
     maps.set(&protected_now)?;
     end_old_flows(config, protected_now).await?;
     let (sender, protected) = watch::channel(Protected {
-        count: known(&current.borrow()),
+        count: known(&current.borrow().endpoints),
         problem: None,
     });
     let stop = stop.clone();
@@ -434,8 +434,11 @@ async fn protect(
                 },
                 _ = look.tick() => false,
             };
-            let endpoints = current.borrow_and_update().clone();
-            let problem = keep_true(&mut maps, &endpoints, is_news);
+            let Kept {
+                endpoints,
+                overfull,
+            } = current.borrow_and_update().clone();
+            let problem = keep_true(&mut maps, &endpoints, is_news).or_else(|| too_many(&overfull));
             let now = Protected {
                 count: known(&endpoints),
                 problem,
@@ -464,6 +467,16 @@ async fn end_old_flows(config: &Config, endpoints: Endpoints) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// What is wrong where names have more addresses than are held.
+fn too_many(overfull: &[String]) -> Option<String> {
+    (!overfull.is_empty()).then(|| {
+        format!(
+            "{} answers with so many addresses that some it gave lately are not protected any more: name the prefixes they are in (`names.prefixes`)",
+            overfull.join(", ")
+        )
+    })
 }
 
 /// Writes the addresses where they are news, or where the kernel holds others than were written; says what went wrong.

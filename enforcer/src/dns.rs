@@ -49,8 +49,6 @@ const AGENTS_CACHE_ENTRIES: u64 = 4096;
 const REMEMBERED_MAX: Duration = Duration::from_secs(3600);
 /// How long an answer without records counts when the zone does not say.
 const NEGATIVE_TTL: Duration = Duration::from_secs(60);
-/// The most addresses taken from one answer; a longer one is cut, loudly.
-pub const ANSWER_ADDRESSES_MAX: usize = 256;
 
 /// Which kind of address is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -278,10 +276,10 @@ fn literal_answer(literal: IpAddr, family: Family) -> Answer {
     }
 }
 
-/// Drops the addresses no public service has, and what exceeds the bound.
+/// Drops the addresses no public service has.
 fn usable(name: &str, found: Vec<IpAddr>, ttl: Duration) -> Result<Answer, NamesError> {
     let had_any = !found.is_empty();
-    let mut addresses: Vec<IpAddr> = found
+    let addresses: Vec<IpAddr> = found
         .into_iter()
         .map(|address| address.to_canonical())
         .filter(|address| match refused_address(*address) {
@@ -296,10 +294,6 @@ fn usable(name: &str, found: Vec<IpAddr>, ttl: Duration) -> Result<Answer, Names
         return Err(NamesError::OnlyRefused {
             name: name.to_owned(),
         });
-    }
-    if addresses.len() > ANSWER_ADDRESSES_MAX {
-        tracing::warn!(%name, count = addresses.len(), max = ANSWER_ADDRESSES_MAX, "DNS answer cut: too many addresses");
-        addresses.truncate(ANSWER_ADDRESSES_MAX);
     }
     Ok(Answer { addresses, ttl })
 }

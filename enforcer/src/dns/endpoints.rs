@@ -26,8 +26,9 @@ pub const TTL_MAX: Duration = Duration::from_secs(300);
 pub const BACKOFF_MIN: Duration = Duration::from_secs(1);
 /// The longest wait after failed look-ups.
 pub const BACKOFF_MAX: Duration = Duration::from_secs(60);
-/// The most addresses held for one name and family; the one that vanished longest ago gives way.
-pub const ADDRESSES_PER_NAME_MAX: usize = 512;
+/// The most addresses held for one name and family, as many as one answer can carry (64 KiB, 16 bytes each). Past it the one that vanished
+/// longest ago gives way, and that is said: a client that remembers it is not stopped there.
+pub const ADDRESSES_PER_NAME_MAX: usize = 4096;
 /// Look-ups under way at once.
 const LOOKUPS_AT_ONCE: usize = 64;
 /// The longest sleep: timers stand still while the host is suspended, deadlines do not.
@@ -35,6 +36,15 @@ const SLEEP_MAX: Duration = Duration::from_secs(30);
 
 /// Protected networks and what answers there.
 pub type Endpoints = BTreeMap<IpNet, AddressClass>;
+
+/// What a round of look-ups led to.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Kept {
+    /// What is protected.
+    pub endpoints: Endpoints,
+    /// Names with more addresses than are held: some that a client may remember are not protected.
+    pub overfull: Vec<String>,
+}
 
 /// Names × answers × deadlines, and the operator's static prefixes.
 #[derive(Debug, Clone)]
@@ -56,6 +66,8 @@ struct Name {
     fresh_until_boot_ns: u64,
     failures: u32,
     answered: bool,
+    /// Until when an address is remembered by clients that was given up for want of room.
+    overfull_until_boot_ns: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -179,6 +191,19 @@ impl EndpointSet {
         self.names.values().filter_map(wake).min()
     }
 
+    /// Names of which addresses were given up before their grace was over.
+    #[must_use]
+    pub fn overfull(&self, now_boot_ns: u64) -> Vec<String> {
+        let mut names: Vec<String> = self
+            .names
+            .iter()
+            .filter(|(_, state)| state.overfull_until_boot_ns > now_boot_ns)
+            .map(|((name, _), _)| name.clone())
+            .collect();
+        names.dedup();
+        names
+    }
+
     /// Names no server has answered for yet, in either family: their addresses are not known to be protected.
     #[must_use]
     pub fn unanswered(&self) -> Vec<&str> {
@@ -202,6 +227,7 @@ impl Name {
             fresh_until_boot_ns: 0,
             failures: 0,
             answered: false,
+            overfull_until_boot_ns: 0,
         }
     }
 
@@ -236,8 +262,10 @@ impl Name {
                     Held::Vanished { until_boot_ns } => Some((*until_boot_ns, *address)),
                 })
                 .min();
-            let Some((_, address)) = oldest else { return };
-            tracing::warn!(%address, "too many addresses for one name: one that vanished is given up early");
+            let Some((until_boot_ns, address)) = oldest else {
+                return;
+            };
+            self.overfull_until_boot_ns = self.overfull_until_boot_ns.max(until_boot_ns);
             self.held.remove(&address);
         }
     }
@@ -259,7 +287,7 @@ pub async fn keep(
     mut set: EndpointSet,
     names: Arc<dyn Lookup>,
     clock: Arc<dyn Clock>,
-    current: watch::Sender<Endpoints>,
+    current: watch::Sender<Kept>,
     stop: CancellationToken,
 ) {
     let mut first = true;
@@ -281,11 +309,14 @@ pub async fn keep(
             }
         }
         set.expire(now_boot_ns);
-        let networks = set.current();
+        let kept = Kept {
+            endpoints: set.current(),
+            overfull: set.overfull(now_boot_ns),
+        };
         current.send_if_modified(|held| {
-            let changed = std::mem::take(&mut first) || *held != networks;
+            let changed = std::mem::take(&mut first) || *held != kept;
             if changed {
-                *held = networks;
+                *held = kept;
             }
             changed
         });

@@ -148,11 +148,13 @@ fn what_an_address_answers_for_today_holds_against_what_was_inherited() {
 }
 
 #[test]
-fn a_server_that_rotates_endlessly_cannot_grow_the_set_past_its_bound() {
+fn a_server_that_rotates_endlessly_cannot_grow_the_set_past_its_bound_and_that_is_said() {
     let mut set = set();
-    for round in 0..20_u32 {
-        let addresses = (0..100)
-            .map(|index| IpAddr::from(std::net::Ipv4Addr::from(0xC000_0200 + round * 100 + index)));
+    for round in 0..5_u32 {
+        assert!(set.overfull(s(25)).is_empty());
+        let addresses = (0..1000).map(|index| {
+            IpAddr::from(std::net::Ipv4Addr::from(0xC000_0200 + round * 1000 + index))
+        });
         let many = Answer {
             addresses: addresses.collect(),
             ttl: Duration::from_secs(5),
@@ -160,6 +162,9 @@ fn a_server_that_rotates_endlessly_cannot_grow_the_set_past_its_bound() {
         set.answered(BQ, Family::V4, &many, s(u64::from(round) * 5));
     }
     assert_eq!(nets(&set).len(), ADDRESSES_PER_NAME_MAX);
+    assert_eq!(set.overfull(s(25)), [BQ]);
+    let remembered = s(20) + u64::try_from(GRACE.as_nanos()).unwrap();
+    assert!(set.overfull(remembered).is_empty());
 }
 
 #[test]
@@ -290,7 +295,7 @@ async fn the_task_sends_the_first_round_then_only_changes_and_stops_when_told() 
         boot_ns: 0,
         unix_ns: 0,
     }));
-    let (sender, mut current) = watch::channel(super::endpoints::Endpoints::new());
+    let (sender, mut current) = watch::channel(super::endpoints::Kept::default());
     let stop = CancellationToken::new();
     let task = tokio::spawn(keep(
         set(),
@@ -301,13 +306,13 @@ async fn the_task_sends_the_first_round_then_only_changes_and_stops_when_told() 
     ));
     current.changed().await.unwrap();
     assert!(
-        current.borrow_and_update().is_empty(),
+        current.borrow_and_update().endpoints.is_empty(),
         "nothing answered yet"
     );
     *names.0.lock().unwrap() = Some(answer(&["192.0.2.1"], 60));
     clock.advance_ns(s(1));
     current.changed().await.unwrap();
-    assert_eq!(current.borrow_and_update().len(), 1);
+    assert_eq!(current.borrow_and_update().endpoints.len(), 1);
     clock.advance_ns(s(60));
     tokio::time::sleep(Duration::from_secs(120)).await;
     assert!(

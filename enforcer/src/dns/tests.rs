@@ -7,8 +7,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use enforcer_proto::time::{NS_PER_S, Now};
+use http::{HeaderValue, header};
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::endpoints::{
@@ -357,7 +363,119 @@ fn reply(query: &[u8]) -> Vec<u8> {
     out
 }
 
-/// No server here is asked over TLS.
+/// A server's certificate for a name that nobody else vouches for, and a client that believes it.
+fn certified(name: &str, protocol: &[u8]) -> (TlsAcceptor, rustls::ClientConfig) {
+    let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(made.cert.der().clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let key = rustls_pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    let mut server = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .unwrap();
+    server.alpn_protocols = vec![protocol.to_vec()];
+    let client = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    (TlsAcceptor::from(Arc::new(server)), client)
+}
+
+/// A DNS server on loopback over TLS: a length of two bytes before each message (RFC 7858). Gives where it is.
+async fn server_over_tls(acceptor: TlsAcceptor) -> SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let Ok(mut stream) = acceptor.accept(stream).await else {
+                continue;
+            };
+            tokio::spawn(async move {
+                while let Ok(length) = stream.read_u16().await {
+                    let mut query = vec![0; usize::from(length)];
+                    stream.read_exact(&mut query).await.unwrap();
+                    let reply = reply(&query);
+                    stream.write_u16(reply.len() as u16).await.unwrap();
+                    stream.write_all(&reply).await.unwrap();
+                    stream.flush().await.unwrap();
+                }
+            });
+        }
+    });
+    address
+}
+
+/// A DNS server on loopback over HTTP/2: messages are posted to `/dns-query` (RFC 8484). Gives where it is.
+async fn server_over_https(acceptor: TlsAcceptor) -> SocketAddr {
+    async fn serve(
+        request: http::Request<hyper::body::Incoming>,
+    ) -> Result<http::Response<Full<Bytes>>, hyper::Error> {
+        assert_eq!(request.uri().path(), "/dns-query");
+        let kind = HeaderValue::from_static("application/dns-message");
+        assert_eq!(request.headers()[header::CONTENT_TYPE], kind);
+        let query = request.into_body().collect().await?.to_bytes();
+        let mut response = http::Response::new(Full::new(reply(&query).into()));
+        response.headers_mut().insert(header::CONTENT_TYPE, kind);
+        Ok(response)
+    }
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let Ok(stream) = acceptor.accept(stream).await else {
+                continue;
+            };
+            let service = hyper::service::service_fn(serve);
+            let served = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                .serve_connection(TokioIo::new(stream), service);
+            tokio::spawn(served);
+        }
+    });
+    address
+}
+
+/// Asks one server for BigQuery's address.
+async fn asked(server: String, tls: &rustls::ClientConfig) -> Result<Answer, NamesError> {
+    let server: Server = server.parse().unwrap();
+    let names = Names::fresh(&[server], tls).unwrap();
+    names.lookup(BQ, Family::V4).await
+}
+
+#[tokio::test]
+async fn a_server_over_tls_is_asked_where_its_certificate_is_for_its_name() {
+    let (acceptor, tls) = certified("dns.test", b"dot");
+    let address = server_over_tls(acceptor).await;
+    let answered = asked(format!("tls://{address}#dns.test"), &tls).await;
+    assert_eq!(answered.unwrap(), answer(&["192.0.2.7"], 30));
+    for (name, tls) in [("other.test", &tls), ("dns.test", &self::tls())] {
+        let refused = asked(format!("tls://{address}#{name}"), tls).await;
+        assert!(
+            matches!(refused, Err(NamesError::Failed { .. })),
+            "{refused:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_server_over_https_is_asked_where_its_certificate_is_for_its_name() {
+    let (acceptor, tls) = certified("dns.test", b"h2");
+    let address = server_over_https(acceptor).await;
+    let answered = asked(format!("https://{address}#dns.test"), &tls).await;
+    assert_eq!(answered.unwrap(), answer(&["192.0.2.7"], 30));
+    for (name, tls) in [("other.test", &tls), ("dns.test", &self::tls())] {
+        let refused = asked(format!("https://{address}#{name}"), tls).await;
+        assert!(
+            matches!(refused, Err(NamesError::Failed { .. })),
+            "{refused:?}"
+        );
+    }
+}
+
+/// Believes no server's certificate.
 fn tls() -> rustls::ClientConfig {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     rustls::ClientConfig::builder_with_provider(provider)

@@ -162,7 +162,7 @@ os.waitpid(second, 0)
 const LARGE: &str = r#"
 set -e
 cp "$(readlink -f /usr/bin/python3)" "$0/large"
-truncate -s 1T "$0/large"
+/usr/bin/python3 -c 'import os, sys; os.truncate(sys.argv[1], 1 << 40)' "$0/large"
 PYTHONHOME=/usr "$0/large" -c "$1" "$2"
 mkfifo "$0/pipe"
 printf '%s' "$1" > "$0/pipe" &

@@ -45,7 +45,7 @@ fn load() -> Ebpf {
 /// What the daemon attaches at the root, with the library's own means: these links go with this process.
 #[expect(
     clippy::wildcard_enum_match_arm,
-    reason = "aya's kinds of programs, of which four are at the root"
+    reason = "aya's kinds of programs, of which five are at the root"
 )]
 fn attach(ebpf: &mut Ebpf, places: &Places) -> Result<(), ProgramError> {
     let root = File::open(places.root()).expect("opens the cgroup");
@@ -55,6 +55,10 @@ fn attach(ebpf: &mut Ebpf, places: &Places) -> Result<(), ProgramError> {
             Program::CgroupSkb(program) => {
                 program.load()?;
                 program.attach(&root, CgroupSkbAttachType::Egress, mode)?;
+            }
+            Program::CgroupSock(program) => {
+                program.load()?;
+                program.attach(&root, mode)?;
             }
             Program::CgroupSockAddr(program) => {
                 program.load()?;

@@ -48,26 +48,23 @@ impl Places {
         worker(&self.stage, Side::Host, Some((place, UID)), args)
     }
 
-    /// Prints and notes what connecting and sending elsewhere cost with so many prefixes protected.
+    /// Prints and notes what connecting and sending elsewhere cost with so many prefixes protected, and making a socket.
     pub(crate) fn rows(&self, prefixes: u32, figures: &mut Map<String, Value>) {
-        for (name, work, count) in [
-            ("connect() elsewhere", "connect", CONNECTS),
-            ("a datagram elsewhere", "send", SENDS),
+        let to = SocketAddr::from((OTHER4, 443)).to_string();
+        let (connects, sends) = (CONNECTS.to_string(), SENDS.to_string());
+        for (name, args) in [
+            ("a socket made and closed", &["make", &connects][..]),
+            ("connect() elsewhere", &["connect", &to, &connects]),
+            ("a datagram elsewhere", &["send", &to, &sends]),
         ] {
-            let [without, with] = self.compare(work, count);
+            let [without, with] = in_turns([&self.outside, &self.inside], |place| {
+                said(self.work(place, args))
+            });
             let ratio = with as f64 / without as f64;
             println!("{name:<28}{prefixes:>10}{without:>10}{with:>10}{ratio:>8.2}");
             let figure = json!({"without_ns": without, "with_ns": with, "ratio": ratio});
-            figures.insert(format!("{work}_{prefixes}"), figure);
+            figures.insert(format!("{}_{prefixes}", args[0]), figure);
         }
-    }
-
-    /// The median of a loop outside and inside.
-    fn compare(&self, work: &str, count: u32) -> [u64; 2] {
-        let to = SocketAddr::from((OTHER4, 443)).to_string();
-        in_turns([&self.outside, &self.inside], |place| {
-            said(self.work(place, &[work, &to, &count.to_string()]))
-        })
     }
 }
 

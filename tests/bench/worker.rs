@@ -14,6 +14,8 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with};
 pub(crate) enum Work {
     /// `connect()` of a UDP socket, so many times: nanoseconds each.
     Connect { to: SocketAddr, count: u32 },
+    /// A UDP socket made and closed, so many times: nanoseconds each.
+    Make { count: u32 },
     /// A datagram of 64 bytes, so many times: nanoseconds each.
     Send { to: SocketAddr, count: u32 },
     /// TCP connections as fast as they go, until killed; each line is how many were tried and how many were not refused.
@@ -47,6 +49,13 @@ pub(crate) fn run(work: &Work) {
         Work::Connect { to, count } => {
             let socket = UdpSocket::bind("0.0.0.0:0").expect("binds");
             println!("{}", each(*count, || socket.connect(to).expect("connects")));
+        }
+        Work::Make { count } => {
+            let make = || {
+                let flags = SocketFlags::CLOEXEC;
+                socket_with(AddressFamily::INET, SocketType::DGRAM, flags, None).expect("a socket");
+            };
+            println!("{}", each(*count, make));
         }
         Work::Send { to, count } => {
             let socket = UdpSocket::bind("0.0.0.0:0").expect("binds");

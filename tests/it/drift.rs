@@ -159,6 +159,44 @@ fn a_guard_of_an_interface_that_is_taken_away_is_missed_and_put_again() {
     wait_for("health", || unhealthy(&world) == "[]");
 }
 
+/// What the status says of the kernel's security hooks.
+fn hooks(world: &World) -> String {
+    let guards = world.status()["guards"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
+    let mut guards = guards.iter().filter_map(|guard| guard.as_str());
+    let ours = guards.find_map(|guard| guard.strip_prefix("security hooks (BPF LSM): "));
+    ours.expect("the status speaks of them").to_owned()
+}
+
+#[test]
+fn a_guard_at_a_security_hook_stands_where_the_kernel_asks_it_and_is_missed_when_it_is_taken_away()
+{
+    let mut world = World::with_a_silent_far_side();
+    world.start_daemon();
+    let active = std::fs::read_to_string("/sys/kernel/security/lsm").unwrap_or_default();
+    if !active.trim().split(',').any(|name| name == "bpf") {
+        assert!(hooks(&world).starts_with("none, "), "{}", hooks(&world));
+        return;
+    }
+    let held = "socket_create, socket_sendmsg, ptrace_access_check, bpf";
+    assert_eq!(hooks(&world), held);
+    assert_eq!(unhealthy(&world), "[]");
+    let pin = world.stage.bpffs().join("enforcer/links/socket_create");
+    let take_away = || std::fs::remove_file(&pin).expect("removes");
+    world.stage.on(Side::Host, take_away);
+    is_said_and_recorded(
+        &world,
+        "the link of the security hook socket_create is gone",
+    );
+    // The next daemon puts it there again, beside the three that its predecessor left.
+    world.kill_daemon();
+    world.start_daemon();
+    assert_eq!(hooks(&world), held);
+    assert_eq!(unhealthy(&world), "[]");
+}
+
 #[test]
 fn a_guard_stays_when_the_daemon_ends_is_taken_over_by_the_next_and_ends_with_detach() {
     let mut world = World::with_a_silent_far_side();

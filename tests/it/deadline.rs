@@ -95,6 +95,8 @@ fn refuses_cuts_and_cancels(family: Family) {
         path.contains("/cancel") && request["at"] == world.bigquery_here().to_string()
     });
     assert!(asked, "the far side was asked to cancel");
+    // What the kernel itself still sends for the connections that were let go is nobody's attempt.
+    assert_eq!(world.events("kernel_refused"), Vec::<Value>::new());
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::{build_ebpf, setup, sh};
+use crate::{build_ebpf, kernels, setup, sh};
 
 /// Runs all checks and tests.
 pub(crate) fn test(root: &Path) -> Result<()> {
@@ -79,7 +79,8 @@ pub(crate) fn test(root: &Path) -> Result<()> {
             "--locked",
             "--no-fail-fast",
         ],
-    )
+    )?;
+    kernels::run(root, kernels::OLDEST, &[])
 }
 
 fn step(root: &Path, what: &str, args: &[&str]) -> Result<()> {

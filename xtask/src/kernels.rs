@@ -19,6 +19,8 @@ use image::Wanted;
 use initrd::Initrd;
 use suite::Suite;
 
+/// The oldest kernel that is supported: in CI this one alone.
+pub(crate) const OLDEST: &[Wanted] = &[Wanted::Line(6, 1)];
 /// The oldest one, and what came with the next stable Debian or later.
 pub(crate) const ALL: &[Wanted] = &[Wanted::Line(6, 1), Wanted::Since(6, 12)];
 

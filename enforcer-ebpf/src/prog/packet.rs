@@ -16,6 +16,8 @@ pub const ETH_P_IPV6: u16 = 0x86dd;
 const WORDS_WITHOUT_OPTIONS: u8 = 5;
 /// The fixed part of the IPv4 header, bytes.
 const HEADER4_BYTES: usize = 20;
+const IPPROTO_TCP: u32 = 6;
+const TCP_SYN: u8 = 0x02;
 /// The IPv6 header, bytes.
 const HEADER6_BYTES: usize = 40;
 /// The most options there is room for: forty of one byte.
@@ -189,45 +191,81 @@ pub fn may_leave(skb: &SkBuff, reason: Reason) -> bool {
     // SAFETY: the helper reads the packet's socket.
     let cgroup = unsafe { bpf_skb_cgroup_id(skb.skb) };
     if reason as u32 == Reason::Metadata as u32 {
-        return !is_agents(skb, cgroup);
+        return agent_of(skb, cgroup) == 0;
     }
     if cgroup == 0 {
         return false;
     }
-    cgroup == config.daemon_cgroup || (config.enforce == ENFORCE_AGENTS && !is_agents(skb, cgroup))
+    cgroup == config.daemon_cgroup
+        || (config.enforce == ENFORCE_AGENTS && agent_of(skb, cgroup) == 0)
 }
 
-/// Whether the packet's socket belongs to an agent's cgroup or to one below it. Levels count from the root.
+/// The agent's cgroup that the packet's socket belongs to, itself or one above; 0 for none. Levels count from the root.
 #[inline(always)]
-fn is_agents(skb: &SkBuff, cgroup: u64) -> bool {
+fn agent_of(skb: &SkBuff, cgroup: u64) -> u64 {
     if AGENTS.get_ptr(&cgroup).is_some() {
-        return true;
+        return cgroup;
     }
     let mut level = 1;
     while level <= CGROUP_LEVELS {
         // SAFETY: the helper reads the packet's socket.
         let ancestor = unsafe { bpf_skb_ancestor_cgroup_id(skb.skb, level) };
         if ancestor == 0 {
-            return false;
+            return 0;
         }
         if AGENTS.get_ptr(&ancestor).is_some() {
-            return true;
+            return ancestor;
         }
         level += 1;
     }
-    false
+    0
 }
 
-/// Counts and reports a packet that is dropped.
+/// Whether a packet says nothing and asks for nothing: TCP, with neither data nor a SYN. The kernel still sends such for connections that it
+/// has let go (late acknowledgements and resets), and they are nobody's attempt.
+#[inline(always)]
+fn is_farewell(skb: &SkBuff, packet: &IpPacket) -> bool {
+    if packet.protocol != IPPROTO_TCP {
+        return false;
+    }
+    let length_at = if packet.is_v4 {
+        packet.at + 2
+    } else {
+        packet.at + 4
+    };
+    let (Ok(length), Ok(words), Ok(flags)) = (
+        skb.load::<u16>(length_at),
+        skb.load::<u8>(packet.payload_at + 12),
+        skb.load::<u8>(packet.payload_at + 13),
+    ) else {
+        return false;
+    };
+    let headers = if packet.is_v4 {
+        packet.payload_at - packet.at
+    } else {
+        0
+    };
+    let headers = headers + usize::from(words >> 4) * 4;
+    flags & TCP_SYN == 0 && usize::from(u16::from_be(length)) == headers
+}
+
+/// Counts and reports a packet that is dropped; a farewell of no socket's is only counted.
 #[inline(always)]
 pub fn dropped(skb: &SkBuff, hook: u32, packet: &IpPacket, reason: Reason) {
     count(|counters| counters.egress_dropped += 1);
     // SAFETY: helpers that read the clock and the packet's socket.
     let (boot_ns, cgroup) = unsafe { (bpf_ktime_get_boot_ns(), bpf_skb_cgroup_id(skb.skb)) };
+    if cgroup == 0 && is_farewell(skb, packet) {
+        return;
+    }
     report(Event {
         boot_ns,
         cgroup,
-        agent_cgroup: 0,
+        agent_cgroup: if cgroup == 0 {
+            0
+        } else {
+            agent_of(skb, cgroup)
+        },
         start_boot_ns: 0,
         destination: packet.destination,
         port: 0,

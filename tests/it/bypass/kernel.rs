@@ -25,14 +25,14 @@ fn refused(ways: &[Way], hook: &str) {
     lock.is_on_record(hook, agents);
 }
 
-/// The same for ways that no socket's hook sees: packets name no process.
+/// The same for ways that no socket's hook sees: a packet names no process, and its socket whose it is.
 fn dropped(ways: &[Way], hook: &str) {
     let lock = Lock::new();
     for way in ways {
         lock.agent_goes(*way);
     }
     lock.nothing_got_out();
-    lock.is_on_record(hook, |_| true);
+    lock.is_on_record(hook, agents);
 }
 
 /// The same for frames. Where the programs stand at the kernel's security hooks an agent does not even get the socket: there somebody outside
@@ -48,9 +48,11 @@ fn framed(ways: &[Way], hook: &str) {
         for way in ways {
             lock.go(&other, None, *way, BIGQUERY4.into());
         }
+        lock.is_on_record(hook, |event| event["agent"].is_null());
+    } else {
+        lock.is_on_record(hook, agents);
     }
     lock.nothing_got_out();
-    lock.is_on_record(hook, |_| true);
 }
 
 /// Connects to BigQuery before the daemon runs, and goes on when told.

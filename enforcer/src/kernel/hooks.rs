@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use aya::programs::{Lsm, Program, ProgramError};
-use aya::{Btf as AyaBtf, Ebpf};
+use aya::{Btf, Ebpf};
 
 use super::load::pin_over;
 use super::sys::Target;
@@ -45,28 +45,26 @@ pub(super) struct Held {
 
 impl Hooks {
     /// Puts all programs to their hooks, or none. `unknown`: what of this kernel's own structures they could not be told.
-    pub(super) fn attach(ebpf: &mut Ebpf, links: &Path, unknown: Option<String>) -> Self {
-        let absent = unknown.map_or_else(why_absent, Some);
-        if let Some(why) = absent {
-            return Self::Absent(why);
+    ///
+    /// # Errors
+    /// When the kernel took the programs and one can then not be attached or pinned.
+    pub(super) fn attach(
+        ebpf: &mut Ebpf,
+        links: &Path,
+        unknown: Option<String>,
+    ) -> Result<Self, KernelError> {
+        if let Some(why) = unknown.or_else(why_absent) {
+            return Ok(Self::Absent(why));
         }
-        let all = AyaBtf::from_sys_fs()
-            .map_err(|error| refused("read the kernel's BTF")(&error))
-            .and_then(|btf| {
-                // All are loaded before the first is attached: a kernel that refuses one must not be left with half.
-                for (program, hook) in HOOKS {
-                    let loaded = program_mut(ebpf, program)?.load(hook, &btf);
-                    loaded.map_err(|error| refused(format!("load {program}"))(&error))?;
-                }
-                HOOKS
-                    .into_iter()
-                    .map(|(program, hook)| attach_one(program_mut(ebpf, program)?, hook, links))
-                    .collect()
-            });
-        match all {
-            Ok(held) => Self::Held(held),
-            Err(error) => Self::Absent(format!("the kernel refuses them: {}", Causes(&error))),
+        // All before the first is attached: a kernel that refuses one must not be left with half.
+        if let Err(error) = load(ebpf) {
+            let why = format!("the kernel refuses them: {}", Causes(&error));
+            return Ok(Self::Absent(why));
         }
+        let held = HOOKS
+            .into_iter()
+            .map(|(program, hook)| attach_one(program_mut(ebpf, program)?, hook, links));
+        Ok(Self::Held(held.collect::<Result<_, _>>()?))
     }
 
     /// What is not as it was attached, one sentence each.
@@ -121,6 +119,15 @@ pub fn why_absent() -> Option<String> {
             "whether this kernel asks them cannot be told: {ACTIVE}: {error} (mount -t securityfs securityfs /sys/kernel/security)"
         )),
     }
+}
+
+fn load(ebpf: &mut Ebpf) -> Result<(), KernelError> {
+    let btf = Btf::from_sys_fs().map_err(|error| refused("read the kernel's BTF")(&error))?;
+    for (program, hook) in HOOKS {
+        let loaded = program_mut(ebpf, program)?.load(hook, &btf);
+        loaded.map_err(|error| refused(format!("load {program}"))(&error))?;
+    }
+    Ok(())
 }
 
 fn attach_one(program: &mut Lsm, hook: &'static str, links: &Path) -> Result<Held, KernelError> {

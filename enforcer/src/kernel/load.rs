@@ -175,7 +175,7 @@ pub fn attach(config: &KernelConfig) -> Result<Attached, KernelError> {
         links.push(attach_one(&mut ebpf, name, attach_type, &root, &links_dir)?);
     }
 
-    let hooks = Hooks::attach(&mut ebpf, &links_dir, unknown);
+    let hooks = Hooks::attach(&mut ebpf, &links_dir, unknown)?;
 
     let mut pinned = Pinned::take(&mut ebpf)?;
     pinned.begin(kernel_config, config.enforce)?;

@@ -7,6 +7,7 @@ pub mod answer;
 pub mod dry_run;
 pub mod job;
 pub mod json;
+pub mod methods;
 pub mod refuse;
 pub mod relations;
 pub mod route;

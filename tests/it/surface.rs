@@ -1,5 +1,6 @@
 //! The API's methods one by one, by a client that knows nothing of BigQuery's libraries: what is served in a window, and only there.
 
+use enforcer::bigquery::methods::{Judged, METHODS};
 use harness::world::{Family, Who, World};
 use serde_json::{Value, json};
 
@@ -289,4 +290,127 @@ fn a_table_outside_is_refused_in_the_same_words_whether_it_exists_or_not() {
     let there = refusal("salaries", "*");
     assert_eq!(refusal("nosuch", "*"), there);
     assert_eq!(refusal("salaries", "nosuch"), there);
+}
+
+#[test]
+fn a_list_of_jobs_holds_the_windows_own_and_one_can_be_removed() {
+    let world = World::start(Family::V4);
+    let grant = world.open_window("demo-project.finance:read", "1m");
+    let earlier = start_job(&world);
+    assert!(world.cli(Who::Agent, &["close", &grant]).status.success());
+    let _ = world.open_window("demo-project.finance:read", "1m");
+    let own = start_job(&world);
+    let listed = |query: &str| {
+        let list = get(&world, &format!("{PROJECT}/jobs?{query}"));
+        let jobs = list.served()["jobs"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        let id = |job: &Value| job["jobReference"]["jobId"].as_str().map(str::to_owned);
+        jobs.iter().filter_map(id).collect::<Vec<String>>()
+    };
+    assert_eq!(
+        listed("projection=full&fields=nextPageToken"),
+        [own.id.clone()]
+    );
+    get(&world, &format!("{PROJECT}/jobs?allUsers=true")).refused("api.field");
+    get(&world, "/bigquery/v2/projects/other-project/jobs").refused("scope.project");
+    let remove = |id: &str| {
+        let request = json!([["DELETE", format!("{PROJECT}/jobs/{id}/delete"), null]]);
+        send(&world, &request).remove(0)
+    };
+    remove(&earlier.id).refused("job.foreign");
+    remove(&own.id).served();
+}
+
+#[test]
+fn models_and_routines_are_told_of_in_scope_and_changed_by_nobody() {
+    let world = World::start(Family::V4);
+    let _ = world.open_window("demo-project.finance:read", "1m");
+    for kind in ["models", "routines"] {
+        let within = |dataset: &str| format!("{PROJECT}/datasets/{dataset}/{kind}");
+        get(&world, &within("finance")).served();
+        get(&world, &within("hr")).refused("scope.outside");
+        get(&world, &format!("{}/m", within("hr"))).refused("scope.outside");
+        let removed = json!([["DELETE", format!("{}/m", within("finance")), null]]);
+        send(&world, &removed).remove(0).refused("api.method");
+    }
+}
+
+/// The API's own description, as BigQuery's client library for Python carries it.
+fn description() -> Value {
+    let packages = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/venv/lib");
+    let mut pythons = std::fs::read_dir(packages).expect("reads").flatten();
+    let python = pythons.next().expect("one Python").path();
+    let file = "site-packages/googleapiclient/discovery_cache/documents/bigquery.v2.json";
+    let text = std::fs::read_to_string(python.join(file)).expect("reads");
+    serde_json::from_str(&text).expect("JSON")
+}
+
+/// The methods of a part of the description: name, HTTP method, path, parameters in the query.
+fn methods(part: &Value, found: &mut Vec<(String, String, String, Vec<String>)>) {
+    let of = |name: &str| part[name].as_object().cloned().unwrap_or_default();
+    for (_, method) in of("methods") {
+        let text = |name: &str| method[name].as_str().expect("text").to_owned();
+        let parameters = method["parameters"]
+            .as_object()
+            .cloned()
+            .unwrap_or_default();
+        let in_query = parameters
+            .into_iter()
+            .filter(|(_, said)| said["location"] == "query");
+        found.push((
+            text("id"),
+            text("httpMethod"),
+            text("flatPath"),
+            in_query.map(|(name, _)| name).collect(),
+        ));
+    }
+    for (_, resource) in of("resources") {
+        methods(&resource, found);
+    }
+}
+
+#[test]
+fn every_method_of_the_apis_own_description_has_a_row_and_no_other_has() {
+    let mut described = Vec::new();
+    methods(&description(), &mut described);
+    assert!(described.len() >= 47, "{}", described.len());
+    // The description calls what stands in braces otherwise.
+    let shape = |path: &str| {
+        let mut parts = path.split(['{', '}']).enumerate();
+        parts
+            .by_ref()
+            .map(|(at, part)| if at % 2 == 1 { "{}" } else { part })
+            .collect::<String>()
+    };
+    for (id, verb, path, parameters) in &described {
+        let name = id.strip_prefix("bigquery.").expect("BigQuery's");
+        let row = METHODS.iter().find(|row| row.id == name);
+        let row =
+            row.unwrap_or_else(|| panic!("{id} has no row: it is refused, and must be judged"));
+        assert_eq!(
+            (row.verb, shape(row.path)),
+            (verb.as_str(), shape(path)),
+            "{id}"
+        );
+        if let Judged::As(_, allowed) = row.judged {
+            // What the description leaves out, and clients send all the same.
+            let undescribed = ["projection"];
+            for name in allowed {
+                let is_described = parameters.iter().any(|parameter| parameter == name);
+                assert!(
+                    is_described || undescribed.contains(name),
+                    "{id} has no {name}"
+                );
+            }
+        }
+    }
+    for row in METHODS {
+        let id = format!("bigquery.{}", row.id);
+        assert!(
+            described.iter().any(|(described, ..)| *described == id),
+            "{id}"
+        );
+    }
 }

@@ -17,6 +17,7 @@ pub struct Admitted {
     method: Method,
     tables: Vec<TableRef>,
     job: Option<JobRef>,
+    own_jobs: Vec<JobRef>,
     bytes: u64,
 }
 
@@ -39,6 +40,12 @@ impl Admitted {
         self.job.as_ref()
     }
 
+    /// The window's own jobs, where the request asks for a list of jobs: what the answer is cut down to.
+    #[must_use]
+    pub fn own_jobs(&self) -> &[JobRef] {
+        &self.own_jobs
+    }
+
     /// The bytes it may process, by BigQuery's estimate.
     #[must_use]
     pub const fn bytes(&self) -> u64 {
@@ -56,8 +63,13 @@ pub fn admit(now: Now, grant: &Grant, facts: &QueryFacts) -> Result<Admitted, Re
     }
     within_project(grant, facts)?;
     let mut own = None;
+    let mut own_jobs = Vec::new();
     let (tables, bytes) = match &facts.touch {
         Touch::Nothing | Touch::FilteredList => (Vec::new(), 0),
+        Touch::OwnJobs => {
+            own_jobs = grant.jobs();
+            (Vec::new(), 0)
+        }
         Touch::Dataset(dataset) => {
             within_scope(grant, dataset, &dataset.to_string())?;
             (Vec::new(), 0)
@@ -93,6 +105,7 @@ pub fn admit(now: Now, grant: &Grant, facts: &QueryFacts) -> Result<Admitted, Re
         method: facts.method,
         tables,
         job: own,
+        own_jobs,
         bytes,
     })
 }
@@ -118,7 +131,7 @@ fn closed(grant: &Grant) -> Refusal {
 
 fn within_project(grant: &Grant, facts: &QueryFacts) -> Result<(), Refusal> {
     let bills = match &facts.touch {
-        Touch::Query(_) | Touch::Job(_) | Touch::FilteredList => true,
+        Touch::Query(_) | Touch::Job(_) | Touch::FilteredList | Touch::OwnJobs => true,
         Touch::Nothing | Touch::Dataset(_) | Touch::Table(_) | Touch::Rows(_) => false,
     };
     match &facts.project {

@@ -30,6 +30,21 @@ pub enum Method {
     /// `tabledata.list`
     #[serde(rename = "tabledata.list")]
     TabledataList,
+    /// `models.list`
+    #[serde(rename = "models.list")]
+    ModelsList,
+    /// `models.get`
+    #[serde(rename = "models.get")]
+    ModelsGet,
+    /// `routines.list`
+    #[serde(rename = "routines.list")]
+    RoutinesList,
+    /// `routines.get`
+    #[serde(rename = "routines.get")]
+    RoutinesGet,
+    /// `jobs.list`
+    #[serde(rename = "jobs.list")]
+    JobsList,
     /// `jobs.insert` of a query
     #[serde(rename = "jobs.insert")]
     JobsInsert,
@@ -45,6 +60,9 @@ pub enum Method {
     /// `jobs.cancel`
     #[serde(rename = "jobs.cancel")]
     JobsCancel,
+    /// `jobs.delete`
+    #[serde(rename = "jobs.delete")]
+    JobsDelete,
 }
 
 impl Method {
@@ -59,11 +77,17 @@ impl Method {
             Self::TablesList => "tables.list",
             Self::TablesGet => "tables.get",
             Self::TabledataList => "tabledata.list",
+            Self::ModelsList => "models.list",
+            Self::ModelsGet => "models.get",
+            Self::RoutinesList => "routines.list",
+            Self::RoutinesGet => "routines.get",
+            Self::JobsList => "jobs.list",
             Self::JobsInsert => "jobs.insert",
             Self::JobsQuery => "jobs.query",
             Self::JobsGet => "jobs.get",
             Self::GetQueryResults => "jobs.getQueryResults",
             Self::JobsCancel => "jobs.cancel",
+            Self::JobsDelete => "jobs.delete",
         }
     }
 }
@@ -114,7 +138,9 @@ pub enum Touch {
     Nothing,
     /// A list whose answer is filtered to what is in scope.
     FilteredList,
-    /// Metadata of a dataset, or the list of its tables.
+    /// The window's own jobs, to which the answer's list is cut down.
+    OwnJobs,
+    /// Metadata of a dataset, or of what lies in it.
     Dataset(DatasetRef),
     /// Metadata of a table.
     Table(TableRef),
@@ -135,6 +161,7 @@ impl Touch {
             Self::Job(job) => Some(format!("job {job}")),
             Self::Nothing
             | Self::FilteredList
+            | Self::OwnJobs
             | Self::Table(_)
             | Self::Rows(_)
             | Self::Query(_) => None,

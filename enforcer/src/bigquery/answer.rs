@@ -91,6 +91,16 @@ pub fn filter_list(answer: &mut Value, scope: &Scope) {
     }
 }
 
+/// Cuts a list of jobs down to the window's own.
+pub fn keep_own_jobs(answer: &mut Value, own: &[JobRef]) {
+    if let Some(jobs) = answer.get_mut("jobs").and_then(Value::as_array_mut) {
+        jobs.retain(|job| {
+            let job = job_facts(job).job;
+            job.is_some_and(|job| own.iter().any(|own| own.is_same_job(&job)))
+        });
+    }
+}
+
 fn covers_project(item: &Value, scope: &Scope) -> bool {
     let id = item["projectReference"]["projectId"]
         .as_str()

@@ -1,5 +1,6 @@
 //! Which API method a request is: method and path against a table, parameters against an allow-list. Everything else is refused.
 
+use super::methods::{DOORS, Judged, METHODS, Row};
 use enforcer_proto::query::{JobRef, Method};
 use enforcer_proto::refusal::{Code, Refusal};
 use enforcer_proto::scope::{DatasetRef, TableRef};
@@ -54,6 +55,13 @@ pub enum Target {
     Table(TableRef),
     /// The rows of a table.
     Rows(TableRef),
+    /// The models or routines of a dataset, or one of them.
+    Within(DatasetRef),
+    /// The jobs of a project.
+    Jobs {
+        /// The project.
+        project: String,
+    },
     /// A new job (`jobs.insert`), or a query at once (`jobs.query`).
     NewJob {
         /// The project that is billed.
@@ -126,6 +134,9 @@ pub fn route(method: &str, path: &str, query: Option<&str>) -> Result<Route, Ref
             &["version"],
         );
     }
+    if let Some(door) = DOORS.iter().find(|door| path.starts_with(door.path)) {
+        return Err(refused(path, door.why));
+    }
     let rest = path
         .strip_prefix(BASE)
         .ok_or_else(|| unknown(method, path))?;
@@ -134,8 +145,12 @@ pub fn route(method: &str, path: &str, query: Option<&str>) -> Result<Route, Ref
         .map(segment)
         .collect::<Result<Vec<String>, Refusal>>()?;
     let parts: Vec<&str> = segments.iter().map(String::as_str).collect();
-    let (api, target, allowed) =
-        lookup(method, &parts, query)?.ok_or_else(|| unknown(method, path))?;
+    let (row, named) = lookup(method, &parts).ok_or_else(|| unknown(method, path))?;
+    let (api, allowed) = match row.judged {
+        Judged::As(api, allowed) => (api, allowed),
+        Judged::Refused(why) => return Err(refused(row.id, why)),
+    };
+    let target = target(api, &named, query)?;
     let encoded: Vec<String> = parts
         .iter()
         .map(|part| utf8_percent_encode(part, SEGMENT).to_string())
@@ -149,77 +164,81 @@ pub fn route(method: &str, path: &str, query: Option<&str>) -> Result<Route, Ref
     )
 }
 
-type Found = Option<(Method, Target, &'static [&'static str])>;
+/// The method of the table whose path this is, and what it names.
+fn lookup(verb: &str, parts: &[&str]) -> Option<(&'static Row, Named)> {
+    let mut rows = METHODS.iter().filter(|row| row.verb == verb);
+    rows.find_map(|row| Some((row, named(row.path, parts)?)))
+}
 
-const PAGED: &[&str] = &["maxResults", "pageToken"];
+/// What stands where a path of the table has braces.
+#[derive(Debug, Default)]
+struct Named {
+    project: String,
+    dataset: String,
+    table: String,
+    job: String,
+}
 
-/// The table: one arm for each method that is let through.
-fn lookup(method: &str, parts: &[&str], query: Option<&str>) -> Result<Found, Refusal> {
-    Ok(match (method, parts) {
-        ("GET", ["projects"]) => Some((Method::ProjectsList, Target::Projects, PAGED)),
-        ("GET", ["projects", p, "datasets"]) => Some((
-            Method::DatasetsList,
-            Target::Datasets { project: id(p)? },
-            &["maxResults", "pageToken", "all", "filter"],
-        )),
-        ("GET", ["projects", p, "datasets", d]) => Some((
-            Method::DatasetsGet,
-            Target::Dataset(dataset(p, d)?),
-            &["accessPolicyVersion", "datasetView"],
-        )),
-        ("GET", ["projects", p, "datasets", d, "tables"]) => {
-            Some((Method::TablesList, Target::Tables(dataset(p, d)?), PAGED))
+/// What a path names, if it is this one of the table's.
+fn named(template: &str, parts: &[&str]) -> Option<Named> {
+    let mut named = Named::default();
+    let mut given = parts.iter();
+    for wanted in template.split('/') {
+        let given = *given.next()?;
+        let Some((name, action)) = wanted
+            .strip_prefix('{')
+            .and_then(|wanted| wanted.split_once('}'))
+        else {
+            if wanted != given {
+                return None;
+            }
+            continue;
+        };
+        let value = given.strip_suffix(action)?;
+        // Only an old project's name holds a colon; elsewhere what follows one is an action.
+        if name != "project" && value.contains(':') {
+            return None;
         }
-        ("GET", ["projects", p, "datasets", d, "tables", t]) => Some((
-            Method::TablesGet,
-            Target::Table(table(p, d, t)?),
-            &["selectedFields", "view"],
-        )),
-        ("GET", ["projects", p, "datasets", d, "tables", t, "data"]) => Some((
-            Method::TabledataList,
-            Target::Rows(table(p, d, t)?),
-            &[
-                "maxResults",
-                "pageToken",
-                "startIndex",
-                "selectedFields",
-                "formatOptions.useInt64Timestamp",
-                "formatOptions.timestampOutputFormat",
-            ],
-        )),
-        ("POST", ["projects", p, "jobs"]) => {
-            Some((Method::JobsInsert, Target::NewJob { project: id(p)? }, &[]))
+        let value = value.to_owned();
+        match name {
+            "project" => named.project = value,
+            "dataset" => named.dataset = value,
+            "table" => named.table = value,
+            "job" => named.job = value,
+            // A model, a routine, a policy: what it lies in is what is judged.
+            _ => {}
         }
-        ("POST", ["projects", p, "queries"]) => {
-            Some((Method::JobsQuery, Target::NewJob { project: id(p)? }, &[]))
+    }
+    given.next().is_none().then_some(named)
+}
+
+/// What a method that is let through is about.
+fn target(method: Method, named: &Named, query: Option<&str>) -> Result<Target, Refusal> {
+    let project = || id(&named.project);
+    let dataset = || dataset(&named.project, &named.dataset);
+    let table = || table(&named.project, &named.dataset, &named.table);
+    Ok(match method {
+        Method::Discovery => Target::Discovery,
+        Method::ProjectsList => Target::Projects,
+        Method::DatasetsList => Target::Datasets {
+            project: project()?,
+        },
+        Method::DatasetsGet => Target::Dataset(dataset()?),
+        Method::TablesList => Target::Tables(dataset()?),
+        Method::TablesGet => Target::Table(table()?),
+        Method::TabledataList => Target::Rows(table()?),
+        Method::ModelsList | Method::ModelsGet | Method::RoutinesList | Method::RoutinesGet => {
+            Target::Within(dataset()?)
         }
-        ("GET", ["projects", p, "jobs", j]) => Some((
-            Method::JobsGet,
-            job(p, j, query)?,
-            &["location", "projection"],
-        )),
-        ("GET", ["projects", p, "queries", j]) => Some((
-            Method::GetQueryResults,
-            job(p, j, query)?,
-            &[
-                "location",
-                "maxResults",
-                "pageToken",
-                "startIndex",
-                "timeoutMs",
-                "formatOptions.useInt64Timestamp",
-                "formatOptions.timestampOutputFormat",
-            ],
-        )),
-        ("POST", ["projects", p, "jobs", j, "cancel"]) => {
-            // The Python client sends `projection` here too.
-            Some((
-                Method::JobsCancel,
-                job(p, j, query)?,
-                &["location", "projection"],
-            ))
+        Method::JobsList => Target::Jobs {
+            project: project()?,
+        },
+        Method::JobsInsert | Method::JobsQuery => Target::NewJob {
+            project: project()?,
+        },
+        Method::JobsGet | Method::GetQueryResults | Method::JobsCancel | Method::JobsDelete => {
+            job(&named.project, &named.job, query)?
         }
-        _ => None,
     })
 }
 
@@ -271,7 +290,11 @@ fn finish(
 /// Whether the answer is read for what it says of a job.
 const fn is_read(method: Method) -> bool {
     match method {
-        Method::JobsInsert | Method::JobsQuery | Method::JobsGet | Method::JobsCancel => true,
+        Method::JobsInsert
+        | Method::JobsQuery
+        | Method::JobsGet
+        | Method::JobsList
+        | Method::JobsCancel => true,
         Method::Discovery
         | Method::ProjectsList
         | Method::DatasetsList
@@ -279,6 +302,11 @@ const fn is_read(method: Method) -> bool {
         | Method::TablesList
         | Method::TablesGet
         | Method::TabledataList
+        | Method::ModelsList
+        | Method::ModelsGet
+        | Method::RoutinesList
+        | Method::RoutinesGet
+        | Method::JobsDelete
         | Method::GetQueryResults => false,
     }
 }
@@ -340,6 +368,11 @@ fn job(project: &str, job: &str, query: Option<&str>) -> Result<Target, Refusal>
         job: id(job)?,
         location,
     }))
+}
+
+fn refused(what: &str, why: &str) -> Refusal {
+    let what = format!("Access Denied: BigQuery: {what} is not let through: {why}");
+    Refusal::new(Code::MethodUnknown, what)
 }
 
 fn unknown(method: &str, path: &str) -> Refusal {
@@ -422,8 +455,22 @@ mod tests {
             ("POST", "/resumable/upload/bigquery/v2/projects/p/jobs"),
             ("POST", "/batch/bigquery/v2"),
             ("POST", "/mcp"),
-            ("GET", "/bigquery/v2/projects/p/jobs"),
+            (
+                "POST",
+                "/google.cloud.bigquery.storage.v1.BigQueryRead/ReadRows",
+            ),
+            ("POST", "/google.cloud.bigquery.v2.JobService/InsertJob"),
             ("DELETE", "/bigquery/v2/projects/p/datasets/d"),
+            ("DELETE", "/bigquery/v2/projects/p/jobs/j"),
+            (
+                "GET",
+                "/bigquery/v2/projects/p/datasets/d/tables/t:getIamPolicy",
+            ),
+            (
+                "POST",
+                "/bigquery/v2/projects/p/datasets/d/tables/t:getIamPolicy",
+            ),
+            ("POST", "/bigquery/v2/projects/p/datasets/d:undelete"),
             ("PATCH", "/bigquery/v2/projects/p/datasets/d/tables/t"),
             (
                 "POST",
@@ -439,6 +486,45 @@ mod tests {
                 "{method} {path}"
             );
         }
+    }
+
+    #[test]
+    fn what_is_refused_is_called_by_its_name() {
+        let tables = "/bigquery/v2/projects/p/datasets/d/tables";
+        for (method, path, name) in [
+            ("DELETE", format!("{tables}/t"), "tables.delete"),
+            (
+                "POST",
+                format!("{tables}/t:setIamPolicy"),
+                "tables.setIamPolicy",
+            ),
+            (
+                "POST",
+                format!("{tables}/t/insertAll"),
+                "tabledata.insertAll",
+            ),
+            (
+                "POST",
+                format!("{tables}/t/rowAccessPolicies:batchDelete"),
+                "rowAccessPolicies.batchDelete",
+            ),
+            ("POST", "/mcp".to_owned(), "/mcp"),
+        ] {
+            let refusal = route(method, &path, None).expect_err(&path);
+            assert_eq!(refusal.code, Code::MethodUnknown);
+            assert!(
+                refusal.what.contains(&format!("{name} is not")),
+                "{refusal:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn who_asks_for_everybodys_jobs_is_told_so() {
+        let jobs = "/bigquery/v2/projects/p/jobs";
+        let routed = route("GET", jobs, Some("projection=full&maxResults=5")).expect("routes");
+        assert_eq!(routed.method, Method::JobsList);
+        assert_eq!(code("GET", jobs, Some("allUsers=true")), Code::FieldUnknown);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use enforcer_proto::event::Event;
-use enforcer_proto::query::Method;
+use enforcer_proto::query::{JobRef, Method};
 use enforcer_proto::refusal::{Code, Refusal};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Request, Response};
@@ -122,6 +122,13 @@ impl Finish {
         self.permit.as_ref().and_then(Permit::ceiling)
     }
 
+    /// The window's own jobs, where a list of jobs was asked for.
+    pub(super) fn own_jobs(&self) -> &[JobRef] {
+        self.permit
+            .as_ref()
+            .map_or(&[], |permit| permit.admitted().own_jobs())
+    }
+
     /// Nothing was started.
     pub(super) const fn void(&mut self) {
         self.outcome.is_void = true;
@@ -198,8 +205,14 @@ pub(super) async fn send(
         | Method::TablesList
         | Method::TablesGet
         | Method::TabledataList
+        | Method::ModelsList
+        | Method::ModelsGet
+        | Method::RoutinesList
+        | Method::RoutinesGet
+        | Method::JobsList
         | Method::JobsGet
         | Method::GetQueryResults => http::Method::GET,
+        Method::JobsDelete => http::Method::DELETE,
     };
     let uri = format!("https://{}{}", session.name, route.path_and_query());
     exchange(proxy, permit.window(), method, &uri, Some(headers), body).await

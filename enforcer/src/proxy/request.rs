@@ -18,7 +18,7 @@ use hyper::body::Incoming;
 use super::cut::{BodyError, CutBody, Source, closed};
 use super::forward::{self, Answer, Finish};
 use super::{Proxy, Session};
-use crate::bigquery::answer::{JobFacts, filter_list, job_facts};
+use crate::bigquery::answer::{JobFacts, filter_list, job_facts, keep_own_jobs};
 use crate::bigquery::job::{Limits, QueryJob};
 use crate::bigquery::relations::Relations;
 use crate::bigquery::route::{Route, Target, route};
@@ -213,9 +213,15 @@ fn understand(
         | Method::TablesList
         | Method::TablesGet
         | Method::TabledataList
+        | Method::ModelsList
+        | Method::ModelsGet
+        | Method::RoutinesList
+        | Method::RoutinesGet
+        | Method::JobsList
         | Method::JobsGet
         | Method::GetQueryResults
-        | Method::JobsCancel => None,
+        | Method::JobsCancel
+        | Method::JobsDelete => None,
     };
     if let (Some(job), Target::NewJob { project }) = (&job, &route.target) {
         // A job reference that names another project than the path could be billed elsewhere.
@@ -311,7 +317,8 @@ fn touched(target: &Target) -> (Touch, Option<String>) {
         Target::Datasets { project } | Target::NewJob { project } => {
             (Touch::FilteredList, Some(project.clone()))
         }
-        Target::Dataset(dataset) | Target::Tables(dataset) => (
+        Target::Jobs { project } => (Touch::OwnJobs, Some(project.clone())),
+        Target::Dataset(dataset) | Target::Tables(dataset) | Target::Within(dataset) => (
             Touch::Dataset(dataset.clone()),
             Some(dataset.project().to_owned()),
         ),
@@ -379,6 +386,13 @@ async fn relay(
             answer.body = Bytes::from(list.to_string());
             Sending::begun(answer, None)
         }
+        Method::JobsList => {
+            let mut answer = within(proxy, window, forward::read_whole(answer)).await?;
+            let mut list = answer.json();
+            keep_own_jobs(&mut list, finish.own_jobs());
+            answer.body = Bytes::from(list.to_string());
+            Sending::begun(answer, None)
+        }
         Method::JobsGet | Method::JobsCancel => {
             let answer = within(proxy, window, forward::read_whole(answer)).await?;
             if answer.status == 200 {
@@ -403,8 +417,13 @@ async fn relay(
         | Method::DatasetsGet
         | Method::TablesList
         | Method::TablesGet
+        | Method::ModelsList
+        | Method::ModelsGet
+        | Method::RoutinesList
+        | Method::RoutinesGet
         | Method::JobsInsert
-        | Method::JobsQuery => Sending::from(answer),
+        | Method::JobsQuery
+        | Method::JobsDelete => Sending::from(answer),
     };
     Ok(stream(proxy, session, window, sending, finish))
 }

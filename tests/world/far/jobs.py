@@ -87,6 +87,8 @@ class Jobs:
     def serve(self, method, path, query, body):
         for pattern, verb, serve in (
             (r"/bigquery/v2/projects/([^/]+)/jobs", "POST", self.insert),
+            (r"/bigquery/v2/projects/([^/]+)/jobs", "GET", self.list),
+            (r"/bigquery/v2/projects/([^/]+)/jobs/([^/]+)/delete", "DELETE", self.delete),
             (r"/bigquery/v2/projects/([^/]+)/queries", "POST", self.query),
             (r"/bigquery/v2/projects/([^/]+)/jobs/([^/]+)", "GET", self.get),
             (r"/bigquery/v2/projects/([^/]+)/queries/([^/]+)", "GET", self.results),
@@ -173,6 +175,17 @@ class Jobs:
         if job.is_cancelled:
             return 200, job.resource("DONE", {"reason": "stopped", "message": "Job execution was cancelled: User requested cancellation"})
         return job.answer if job.done.is_set() else (200, job.resource("RUNNING"))
+
+    def list(self, project, query, body):
+        jobs = [self.get(project, name, {"location": [place]}, body)[1] for place, name in self.jobs]
+        return 200, {"kind": "bigquery#jobList", "jobs": jobs}
+
+    def delete(self, project, name, query, body):
+        job = self.find(name, query)
+        if job is None:
+            return self.get(project, name, query, body)
+        del self.jobs[(job.reference["location"].lower(), name)]
+        return 200, {}
 
     def results(self, project, name, query, body):
         job = self.find(name, query)

@@ -76,6 +76,7 @@ impl Grant {
             Touch::Rows(_) => budget::ROWS_BYTES_MAX,
             Touch::Nothing
             | Touch::FilteredList
+            | Touch::OwnJobs
             | Touch::Dataset(_)
             | Touch::Table(_)
             | Touch::Job(_) => return Ok(None),
@@ -120,6 +121,12 @@ impl Grant {
     #[must_use]
     pub fn owns_result(&self, table: &TableRef) -> bool {
         self.usage.owns_result(table)
+    }
+
+    /// All the jobs the window started.
+    #[must_use]
+    pub fn jobs(&self) -> Vec<JobRef> {
+        self.usage.jobs().cloned().collect()
     }
 
     /// The jobs the window started that are not known to have ended.

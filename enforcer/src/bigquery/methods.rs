@@ -238,6 +238,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::dns::protected::NEIGHBOURS;
 
     fn table() -> String {
         let mut table = "# What becomes of each method of BigQuery's API\n\n\
@@ -263,6 +264,14 @@ mod tests {
                 table,
                 "| `{}…` | {access} | refused: {} |",
                 door.path, door.why
+            );
+        }
+        table += "\n## Other hosts\n\n| host | |\n|---|---|\n\
+            | `bigquerystorage.…` | refused: it is spoken by gRPC, and rows are read by REST here |\n";
+        for neighbour in NEIGHBOURS {
+            let _ = writeln!(
+                table,
+                "| `{neighbour}.…` | refused: it reaches BigQuery's data past what is judged here |"
             );
         }
         table

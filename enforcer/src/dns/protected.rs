@@ -40,10 +40,48 @@ const GLOBAL: [&str; 6] = [
     "content-bigquery.googleapis.com",
     "www.googleapis.com",
 ];
+/// Services beside BigQuery that run its statements, read its tables, or say who may: each under `googleapis.com` and `mtls.googleapis.com`.
+pub const NEIGHBOURS: [&str; 7] = [
+    "analyticshub",
+    "biglake",
+    "bigqueryconnection",
+    "bigquerydatapolicy",
+    "bigquerydatatransfer",
+    "bigquerymigration",
+    "bigqueryreservation",
+];
+const STORAGE: &str = "bigquerystorage";
+
+/// What answers at a protected name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Service {
+    /// BigQuery's own API.
+    Api,
+    /// Its storage API, which is spoken by gRPC.
+    Storage,
+    /// Another service, which reaches BigQuery's data by itself.
+    Neighbour,
+}
+
+/// What answers at a protected name, normalised, by its letters.
+#[must_use]
+pub fn service(name: &str) -> Service {
+    let Some(rest) = name.strip_suffix(".googleapis.com") else {
+        return Service::Api;
+    };
+    if NEIGHBOURS.iter().any(|neighbour| rest.contains(neighbour)) {
+        Service::Neighbour
+    } else if rest.contains(STORAGE) {
+        Service::Storage
+    } else {
+        Service::Api
+    }
+}
+
 /// The longest DNS name, in characters without the trailing dot.
 const NAME_CHARS_MAX: usize = 253;
 
-/// The built-in list: global, mutual-TLS, regional and locational names of BigQuery, its storage API and the legacy host.
+/// The built-in list: global, mutual-TLS, regional and locational names of BigQuery, its storage API, the legacy host, and its neighbours.
 #[must_use]
 pub fn protected_default() -> Vec<String> {
     let regional = REP_REGIONS.iter().flat_map(|region| {
@@ -53,9 +91,13 @@ pub fn protected_default() -> Vec<String> {
             format!("{region}-bigquery.googleapis.com"),
         ]
     });
+    let neighbours = NEIGHBOURS
+        .iter()
+        .flat_map(|name| ["", "mtls."].map(|mtls| format!("{name}.{mtls}googleapis.com")));
     GLOBAL
         .iter()
         .map(|name| (*name).to_owned())
+        .chain(neighbours)
         .chain(regional)
         .collect()
 }
@@ -81,7 +123,9 @@ pub fn normalise(name: &str) -> Option<String> {
 #[must_use]
 pub fn is_bigquerys(name: &str) -> bool {
     let in_google = name.strip_suffix(".googleapis.com");
-    in_google.is_some_and(|rest| rest.contains("bigquery"))
+    in_google.is_some_and(|rest| {
+        rest.contains("bigquery") || NEIGHBOURS.iter().any(|neighbour| rest.contains(neighbour))
+    })
 }
 
 /// What the addresses of a protected name answer for. The default domain's front ends serve every Google API;

@@ -20,7 +20,9 @@ use tokio_util::sync::CancellationToken;
 use super::endpoints::{
     ADDRESSES_PER_NAME_MAX, BACKOFF_MAX, EndpointSet, GRACE, TTL_MAX, TTL_MIN, keep,
 };
-use super::protected::{class_of, normalise, permitted_subtrees, protected_default};
+use super::protected::{
+    Service, class_of, normalise, permitted_subtrees, protected_default, service,
+};
 use super::*;
 use crate::clock::ManualClock;
 use crate::config::AddressClass::{self, Dedicated, Shared};
@@ -266,7 +268,7 @@ fn names_are_compared_in_one_form_and_odd_ones_are_no_names() {
 #[test]
 fn the_built_in_names_are_sound_and_their_authority_is_confined_to_one_subtree() {
     let names = protected_default();
-    assert_eq!(names.len(), 6 + 24 * 3);
+    assert_eq!(names.len(), 6 + 7 * 2 + 24 * 3);
     for name in &names {
         assert_eq!(normalise(name).as_ref(), Some(name));
         assert_eq!(class_of(name), Shared);
@@ -508,4 +510,25 @@ async fn a_server_failure_is_an_error_and_never_an_empty_answer() {
         "{failed:?}"
     );
     task.abort();
+}
+
+#[test]
+fn what_answers_at_a_name_is_told_by_its_letters() {
+    for (name, wanted) in [
+        ("bigquery.googleapis.com", Service::Api),
+        ("www.googleapis.com", Service::Api),
+        ("europe-west2-bigquery.googleapis.com", Service::Api),
+        ("bigquery-endpoint.p.googleapis.com", Service::Api),
+        ("bigquery.example.com", Service::Api),
+        ("bigquerystorage.googleapis.com", Service::Storage),
+        (
+            "bigquerystorage.us-east1.rep.googleapis.com",
+            Service::Storage,
+        ),
+        ("bigquerydatatransfer.googleapis.com", Service::Neighbour),
+        ("us-bigqueryconnection.googleapis.com", Service::Neighbour),
+        ("analyticshub.mtls.googleapis.com", Service::Neighbour),
+    ] {
+        assert_eq!(service(name), wanted, "{name}");
+    }
 }

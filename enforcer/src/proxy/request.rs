@@ -24,6 +24,7 @@ use crate::bigquery::relations::Relations;
 use crate::bigquery::route::{Route, Target, route};
 use crate::bigquery::{dry_run, json, refuse, text};
 use crate::causes::Causes;
+use crate::dns::protected::{Service, service};
 use crate::engine::{OpenWindow, Permit, Plan, too_long_to_record};
 use tokio_util::sync::CancellationToken;
 
@@ -196,6 +197,7 @@ fn understand(
     body: &Bytes,
 ) -> Result<Understood, Refusal> {
     check_host(session, head)?;
+    check_service(session)?;
     if head.headers.contains_key("x-http-method-override") {
         return Err(Refusal::new(
             Code::RequestMalformed,
@@ -267,6 +269,20 @@ pub(super) fn check_host(session: &Session, head: &http::request::Parts) -> Resu
             ),
         ))
     }
+}
+
+/// Only BigQuery's own API is judged here, and so only it is let through.
+fn check_service(session: &Session) -> Result<(), Refusal> {
+    let why = match service(&session.name) {
+        Service::Api => return Ok(()),
+        Service::Storage => "it is spoken by gRPC, and rows are read by REST here",
+        Service::Neighbour => "it reaches BigQuery's data past what is judged here",
+    };
+    let what = format!(
+        "Access Denied: BigQuery: nothing at {} is let through: {why}",
+        session.name
+    );
+    Err(Refusal::new(Code::MethodUnknown, what))
 }
 
 async fn serve(

@@ -475,6 +475,28 @@ cases! {
         refusal_is_on_record(&lock.world, "api.method", agents);
     }
 
+    /// the neighbours of the API, which reach its data by themselves: transfers, connections, reservations, data policies, migration, the hub
+    42 Refused fn the_neighbours_of_the_api_are_shut() {
+        let mut lock = Lock::without_daemon();
+        let names = [
+            "bigquerydatatransfer.googleapis.com", "bigqueryconnection.googleapis.com", "bigqueryreservation.googleapis.com",
+            "bigquerydatapolicy.googleapis.com", "bigquerymigration.googleapis.com", "analyticshub.googleapis.com",
+        ];
+        let protected = format!("protected = [\"bigquery.googleapis.com\", \"{}\"]", names.join("\", \""));
+        lock.world.edit_config("protected = [\"bigquery.googleapis.com\"]", &protected);
+        lock.world.start_daemon();
+        let _ = lock.world.open_window("demo-project.finance:read", "5m");
+        // Also where the path is one of the API's own.
+        let talks = names.map(|name| -> Talk { (name, vec![get_of("/v1/projects/demo-project/locations", name), get_of(DATASETS, name)]) });
+        for (name, answers) in names.iter().zip(talk(&lock.world, Who::Agent, &talks)) {
+            for answer in answers {
+                assert!(answer.starts_with("HTTP/1.1 403") && answer.contains(&format!("nothing at {name} is let through")), "{answer}");
+            }
+        }
+        lock.nothing_got_out();
+        refusal_is_on_record(&lock.world, "api.method", agents);
+    }
+
     /// credentials and payers of the agent's own: headers, parameters, cookies; a method override is refused
     43 NoEffect fn what_the_agent_calls_itself_does_not_leave() {
         let world = with_bigquery();

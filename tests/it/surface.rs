@@ -311,7 +311,7 @@ fn a_list_of_jobs_holds_the_windows_own_and_one_can_be_removed() {
     };
     assert_eq!(
         listed("projection=full&fields=nextPageToken"),
-        [own.id.clone()]
+        std::slice::from_ref(&own.id)
     );
     get(&world, &format!("{PROJECT}/jobs?allUsers=true")).refused("api.field");
     get(&world, "/bigquery/v2/projects/other-project/jobs").refused("scope.project");

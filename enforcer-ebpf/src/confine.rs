@@ -14,7 +14,7 @@ const AF_ALG: i32 = 38;
 pub const FAMILIES: [i32; 5] = [AF_UNIX, AF_INET, AF_INET6, AF_NETLINK, AF_ALG];
 /// `PTRACE_MODE_ATTACH` of the kernel's `include/linux/ptrace.h`: to trace, to write memory, to take an open file. Reading what `ps` shows
 /// is not that.
-const PTRACE_MODE_ATTACH: u32 = 0x02;
+pub const PTRACE_MODE_ATTACH: u32 = 0x02;
 
 /// Whether this is one of [`FAMILIES`]. Compared one by one: the kernel's programs index no table.
 #[must_use]

@@ -10,6 +10,8 @@ pub const NAMES_PORT: u16 = 53;
 pub const ENCRYPTED_NAMES_PORT: u16 = 853;
 /// The port of the metadata server that the daemon answers on in its stead.
 pub const METADATA_PORT: u16 = 80;
+/// What the start of a process is counted in outside the kernel's own memory (`USER_HZ`), nanoseconds.
+pub const TICK_NS: u64 = 10_000_000;
 /// How deep below the hierarchy's root an agent's cgroup is looked for; how deep the task itself is does not matter. The daemon refuses an
 /// agent whose cgroup lies deeper: its tasks could pass for nobody's.
 pub const CGROUP_LEVELS: i32 = 16;
@@ -91,6 +93,8 @@ pub struct Endpoint {
 pub struct Config {
     /// The id of the cgroup that the daemon alone is in.
     pub daemon_cgroup: u64,
+    /// When the daemon's process started, in ticks of [`TICK_NS`]: what else is in its cgroup is not the daemon.
+    pub daemon_start_ticks: u64,
     /// The cookie of the network namespace that the proxy listens in.
     pub daemon_netns: u64,
     /// The proxy's port, host order.
@@ -101,6 +105,10 @@ pub struct Config {
     pub names_port: u32,
     /// The port on which the metadata server is stood in for, host order; 0 where it is not.
     pub metadata_port: u32,
+    /// The daemon's process, in the initial pid namespace.
+    pub daemon_pid: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 /// What was counted on one CPU. Place 0 of a per-CPU array.
@@ -120,7 +128,7 @@ pub struct Counters {
 const _: () = assert!(size_of::<Window>() == 24);
 const _: () = assert!(size_of::<Agent>() == 16);
 const _: () = assert!(size_of::<Endpoint>() == 4);
-const _: () = assert!(size_of::<Config>() == 32);
+const _: () = assert!(size_of::<Config>() == 48);
 const _: () = assert!(size_of::<Counters>() == 32);
 
 #[cfg(feature = "user")]

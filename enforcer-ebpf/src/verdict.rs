@@ -85,6 +85,8 @@ pub enum Reason {
     Traced = 18,
     /// The system call that loads and reads kernel programs.
     KernelPrograms = 19,
+    /// A frame that carries something else than a packet that is read, or carries it too deep.
+    Encapsulated = 20,
 }
 
 impl Reason {
@@ -111,6 +113,7 @@ impl Reason {
             17 => Self::SocketFamily,
             18 => Self::Traced,
             19 => Self::KernelPrograms,
+            20 => Self::Encapsulated,
             _ => return None,
         })
     }
@@ -141,6 +144,7 @@ impl Reason {
             Self::Traced => {
                 "a workload's processes are looked into from inside it only, and look at nothing outside"
             }
+            Self::Encapsulated => "what the frame carries is not read",
             Self::KernelPrograms => "agents have no say over the kernel's programs",
         }
     }
@@ -177,6 +181,10 @@ pub const fn decide(facts: &Facts) -> Verdict {
     if let Some(agent) = facts.agent {
         // Whichever server it names, an address of Google's or of this host included.
         if facts.port == NAMES_PORT && (facts.is_tcp_connect || facts.is_udp) {
+            // Who asks is left with the socket: one that several agents hold would answer for the wrong one.
+            if facts.creator_cgroup != facts.agent_cgroup {
+                return Verdict::Deny(Reason::Ambiguous);
+            }
             return to_names(facts);
         }
         if facts.port == ENCRYPTED_NAMES_PORT && agent.names != NAMES_FORWARD {

@@ -57,6 +57,8 @@ use identity::Origins;
 
 /// How long what is under way may take to end when the daemon is stopped.
 const DRAIN: Duration = Duration::from_secs(5);
+/// How long the daemon waits at its end for threads of its own that look at files.
+const STOP: Duration = Duration::from_secs(2);
 /// How often the authority is asked whether it must be renewed.
 const RENEW: Duration = Duration::from_secs(3600);
 
@@ -78,7 +80,10 @@ pub fn run(path: &Path) -> Result<()> {
         .enable_all()
         .build()
         .context("starting the runtime")?;
-    runtime.block_on(daemon(config, policy))
+    let ended = runtime.block_on(daemon(config, policy));
+    // A look at a file that hangs must not keep the next daemon waiting.
+    runtime.shutdown_timeout(STOP);
+    ended
 }
 
 fn telemetry() {
@@ -130,7 +135,6 @@ async fn daemon(config: Config, policy: Policy) -> Result<()> {
         workloads::settings(&config),
         config.enforce,
     )?);
-    let looked_at = places.looked_at(&config);
     // Before the names are resolved: what is closed to agents is closed as soon as they are known.
     let workloads = workloads::keep(
         Arc::clone(&shared),
@@ -138,10 +142,13 @@ async fn daemon(config: Config, policy: Policy) -> Result<()> {
         stop.clone(),
         &tasks,
     )?;
+    let endpoints = protect(&config, &names, &tls, maps, &clock, &stop, &tasks).await?;
+    let uplinks = uplinks::keep(uplinks, stop.clone(), &tasks).await?;
+    let looked_at = places.looked_at(&config, uplinks.clone());
     let watched = kernel::Watched {
         workloads,
-        endpoints: protect(&config, &names, &tls, maps, &clock, &stop, &tasks).await?,
-        uplinks: uplinks::keep(uplinks, stop.clone(), &tasks).await?,
+        endpoints,
+        uplinks,
         probes: probes::keep(looked_at.clone(), stop.clone(), &tasks).await?,
     };
     let kernel = kernel::AgentWindows::new(shared, watched);
@@ -270,12 +277,15 @@ impl Places {
         let daemon = root.join(&config.daemon_cgroup);
         workload::make(&daemon)
             .with_context(|| format!("making the daemon's cgroup {}", daemon.display()))?;
+        if let Some(problem) = probes::writable(&mount, &daemon) {
+            bail!("{problem}: name another as `kernel.daemon_cgroup`");
+        }
         // A service manager may have put this process there already.
         let mut others = workload::processes(&daemon)?;
         others.retain(|pid| *pid != std::process::id());
         if !others.is_empty() {
             bail!(
-                "processes {others:?} are in the daemon's own cgroup {} and pass as the daemon: stop the other enforcer, or move them out",
+                "processes {others:?} are in the daemon's own cgroup {}, which is its alone: stop the other enforcer, or move them out",
                 daemon.display()
             );
         }
@@ -296,13 +306,18 @@ impl Places {
         })
     }
 
-    fn looked_at(&self, config: &Config) -> probes::Host {
+    fn looked_at(
+        &self,
+        config: &Config,
+        uplinks: watch::Receiver<uplinks::Guarded>,
+    ) -> probes::Host {
         probes::Host {
             root: match config.enforce {
                 Enforce::Host => Some(self.root.clone()),
                 Enforce::Agents => None,
             },
             daemon: self.daemon.clone(),
+            uplinks,
             workloads: Arc::clone(&self.workloads),
             probing: Arc::default(),
         }

@@ -3,12 +3,17 @@
 //!
 //! A file is known by its device and inode, and only root may be able to change it or what leads to it: then its content needs no hash.
 
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use enforcer_proto::principal::{AgentName, Process};
 use enforcer_proto::refusal::{Code, Refusal};
+
+use rustix::fs::{AtFlags, StatxFlags};
+use tokio::sync::Semaphore;
 
 use crate::workload;
 
@@ -17,10 +22,22 @@ pub const EXECUTABLES_MAX: usize = 16;
 /// Write permission for the group and for everybody.
 const BY_OTHERS: u32 = 0o022;
 
+/// How long a look may take. It asks no file system that an agent mounts; what hangs all the same is refused.
+const LOOK: Duration = Duration::from_secs(1);
+/// How many processes of one agent are looked at at once: a look that hangs holds a thread.
+const LOOKS_AT_ONCE: usize = 4;
+
 /// The files that an agent's processes may run to reach anything through the daemon; none: any.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Executables {
     paths: Vec<PathBuf>,
+    looks: Arc<Semaphore>,
+}
+
+impl Default for Executables {
+    fn default() -> Self {
+        Self::new(Vec::new())
+    }
 }
 
 /// A file, whatever it is called.
@@ -33,8 +50,39 @@ struct File {
 impl Executables {
     /// These, by their absolute paths.
     #[must_use]
-    pub const fn new(paths: Vec<PathBuf>) -> Self {
-        Self { paths }
+    pub fn new(paths: Vec<PathBuf>) -> Self {
+        Self {
+            paths,
+            looks: Arc::new(Semaphore::new(LOOKS_AT_ONCE)),
+        }
+    }
+
+    /// [`Executables::judge`], beside the runtime's own threads and in bounded time.
+    ///
+    /// # Errors
+    /// As [`Executables::judge`]; also where the look takes too long.
+    pub async fn look(&self, agent: &AgentName, process: &Process) -> Result<(), Refusal> {
+        if self.paths.is_empty() {
+            return Ok(());
+        }
+        let looked = async {
+            let place = Arc::clone(&self.looks).acquire_owned().await.ok()?;
+            let (this, agent, process) = (self.clone(), agent.clone(), process.clone());
+            let judged = tokio::task::spawn_blocking(move || {
+                let judged = this.judge(&agent, &process);
+                drop(place);
+                judged
+            });
+            judged.await.ok()
+        };
+        let looked = tokio::time::timeout(LOOK, looked).await.ok().flatten();
+        looked.unwrap_or_else(|| {
+            let what = format!(
+                "What process {} of agent {agent} runs could not be looked at in time",
+                process.pid
+            );
+            Err(Refusal::new(Code::ProgramNotAllowed, what))
+        })
     }
 
     /// Whether a process of the agent's may go on, as of now.
@@ -80,7 +128,14 @@ impl Executables {
 /// The file that a process runs, and what the kernel calls it.
 fn run_by(process: &Process) -> io::Result<(File, PathBuf)> {
     let link = PathBuf::from(format!("/proc/{}/exe", process.pid));
-    let found = (std::fs::metadata(&link)?, std::fs::read_link(&link)?);
+    // As the kernel knows it: the file may lie on a file system that an agent answers for, which is not asked.
+    let known = rustix::fs::statx(
+        rustix::fs::CWD,
+        &link,
+        AtFlags::STATX_DONT_SYNC,
+        StatxFlags::INO,
+    )?;
+    let found = (known, std::fs::read_link(&link)?);
     // Asked last: had the number been taken over in between, it would not be the same. /proc counts in steps of 10 ms, rounded down.
     let started = workload::start_boot_ns(process.pid)?;
     if process
@@ -90,8 +145,12 @@ fn run_by(process: &Process) -> io::Result<(File, PathBuf)> {
     {
         return Err(io::ErrorKind::NotFound.into());
     }
-    let (file, shown) = found;
-    Ok((of(&file), shown))
+    let (known, shown) = found;
+    let file = File {
+        device: rustix::fs::makedev(known.stx_dev_major, known.stx_dev_minor),
+        inode: known.stx_ino,
+    };
+    Ok((file, shown))
 }
 
 fn of(file: &std::fs::Metadata) -> File {
@@ -117,8 +176,21 @@ fn trusted(path: &Path) -> Result<File, String> {
         found.get_or_insert(metadata);
     }
     match found {
-        Some(file) if file.is_file() => Ok(of(&file)),
+        Some(file) if file.is_file() => is_program(&path).map(|()| of(&file)),
         Some(_) | None => Err("it is no file".to_owned()),
+    }
+}
+
+/// A script is never what a process runs.
+fn is_program(path: &Path) -> Result<(), String> {
+    let mut begins = [0; 4];
+    let read = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut begins));
+    match read {
+        Ok(()) if begins == *b"\x7fELF" => Ok(()),
+        Ok(()) => {
+            Err("it is no program (a script is run by its interpreter: name that)".to_owned())
+        }
+        Err(error) => Err(error.to_string()),
     }
 }
 
@@ -167,6 +239,9 @@ mod tests {
         assert_eq!(judged(&["/bin/sleep".as_ref()], &process), Ok(()));
         let other = judged(&["/usr/bin/env".as_ref()], &process);
         assert_eq!(other, Err(Code::ProgramNotAllowed));
+        let script = Executables::new(vec!["/usr/bin/ldd".into()]);
+        let problems = script.problems(&"bot".parse().expect("a name"));
+        assert!(problems[0].contains("name that"), "{problems:?}");
         let missing = judged(&["/nowhere/sleep".as_ref()], &process);
         assert_eq!(missing, Err(Code::ProgramNotAllowed));
         child.kill().and_then(|()| child.wait()).expect("ends");

@@ -1,6 +1,7 @@
 //! `enforcer prove`: tries every way out of this host toward a throw-away endpoint, and says which arrived.
 //!
-//! A way is tried twice: toward an open address, which must arrive, or nothing would be shown; then toward a canary, which must not.
+//! A way is tried twice: toward an open address, which must arrive, or nothing would be shown; then toward a canary, which must not. At the end
+//! each interface of the host's own must drop a frame for the canary.
 //! [`path`] names the ways, [`attempt`] goes one of them in a process of its own, the scratch wire is the far end and its sniffer, the judge.
 //! It asks nothing of the daemon and changes nothing of the host's but an interface and a cgroup that are gone when it ends.
 
@@ -90,7 +91,100 @@ pub async fn prove(cgroup_root: &FilePath, mut each: impl FnMut(&Proof)) -> Resu
         each(&proof);
         proofs.push(proof);
     }
+    for framed in frames(|| scratch.procs(), &scratch.others().await?).await? {
+        let proof = framed.proof();
+        each(&proof);
+        proofs.push(proof);
+    }
     Ok(proofs)
+}
+
+/// Sends a frame toward the canary on each of these interfaces, by name and index, as only a capability holder can. Where one leaves, nobody
+/// has its address.
+///
+/// # Errors
+/// When an attempt cannot be started.
+pub async fn frames(procs: impl Fn() -> Result<File>, on: &[(String, u32)]) -> Result<Vec<Framed>> {
+    let mut all = Vec::new();
+    for (name, index) in on {
+        let attempt = Attempt {
+            way: Way::PacketFrame,
+            to: canary::CANARY4.into(),
+            elsewhere: canary::OPEN4.into(),
+            wire: Wire {
+                name: name.clone(),
+                index: *index,
+                ..Wire::none()
+            },
+        };
+        let ended = run(procs()?, &attempt, Who::CapabilityHolder).await?;
+        all.push(Framed {
+            interface: name.clone(),
+            ended,
+        });
+    }
+    Ok(all)
+}
+
+/// How a frame on an interface ended.
+#[derive(Debug)]
+pub struct Framed {
+    /// The interface's name.
+    pub interface: String,
+    /// How it ended.
+    pub ended: Ended,
+}
+
+impl Framed {
+    /// Whether it was dropped, or its socket refused.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        self.ended.is("ENOBUFS") || self.ended.is("EPERM")
+    }
+
+    /// Whether the interface is down or gone: nothing leaves by it.
+    #[must_use]
+    pub fn is_nowhere(&self) -> bool {
+        ["ENETDOWN", "ENXIO", "ENODEV"]
+            .iter()
+            .any(|errno| self.ended.is(errno))
+    }
+
+    fn proof(self) -> Proof {
+        let saw = self.ended.to_string();
+        let outcome = if self.is_refused() {
+            Outcome::Blocked { saw }
+        } else if self.ended == Ended::Sent {
+            Outcome::Reached { packets: 1 }
+        } else {
+            Outcome::NotTried { why: saw }
+        };
+        Proof {
+            path: format!("frame-on/{}", self.interface),
+            words: "a frame on an interface of this host's own".to_owned(),
+            privileged: true,
+            outcome,
+        }
+    }
+}
+
+/// Whether so many proofs show anything: the simplest way must have been tried, and most of the others.
+#[must_use]
+pub fn is_shown(proofs: &[Proof]) -> bool {
+    let is_tried = |proof: &&Proof| !matches!(proof.outcome, Outcome::NotTried { .. });
+    let simplest = Path {
+        way: Way::TcpConnect,
+        spelling: Spelling::V4,
+    };
+    let tried = proofs.iter().filter(is_tried);
+    tried.clone().any(|proof| proof.path == simplest.name()) && 2 * tried.count() > proofs.len()
+}
+
+/// Nothing of it can have left: there is no way to there, as this host's routes say.
+fn has_no_route(ended: &Ended) -> bool {
+    ["ENETUNREACH", "EHOSTUNREACH", "EINVAL", "EACCES"]
+        .iter()
+        .any(|errno| ended.is(errno))
 }
 
 /// What the daemon tries again and again: one way for each of the hooks.
@@ -111,6 +205,14 @@ pub fn probe_cgroup(cgroup_root: &FilePath) -> Result<PathBuf> {
     let cgroup = cgroup_root.join(PROBE_CGROUP);
     workload::make(&cgroup).with_context(|| format!("making the cgroup {}", cgroup.display()))?;
     Ok(cgroup)
+}
+
+/// Where a process is written to enter that cgroup.
+///
+/// # Errors
+/// When it cannot be opened.
+pub fn probe_procs(cgroup_root: &FilePath) -> Result<File> {
+    scratch::procs(&cgroup_root.join(PROBE_CGROUP))
 }
 
 /// Tries the cheap ways toward the canaries, which nobody has. Gives those that were not refused, one sentence each.
@@ -139,8 +241,7 @@ pub async fn probe(cgroup_root: &FilePath) -> Result<Vec<String>> {
             wire: Wire::none(),
         };
         let ended = run(scratch::procs(&cgroup)?, &attempt, path.who()).await?;
-        let has_no_route = ended.is("ENETUNREACH");
-        if !ended.is("EPERM") && !has_no_route {
+        if !ended.is("EPERM") && !has_no_route(&ended) {
             problems.push(format!(
                 "{} toward a protected address was not refused: {ended}. Run `enforcer prove`",
                 path.name()

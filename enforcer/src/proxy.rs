@@ -215,12 +215,10 @@ impl Proxy {
             .await;
     }
 
-    /// Why a process in an agent's workload goes nowhere, if so. Files are looked at beside the runtime's own threads.
+    /// Why a process in an agent's workload goes nowhere, if so.
     async fn barred(&self, agent: &AgentName, process: &Process) -> Option<Refusal> {
-        let executables = self.rules.get(agent)?.executables.clone();
-        let (agent, process) = (agent.clone(), process.clone());
-        let judged = tokio::task::spawn_blocking(move || executables.judge(&agent, &process));
-        judged.await.unwrap_or_else(|_| Err(not_looked_at())).err()
+        let executables = &self.rules.get(agent)?.executables;
+        executables.look(agent, process).await.err()
     }
 
     fn refuse(&self, peer: Option<&Peer>, refusal: Refusal) {
@@ -230,11 +228,6 @@ impl Proxy {
             refusal,
         );
     }
-}
-
-fn not_looked_at() -> Refusal {
-    let what = "What the process runs could not be looked at";
-    Refusal::new(Code::ProgramNotAllowed, what)
 }
 
 /// Closes without a farewell: what was not led here gets not one byte.

@@ -50,7 +50,10 @@ pub fn move_into(folder: &Path, pid: u32) -> io::Result<()> {
     std::fs::write(folder.join("cgroup.procs"), pid.to_string())
 }
 
-/// Who can write a cgroup: its folder, its list of processes, and the folders above it up to the hierarchy's root.
+/// The lists by which processes and threads are moved.
+const LISTS: [&str; 2] = ["cgroup.procs", "cgroup.threads"];
+
+/// Who can write a cgroup: its folder, its lists of processes and threads, and those above it up to the hierarchy's root.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Writable {
     /// Nobody but root.
@@ -70,14 +73,21 @@ pub enum Writable {
 /// When it is not there.
 pub fn writable(mount: &Path, folder: &Path) -> io::Result<Writable> {
     const BY_GROUP_OR_OTHERS: u32 = 0o022;
-    let procs = folder.join("cgroup.procs");
-    let above = folder.ancestors().take_while(|path| *path != mount);
-    for at in above.chain([procs.as_path()]) {
-        let meta = std::fs::metadata(at)?;
+    let above = || folder.ancestors().take_while(|path| *path != mount);
+    // Who may write those above may leave: a process is moved within what it may write.
+    let lists = above()
+        .chain([mount])
+        .flat_map(|cgroup| LISTS.map(|list| cgroup.join(list)));
+    for at in above().map(Path::to_owned).chain(lists) {
+        let meta = match std::fs::metadata(&at) {
+            // Not every cgroup has a list of threads.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && at != folder => continue,
+            meta => meta?,
+        };
         if meta.uid() != 0 || meta.mode() & BY_GROUP_OR_OTHERS != 0 {
             return Ok(Writable::ByOthers {
-                at: at.to_owned(),
                 uid: meta.uid(),
+                at,
             });
         }
     }
@@ -107,14 +117,14 @@ pub fn all_processes(folder: &Path) -> io::Result<Vec<u32>> {
     Ok(found)
 }
 
-/// The capabilities that a process can use now, as the kernel numbers them (`capabilities(7)`).
+/// The capabilities that a process can use, now or by asking for them, as the kernel numbers them (`capabilities(7)`: its permitted set).
 ///
 /// # Errors
 /// When the process is gone.
 pub fn capabilities_of(pid: u32) -> io::Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    effective
+    let permitted = status.lines().find_map(|line| line.strip_prefix("CapPrm:"));
+    permitted
         .and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok())
         .ok_or_else(|| {
             io::Error::other(format!(
@@ -128,8 +138,32 @@ pub fn capabilities_of(pid: u32) -> io::Result<u64> {
 /// # Errors
 /// When the process is gone.
 pub fn is_in_our_user_namespace(pid: u32) -> io::Result<bool> {
-    let of = |who: &str| std::fs::read_link(format!("/proc/{who}/ns/user"));
+    is_in_ours(pid, "user")
+}
+
+/// Whether a process is in the mount namespace of this one, and sees the files that this one does.
+///
+/// # Errors
+/// When the process is gone.
+pub fn is_in_our_mount_namespace(pid: u32) -> io::Result<bool> {
+    is_in_ours(pid, "mnt")
+}
+
+fn is_in_ours(pid: u32, kind: &str) -> io::Result<bool> {
+    let of = |who: &str| std::fs::read_link(format!("/proc/{who}/ns/{kind}"));
     Ok(of(&pid.to_string())? == of("self")?)
+}
+
+/// Whether a process is traced now.
+///
+/// # Errors
+/// When the process is gone.
+pub fn is_traced(pid: u32) -> io::Result<bool> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let tracer = status
+        .lines()
+        .find_map(|line| line.strip_prefix("TracerPid:"));
+    Ok(tracer.is_none_or(|tracer| tracer.trim() != "0"))
 }
 
 /// The v2 cgroup of a process, as a path from the hierarchy's root.
@@ -204,7 +238,8 @@ mod tests {
             rustix::process::geteuid().as_raw()
         );
         assert!(start_boot_ns(u32::MAX).is_err());
-        let held = rustix::thread::capabilities(None).expect("reads").effective;
+        let held = rustix::thread::capabilities(None).expect("reads").permitted;
         assert_eq!(capabilities_of(pid).expect("reads"), held.bits());
+        assert!(!is_traced(pid).expect("reads"));
     }
 }

@@ -98,7 +98,8 @@ impl Workloads {
     pub fn look(&self) -> Looked {
         let mut looked = Looked::default();
         let wanted: Vec<&Workload> = self.agents.iter().map(|(_, wanted, _)| wanted).collect();
-        for ((agent, _, _), folder) in self.agents.iter().zip(find(&self.root, &wanted)) {
+        for ((agent, workload, _), folder) in self.agents.iter().zip(find(&self.root, &wanted)) {
+            let folder = self.is_shallow(workload).and(folder);
             match folder.and_then(|folder| self.checked(folder, &looked.found)) {
                 Ok(Some(found)) => {
                     looked.found.insert(agent.clone(), found);
@@ -113,6 +114,16 @@ impl Workloads {
             looked.problems.extend(executables.problems(agent));
         }
         looked
+    }
+
+    /// Whether a cgroup that is named by its path lies as deep as the kernel looks, there or not.
+    fn is_shallow(&self, workload: &Workload) -> Result<(), String> {
+        match workload {
+            Workload::Cgroup(path) => check_depth(&self.mount, &self.root.join(path)),
+            Workload::Unit(_) | Workload::User(_) | Workload::Container(_) | Workload::Pod(_) => {
+                Ok(())
+            }
+        }
     }
 
     /// The workload at a folder, if it can be one beside the others.

@@ -382,3 +382,56 @@ fn a_command_makes_no_socket_that_leads_past_the_programs_and_no_ring_to_make_on
         "{free}"
     );
 }
+
+/// Starts its arguments traced, as a debugger does, and lets them run until they end; prints what they say.
+const TRACED: &str = r#"
+import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+child = os.fork()
+if child == 0:
+    libc.ptrace(0, 0, 0, 0)
+    os.execv(sys.argv[1], sys.argv[1:])
+while True:
+    pid, status = os.waitpid(-1, 0x40000000)
+    if pid == child and (os.WIFEXITED(status) or os.WIFSIGNALED(status)):
+        break
+    if os.WIFSTOPPED(status):
+        # PTRACE_O_TRACEFORK, TRACEVFORK, TRACECLONE, TRACEEXEC: whatever it starts is traced too.
+        libc.ptrace(0x4200, pid, 0, 0x1E)
+        signal = os.WSTOPSIG(status)
+        libc.ptrace(7, pid, 0, 0 if signal in (5, 19) else signal)
+"#;
+
+#[test]
+fn a_process_that_is_traced_does_not_join_a_workload() {
+    let world = World::start(Family::V4);
+    let program = enforcer();
+    let run = |runner: &[&str]| {
+        let mut command = world.run_as(Who::Operator, runner[0]);
+        command.args(&runner[1..]).arg(&program).args([
+            "run",
+            "--agent",
+            "finance-bot",
+            "--",
+            "/bin/echo",
+            "inside",
+        ]);
+        let output = command.output().expect("runs");
+        let both = [output.stdout, output.stderr].concat();
+        String::from_utf8_lossy(&both).into_owned()
+    };
+    let told = run(&["/usr/bin/python3", "-c", TRACED]);
+    assert!(
+        told.contains("is traced by another") && !told.contains("inside\n"),
+        "{told}"
+    );
+    let refused = world.events("decision_refused");
+    assert!(
+        refused
+            .iter()
+            .any(|event| event["action"] == "join finance-bot"),
+        "{refused:?}"
+    );
+    let told = run(&["/usr/bin/env"]);
+    assert!(told.contains("inside"), "{told}");
+}

@@ -7,7 +7,7 @@ use enforcer_ebpf::{Endpoint, Window};
 use harness::capture::Capture;
 use harness::cgroup;
 use harness::stage::{BIGQUERY4, Side};
-use harness::world::{Family, Who, World, wait_for};
+use harness::world::{Family, Who, World, enforcer, wait_for};
 
 /// Sends one UDP packet in a frame made by hand to an address, past every hook of the cgroup. A full queue or a drop may be said, or not.
 const FRAME: &str = r#"
@@ -159,6 +159,49 @@ fn a_guard_of_an_interface_that_is_taken_away_is_missed_and_put_again() {
     wait_for("health", || unhealthy(&world) == "[]");
 }
 
+/// Puts a program that lets everything pass before all others on an interface's way out (tcx), until its input ends.
+const BEFORE: &str = r#"
+import ctypes, os, platform, socket, struct, sys
+libc = ctypes.CDLL(None, use_errno=True)
+number = {"x86_64": 321, "aarch64": 280}[platform.machine()]
+def bpf(command, attributes):
+    held = ctypes.create_string_buffer(attributes, len(attributes))
+    made = libc.syscall(number, command, held, len(attributes))
+    assert made >= 0, os.strerror(ctypes.get_errno())
+    return made
+# r0 = 0 (TCX_PASS); exit
+code = ctypes.create_string_buffer(struct.pack("<BBhiBBhi", 0xb7, 0, 0, 0, 0x95, 0, 0, 0), 16)
+licence = ctypes.create_string_buffer(b"GPL")
+program = bpf(5, struct.pack("<IIQQ", 3, 2, ctypes.addressof(code), ctypes.addressof(licence)) + bytes(48))
+link = bpf(28, struct.pack("<IIIIIIQ", program, socket.if_nametoindex(sys.argv[1]), 47, 8, 0, 0, 0))
+print("before", flush=True)
+sys.stdin.read()
+"#;
+
+#[test]
+fn somebody_elses_program_before_the_guard_of_an_interface_is_said_and_its_frames_are_seen() {
+    let mut world = World::with_a_silent_far_side();
+    world.start_daemon();
+    assert_eq!(unhealthy(&world), "[]");
+    let mut command = world.stage.command(Side::Host, "/usr/bin/python3");
+    command.args(["-c", BEFORE, "wire0"]);
+    let mut other = crate::bypass::Helper::start(&mut command);
+    assert_eq!(other.line(), "before");
+    is_said_and_recorded(&world, "can leave by wire0: before its guard runs program");
+    // The operator's own proof fails as well.
+    let config = world.config().display().to_string();
+    let mut prove = world.stage.command(Side::Host, enforcer());
+    let proved = prove
+        .args(["--config", &config, "prove"])
+        .output()
+        .expect("runs");
+    let said = String::from_utf8_lossy(&proved.stdout).into_owned();
+    assert!(!proved.status.success(), "{said}");
+    assert!(said.contains("REACHED    frame-on/wire0"), "{said}");
+    drop(other);
+    wait_for("health", || unhealthy(&world) == "[]");
+}
+
 /// What the status says of the kernel's security hooks.
 fn hooks(world: &World) -> String {
     let guards = world.status()["guards"]
@@ -180,7 +223,7 @@ fn a_guard_at_a_security_hook_stands_where_the_kernel_asks_it_and_is_missed_when
         assert!(hooks(&world).starts_with("none, "), "{}", hooks(&world));
         return;
     }
-    let held = "socket_create, socket_sendmsg, ptrace_access_check, bpf";
+    let held = "socket_create, socket_sendmsg, ptrace_access_check, ptrace_traceme, bpf";
     assert_eq!(hooks(&world), held);
     assert_eq!(unhealthy(&world), "[]");
     let pin = world.stage.bpffs().join("enforcer/links/socket_create");
@@ -240,10 +283,7 @@ fn a_process_of_an_agent_that_holds_what_agents_must_not_is_said() {
     let mut able = able.arg("60").spawn().expect("starts");
     let mut world = world;
     world.start_daemon();
-    is_said_and_recorded(
-        &world,
-        "of agent finance-bot holds CAP_NET_RAW, CAP_NET_ADMIN",
-    );
+    is_said_and_recorded(&world, " holds CAP_NET_RAW, CAP_NET_ADMIN");
     able.kill().expect("kills");
     able.wait().expect("ends");
     wait_for("health", || unhealthy(&world) == "[]");

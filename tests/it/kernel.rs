@@ -11,11 +11,13 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use aya::maps::{Array, Map, MapData};
+use aya::programs::Program;
 use enforcer::clock::{Clock, SystemClock};
 use enforcer::config::AddressClass;
 use enforcer::engine::HEARTBEAT;
 use enforcer::kernel::{Attached, KernelConfig, Ports, Transport, attach};
 use enforcer::sockopt::netns_cookie;
+use enforcer::workload;
 use enforcer_ebpf::map::{CLOSED_DROP, CLOSED_DROP_DEDICATED, CLOSED_EXPLAIN, NAMES_FORWARD};
 use enforcer_ebpf::{Agent, Origin, Window};
 use enforcer_proto::wire::Enforce;
@@ -237,6 +239,40 @@ fn far_side(stage: &Stage, addresses: &[IpAddr]) -> Vec<TcpListener> {
     })
 }
 
+/// The most instructions that the kernel may look at to know one program safe. It gives up at a million, and versions differ by a factor.
+const VERIFIED_MAX: u32 = 250_000;
+
+#[test]
+fn every_program_is_well_below_what_the_kernel_is_willing_to_verify() {
+    let mut ebpf = aya::Ebpf::load(aya::include_bytes_aligned!(
+        "../../enforcer-ebpf/prebuilt/enforcer.bpf.o"
+    ))
+    .expect("the kernel takes the maps");
+    let mut looked_at = BTreeMap::new();
+    for (name, program) in ebpf.programs_mut() {
+        let loaded = match program {
+            Program::CgroupSkb(program) => program.load(),
+            Program::CgroupSock(program) => program.load(),
+            Program::CgroupSockAddr(program) => program.load(),
+            Program::CgroupSockopt(program) => program.load(),
+            Program::SockOps(program) => program.load(),
+            Program::SchedClassifier(program) => program.load(),
+            // Not every kernel takes those at its security hooks.
+            _ => continue,
+        };
+        loaded.unwrap_or_else(|error| panic!("{name}: {error}"));
+        let info = program.info().expect("is loaded");
+        let count = info.verified_instruction_count().expect("since 5.16");
+        looked_at.insert(name.to_owned(), count);
+    }
+    println!("{looked_at:?}");
+    assert!(looked_at.len() >= 14, "{looked_at:?}");
+    assert!(
+        looked_at.values().all(|count| *count < VERIFIED_MAX),
+        "{looked_at:?}"
+    );
+}
+
 #[test]
 fn without_a_window_nothing_of_anybody_reaches_bigquery() {
     let kernel = Kernel::new(CLOSED_DROP);
@@ -281,9 +317,21 @@ fn the_capture_sees_what_does_get_out() {
     let capture = Capture::start(&kernel.stage, [BIGQUERY4.into()]);
     assert_eq!(
         kernel.probe(&kernel.daemon, 0, "tcp", &BIGQUERY4.to_string(), 443),
-        "ok",
-        "the daemon's own cgroup passes"
+        "EPERM",
+        "what else is in the daemon's own cgroup is not the daemon"
     );
+    assert_eq!(capture.packets(), 0);
+    // Who attached the programs is the daemon: this process, where it is in that cgroup.
+    let this = std::process::id();
+    let before = workload::cgroup_of(this).expect("a cgroup");
+    workload::move_into(&kernel.daemon, this).expect("moves");
+    let connected = kernel
+        .stage
+        .on(Side::Host, || TcpStream::connect((BIGQUERY4, 443)));
+    let mount = workload::find_mount().expect("a mount");
+    let before = mount.join(before.strip_prefix("/").expect("absolute"));
+    workload::move_into(&before, this).expect("moves back");
+    connected.expect("the daemon connects");
     assert!(capture.packets() > 0);
     assert_eq!(
         kernel.agent("tcp", OTHER4),
@@ -622,12 +670,14 @@ fn a_raw_packet_with_the_address_in_its_own_header_does_not_leave() {
         "EPERM"
     );
     assert_eq!(capture.packets(), 0);
+    let elsewhere = Capture::start(&kernel.stage, [OTHER4.into()]);
+    let args = ["raw_header", &OTHER4.to_string(), "0", &OTHER4.to_string()];
     assert_eq!(
-        probe_with(&kernel.stage, Side::Host, &kernel.daemon, 0, &args),
+        probe_with(&kernel.stage, Side::Host, &other, 0, &args),
         "ok"
     );
     assert!(
-        capture.packets() > 0,
+        elsewhere.packets() > 0,
         "the probe does send when nobody stops it"
     );
 }

@@ -217,7 +217,11 @@ fn a_cgroup_that_others_than_root_can_write_is_no_workload() {
     for at in [
         cgroup.clone(),
         cgroup.join("cgroup.procs"),
+        cgroup.join("cgroup.threads"),
         world.stage.cgroups.make("agents"),
+        // Who may write the list above may leave for there.
+        world.stage.cgroups.make("agents").join("cgroup.procs"),
+        world.stage.cgroups.make("enforcer").join("cgroup.procs"),
     ] {
         chown(&at, Some(AGENT_UID), None).expect("gives it away");
         let mut command = world.stage.command(Side::Host, enforcer());

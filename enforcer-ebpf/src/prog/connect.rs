@@ -53,7 +53,7 @@ fn judge(ctx: &SockAddrContext, hook: u32, to: Destination) -> i32 {
         return ALLOW;
     }
     let task = Task::current();
-    let is_daemon = config.daemon_cgroup != 0 && task.cgroup == config.daemon_cgroup;
+    let is_daemon = task.is_daemon(&config);
     let agent = task.agent();
     let agent_cgroup = match agent {
         Some((cgroup, _)) => cgroup,

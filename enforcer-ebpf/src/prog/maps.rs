@@ -40,7 +40,8 @@ pub static ASKERS: LruHashMap<PortKey, Origin> = LruHashMap::with_max_entries(AS
 /// Whom a socket last asked for names before it was led to the daemon. Goes with the socket.
 #[btf_map]
 pub static ASKED: SkStorage<Origin> = SkStorage::new();
-/// The cgroup of the agent in whose workload a socket was made. Goes with the socket; a socket made in none has no entry.
+/// The cgroup of the agent in whose workload a socket was made, or the daemon's where the daemon made it. Goes with the socket; others have no
+/// entry.
 #[btf_map]
 pub static CREATORS: SkStorage<u64> = SkStorage::new();
 /// What was refused.
@@ -55,11 +56,14 @@ pub static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(1, 0)
 pub fn config() -> Config {
     CONFIG.get(0).copied().unwrap_or(Config {
         daemon_cgroup: 0,
+        daemon_start_ticks: 0,
         daemon_netns: 0,
         proxy_port: 0,
         enforce: 0,
         names_port: 0,
         metadata_port: 0,
+        daemon_pid: 0,
+        reserved: 0,
     })
 }
 

@@ -1,14 +1,17 @@
 //! Where a packet goes, read from its own header: shared by the programs that see packets. What cannot be read is refused.
 
+use core::ptr::{read_volatile, write_volatile};
+
 use aya_ebpf::helpers::generated::{
-    bpf_ktime_get_boot_ns, bpf_skb_ancestor_cgroup_id, bpf_skb_cgroup_id,
+    bpf_get_prandom_u32, bpf_ktime_get_boot_ns, bpf_sk_storage_get, bpf_skb_ancestor_cgroup_id,
+    bpf_skb_cgroup_id,
 };
 use aya_ebpf::programs::sk_buff::SkBuff;
 use enforcer_ebpf::address::mapped;
 use enforcer_ebpf::map::{CGROUP_LEVELS, CLASS_METADATA, ENFORCE_AGENTS};
 use enforcer_ebpf::{Endpoint, Event, Reason};
 
-use super::maps::{AGENTS, config, count, endpoint4, endpoint6, report};
+use super::maps::{AGENTS, CREATORS, config, count, endpoint4, endpoint6, report};
 
 pub const ETH_P_IP: u16 = 0x0800;
 pub const ETH_P_IPV6: u16 = 0x86dd;
@@ -49,7 +52,8 @@ pub struct IpPacket {
 }
 
 impl IpPacket {
-    const fn unreadable() -> Self {
+    /// One of which nothing could be read.
+    pub const fn unreadable() -> Self {
         Self {
             destination: [0; 16],
             protocol: 0,
@@ -75,10 +79,25 @@ impl IpPacket {
 /// is no endpoint it could reach.
 #[inline(always)]
 pub fn read(skb: &SkBuff, ethertype: u16, at: usize) -> Option<IpPacket> {
+    let at = unknown(at);
     match ethertype {
         ETH_P_IP => Some(read4(skb, at)),
         ETH_P_IPV6 => Some(read6(skb, at)),
         _ => None,
+    }
+}
+
+/// The same number, of which the kernel's verifier knows nothing: it would look at everything that follows once for each that it can be, and
+/// give up.
+#[inline(always)]
+fn unknown(number: usize) -> usize {
+    // SAFETY: the helper reads a counter.
+    let other = unsafe { bpf_get_prandom_u32() } as usize;
+    let mut mixed = 0;
+    // SAFETY: a local variable. Volatile, or the compiler would see through it.
+    unsafe {
+        write_volatile(&raw mut mixed, number ^ other);
+        read_volatile(&raw const mixed) ^ other
     }
 }
 
@@ -183,7 +202,30 @@ fn is_source_routed(skb: &SkBuff, start: usize, first: u8) -> bool {
     at < end
 }
 
-/// Whether a guarded packet's socket belongs to the daemon's cgroup or, where only agents are enforced on, to no agent. A packet without a
+/// The cgroup that the packet's socket was marked with when it was made; 0 for none.
+#[inline(always)]
+fn creator(skb: &SkBuff) -> u64 {
+    // SAFETY: the socket of a valid packet, and a map of this value's size; what is found is copied at once.
+    unsafe {
+        let socket = (*skb.skb).__bindgen_anon_2.sk;
+        if socket.is_null() {
+            return 0;
+        }
+        let held = bpf_sk_storage_get(
+            (&raw const CREATORS).cast_mut().cast(),
+            socket.cast(),
+            core::ptr::null_mut(),
+            0,
+        );
+        if held.is_null() {
+            0
+        } else {
+            *held.cast::<u64>()
+        }
+    }
+}
+
+/// Whether a guarded packet's socket is the daemon's own or, where only agents are enforced on, to no agent. A packet without a
 /// socket belongs to nobody who could be told, and stays. To the metadata server whatever is no agent's may go.
 #[inline(always)]
 pub fn may_leave(skb: &SkBuff, reason: Reason) -> bool {
@@ -196,12 +238,14 @@ pub fn may_leave(skb: &SkBuff, reason: Reason) -> bool {
     if cgroup == 0 {
         return false;
     }
-    cgroup == config.daemon_cgroup
+    (cgroup == config.daemon_cgroup && creator(skb) == config.daemon_cgroup)
         || (config.enforce == ENFORCE_AGENTS && agent_of(skb, cgroup) == 0)
 }
 
 /// The agent's cgroup that the packet's socket belongs to, itself or one above; 0 for none. Levels count from the root.
-#[inline(always)]
+///
+/// A function of its own: the kernel looks at every way through what is inlined, at each place.
+#[inline(never)]
 fn agent_of(skb: &SkBuff, cgroup: u64) -> u64 {
     if AGENTS.get_ptr(&cgroup).is_some() {
         return cgroup;
@@ -219,6 +263,14 @@ fn agent_of(skb: &SkBuff, cgroup: u64) -> u64 {
         level += 1;
     }
     0
+}
+
+/// Whether the packet's socket is an agent's.
+#[inline(always)]
+pub fn is_of_agent(skb: &SkBuff) -> bool {
+    // SAFETY: the helper reads the packet's socket.
+    let cgroup = unsafe { bpf_skb_cgroup_id(skb.skb) };
+    cgroup != 0 && agent_of(skb, cgroup) != 0
 }
 
 /// Whether a packet says nothing and asks for nothing: TCP, with neither data nor a SYN. The kernel still sends such for connections that it

@@ -9,7 +9,7 @@ use aya_ebpf::helpers::bpf_probe_read_kernel;
 use aya_ebpf::helpers::generated::{bpf_ktime_get_boot_ns, bpf_sk_storage_get};
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
-use enforcer_ebpf::confine::{NOBODY, may_make, may_send, may_trace};
+use enforcer_ebpf::confine::{NOBODY, PTRACE_MODE_ATTACH, may_make, may_send, may_trace};
 use enforcer_ebpf::record::hook;
 use enforcer_ebpf::{Event, Reason};
 
@@ -65,7 +65,7 @@ pub fn hook_send(ctx: LsmContext) -> i32 {
         Ok(_) | Err(_) => return ALLOW,
     }
     let task = Task::current();
-    if task.cgroup == config.daemon_cgroup {
+    if task.is_daemon(&config) {
         return ALLOW;
     }
     // SAFETY: the kernel gives a valid socket, and a map of this value's size; what is found is copied at once.
@@ -98,6 +98,20 @@ pub fn hook_trace(ctx: LsmContext) -> i32 {
     }
     // The record is of whom it concerns: whoever does it stands in it by its process.
     let agent = if tracer == NOBODY { of } else { tracer };
+    deny(&task, agent, hook::PTRACE, Reason::Traced)
+}
+
+/// `ptrace_traceme(parent)`: the current task would be looked into by its parent. Who that is counts, and not that it may be root.
+#[lsm(hook = "ptrace_traceme")]
+pub fn hook_traced(ctx: LsmContext) -> i32 {
+    let parent: *const c_void = ctx.arg(0);
+    let task = Task::current();
+    let traced = task.workload();
+    let by = agent_of(parent).unwrap_or(u64::MAX);
+    if may_trace(by, u32::MAX, traced, PTRACE_MODE_ATTACH) {
+        return ALLOW;
+    }
+    let agent = if traced == NOBODY { by } else { traced };
     deny(&task, agent, hook::PTRACE, Reason::Traced)
 }
 

@@ -16,14 +16,16 @@ use super::task::{Task, raw};
 const ALLOW: i32 = 1;
 const DENY: i32 = 0;
 
-/// A socket made in an agent's workload says so for as long as it lives. Where that cannot be left with it, it is not made: it would
+/// A socket made in an agent's workload, or by the daemon, says so for as long as it lives. Where that cannot be left with it, it is not made: it would
 /// pass for nobody's.
 #[cgroup_sock(sock_create)]
 pub fn created(ctx: SockContext) -> i32 {
-    let Some((cgroup, _)) = Task::current().agent() else {
-        return ALLOW;
+    let (task, config) = (Task::current(), config());
+    let mut creator = match task.agent() {
+        Some((cgroup, _)) => cgroup,
+        None if task.is_daemon(&config) => config.daemon_cgroup,
+        None => return ALLOW,
     };
-    let mut creator = cgroup;
     // SAFETY: the kernel gives a valid socket that nobody else has yet, and a map of this value's size.
     let held = unsafe {
         bpf_sk_storage_get(
@@ -57,7 +59,7 @@ fn bound(ctx: &SockAddrContext, hook: u32, place: &Place) -> i32 {
     let task = Task::current();
     // SAFETY: helpers that read the socket of a valid context, and the clock.
     let (netns, boot_ns) = unsafe { (bpf_get_netns_cookie(raw(ctx)), bpf_ktime_get_boot_ns()) };
-    if task.cgroup == config.daemon_cgroup || netns != config.daemon_netns {
+    if task.is_daemon(&config) || netns != config.daemon_netns {
         return ALLOW;
     }
     count(|counters| counters.denied += 1);

@@ -8,8 +8,8 @@ use aya_ebpf::helpers::{
     bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_task, bpf_get_current_uid_gid,
     bpf_probe_read_kernel,
 };
-use enforcer_ebpf::Agent;
-use enforcer_ebpf::map::CGROUP_LEVELS;
+use enforcer_ebpf::map::{CGROUP_LEVELS, TICK_NS};
+use enforcer_ebpf::{Agent, Config};
 
 use super::maps::AGENTS;
 
@@ -81,6 +81,15 @@ impl Task {
             level += 1;
         }
         None
+    }
+
+    /// Whether it is the daemon: its process, and in its cgroup. Before the daemon has said who it is, nobody is.
+    #[inline(always)]
+    pub fn is_daemon(&self, config: &Config) -> bool {
+        config.daemon_cgroup != 0
+            && self.cgroup == config.daemon_cgroup
+            && self.pid == config.daemon_pid
+            && self.start_boot_ns() / TICK_NS == config.daemon_start_ticks
     }
 
     /// The cgroup of that agent, or 0.

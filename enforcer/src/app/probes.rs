@@ -1,7 +1,7 @@
 //! Keeps proving the lock while the daemon runs: the cheap ways out are tried again and again toward the canaries, and who else is in the
 //! daemon's own cgroup is looked for. What is "attached" may still not hold.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -11,9 +11,10 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::uplinks::Guarded;
 use crate::abilities;
 use crate::prove;
-use crate::workload;
+use crate::workload::{self, Writable};
 use crate::workloads::Workloads;
 
 /// How long after one round of probes the next begins.
@@ -28,6 +29,8 @@ pub(super) struct Host {
     pub(super) daemon: PathBuf,
     /// The agents' workloads.
     pub(super) workloads: Arc<Workloads>,
+    /// The interfaces that lead out.
+    pub(super) uplinks: watch::Receiver<Guarded>,
     /// The id of the cgroup in which probes are tried; 0 until they are.
     pub(super) probing: Arc<AtomicU64>,
 }
@@ -41,7 +44,17 @@ impl Host {
         };
         let id = workload::cgroup_id(&prove::probe_cgroup(&root)?)?;
         self.probing.store(id, Ordering::Relaxed);
-        prove::probe(&root).await
+        let mut problems = prove::probe(&root).await?;
+        let on = self.uplinks.borrow().ethernet.clone();
+        for framed in prove::frames(|| prove::probe_procs(&root), &on).await? {
+            if !framed.is_refused() && !framed.is_nowhere() {
+                problems.push(format!(
+                    "a frame toward a protected address was not refused on {}: {}. Run `enforcer prove`",
+                    framed.interface, framed.ended
+                ));
+            }
+        }
+        Ok(problems)
     }
 }
 
@@ -78,14 +91,27 @@ async fn round(host: &Host) -> Vec<String> {
     match others {
         Ok(others) if others.is_empty() => {}
         Ok(others) => problems.push(format!(
-            "processes {others:?} are in the daemon's own cgroup and pass as the daemon: move them out"
+            "processes {others:?} are in the daemon's own cgroup, which is its alone: move them out"
         )),
         Err(error) => problems.push(format!("the daemon's own cgroup cannot be read: {error}")),
     }
+    problems.extend(writable(host.workloads.mount(), &host.daemon));
     let workloads = host.workloads.all();
     let too_able = workloads
         .iter()
         .filter_map(|(agent, found)| abilities::too_able(agent, &found.folder));
     problems.extend(too_able);
     problems
+}
+
+/// What is wrong with the daemon's own cgroup, where others than root can write it.
+pub(super) fn writable(mount: &Path, daemon: &Path) -> Option<String> {
+    match workload::writable(mount, daemon) {
+        Ok(Writable::ByRoot) => None,
+        Ok(Writable::ByOthers { at, uid }) => Some(format!(
+            "the daemon's own cgroup can be written by others than root: {} belongs to uid {uid}, or others may write it",
+            at.display()
+        )),
+        Err(error) => Some(format!("the daemon's own cgroup cannot be read: {error}")),
+    }
 }

@@ -21,6 +21,8 @@ const LOOK: Duration = Duration::from_secs(5);
 pub(super) struct Guarded {
     /// The names of the interfaces.
     pub(super) names: Vec<String>,
+    /// Those whose frames begin with an Ethernet header, with their index.
+    pub(super) ethernet: Vec<(String, u32)>,
     /// One sentence each.
     pub(super) problems: Vec<String>,
 }
@@ -66,12 +68,23 @@ async fn changed(changes: &mut (impl Stream + Unpin)) {
 }
 
 async fn look(uplinks: &mut Uplinks, handle: &Handle, sender: &watch::Sender<Guarded>) {
+    let mut ethernet = Vec::new();
     let problems = match interfaces(handle, uplinks.reads_filters()).await {
-        Ok(found) => uplinks.set(&found),
+        Ok(found) => {
+            let framed = found
+                .iter()
+                .filter(|uplink| uplink.framing == Framing::Ethernet);
+            ethernet.extend(framed.map(|uplink| (uplink.name.clone(), uplink.index)));
+            uplinks.set(&found)
+        }
         Err(error) => vec![format!("the network interfaces cannot be listed: {error}")],
     };
     let names = uplinks.names().map(ToOwned::to_owned).collect();
-    let now = Guarded { names, problems };
+    let now = Guarded {
+        names,
+        ethernet,
+        problems,
+    };
     sender.send_if_modified(|before| {
         let is_news = *before != now;
         if is_news {

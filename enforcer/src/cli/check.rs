@@ -13,7 +13,7 @@ use super::Failure;
 use crate::abilities;
 use crate::config::Config;
 use crate::kernel::why_no_hooks;
-use crate::workload;
+use crate::workload::{self, Writable};
 use crate::workloads::{Looked, Workloads};
 
 /// Checks the files, and what of the host they speak of: the kernel, and the agents that run.
@@ -92,7 +92,13 @@ fn host(config: &Config) -> Result<(), Failure> {
     let Looked {
         found,
         mut problems,
-    } = Workloads::new(mount, root, daemon, &config.agents).look();
+    } = Workloads::new(mount.clone(), root, daemon.clone(), &config.agents).look();
+    if let Ok(Writable::ByOthers { at, uid }) = workload::writable(&mount, &daemon) {
+        problems.push(format!(
+            "the daemon's own cgroup can be written by others than root: {} belongs to uid {uid}, or others may write it",
+            at.display()
+        ));
+    }
     let too_able = found
         .iter()
         .filter_map(|(agent, found)| abilities::too_able(agent, &found.folder));

@@ -4,17 +4,17 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use enforcer_proto::wire::Enforce;
 
 use super::{EXIT_ERROR, Failure, ask};
 use crate::config::Config;
 use crate::prove::attempt::Attempt;
-use crate::prove::{Outcome, Proof};
+use crate::prove::{Outcome, Proof, is_shown};
 use crate::workload;
 use crate::workloads::find;
 
-/// Tries every way out. Any that reaches the endpoint makes the exit code one.
+/// Tries every way out. Any that reaches the endpoint makes the exit code one, and so does a host where too little can be tried.
 pub(super) fn prove(config: &Path, json: bool) -> Result<ExitCode, Failure> {
     let config = Config::load(config)?;
     let root = config.cgroup_root.map_or_else(workload::find_mount, Ok)?;
@@ -49,11 +49,15 @@ pub(super) fn prove(config: &Path, json: bool) -> Result<ExitCode, Failure> {
     } else {
         println!("{blocked} blocked, {reached} reached, {not_tried} not tried");
     }
-    Ok(if reached == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::from(EXIT_ERROR)
-    })
+    if reached > 0 {
+        return Ok(ExitCode::from(EXIT_ERROR));
+    }
+    if !is_shown(&proofs) {
+        return Err(Failure::Other(anyhow!(
+            "too little could be tried to show anything: see why above. A firewall or a routing rule of this host's own may stand before the enforcer; prove it without"
+        )));
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn line(proof: &Proof) -> String {

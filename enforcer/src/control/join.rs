@@ -22,6 +22,9 @@ pub(super) async fn join(control: &Control, peer: &mut Peer, agent: &AgentName) 
                 format!("The workload of agent {agent} is not there: start its unit or container"),
             )
         };
+        if peer.is_traced().unwrap_or(true) {
+            return Err(traced(peer));
+        }
         Ok((uid, folder.ok_or_else(none)?))
     });
     let (uid, folder) = match allowed {
@@ -36,7 +39,13 @@ pub(super) async fn join(control: &Control, peer: &mut Peer, agent: &AgentName) 
     if let Err(refusal) = control.engine.record(event).await {
         return refused(refusal);
     }
-    match peer.move_into(&folder, control.identify.mount()) {
+    let moved = peer.move_into(&folder, control.identify.mount());
+    // Asked again where nobody outside can begin any more, if the kernel's hooks are there: what began in between ends here.
+    if moved.is_ok() && peer.is_traced().unwrap_or(true) {
+        peer.kill();
+        return refuse(control, &caller, agent, traced(peer)).await;
+    }
+    match moved {
         Ok(()) => Reply::Joined(Joined {
             uid,
             env: control.client_env.clone(),
@@ -56,6 +65,14 @@ async fn refuse(control: &Control, caller: &Caller, agent: &AgentName, refusal: 
         refusal: refusal.clone(),
     };
     refused(control.engine.record(event).await.err().unwrap_or(refusal))
+}
+
+fn traced(peer: &Peer) -> Refusal {
+    let what = format!(
+        "Process {} is traced by another, which would go on inside the workload",
+        peer.caller().process.pid
+    );
+    Refusal::new(Code::CallerForbidden, what)
 }
 
 fn gone(peer: &Peer, error: &std::io::Error) -> Refusal {

@@ -180,6 +180,22 @@ impl Peer {
         )
     }
 
+    /// Whether somebody looks into the process: inside a workload it would still be looked into.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn is_traced(&self) -> io::Result<bool> {
+        workload::is_traced(self.caller.process.pid)
+    }
+
+    /// Ends the process.
+    pub fn kill(&self) {
+        let killed = rustix::process::pidfd_send_signal(&self.pidfd, rustix::process::Signal::KILL);
+        if let Err(error) = killed {
+            tracing::error!(%error, "a process that is traced inside a workload could not be ended");
+        }
+    }
+
     /// That the pid still means this process: it has not ended, and has the start it had.
     fn ensure_same(&self) -> io::Result<()> {
         let is_same = || -> io::Result<bool> {

@@ -32,12 +32,13 @@ const REP_REGIONS: [&str; 24] = [
     "us-west8",
 ];
 /// Names that are not made from a region.
-const GLOBAL: [&str; 6] = [
+const GLOBAL: [&str; 7] = [
     "bigquery.googleapis.com",
     "bigquery.mtls.googleapis.com",
     "bigquerystorage.googleapis.com",
     "bigquerystorage.mtls.googleapis.com",
     "content-bigquery.googleapis.com",
+    "content.googleapis.com",
     "www.googleapis.com",
 ];
 /// Services beside BigQuery that run its statements, read its tables, or say who may: each under `googleapis.com` and `mtls.googleapis.com`.
@@ -122,7 +123,9 @@ pub fn normalise(name: &str) -> Option<String> {
 /// is newer than the built-in one, must not let a name of BigQuery's pass for just another one of Google's.
 #[must_use]
 pub fn is_bigquerys(name: &str) -> bool {
-    let in_google = name.strip_suffix(".googleapis.com");
+    let in_google = name
+        .strip_suffix(".googleapis.com")
+        .or_else(|| name.strip_suffix(".google.com"));
     in_google.is_some_and(|rest| {
         rest.contains("bigquery") || NEIGHBOURS.iter().any(|neighbour| rest.contains(neighbour))
     })

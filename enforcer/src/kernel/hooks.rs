@@ -15,10 +15,11 @@ use super::{KernelError, io, refused, sys};
 use crate::causes::Causes;
 
 /// The programs, and the hook of each.
-const HOOKS: [(&str, &str); 4] = [
+const HOOKS: [(&str, &str); 5] = [
     ("hook_socket", "socket_create"),
     ("hook_send", "socket_sendmsg"),
     ("hook_trace", "ptrace_access_check"),
+    ("hook_traced", "ptrace_traceme"),
     ("hook_bpf", "bpf"),
 ];
 /// `BPF_LSM_MAC`.
@@ -58,7 +59,17 @@ impl Hooks {
         }
         // All before the first is attached: a kernel that refuses one must not be left with half.
         if let Err(error) = load(ebpf) {
-            let why = format!("the kernel refuses them: {}", Causes(&error));
+            let why = match error {
+                KernelError::NotPermitted { .. } => {
+                    "this kernel lets nobody load programs for them (EPERM)".to_owned()
+                }
+                KernelError::Unsuited(_)
+                | KernelError::NotCapable { .. }
+                | KernelError::Io { .. }
+                | KernelError::Refused { .. } => {
+                    format!("the kernel refuses them: {}", Causes(&error))
+                }
+            };
             return Ok(Self::Absent(why));
         }
         let held = HOOKS

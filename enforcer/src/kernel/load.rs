@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use aya::programs::{Program, ProgramError, ProgramFd};
 use aya::{Ebpf, EbpfLoader};
 use enforcer_ebpf::Config;
-use enforcer_ebpf::map::ENFORCE_HOST;
+use enforcer_ebpf::map::{ENFORCE_HOST, TICK_NS};
 use rustix::thread::{CapabilitySet, capabilities};
 
 use super::btf::Btf;
@@ -35,6 +35,9 @@ const CAPABILITIES: [(CapabilitySet, &str); 3] = [
     (CapabilitySet::NET_ADMIN, "CAP_NET_ADMIN"),
     (CapabilitySet::PERFMON, "CAP_PERFMON"),
 ];
+const PID_NAMESPACE: &str = "/proc/self/ns/pid";
+/// The initial one has this number always (`PROC_PID_INIT_INO`).
+const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
 const BPFFS_MAGIC: u64 = 0xcafe_4a11;
 
 /// The maps, and the file that each is pinned as.
@@ -43,7 +46,7 @@ const PINNED_MAPS: [(&str, &str); 13] = [
     ("AGENTS", "AGENTS-2"),
     ("ENDPOINTS4", "ENDPOINTS4"),
     ("ENDPOINTS6", "ENDPOINTS6"),
-    ("CONFIG", "CONFIG-2"),
+    ("CONFIG", "CONFIG-3"),
     ("HEARTBEAT", "HEARTBEAT"),
     ("COOKIES", "COOKIES"),
     ("ORIGINS", ORIGINS),
@@ -137,7 +140,7 @@ impl Root {
 
     /// The ids of the programs at one place of it, in the order in which they run.
     pub(super) fn programs_at(&self, attach_type: u32) -> std::io::Result<Vec<u32>> {
-        sys::programs_at(self.folder.as_fd(), attach_type)
+        sys::programs_at(Target::Cgroup(self.folder.as_fd()), attach_type)
     }
 
     /// Whether the path still leads to this cgroup. The kernel detaches from a removed one only some time later.
@@ -154,6 +157,7 @@ impl Root {
 pub fn attach(config: &KernelConfig) -> Result<Attached, KernelError> {
     check_kernel()?;
     check_capabilities()?;
+    let pid = own_pid()?;
     let lock = prepare_pins(&config.pin_dir)?;
     let root = Root::open(&config.cgroup_root)?;
     let daemon_cgroup =
@@ -167,6 +171,11 @@ pub fn attach(config: &KernelConfig) -> Result<Attached, KernelError> {
         enforce: ENFORCE_HOST,
         names_port: u32::from(config.ports.names),
         metadata_port: config.ports.metadata.map_or(0, u32::from),
+        daemon_start_ticks: workload::start_boot_ns(pid)
+            .map_err(io("read when the daemon started"))?
+            / TICK_NS,
+        daemon_pid: pid,
+        reserved: 0,
     };
 
     let links_dir = config.pin_dir.join(LINKS_DIR);
@@ -251,6 +260,17 @@ fn check_kernel() -> Result<(), KernelError> {
             "this kernel is {release}, and 6.1 is the oldest that is supported: boot a newer one"
         ))),
     }
+}
+
+/// This process's number as the kernel's programs see it.
+fn own_pid() -> Result<u32, KernelError> {
+    let space = std::fs::read_link(PID_NAMESPACE).map_err(io("read the daemon's pid namespace"))?;
+    if space != Path::new(INITIAL_PID_NAMESPACE) {
+        return Err(KernelError::Unsuited(
+            "the daemon is in a pid namespace of its own, where it cannot tell processes by the kernel's numbers: run it in the host's (a container: --pid=host)".to_owned(),
+        ));
+    }
+    Ok(std::process::id())
 }
 
 /// Asked before the kernel is: without them it only says that something is not supported, or nothing at all.

@@ -44,6 +44,7 @@ struct LinkUpdate {
     old_program: u32,
 }
 
+/// Whole: the kernel answers in the last field too, whatever length it is told.
 #[repr(C)]
 struct Query {
     target: u32,
@@ -54,6 +55,9 @@ struct Query {
     count: u32,
     reserved: u32,
     program_flags: u64,
+    links: u64,
+    link_flags: u64,
+    revision: u64,
 }
 
 #[repr(C)]
@@ -168,22 +172,31 @@ pub(super) enum Target<'a> {
     Device(u32),
 }
 
+impl Target<'_> {
+    fn number(self) -> u32 {
+        match self {
+            Target::Cgroup(cgroup) => number(cgroup),
+            Target::Hook => 0,
+            Target::Device(index) => index,
+        }
+    }
+}
+
 /// Attaches `program`; it stays attached as long as the link is open or pinned.
 pub(super) fn create_link(
     program: BorrowedFd<'_>,
     target: Target<'_>,
     attach_type: u32,
 ) -> io::Result<OwnedFd> {
-    let (target, flags) = match target {
-        Target::Cgroup(cgroup) => (number(cgroup), 0),
-        Target::Hook => (0, 0),
-        Target::Device(index) => (index, BEFORE),
+    let flags = match target {
+        Target::Cgroup(_) | Target::Hook => 0,
+        Target::Device(_) => BEFORE,
     };
     let fd = bpf(
         BPF_LINK_CREATE,
         &LinkCreate {
             program: number(program),
-            target,
+            target: target.number(),
             attach_type,
             flags,
             relative: 0,
@@ -195,11 +208,11 @@ pub(super) fn create_link(
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// The ids of the programs at one place of a cgroup, in the order in which they run.
-pub(super) fn programs_at(cgroup: BorrowedFd<'_>, attach_type: u32) -> io::Result<Vec<u32>> {
+/// The ids of the programs at one place, in the order in which they run.
+pub(super) fn programs_at(target: Target<'_>, attach_type: u32) -> io::Result<Vec<u32>> {
     let mut programs = vec![0_u32; PROGRAMS_MAX];
     let mut query = Query {
-        target: number(cgroup),
+        target: target.number(),
         attach_type,
         query_flags: 0,
         attach_flags: 0,
@@ -207,6 +220,9 @@ pub(super) fn programs_at(cgroup: BorrowedFd<'_>, attach_type: u32) -> io::Resul
         count: PROGRAMS_MAX as u32,
         reserved: 0,
         program_flags: 0,
+        links: 0,
+        link_flags: 0,
+        revision: 0,
     };
     bpf_mut(BPF_PROG_QUERY, &mut query)?;
     programs.truncate(query.count as usize);

@@ -109,11 +109,7 @@ impl Uplinks {
             .retain(|index, _| uplinks.iter().any(|uplink| uplink.index == *index));
         let mut problems = Vec::new();
         for uplink in uplinks {
-            let guarded = match self.guarded.get(&uplink.index) {
-                Some(guard) => in_place(guard, uplink),
-                None => self.guard(uplink),
-            };
-            if let Err(error) = guarded {
+            if let Err(error) = self.keep(uplink) {
                 // Tried again at the next look.
                 self.guarded.remove(&uplink.index);
                 problems.push(format!(
@@ -139,6 +135,19 @@ impl Uplinks {
     /// The names of the guarded interfaces.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.guarded.values().map(|guard| guard.name.as_str())
+    }
+
+    /// Guards an interface where it is not guarded yet, and sees that nothing stands in the guard's way.
+    fn keep(&mut self, uplink: &Uplink) -> Result<(), KernelError> {
+        if let Some(guard) = self.guarded.get(&uplink.index) {
+            return in_place(guard, uplink);
+        }
+        self.guard(uplink)?;
+        match self.guarded.get(&uplink.index) {
+            // A filter just put is not among those that were read before.
+            Some(guard) if guard.held != Held::Filter => in_place(guard, uplink),
+            Some(_) | None => Ok(()),
+        }
     }
 
     fn guard(&mut self, uplink: &Uplink) -> Result<(), KernelError> {
@@ -201,7 +210,10 @@ fn in_place(guard: &Guard, uplink: &Uplink) -> Result<(), KernelError> {
             let action = format!("read {}", pin.display());
             let link = sys::open_pin(pin).map_err(io(&action))?;
             let now = sys::behind_device(link.as_fd()).map_err(io(&action))?;
-            now.interface == uplink.index && now.program == guard.program
+            if now.interface == uplink.index && now.program == guard.program {
+                return is_first(guard, uplink);
+            }
+            false
         }
         Held::Filter => clsact::is_first(&uplink.egress, guard.program),
     };
@@ -211,6 +223,20 @@ fn in_place(guard: &Guard, uplink: &Uplink) -> Result<(), KernelError> {
         Err(KernelError::Unsuited(
             "somebody replaced or detached its guard".to_owned(),
         ))
+    }
+}
+
+/// Whether nobody else's program runs before the guard: one that lets a frame pass ends the chain.
+fn is_first(guard: &Guard, uplink: &Uplink) -> Result<(), KernelError> {
+    let action = format!("read what stands on {}", uplink.name);
+    let target = Target::Device(uplink.index);
+    let programs = sys::programs_at(target, TCX_EGRESS).map_err(io(action))?;
+    match programs.first() {
+        Some(first) if *first == guard.program => Ok(()),
+        Some(other) => Err(KernelError::Unsuited(format!(
+            "before its guard runs program {other} of somebody else's, which could let them pass: detach it (bpftool net), or restart the daemon after it"
+        ))),
+        None => Err(KernelError::Unsuited("its guard is not there".to_owned())),
     }
 }
 

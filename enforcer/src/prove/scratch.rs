@@ -8,6 +8,8 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
+use futures_util::TryStreamExt;
+use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage};
 use rtnetlink::packet_route::route::RouteScope;
 use rtnetlink::{Handle, LinkUnspec, LinkVeth, RouteMessageBuilder};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
@@ -33,6 +35,21 @@ pub(super) struct Scratch {
     sniffer: Socket,
     /// The namespace lives as long as this; the wire goes with it.
     _far: OwnedFd,
+}
+
+/// The name and index of an interface whose frames begin with an Ethernet header, and lead out.
+fn ethernet(link: &LinkMessage) -> Option<(String, u32)> {
+    let is_ethernet = link.header.link_layer_type == LinkLayerType::Ether
+        && !link.header.flags.contains(LinkFlags::Loopback);
+    let name = link.attributes.iter().find_map(|attribute| {
+        if let LinkAttribute::IfName(name) = attribute {
+            Some(name.clone())
+        } else {
+            None
+        }
+    });
+    name.filter(|_| is_ethernet)
+        .map(|name| (name, link.header.index))
 }
 
 impl Scratch {
@@ -62,6 +79,16 @@ impl Scratch {
             index: self.index,
             near: [canary::NEAR4.into(), canary::NEAR6.into()],
         }
+    }
+
+    /// The host's own interfaces that carry Ethernet frames out, by name and index.
+    pub(super) async fn others(&self) -> Result<Vec<(String, u32)>> {
+        let (connection, handle, _) = rtnetlink::new_connection()?;
+        let connection = tokio::spawn(connection);
+        let links: Vec<LinkMessage> = handle.link().get().execute().try_collect().await?;
+        connection.abort();
+        let others = links.iter().filter_map(ethernet);
+        Ok(others.filter(|(_, index)| *index != self.index).collect())
     }
 
     /// Where a process is written to enter the cgroup.
@@ -227,7 +254,9 @@ async fn lay(handle: &Handle, near: &str, far: &OwnedFd) -> Result<u32> {
             .scope(RouteScope::Link)
             .build();
         let added = handle.route().add(route).execute().await;
-        added.with_context(|| format!("leading {to} to the scratch wire"))?;
+        added.with_context(|| {
+            format!("leading {to} to the scratch wire (does another `enforcer prove` run here?)")
+        })?;
     }
     Ok(near_index)
 }

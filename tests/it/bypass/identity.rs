@@ -229,6 +229,19 @@ cases! {
         lock.is_on_record("connect4", |event| event["process"]["comm"] == "enforcer");
     }
 
+    /// a process in the daemon's own cgroup, which takes root or one who may write root's files
+    24 Refused fn who_is_in_the_daemons_cgroup_is_not_the_daemon() {
+        let lock = Lock::new();
+        let daemon = lock.world.stage.cgroups.make("enforcer");
+        for (way, uid) in [(Way::TcpConnect, Some(AGENT_UID)), (Way::UdpSend, None), (Way::RawEcho, None), (Way::RawHeader, None)] {
+            let ended = lock.go(&daemon, uid, way, BIGQUERY4.into());
+            assert!(ended.is("EPERM"), "{way:?}: {ended}");
+        }
+        lock.nothing_got_out();
+        lock.is_on_record("connect4", |event| event["agent"].is_null() && event["process"]["uid"] == AGENT_UID);
+        lock.is_on_record("egress", |_| true);
+    }
+
     /// a program that is replaced after its first use, its times restored: what runs in the workload is the agent, whatever it is
     23 Limit fn what_is_put_in_a_programs_place_is_the_agent_only_in_its_workload() {
         let lock = Lock::new();

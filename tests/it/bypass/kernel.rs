@@ -232,6 +232,31 @@ for to in sys.argv[1:]:
     os.write(tun, head + struct.pack("!HHHH", 5000, 443, 8, 0))
 "#;
 
+/// Sends a UDP packet for an address in frames that carry it in something else, the last two in VLAN tags.
+const WRAPPED: &str = r#"
+import socket, struct, sys
+head = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 28, 1, 0, 64, 17, 0, socket.inet_aton("10.77.0.1"), socket.inet_aton(sys.argv[1]))
+packet = head + struct.pack("!HHHH", 5000, 443, 8, 0)
+tag = b"\x81\0\0\7"
+wraps = [
+    b"\x88\x47" + b"\0\x01\x01\x40",
+    b"\x88\x64" + struct.pack("!BBHHH", 0x11, 0, 1, len(packet) + 2, 0x21),
+    struct.pack("!H", len(packet) + 8) + b"\xaa\xaa\3\0\0\0\x08\0",
+    tag * 3 + b"\x08\0",
+    b"\x91\0\0\7" + b"\x08\0",
+]
+try:
+    wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0); wire.bind(("wire0", 0x0800))
+    for wrap in wraps:
+        try:
+            wire.send(b"\xff" * 6 + b"\2\0\0\0\0\1" + wrap + packet)
+            print("sent", end=" ")
+        except OSError as error:
+            print(error.errno, end=" ")
+except OSError as error:
+    print(error.strerror)
+"#;
+
 /// Makes a socket of a family.
 const MAKE: &str = r#"
 import socket, sys
@@ -339,6 +364,24 @@ cases! {
     /// frames made by hand, also inside a VLAN tag
     9 RefusedToCapability fn frames_made_by_hand_do_not_leave() {
         framed(&[Way::PacketFrame, Way::PacketDatagram, Way::PacketVlan], "uplink");
+    }
+
+    /// frames of an agent's that carry a packet in something else: MPLS, PPPoE, LLC, more VLAN tags than are looked behind
+    9 RefusedToCapability fn frames_that_wrap_a_packet_do_not_leave() {
+        let lock = Lock::new();
+        let agent = lock.world.cgroup_of(Who::Agent);
+        let other = lock.world.stage.cgroups.make("other");
+        let wrapped = |cgroup: &std::path::Path| said(&mut lock.script(cgroup, None, WRAPPED, &[&BIGQUERY4.to_string()]));
+        if lock.has_hooks() {
+            assert_eq!(wrapped(&agent), EPERM);
+            lock.is_on_record("socket", agents);
+        } else {
+            assert_eq!(wrapped(&agent), "105 105 105 105 105", "ENOBUFS");
+            lock.is_on_record("uplink refused: what the frame carries is not read", agents);
+        }
+        // Whoever is no agent may have a use for such, and no packet in them is looked for; too many tags are nobody's.
+        assert_eq!(wrapped(&other), "sent sent sent 105 105");
+        lock.nothing_got_out();
     }
 
     /// frames that bypass the queues, where the guard stands
@@ -590,7 +633,7 @@ cases! {
         let lock = Lock::new();
         let faults = || lock.world.json(Who::Operator, &["status"])["unhealthy"].to_string();
         assert_eq!(faults(), "[]");
-        let path = lock.world.stage.bpffs().join("enforcer/maps-v1/CONFIG-2");
+        let path = lock.world.stage.bpffs().join("enforcer/maps-v1/CONFIG-3");
         let data = lock.world.stage.on(Side::Host, || MapData::from_pin(path).expect("opens the map"));
         let mut configs: Array<_, Config> = Map::from_map_data(data).expect("a map").try_into().expect("typed");
         let config = configs.get(&0, 0).expect("reads");

@@ -7,7 +7,7 @@ use enforcer_ebpf::{Endpoint, Window};
 use harness::capture::Capture;
 use harness::cgroup;
 use harness::stage::{BIGQUERY4, Side};
-use harness::world::{Family, Who, World, enforcer, wait_for};
+use harness::world::{Family, Who, World, wait_for};
 
 /// Sends one UDP packet in a frame made by hand to an address, past every hook of the cgroup. A full queue or a drop may be said, or not.
 const FRAME: &str = r#"
@@ -190,11 +190,7 @@ fn somebody_elses_program_before_the_guard_of_an_interface_is_said_and_its_frame
     is_said_and_recorded(&world, "can leave by wire0: before its guard runs program");
     // The operator's own proof fails as well.
     let config = world.config().display().to_string();
-    let mut prove = world.stage.command(Side::Host, enforcer());
-    let proved = prove
-        .args(["--config", &config, "prove"])
-        .output()
-        .expect("runs");
+    let proved = world.cli(Who::Operator, &["prove", "--config", &config]);
     let said = String::from_utf8_lossy(&proved.stdout).into_owned();
     assert!(!proved.status.success(), "{said}");
     assert!(said.contains("REACHED    frame-on/wire0"), "{said}");

@@ -1,7 +1,7 @@
 //! The API's methods one by one, by a client that knows nothing of BigQuery's libraries: what is served in a window, and only there.
 
 use enforcer::bigquery::methods::{Judged, METHODS};
-use harness::world::{Family, Who, World};
+use harness::world::{Family, Who, World, wait_for};
 use serde_json::{Value, json};
 
 /// Sends requests given as `[[method, path, body], …]` and prints `[[status, body], …]`.
@@ -413,4 +413,45 @@ fn every_method_of_the_apis_own_description_has_a_row_and_no_other_has() {
             "{id}"
         );
     }
+}
+
+#[test]
+fn a_job_that_read_outside_its_window_is_on_record_its_answer_kept_back_and_the_window_closed() {
+    let world = World::start(Family::V4);
+    let grant = world.open_window("demo-project.finance:read", "1m");
+    world.set_faults(&json!({"reads_also": [["demo-project", "hr", "salaries"]]}));
+    let query = json!({"query": "SELECT id FROM finance.accounts", "useLegacySql": false});
+    let body = json!({"configuration": {"query": query}});
+    let started = post(&world, &format!("{PROJECT}/jobs"), &body);
+    // It has ended at once, or is asked for: either answer says what it read.
+    let answer = match started.status {
+        200 => {
+            let id = started.body["jobReference"]["jobId"]
+                .as_str()
+                .expect("a job")
+                .to_owned();
+            get(&world, &format!("{PROJECT}/jobs/{id}"))
+        }
+        _ => started,
+    };
+    // The close may be heard of first.
+    let told = answer.body.to_string();
+    assert!(
+        answer.status == 403
+            && (told.contains("[scope.outside]") || told.contains("[window.closed]")),
+        "{told}"
+    );
+    wait_for("the close", || {
+        let closed = world.events("closed");
+        closed
+            .iter()
+            .any(|event| event["grant"] == grant.as_str() && event["reason"] == "scope_violated")
+    });
+    let seen = world.events("job_seen");
+    assert!(
+        seen.iter()
+            .any(|event| event["read_outside"] == "demo-project.hr.salaries"),
+        "{seen:?}"
+    );
+    get(&world, &format!("{PROJECT}/datasets/finance")).refused("window.none");
 }

@@ -29,6 +29,8 @@ pub enum CloseReason {
     GivenBack,
     /// Its budget of bytes or queries was spent.
     BudgetSpent,
+    /// A job of its read a table outside its scope.
+    ScopeViolated,
     /// The host was booted anew: a deadline on the old boot clock means nothing.
     Rebooted,
     /// The kernel did not hold the window that the log said was open, or did not take it.
@@ -42,6 +44,7 @@ impl std::fmt::Display for CloseReason {
             Self::Revoked => "it was revoked",
             Self::GivenBack => "the agent gave it back",
             Self::BudgetSpent => "its budget was spent",
+            Self::ScopeViolated => "a job of its read outside its scope",
             Self::Rebooted => "the host was booted anew",
             Self::KernelMissing => "the kernel did not hold it",
         })
@@ -274,6 +277,9 @@ pub enum Event {
         billed: Option<u64>,
         /// Bytes processed, where BigQuery says so.
         processed: Option<u64>,
+        /// A table outside the window that the job read all the same: a view or a table became another between its dry run and its run.
+        #[serde(default)]
+        read_outside: Option<String>,
     },
     /// The answer to an admitted query is through, or is lost.
     QueryFinished {

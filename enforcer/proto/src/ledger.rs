@@ -211,6 +211,8 @@ impl Ledger {
         for grant in self.grants.values().filter(|grant| grant.closed.is_none()) {
             if now.boot_ns >= grant.closes_boot_ns {
                 grant.close(CloseReason::Expired, None, &mut decision);
+            } else if grant.usage.has_read_outside() {
+                grant.close(CloseReason::ScopeViolated, None, &mut decision);
             } else if grant.is_spent() {
                 grant.close(CloseReason::BudgetSpent, None, &mut decision);
             }

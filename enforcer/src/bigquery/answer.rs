@@ -17,6 +17,8 @@ pub struct JobFacts {
     pub billed: Option<u64>,
     /// Bytes processed, where the answer says so.
     pub processed: Option<u64>,
+    /// The tables that it read, where the answer says so; what cannot be read of them is a text.
+    pub tables: Vec<Result<TableRef, String>>,
 }
 
 impl JobFacts {
@@ -67,6 +69,37 @@ pub fn job_facts(answer: &Value) -> JobFacts {
             &statistics["totalBytesProcessed"],
             &answer["totalBytesProcessed"],
         ]),
+        tables: read(&statistics["query"]["referencedTables"]),
+    }
+}
+
+fn read(tables: &Value) -> Vec<Result<TableRef, String>> {
+    let table = |item: &Value| {
+        let text = |name: &str| item[name].as_str().unwrap_or_default();
+        DatasetRef::new(text("projectId"), text("datasetId"))
+            .and_then(|dataset| TableRef::new(dataset, text("tableId")))
+            .map_err(|_| {
+                format!(
+                    "{}.{}.{}",
+                    text("projectId"),
+                    text("datasetId"),
+                    text("tableId")
+                )
+            })
+    };
+    let tables = tables.as_array().map(Vec::as_slice).unwrap_or_default();
+    tables.iter().map(table).collect()
+}
+
+impl JobFacts {
+    /// The first table that the job read and the scope does not cover, by its name.
+    #[must_use]
+    pub fn read_outside(&self, scope: &Scope) -> Option<String> {
+        self.tables.iter().find_map(|table| match table {
+            Ok(table) if scope.covers(table.dataset()) => None,
+            Ok(table) => Some(table.to_string()),
+            Err(name) => Some(name.clone()),
+        })
     }
 }
 

@@ -260,6 +260,7 @@ fn sentence(event: &Event) -> String {
             job,
             is_done,
             billed,
+            read_outside,
             ..
         } => {
             let state = if *is_done {
@@ -269,7 +270,10 @@ fn sentence(event: &Event) -> String {
             };
             let billed =
                 billed.map_or_else(String::new, |billed| format!(", {billed} bytes billed"));
-            format!("job      {query} {grant} {job} {state}{billed}")
+            let outside = read_outside.as_ref().map_or_else(String::new, |table| {
+                format!(", READ OUTSIDE ITS WINDOW: {table}")
+            });
+            format!("job      {query} {grant} {job} {state}{billed}{outside}")
         }
         Event::QueryFinished {
             query,

@@ -585,6 +585,7 @@ fn seen(permit: &Permit, name: &str) -> Event {
         is_done: false,
         billed: None,
         processed: None,
+        read_outside: None,
     }
 }
 

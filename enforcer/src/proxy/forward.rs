@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use enforcer_proto::admission;
 use enforcer_proto::event::Event;
 use enforcer_proto::query::{JobRef, Method};
 use enforcer_proto::refusal::{Code, Refusal};
@@ -92,14 +93,20 @@ impl Finish {
     }
 
     /// What the answer says of a job. It is in the engine's queue when this returns, before the client can act on the answer.
-    pub(super) async fn seen(&mut self, facts: JobFacts) {
+    ///
+    /// # Errors
+    /// [`Code::ScopeOutside`] where the job read what its dry run did not say: the answer is not passed on, and the window closes.
+    pub(super) async fn seen(&mut self, facts: JobFacts) -> Result<(), Refusal> {
         self.outcome.bytes = facts.bytes();
+        let window = self.permit.as_ref().map(Permit::window);
+        let read_outside = window.and_then(|window| facts.read_outside(&window.scope));
         let JobFacts {
             job,
             destination,
             is_done,
             billed,
             processed,
+            tables: _,
         } = facts;
         self.outcome.job.clone_from(&job);
         self.outcome.destination.clone_from(&destination);
@@ -112,8 +119,18 @@ impl Finish {
                 is_done,
                 billed,
                 processed,
+                read_outside: read_outside.clone(),
             };
             self.engine.note(seen).await;
+        }
+        match (window, read_outside) {
+            (Some(window), Some(table)) => Err(admission::outside(
+                &format!("table {table}, which the job read and its dry run did not name,"),
+                window.grant,
+                &window.agent,
+                &window.scope,
+            )),
+            (Some(_) | None, _) => Ok(()),
         }
     }
 

@@ -414,14 +414,16 @@ async fn relay(
             if answer.status == 200 {
                 let read = answer.json();
                 let job = Some(&read["job"]).filter(|job| job.is_object());
-                finish.seen(job_facts(job.unwrap_or(&read))).await;
+                let seen = finish.seen(job_facts(job.unwrap_or(&read))).await;
+                seen.inspect_err(|refusal| finish.trouble(&refusal.what))?;
             }
             Sending::begun(answer, None)
         }
         Method::GetQueryResults => {
             let (answer, rest) = within(proxy, window, forward::read_start(answer)).await?;
             if answer.status == 200 && rest.is_none() {
-                finish.seen(job_facts(&answer.json())).await;
+                let seen = finish.seen(job_facts(&answer.json())).await;
+                seen.inspect_err(|refusal| finish.trouble(&refusal.what))?;
             }
             Sending::begun(answer, rest)
         }
@@ -639,7 +641,7 @@ async fn run_job(
         finish.trouble(&refusal.what);
     })?;
     finish.status(answer.status);
-    let facts = match answer.status {
+    let mut facts = match answer.status {
         200 => job_facts(&answer.json()),
         400..500 => {
             finish.void();
@@ -647,8 +649,13 @@ async fn run_job(
         }
         _ => JobFacts::default(),
     };
+    if is_dry_run {
+        // It reads nothing; what it would read is judged when it is run.
+        facts.tables.clear();
+    }
     let job = facts.job.clone();
-    finish.seen(facts).await;
+    let seen = finish.seen(facts).await;
+    seen.inspect_err(|refusal| finish.trouble(&refusal.what))?;
     if answer.status == 200 && !is_dry_run && job.as_ref().is_none_or(|job| job.location.is_none())
     {
         let what = "BigQuery's answer does not name the job and its location, so its results could not be told from others'";

@@ -143,6 +143,10 @@ class Jobs:
     def run(self, job, project, asked, statistics):
         time.sleep(self.faults().get("run_ms", 0) / 1000)
         status, answer = self.call("POST", f"/bigquery/v2/projects/{project}/jobs", None, json.dumps(asked))
+        # A view that has become another since its dry run.
+        also = [dict(zip(("projectId", "datasetId", "tableId"), table)) for table in self.faults().get("reads_also", [])]
+        if also:
+            statistics = dict(statistics, referencedTables=statistics.get("referencedTables", []) + also)
         if status == 200:
             self.enriched(answer, statistics)["configuration"]["query"]["destinationTable"] = job.configuration["query"]["destinationTable"]
             answer["jobReference"] = job.reference

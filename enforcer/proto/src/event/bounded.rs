@@ -74,7 +74,12 @@ impl Event {
                 bound_refusal(refusal);
             }
             Self::Closed { by, .. } => by.iter_mut().for_each(bound_process),
-            Self::JobSeen { job, .. } => bound_job(job),
+            Self::JobSeen {
+                job, read_outside, ..
+            } => {
+                bound_job(job);
+                read_outside.iter_mut().for_each(bound_text);
+            }
             Self::QueryFinished { job, trouble, .. } => {
                 job.iter_mut().for_each(bound_job);
                 trouble.iter_mut().for_each(bound_text);
@@ -340,6 +345,7 @@ mod tests {
                 is_done: true,
                 billed: Some(u64::MAX),
                 processed: Some(u64::MAX),
+                read_outside: Some(text()),
             },
             Event::QueryRefused {
                 grant: Some(grant),

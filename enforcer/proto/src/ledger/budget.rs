@@ -44,6 +44,8 @@ pub struct Usage {
     jobs: Vec<OwnJob>,
     /// Tables that hold results of those jobs.
     results: BTreeSet<TableRef>,
+    /// A job read a table outside the scope.
+    read_outside: bool,
 }
 
 /// Bytes of the budget that are held for one query.
@@ -137,11 +139,13 @@ impl Usage {
             is_done,
             billed,
             processed,
+            read_outside,
             ..
         } = event
         else {
             return;
         };
+        self.read_outside |= read_outside.is_some();
         self.own(*query, job);
         let Some(own) = self.jobs.iter_mut().find(|own| own.job.is_same_job(job)) else {
             return;
@@ -237,6 +241,11 @@ impl Usage {
         let mut after = self.clone();
         after.apply(event);
         after != *self
+    }
+
+    /// Whether a job read a table outside the scope.
+    pub(super) const fn has_read_outside(&self) -> bool {
+        self.read_outside
     }
 
     /// All that is held.

@@ -169,6 +169,7 @@ fn seen(query: QueryId, grant: GrantId, job: JobRef) -> Event {
         is_done: false,
         billed: None,
         processed: None,
+        read_outside: None,
     }
 }
 

@@ -318,6 +318,7 @@ impl Places {
             },
             daemon: self.daemon.clone(),
             uplinks,
+            turn: Arc::default(),
             workloads: Arc::clone(&self.workloads),
             probing: Arc::default(),
         }

@@ -335,3 +335,51 @@ async fn run(procs: File, attempt: &Attempt, who: Who) -> Result<Ended> {
     let output = output.context("starting an attempt")?;
     Ok(serde_json::from_slice(&output.stdout).unwrap_or(Ended::Crashed))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn proof(path: &str, outcome: Outcome) -> Proof {
+        Proof {
+            path: path.to_owned(),
+            words: String::new(),
+            privileged: false,
+            outcome,
+        }
+    }
+
+    fn blocked(path: &str) -> Proof {
+        let saw = "EPERM".to_owned();
+        proof(path, Outcome::Blocked { saw })
+    }
+
+    fn not_tried(path: &str) -> Proof {
+        let why = "EACCES".to_owned();
+        proof(path, Outcome::NotTried { why })
+    }
+
+    #[test]
+    fn what_could_not_be_tried_shows_nothing() {
+        assert!(!is_shown(&[]));
+        assert!(is_shown(&[blocked("tcp-connect/v4")]));
+        assert!(!is_shown(&[
+            not_tried("tcp-connect/v4"),
+            blocked("udp-send/v4"),
+            blocked("ping/v4")
+        ]));
+        assert!(!is_shown(&[
+            blocked("tcp-connect/v4"),
+            not_tried("udp-send/v4")
+        ]));
+    }
+
+    #[test]
+    fn an_error_of_this_hosts_routes_is_no_gap_and_a_timeout_is() {
+        for (errno, is_none) in [("EINVAL", true), ("EACCES", true), ("ENOBUFS", false)] {
+            let ended = Ended::Refused(errno.to_owned());
+            assert_eq!(has_no_route(&ended), is_none, "{ended}");
+        }
+        assert!(!has_no_route(&Ended::Sent) && !has_no_route(&Ended::TookTooLong));
+    }
+}

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -20,6 +20,9 @@ use crate::workloads::Workloads;
 /// How long after one round of probes the next begins.
 const ROUND: Duration = Duration::from_secs(20);
 
+/// On how many interfaces a frame is tried in one round: a host with containers has hundreds, and each takes a process.
+const INTERFACES_MAX: usize = 8;
+
 /// What is looked at.
 #[derive(Debug, Clone)]
 pub(super) struct Host {
@@ -31,6 +34,8 @@ pub(super) struct Host {
     pub(super) workloads: Arc<Workloads>,
     /// The interfaces that lead out.
     pub(super) uplinks: watch::Receiver<Guarded>,
+    /// Which of them is next.
+    pub(super) turn: Arc<AtomicUsize>,
     /// The id of the cgroup in which probes are tried; 0 until they are.
     pub(super) probing: Arc<AtomicU64>,
 }
@@ -45,7 +50,7 @@ impl Host {
         let id = workload::cgroup_id(&prove::probe_cgroup(&root)?)?;
         self.probing.store(id, Ordering::Relaxed);
         let mut problems = prove::probe(&root).await?;
-        let on = self.uplinks.borrow().ethernet.clone();
+        let on = self.interfaces();
         for framed in prove::frames(|| prove::probe_procs(&root), &on).await? {
             if !framed.is_refused() && !framed.is_nowhere() {
                 problems.push(format!(
@@ -55,6 +60,14 @@ impl Host {
             }
         }
         Ok(problems)
+    }
+
+    /// Some of the interfaces, others in each round: every one has its turn.
+    fn interfaces(&self) -> Vec<(String, u32)> {
+        let all = self.uplinks.borrow().ethernet.clone();
+        let from = self.turn.fetch_add(INTERFACES_MAX, Ordering::Relaxed);
+        let turned = (0..all.len().min(INTERFACES_MAX)).map(|at| (from + at) % all.len());
+        turned.filter_map(|at| all.get(at).cloned()).collect()
     }
 }
 

@@ -16,6 +16,20 @@ const STORAGE: &str = "storage.googleapis.com";
 /// How many addresses a large answer has.
 const MANY: u8 = 200;
 
+/// Makes a socket, moves into a cgroup (which is given by its procs file), becomes a uid, and sends something to port 53 with that socket and
+/// with a new one.
+const ASKS_FROM_OUTSIDE: &str = r#"
+import os, socket, sys
+old = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+open(sys.argv[2], "w").write(str(os.getpid()))
+os.setuid(int(sys.argv[3]))
+for s in (old, socket.socket(socket.AF_INET, socket.SOCK_DGRAM)):
+    try:
+        s.sendto(b"a question", (sys.argv[1], 53)); print("ok")
+    except OSError as error:
+        print(error.strerror)
+"#;
+
 /// Sends a TLS hello that names each server it is given (hexadecimal; as it is, whatever it is), and prints what comes back: the content
 /// type of a record, or which error.
 const NAMED: &str = r#"
@@ -146,6 +160,16 @@ cases! {
         let sent = world.far_requests();
         assert!(sent.iter().all(|request| request["host"] == "sts.googleapis.com"), "{sent:?}");
         refusal_is_on_record(&world, "upstream.failed", agents);
+    }
+
+    /// a socket that was made outside the workload, which asks for names inside it: whose the question is could not be told
+    34 Refused fn a_socket_from_outside_asks_for_no_names() {
+        let lock = Lock::new();
+        let other = lock.world.stage.cgroups.make("other");
+        let procs = lock.world.cgroup_of(Who::Agent).join("cgroup.procs").display().to_string();
+        let told = said(&mut lock.script(&other, None, ASKS_FROM_OUTSIDE, &[&OTHER4.to_string(), &procs, &AGENT_UID.to_string()]));
+        assert_eq!(told, format!("{EPERM}\nok"), "the old one, and one of its own");
+        lock.is_on_record("sendmsg4 refused: the socket was made outside", agents);
     }
 
     /// names and addresses of the agent's own: a hosts file, an address that is written down

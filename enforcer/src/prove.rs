@@ -126,6 +126,9 @@ pub async fn frames(procs: impl Fn() -> Result<File>, on: &[(String, u32)]) -> R
     Ok(all)
 }
 
+/// What the proofs of frames are called; the interface's name follows.
+const FRAME_ON: &str = "frame-on/";
+
 /// How a frame on an interface ended.
 #[derive(Debug)]
 pub struct Framed {
@@ -160,7 +163,7 @@ impl Framed {
             Outcome::NotTried { why: saw }
         };
         Proof {
-            path: format!("frame-on/{}", self.interface),
+            path: format!("{FRAME_ON}{}", self.interface),
             words: "a frame on an interface of this host's own".to_owned(),
             privileged: true,
             outcome,
@@ -176,8 +179,12 @@ pub fn is_shown(proofs: &[Proof]) -> bool {
         way: Way::TcpConnect,
         spelling: Spelling::V4,
     };
-    let tried = proofs.iter().filter(is_tried);
-    tried.clone().any(|proof| proof.path == simplest.name()) && 2 * tried.count() > proofs.len()
+    // However many interfaces there are, they show nothing of the ways.
+    let ways = proofs
+        .iter()
+        .filter(|proof| !proof.path.starts_with(FRAME_ON));
+    let tried = ways.clone().filter(is_tried);
+    tried.clone().any(|proof| proof.path == simplest.name()) && 2 * tried.count() > ways.count()
 }
 
 /// Nothing of it can have left: there is no way to there, as this host's routes say.
@@ -371,6 +378,18 @@ mod tests {
         assert!(!is_shown(&[
             blocked("tcp-connect/v4"),
             not_tried("udp-send/v4")
+        ]));
+        // Interfaces count for nothing here, up or down.
+        assert!(!is_shown(&[
+            blocked("tcp-connect/v4"),
+            not_tried("udp-send/v4"),
+            blocked("frame-on/a"),
+            blocked("frame-on/b")
+        ]));
+        assert!(is_shown(&[
+            blocked("tcp-connect/v4"),
+            not_tried("frame-on/a"),
+            not_tried("frame-on/b")
         ]));
     }
 

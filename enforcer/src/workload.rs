@@ -154,16 +154,25 @@ fn is_in_ours(pid: u32, kind: &str) -> io::Result<bool> {
     Ok(of(&pid.to_string())? == of("self")?)
 }
 
-/// Whether a process is traced now.
+/// Whether any thread of a process is traced now: each is by itself, and any can become the whole process.
 ///
 /// # Errors
 /// When the process is gone.
 pub fn is_traced(pid: u32) -> io::Result<bool> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let tracer = status
-        .lines()
-        .find_map(|line| line.strip_prefix("TracerPid:"));
-    Ok(tracer.is_none_or(|tracer| tracer.trim() != "0"))
+    for thread in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        let status = match std::fs::read_to_string(thread?.path().join("status")) {
+            Ok(status) => status,
+            // A thread that has ended is not traced. That the process has is said below.
+            Err(_) => continue,
+        };
+        let tracer = status
+            .lines()
+            .find_map(|line| line.strip_prefix("TracerPid:"));
+        if tracer.is_none_or(|tracer| tracer.trim() != "0") {
+            return Ok(true);
+        }
+    }
+    start_boot_ns(pid).map(|_| false)
 }
 
 /// The v2 cgroup of a process, as a path from the hierarchy's root.

@@ -435,3 +435,58 @@ fn a_process_that_is_traced_does_not_join_a_workload() {
     let told = run(&["/usr/bin/env"]);
     assert!(told.contains("inside"), "{told}");
 }
+
+/// A process of which only another thread than the first is traced says what it is given (hexadecimal frames) to the control socket, and prints
+/// the answer.
+const TRACED_THREAD: &str = r#"
+import ctypes, os, socket, sys, threading, time
+libc = ctypes.CDLL(None, use_errno=True)
+child = os.fork()
+if child == 0:
+    ready = threading.Event()
+    def traced():
+        libc.ptrace(0, 0, 0, 0)
+        ready.set()
+        time.sleep(60)
+    threading.Thread(target=traced, daemon=True).start()
+    ready.wait()
+    stream = socket.socket(socket.AF_UNIX)
+    stream.connect(os.environ["ENFORCER_SOCKET"])
+    stream.settimeout(5)
+    stream.sendall(b"".join(map(bytes.fromhex, sys.argv[1:])))
+    got = b""
+    try:
+        while part := stream.recv(65536):
+            got += part
+            if len(got) > 100:
+                break
+    except OSError:
+        pass
+    print("".join(chr(byte) if 32 <= byte < 127 else " " for byte in got), flush=True)
+    os._exit(0)
+# The thread ends for its tracer first, and only then the process.
+while os.waitpid(-1, 0x40000000)[0] != child:
+    pass
+"#;
+
+#[test]
+fn a_process_of_which_another_thread_is_traced_does_not_join_a_workload() {
+    let world = World::start(Family::V4);
+    let join = Ask::Join {
+        agent: "finance-bot".parse().expect("a name"),
+    };
+    let hex = |bytes: Vec<u8>| {
+        bytes
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect::<String>()
+    };
+    let frames = [
+        hex(wire::encode(&Hello::ours()).expect("short")),
+        hex(wire::encode(&join).expect("short")),
+    ];
+    let mut command = world.run_as(Who::Operator, "/usr/bin/python3");
+    let told = said(command.args(["-c", TRACED_THREAD]).args(&frames));
+    assert!(told.contains("is traced by another"), "{told}");
+    assert_eq!(world.events("process_joined").len(), 0);
+}

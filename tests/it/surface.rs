@@ -455,3 +455,28 @@ fn a_job_that_read_outside_its_window_is_on_record_its_answer_kept_back_and_the_
     );
     get(&world, &format!("{PROJECT}/datasets/finance")).refused("window.none");
 }
+
+#[test]
+fn a_list_of_jobs_says_what_they_read_and_is_compared_as_well() {
+    let world = World::start(Family::V4);
+    let _ = world.open_window("demo-project.finance:read", "1m");
+    world.set_faults(&json!({"reads_also": [["demo-project", "hr", "salaries"]], "run_ms": 1000}));
+    let query = json!({"query": "SELECT id FROM finance.accounts", "useLegacySql": false});
+    let body = json!({"configuration": {"query": query}});
+    let started = post(&world, &format!("{PROJECT}/jobs"), &body);
+    assert_eq!(started.served()["status"]["state"], "RUNNING");
+    wait_for("the list to be kept back", || {
+        let list = get(&world, &format!("{PROJECT}/jobs?projection=full"));
+        assert!(
+            !list.body.to_string().contains("salaries") || list.status == 403,
+            "{list:?}"
+        );
+        list.status == 403
+    });
+    wait_for("the close", || {
+        let closed = world.events("closed");
+        closed
+            .iter()
+            .any(|event| event["reason"] == "scope_violated")
+    });
+}

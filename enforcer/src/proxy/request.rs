@@ -406,6 +406,11 @@ async fn relay(
             let mut answer = within(proxy, window, forward::read_whole(answer)).await?;
             let mut list = answer.json();
             keep_own_jobs(&mut list, finish.own_jobs());
+            // Each says what it has read, as it does where it is asked for by itself.
+            for job in list["jobs"].as_array().into_iter().flatten() {
+                let seen = finish.seen(job_facts(job)).await;
+                seen.inspect_err(|refusal| finish.trouble(&refusal.what))?;
+            }
             answer.body = Bytes::from(list.to_string());
             Sending::begun(answer, None)
         }

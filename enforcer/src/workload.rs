@@ -160,10 +160,9 @@ fn is_in_ours(pid: u32, kind: &str) -> io::Result<bool> {
 /// When the process is gone.
 pub fn is_traced(pid: u32) -> io::Result<bool> {
     for thread in std::fs::read_dir(format!("/proc/{pid}/task"))? {
-        let status = match std::fs::read_to_string(thread?.path().join("status")) {
-            Ok(status) => status,
-            // A thread that has ended is not traced. That the process has is said below.
-            Err(_) => continue,
+        // A thread that has ended is not traced. That the process has is said below.
+        let Ok(status) = std::fs::read_to_string(thread?.path().join("status")) else {
+            continue;
         };
         let tracer = status
             .lines()

@@ -7,6 +7,8 @@ import struct
 import sys
 
 how, address, port = sys.argv[1], sys.argv[2], int(sys.argv[3])
+# A first packet that is lost, as while a neighbour is still looked for, is sent again after a second.
+PATIENCE_S = 5.0
 # For the probes that bind: the source address, and the port after a comma.
 source = sys.argv[4].split(",") if len(sys.argv) > 4 else None
 family = socket.AF_INET6 if ":" in address else socket.AF_INET
@@ -14,7 +16,7 @@ family = socket.AF_INET6 if ":" in address else socket.AF_INET
 
 def tcp():
     connection = socket.socket(family, socket.SOCK_STREAM)
-    connection.settimeout(1.0)
+    connection.settimeout(PATIENCE_S)
     if source:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         connection.bind((source[0], int(source[1])))
@@ -24,7 +26,7 @@ def tcp():
 def led_then_elsewhere():
     """Is led to the proxy, lets go, and dials the proxy's port number on a host that nobody protects, from the source given."""
     connection = socket.socket(family, socket.SOCK_STREAM)
-    connection.settimeout(1.0)
+    connection.settimeout(PATIENCE_S)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     connection.connect((address, 443))
     unspecified = ctypes.create_string_buffer(16)
@@ -76,7 +78,7 @@ def record_route():
 
 def fast_open():
     connection = socket.socket(family, socket.SOCK_STREAM)
-    connection.settimeout(1.0)
+    connection.settimeout(PATIENCE_S)
     connection.sendto(b"payload", socket.MSG_FASTOPEN, (address, port))
 
 

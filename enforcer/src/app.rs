@@ -277,7 +277,8 @@ impl Places {
         let daemon = root.join(&config.daemon_cgroup);
         workload::make(&daemon)
             .with_context(|| format!("making the daemon's cgroup {}", daemon.display()))?;
-        if let Some(problem) = probes::writable(&mount, &daemon) {
+        let workloads = Workloads::new(mount, root.clone(), daemon.clone(), &config.agents);
+        if let Some(problem) = workloads.daemon_problem()? {
             bail!("{problem}: name another as `kernel.daemon_cgroup`");
         }
         // A service manager may have put this process there already.
@@ -291,7 +292,6 @@ impl Places {
         }
         workload::move_into(&daemon, std::process::id())
             .with_context(|| format!("moving into {}", daemon.display()))?;
-        let workloads = Workloads::new(mount, root.clone(), daemon.clone(), &config.agents);
         workloads.make().context("making the agents' cgroups")?;
         // A cgroup that is named by its path is there from the start, so what is wrong with it is wrong with the configuration.
         let looked = workloads.look();

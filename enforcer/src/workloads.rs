@@ -126,6 +126,20 @@ impl Workloads {
         }
     }
 
+    /// What is wrong with the daemon's own cgroup: others than root can write it.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn daemon_problem(&self) -> std::io::Result<Option<String>> {
+        Ok(match workload::writable(&self.mount, &self.daemon)? {
+            Writable::ByRoot => None,
+            Writable::ByOthers { at, uid } => Some(format!(
+                "the daemon's own cgroup can be written by others than root: {} belongs to uid {uid}, or others may write it",
+                at.display()
+            )),
+        })
+    }
+
     /// The workload at a folder, if it can be one beside the others.
     fn checked(
         &self,

@@ -1,7 +1,7 @@
 //! Keeps proving the lock while the daemon runs: the cheap ways out are tried again and again toward the canaries, and who else is in the
 //! daemon's own cgroup is looked for. What is "attached" may still not hold.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 use super::uplinks::Guarded;
 use crate::abilities;
 use crate::prove;
-use crate::workload::{self, Writable};
+use crate::workload;
 use crate::workloads::Workloads;
 
 /// How long after one round of probes the next begins.
@@ -108,23 +108,14 @@ async fn round(host: &Host) -> Vec<String> {
         )),
         Err(error) => problems.push(format!("the daemon's own cgroup cannot be read: {error}")),
     }
-    problems.extend(writable(host.workloads.mount(), &host.daemon));
+    match host.workloads.daemon_problem() {
+        Ok(problem) => problems.extend(problem),
+        Err(error) => problems.push(format!("the daemon's own cgroup cannot be read: {error}")),
+    }
     let workloads = host.workloads.all();
     let too_able = workloads
         .iter()
         .filter_map(|(agent, found)| abilities::too_able(agent, &found.folder));
     problems.extend(too_able);
     problems
-}
-
-/// What is wrong with the daemon's own cgroup, where others than root can write it.
-pub(super) fn writable(mount: &Path, daemon: &Path) -> Option<String> {
-    match workload::writable(mount, daemon) {
-        Ok(Writable::ByRoot) => None,
-        Ok(Writable::ByOthers { at, uid }) => Some(format!(
-            "the daemon's own cgroup can be written by others than root: {} belongs to uid {uid}, or others may write it",
-            at.display()
-        )),
-        Err(error) => Some(format!("the daemon's own cgroup cannot be read: {error}")),
-    }
 }

@@ -13,7 +13,7 @@ use super::Failure;
 use crate::abilities;
 use crate::config::Config;
 use crate::kernel::why_no_hooks;
-use crate::workload::{self, Writable};
+use crate::workload;
 use crate::workloads::{Looked, Workloads};
 
 /// Checks the files, and what of the host they speak of: the kernel, and the agents that run.
@@ -89,16 +89,13 @@ fn host(config: &Config) -> Result<(), Failure> {
     let mount = workload::find_mount().context("looking for the cgroups")?;
     let root = config.cgroup_root.clone().unwrap_or_else(|| mount.clone());
     let daemon = root.join(&config.daemon_cgroup);
+    let workloads = Workloads::new(mount, root, daemon, &config.agents);
     let Looked {
         found,
         mut problems,
-    } = Workloads::new(mount.clone(), root, daemon.clone(), &config.agents).look();
-    if let Ok(Writable::ByOthers { at, uid }) = workload::writable(&mount, &daemon) {
-        problems.push(format!(
-            "the daemon's own cgroup can be written by others than root: {} belongs to uid {uid}, or others may write it",
-            at.display()
-        ));
-    }
+    } = workloads.look();
+    // Where it is not there yet, the daemon makes it.
+    problems.extend(workloads.daemon_problem().ok().flatten());
     let too_able = found
         .iter()
         .filter_map(|(agent, found)| abilities::too_able(agent, &found.folder));

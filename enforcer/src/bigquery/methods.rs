@@ -79,7 +79,10 @@ const WRITES: &str = "a window reads, and writes nothing";
 const DDL: &str = "a window makes, changes and removes no datasets, tables, models or routines";
 const ACCESS: &str = "who may see what is not an agent's to ask or to say";
 const UPLOAD: &str = "a window loads nothing";
-const STORAGE: &str = "rows are read by REST, which every client falls back to";
+/// Of the storage API.
+pub const STORAGE: &str = "it is spoken by gRPC, and rows are read by REST here";
+/// Of the services beside BigQuery.
+pub const NEIGHBOUR: &str = "it reaches BigQuery's data past what is judged here";
 const METASTORE: &str = "a window has nothing to do with the metastore's partitions";
 
 const PAGED: &[&str] = &["maxResults", "pageToken"];
@@ -266,13 +269,11 @@ mod tests {
                 door.path, door.why
             );
         }
-        table += "\n## Other hosts\n\n| host | |\n|---|---|\n\
-            | `bigquerystorage.…` | refused: it is spoken by gRPC, and rows are read by REST here |\n";
-        for neighbour in NEIGHBOURS {
-            let _ = writeln!(
-                table,
-                "| `{neighbour}.…` | refused: it reaches BigQuery's data past what is judged here |"
-            );
+        table += "\n## Other hosts\n\n| host | |\n|---|---|\n";
+        let storage = ("bigquerystorage", STORAGE);
+        let neighbours = NEIGHBOURS.iter().map(|name| (*name, NEIGHBOUR));
+        for (name, why) in std::iter::once(storage).chain(neighbours) {
+            let _ = writeln!(table, "| `{name}.…` | refused: {why} |");
         }
         table
     }

@@ -22,7 +22,7 @@ use crate::bigquery::answer::{JobFacts, filter_list, job_facts, keep_own_jobs};
 use crate::bigquery::job::{Limits, QueryJob};
 use crate::bigquery::relations::Relations;
 use crate::bigquery::route::{Route, Target, route};
-use crate::bigquery::{dry_run, json, refuse, text};
+use crate::bigquery::{dry_run, json, methods, refuse, text};
 use crate::causes::Causes;
 use crate::dns::protected::{Service, service};
 use crate::engine::{OpenWindow, Permit, Plan, too_long_to_record};
@@ -275,8 +275,8 @@ pub(super) fn check_host(session: &Session, head: &http::request::Parts) -> Resu
 fn check_service(session: &Session) -> Result<(), Refusal> {
     let why = match service(&session.name) {
         Service::Api => return Ok(()),
-        Service::Storage => "it is spoken by gRPC, and rows are read by REST here",
-        Service::Neighbour => "it reaches BigQuery's data past what is judged here",
+        Service::Storage => methods::STORAGE,
+        Service::Neighbour => methods::NEIGHBOUR,
     };
     let what = format!(
         "Access Denied: BigQuery: nothing at {} is let through: {why}",

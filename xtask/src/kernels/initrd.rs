@@ -17,9 +17,9 @@ use crate::sh;
 
 /// The first process.
 const INIT: &str = include_str!("init.sh");
-/// What the tests start, besides busybox's tools: its `ip` makes no pairs of interfaces, its shell prefers its own tools, its `truncate` knows
-/// no terabytes, and a copy of its `true` under another name is none.
-const PROGRAMS: &[&str] = &["ip", "tc", "unshare", "nsenter", "dash", "truncate", "true"];
+/// What the tests start, besides busybox's tools: its `ip` makes no pairs of interfaces, its shell prefers its own tools, and a copy of its
+/// `true` under another name is none.
+const PROGRAMS: &[&str] = &["ip", "tc", "unshare", "nsenter", "dash", "true"];
 /// Parts of Python's library that are large, and that no test uses.
 const NOT_NEEDED: &[&str] = &[
     "config-",

@@ -6,14 +6,14 @@ use core::ffi::c_void;
 use core::ptr::{null_mut, read_volatile};
 
 use aya_ebpf::helpers::bpf_probe_read_kernel;
-use aya_ebpf::helpers::generated::{bpf_ktime_get_boot_ns, bpf_sk_storage_get};
+use aya_ebpf::helpers::generated::bpf_sk_storage_get;
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
+use enforcer_ebpf::Reason;
 use enforcer_ebpf::confine::{NOBODY, PTRACE_MODE_ATTACH, may_make, may_send, may_trace};
 use enforcer_ebpf::record::hook;
-use enforcer_ebpf::{Event, Reason};
 
-use super::maps::{CREATORS, config, count, is_own_port, report};
+use super::maps::{CREATORS, config, is_own_port};
 use super::task::{Task, agent_of, offset};
 
 const ALLOW: i32 = 0;
@@ -127,21 +127,6 @@ pub fn hook_bpf(_ctx: LsmContext) -> i32 {
 
 #[inline(always)]
 fn deny(task: &Task, agent_cgroup: u64, hook: u32, reason: Reason) -> i32 {
-    count(|counters| counters.denied += 1);
-    report(Event {
-        // SAFETY: the helper reads the clock.
-        boot_ns: unsafe { bpf_ktime_get_boot_ns() },
-        cgroup: task.cgroup,
-        agent_cgroup,
-        start_boot_ns: task.start_boot_ns(),
-        destination: [0; 16],
-        port: 0,
-        hook,
-        reason: reason as u32,
-        protocol: 0,
-        pid: task.pid,
-        uid: task.uid,
-        comm: task.comm(),
-    });
+    task.refused(agent_cgroup, hook, reason);
     DENY
 }

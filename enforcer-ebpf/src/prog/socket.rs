@@ -16,8 +16,8 @@ use super::task::{Task, raw};
 const ALLOW: i32 = 1;
 const DENY: i32 = 0;
 
-/// A socket made in an agent's workload, or by the daemon, says so for as long as it lives. Where that cannot be left with it, it is not made: it would
-/// pass for nobody's.
+/// A socket made in an agent's workload, or by the daemon, says so for as long as it lives. Where that cannot be left with it, it is not
+/// made: it would pass for nobody's.
 #[cgroup_sock(sock_create)]
 pub fn created(ctx: SockContext) -> i32 {
     let (task, config) = (Task::current(), config());

@@ -1,13 +1,11 @@
 //! The two socket options that put frames on a wire past every other program: AF_PACKET's bypass of the queues, where [`super::uplink`]
 //! stands, and the sending ring of AF_XDP. Nobody may set them. Both take CAP_NET_RAW, which agents must not have anyhow.
 
-use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use aya_ebpf::macros::cgroup_sockopt;
 use aya_ebpf::programs::SockoptContext;
+use enforcer_ebpf::Reason;
 use enforcer_ebpf::record::hook;
-use enforcer_ebpf::{Event, Reason};
 
-use super::maps::{count, report};
 use super::task::Task;
 
 const ALLOW: i32 = 1;
@@ -29,26 +27,7 @@ pub fn setsockopt(ctx: SockoptContext) -> i32 {
         unsafe { (*ctx.sockopt).optlen = 0 };
         return ALLOW;
     }
-    count(|counters| counters.denied += 1);
     let task = Task::current();
-    let agent_cgroup = match task.agent() {
-        Some((cgroup, _)) => cgroup,
-        None => 0,
-    };
-    report(Event {
-        // SAFETY: the helper reads the clock.
-        boot_ns: unsafe { bpf_ktime_get_boot_ns() },
-        cgroup: task.cgroup,
-        agent_cgroup,
-        start_boot_ns: task.start_boot_ns(),
-        destination: [0; 16],
-        port: 0,
-        hook: hook::SETSOCKOPT,
-        reason: Reason::Bypass as u32,
-        protocol: 0,
-        pid: task.pid,
-        uid: task.uid,
-        comm: task.comm(),
-    });
+    task.refused(task.workload(), hook::SETSOCKOPT, Reason::Bypass);
     DENY
 }

@@ -3,15 +3,17 @@
 use core::ffi::c_void;
 
 use aya_ebpf::EbpfContext;
-use aya_ebpf::helpers::generated::{bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id};
+use aya_ebpf::helpers::generated::{
+    bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_ktime_get_boot_ns,
+};
 use aya_ebpf::helpers::{
     bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_task, bpf_get_current_uid_gid,
     bpf_probe_read_kernel,
 };
 use enforcer_ebpf::map::{CGROUP_LEVELS, TICK_NS};
-use enforcer_ebpf::{Agent, Config};
+use enforcer_ebpf::{Agent, Config, Event, Reason};
 
-use super::maps::AGENTS;
+use super::maps::{AGENTS, count, report};
 
 /// Offset of `task_struct.group_leader`; the loader reads it from the running kernel's BTF.
 #[unsafe(no_mangle)]
@@ -114,6 +116,27 @@ impl Task {
             bpf_probe_read_kernel((leader + offset(&OFFSET_START_BOOTTIME)) as *const u64)
                 .unwrap_or(0)
         }
+    }
+
+    /// Counts and reports that the task was refused something that has no destination.
+    #[inline(always)]
+    pub fn refused(&self, agent_cgroup: u64, hook: u32, reason: Reason) {
+        count(|counters| counters.denied += 1);
+        report(Event {
+            // SAFETY: the helper reads the clock.
+            boot_ns: unsafe { bpf_ktime_get_boot_ns() },
+            cgroup: self.cgroup,
+            agent_cgroup,
+            start_boot_ns: self.start_boot_ns(),
+            destination: [0; 16],
+            port: 0,
+            hook,
+            reason: reason as u32,
+            protocol: 0,
+            pid: self.pid,
+            uid: self.uid,
+            comm: self.comm(),
+        });
     }
 
     /// The task's name.

@@ -12,15 +12,17 @@ const AF_ALG: i32 = 38;
 /// The families of sockets that a process in an agent's workload may make: those that the other programs see the way out of, and those that
 /// lead nowhere. What is not known is not made.
 pub const FAMILIES: [i32; 5] = [AF_UNIX, AF_INET, AF_INET6, AF_NETLINK, AF_ALG];
+/// SMC (`IPPROTO_SMC`) by a family that is let be, since Linux 6.11: no program sees its way out, and no list of families names it.
+pub const PROTOCOL_SMC: i32 = 256;
 /// `PTRACE_MODE_ATTACH` of the kernel's `include/linux/ptrace.h`: to trace, to write memory, to take an open file. Reading what `ps` shows
 /// is not that.
 pub const PTRACE_MODE_ATTACH: u32 = 0x02;
 
-/// Whether this is one of [`FAMILIES`]. Compared one by one: the kernel's programs index no table.
+/// Whether this is one of [`FAMILIES`], and not SMC. Compared one by one: the kernel's programs index no table.
 #[must_use]
 #[inline(always)]
-pub const fn may_make(family: i32) -> bool {
-    matches!(family, AF_UNIX | AF_INET | AF_INET6 | AF_NETLINK | AF_ALG)
+pub const fn may_make(family: i32, protocol: i32) -> bool {
+    matches!(family, AF_UNIX | AF_INET | AF_INET6 | AF_NETLINK | AF_ALG) && protocol != PROTOCOL_SMC
 }
 
 /// Whether somebody in the workload `sender` may send on a connection to the daemon that was made in the workload `creator`: nobody sends
@@ -48,7 +50,8 @@ mod tests {
     #[test]
     fn only_sockets_that_are_seen_are_made() {
         for family in -1..=64 {
-            assert_eq!(may_make(family), FAMILIES.contains(&family), "{family}");
+            assert_eq!(may_make(family, 0), FAMILIES.contains(&family), "{family}");
+            assert!(!may_make(family, PROTOCOL_SMC), "{family}");
         }
     }
 

@@ -11,5 +11,5 @@ pub mod record;
 pub mod verdict;
 
 pub use map::{Agent, Config, Counters, Endpoint, Window};
-pub use record::{Event, Origin, PortKey};
+pub use record::{Event, FlowKey, Origin, PortKey};
 pub use verdict::{Facts, Reason, Verdict, decide};

@@ -15,18 +15,26 @@ pub const TICK_NS: u64 = 10_000_000;
 /// How deep below the hierarchy's root an agent's cgroup is looked for; how deep the task itself is does not matter. The daemon refuses an
 /// agent whose cgroup lies deeper: its tasks could pass for nobody's.
 pub const CGROUP_LEVELS: i32 = 16;
-/// The most open windows; one for each agent.
-pub const WINDOWS_MAX: u32 = 4096;
 /// The most agents.
-pub const AGENTS_MAX: u32 = 4096;
+pub const AGENTS_MAX: u32 = 16_384;
+/// The most open windows; one for each agent.
+pub const WINDOWS_MAX: u32 = AGENTS_MAX;
+/// The most uids of agents: the one it must run as, and the one whose everything its workload is.
+pub const UIDS_MAX: u32 = 2 * AGENTS_MAX;
+/// The most prefixes of uids that are subordinate to agents'. A range of 65536 of them takes one to thirty-one; ranges that touch are one.
+pub const SUBUIDS_MAX: u32 = 4 * AGENTS_MAX;
 /// The most protected prefixes of each family.
 pub const ENDPOINTS_MAX: u32 = 16_384;
-/// The most redirected connections whose origin is remembered; the oldest is forgotten first, and the proxy refuses what it cannot ask.
+/// The most redirected connections that are being made at once; the oldest is forgotten first, and the daemon refuses what has no origin.
 pub const ORIGINS_MAX: u32 = 16_384;
 /// The most questions for names in datagrams, not yet read by the daemon, whose asker is remembered.
 pub const ASKERS_MAX: u32 = 4096;
 /// The ring of events, bytes.
 pub const EVENTS_BYTES: u32 = 1 << 20;
+
+/// What is left with a socket that was made outside every workload by who runs as an agent's uid, in place of a workload's cgroup. No cgroup has
+/// this id.
+pub const MADE_OUTSIDE: u64 = u64::MAX;
 
 /// `Agent::uid`: any.
 pub const UID_ANY: u32 = u32::MAX;
@@ -74,8 +82,8 @@ pub struct Agent {
     pub closed: u32,
     /// [`NAMES_FORWARD`]; anything else counts as [`NAMES_STRICT`].
     pub names: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// What marks its questions for names: the daemon's secret, another at each start. One without a mark asks for none.
+    pub mark: u32,
 }
 
 /// A protected prefix.
@@ -134,7 +142,7 @@ const _: () = assert!(size_of::<Counters>() == 32);
 #[cfg(feature = "user")]
 mod pod {
     use super::{Agent, Config, Counters, Endpoint, Window};
-    use crate::record::{Origin, PortKey};
+    use crate::record::{FlowKey, Origin, PortKey};
 
     macro_rules! pod {
         ($($name:ty),+) => {$(
@@ -142,5 +150,7 @@ mod pod {
             unsafe impl aya::Pod for $name {}
         )+};
     }
-    pod!(Agent, Config, Counters, Endpoint, Window, Origin, PortKey);
+    pod!(
+        Agent, Config, Counters, Endpoint, Window, Origin, PortKey, FlowKey
+    );
 }

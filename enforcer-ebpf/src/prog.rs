@@ -5,6 +5,8 @@
     reason = "entry points are exported by name; nothing links against this binary"
 )]
 
+mod astray;
+mod begun;
 mod connect;
 mod egress;
 mod maps;

@@ -51,11 +51,11 @@ pub mod hook {
     }
 }
 
-/// Where a redirected connection wanted to go, and whose it is. Left at `connect()`, asked for by the proxy at accept.
+/// Where a redirected connection wanted to go, and whose it is. Left at `connect()`, and with the daemon's end of it once that stands.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Origin {
-    /// When it was redirected, `CLOCK_BOOTTIME`, nanoseconds.
+    /// When it was redirected, or of datagrams the last was sent, `CLOCK_BOOTTIME`, nanoseconds.
     pub boot_ns: u64,
     /// The cgroup of the agent whose workload the task was in.
     pub agent_cgroup: u64,
@@ -73,15 +73,58 @@ pub struct Origin {
     pub pid: u32,
     /// User id in the initial user namespace.
     pub uid: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// When the connection's first packet left, by [`tied_now`]; zero before.
+    pub tied: u32,
     /// The task's name, padded with zeros.
     pub comm: [u8; 16],
 }
 
-/// How the daemon finds an origin: the client's end of the loopback connection, and the daemon's port. The daemon has one listener of each
-/// family on that port, so this names one connection and no other; the client's port alone would not, since a client chooses its source
-/// address.
+impl Origin {
+    /// Whether both are of one agent, or of one user who is none.
+    #[must_use]
+    pub const fn is_same_owner(&self, other: &Self) -> bool {
+        self.agent_cgroup == other.agent_cgroup && self.uid == other.uid
+    }
+}
+
+/// How long the two ends of a connection may take to find each other behind a first packet, in units of [`tied_now`]: two seconds. One that is
+/// sent again begins anew.
+pub const TIED_MAX: u32 = 2_000;
+
+/// An instant of `CLOCK_BOOTTIME` in units of 2^20 ns, about a millisecond; they begin anew after 52 days.
+#[must_use]
+pub const fn tied_now(boot_ns: u64) -> u32 {
+    (boot_ns >> 20) as u32
+}
+
+/// Whether a first packet left recently enough for its connection to be standing only now.
+#[must_use]
+pub const fn is_fresh(origin: &Origin, now: u32) -> bool {
+    now.wrapping_sub(origin.tied) <= TIED_MAX
+}
+
+/// What ties the two ends of a connection to the daemon together, from each first packet that leaves until it stands: then its origin is left
+/// with the daemon's end. Written as the packet leaves the very socket, so that no earlier one counts, whatever numbers it had. The ends'
+/// addresses alone would not do: two sockets may use one port at once where one is bound to an interface.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FlowKey {
+    /// The network namespace's cookie.
+    pub netns: u64,
+    /// The client's address; IPv4 in its mapped spelling.
+    pub client: [u8; 16],
+    /// The client's port, host order.
+    pub client_port: u32,
+    /// The daemon's port, host order.
+    pub server_port: u32,
+    /// The sequence number that the client began with. It is no secret, and may be had again.
+    pub first_sequence: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// How the daemon finds which process sent a datagram: the client's end, and the daemon's port. Whose agent it is stands in the datagram's own
+/// mark, since a port may be another's by the time the daemon looks.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PortKey {
@@ -130,6 +173,7 @@ pub const EVENT_BYTES: usize = size_of::<Event>();
 const _: () = assert!(EVENT_BYTES == 88);
 const _: () = assert!(size_of::<Origin>() == 88);
 const _: () = assert!(size_of::<PortKey>() == 32);
+const _: () = assert!(size_of::<FlowKey>() == 40);
 
 impl Event {
     /// Reads an event as the kernel wrote it; `None` for another length.
@@ -170,5 +214,33 @@ impl Event {
             uid: u32_at(68),
             comm: text_at(72),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Origin;
+
+    #[test]
+    fn two_are_of_one_owner_only_as_one_agent_and_one_user() {
+        let origin = |agent_cgroup, uid| Origin {
+            boot_ns: 0,
+            agent_cgroup,
+            netns: 1,
+            start_boot_ns: 0,
+            grant: 0,
+            destination: [0; 16],
+            port: 443,
+            pid: 7,
+            uid,
+            tied: 0,
+            comm: [0; 16],
+        };
+        assert!(origin(7, 2001).is_same_owner(&origin(7, 2001)));
+        assert!(origin(0, 1000).is_same_owner(&origin(0, 1000)));
+        for other in [origin(8, 2001), origin(7, 2002), origin(0, 2001)] {
+            assert!(!origin(7, 2001).is_same_owner(&other), "{other:?}");
+        }
+        assert!(!origin(0, 1000).is_same_owner(&origin(0, 1001)));
     }
 }

@@ -31,6 +31,8 @@ pub struct Facts {
     pub is_daemon_netns: bool,
     /// The task's uid.
     pub uid: u32,
+    /// Whether an agent is configured to run as that uid.
+    pub is_agents_uid: bool,
     /// The agent whose workload the task is in.
     pub agent: Option<Agent>,
     /// That agent's cgroup; 0 for none.
@@ -87,6 +89,10 @@ pub enum Reason {
     KernelPrograms = 19,
     /// A frame that carries something else than a packet that is read, or carries it too deep.
     Encapsulated = 20,
+    /// A task that runs as an agent's uid, and is in no workload.
+    OutsideWorkload = 21,
+    /// A packet that was led to the daemon, and would leave by an interface.
+    Astray = 22,
 }
 
 impl Reason {
@@ -114,6 +120,8 @@ impl Reason {
             18 => Self::Traced,
             19 => Self::KernelPrograms,
             20 => Self::Encapsulated,
+            21 => Self::OutsideWorkload,
+            22 => Self::Astray,
             _ => return None,
         })
     }
@@ -144,6 +152,8 @@ impl Reason {
             Self::Traced => {
                 "a workload's processes are looked into from inside it only, and look at nothing outside"
             }
+            Self::OutsideWorkload => "the process runs as an agent's uid, and outside its workload",
+            Self::Astray => "what is led to the daemon does not leave by an interface",
             Self::Encapsulated => "what the frame carries is not read",
             Self::KernelPrograms => "agents have no say over the kernel's programs",
         }
@@ -190,6 +200,9 @@ pub const fn decide(facts: &Facts) -> Verdict {
         if facts.port == ENCRYPTED_NAMES_PORT && agent.names != NAMES_FORWARD {
             return Verdict::Deny(Reason::OwnResolver);
         }
+    } else if facts.is_agents_uid && (facts.endpoint.is_some() || is_for_names(facts.port)) {
+        // What an agent started elsewhere, by cron or a service manager of its user's, is the agent all the same.
+        return Verdict::Deny(Reason::OutsideWorkload);
     }
     let Some(endpoint) = facts.endpoint else {
         return Verdict::Allow;
@@ -205,6 +218,13 @@ pub const fn decide(facts: &Facts) -> Verdict {
         Some(agent) => of_agent(facts, &agent, is_shared),
         None => of_nobody(facts, is_shared),
     }
+}
+
+/// Whether name servers are asked there.
+#[must_use]
+#[inline(always)]
+pub const fn is_for_names(port: u16) -> bool {
+    port == NAMES_PORT || port == ENCRYPTED_NAMES_PORT
 }
 
 /// A process in an agent's workload that asks for names.
@@ -298,14 +318,30 @@ pub const fn is_open(window: &Window, now_boot_ns: u64) -> bool {
     window.opens_boot_ns <= now_boot_ns && now_boot_ns < window.closes_boot_ns
 }
 
-/// A heartbeat from the future is none: nothing but the daemon's own clock writes it.
 #[inline(always)]
 const fn is_alive(facts: &Facts) -> bool {
-    let beat = facts.heartbeat_boot_ns;
+    is_recent(facts.heartbeat_boot_ns, facts.now_boot_ns)
+}
+
+/// Whether the daemon lives, by its last sign of it. One from the future is none: nothing but the daemon's own clock writes it.
+#[must_use]
+#[inline(always)]
+pub const fn is_recent(beat: u64, now_boot_ns: u64) -> bool {
     // The writer samples the clock before the map is written, so a beat is never ahead of a reader by more than it takes to read.
     beat != 0
-        && (facts.now_boot_ns < beat || facts.now_boot_ns - beat < HEARTBEAT_NS_MAX)
-        && beat < facts.now_boot_ns + HEARTBEAT_NS_MAX
+        && (now_boot_ns < beat || now_boot_ns - beat < HEARTBEAT_NS_MAX)
+        && beat < now_boot_ns + HEARTBEAT_NS_MAX
+}
+
+/// Whether a socket of the daemon's may still say something to an endpoint: the daemon lives, and the socket's window is open, where it has one.
+#[must_use]
+#[inline(always)]
+pub const fn may_say(beat: u64, deadline_boot_ns: Option<u64>, now_boot_ns: u64) -> bool {
+    is_recent(beat, now_boot_ns)
+        && match deadline_boot_ns {
+            Some(deadline) => now_boot_ns < deadline,
+            None => true,
+        }
 }
 
 #[cfg(test)]

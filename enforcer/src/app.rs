@@ -4,13 +4,17 @@
 mod beside;
 mod identity;
 mod kernel;
+mod log;
+mod minting;
+mod policy;
 mod probes;
 mod tokens;
 mod uplinks;
 mod workloads;
 
-use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,12 +25,13 @@ use enforcer_proto::principal::AgentName;
 use enforcer_proto::wire::Enforce;
 use ipnet::IpNet;
 use sd_notify::NotifyState;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::audit;
 use crate::causes::Causes;
 use crate::client_setup::Files;
 use crate::clock::{Clock, SystemClock};
@@ -34,21 +39,33 @@ use crate::config::{self, AddressClass, Config, WhenClosed};
 use crate::control::peer::Identify;
 use crate::control::{self, Control};
 use crate::dns::endpoints::{self, EndpointSet, Endpoints, Kept};
-use crate::dns::protected::{class_of, permitted_subtrees, protected_default};
+use crate::dns::marks::Marks;
+use crate::dns::protected::{class_of, permitted_subtrees, protected_default, vips};
+use crate::dns::questions::Questions;
 use crate::dns::{METADATA_SERVERS, Names, SYNTHETIC};
 use crate::engine::{self, Engine, Parts, Running};
 use crate::executables::Executables;
+use crate::helper;
 use crate::kernel::{Attached, KernelConfig, Ports};
-use crate::old_flows;
+use crate::loopback;
+use crate::notify::{self, Notifier};
+use crate::old_flows::{self, Whose};
 use crate::prove::canary;
+use crate::proxy::apis::Apis;
+use crate::proxy::asking::{Asking, Asks};
 use crate::proxy::authority::{Authority, AuthorityOptions};
 use crate::proxy::closer::Closer;
-use crate::proxy::quota::{self, Quota};
+use crate::proxy::estimator::Estimator;
+use crate::proxy::pages::Pages;
+use crate::proxy::quota::{self, Quota, Room};
 use crate::proxy::tls::{ProtectedNames, TlsFront};
+use crate::proxy::upload::Uploads;
 use crate::proxy::way::Rules;
-use crate::proxy::{self, Coalesce, Forwarded, Proxy};
+use crate::proxy::{self, Coalesce, Forwarded, Proxy, Reads};
+use crate::random;
 use crate::roots;
-use crate::token;
+use crate::subordinate::Subordinate;
+use crate::token::{self, Minter};
 use crate::upstream::{self, Upstream, UpstreamOptions};
 use crate::workload;
 use crate::workloads::Workloads;
@@ -59,6 +76,11 @@ use identity::Origins;
 const DRAIN: Duration = Duration::from_secs(5);
 /// How long the daemon waits at its end for threads of its own that look at files.
 const STOP: Duration = Duration::from_secs(2);
+/// How many connections of all agents wait to be taken, as long as the kernel lets so many (`net.core.somaxconn`): past it a client tries again a
+/// second later.
+const BACKLOG: u32 = 4096;
+/// How long the service manager is asked to wait for the start where the log has to be read whole, microseconds.
+const READ_LOG_US: u32 = 3_600_000_000;
 /// How often the authority is asked whether it must be renewed.
 const RENEW: Duration = Duration::from_secs(3600);
 
@@ -73,14 +95,18 @@ pub fn run(path: &Path) -> Result<()> {
         "the daemon must run as root: it attaches kernel programs (sudo enforcer daemon)"
     );
     token::harden().context("protecting the daemon's memory")?;
-    quota::allow_files()?;
-    let config = Config::load(path)?;
+    let room = quota::allow_files()?;
+    let mut config = Config::load(path)?;
     let policy = config.load_policy()?;
+    if let Some(metadata) = &mut config.metadata {
+        // The Cloud SDK ends where a metadata server names no project.
+        metadata.project = metadata.project.take().or_else(|| first_project(&policy));
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("starting the runtime")?;
-    let ended = runtime.block_on(daemon(config, policy));
+    let ended = runtime.block_on(daemon(config, policy, room));
     // A look at a file that hangs must not keep the next daemon waiting.
     runtime.shutdown_timeout(STOP);
     ended
@@ -98,18 +124,32 @@ fn telemetry() {
         .init();
 }
 
+/// The project of the first dataset that the policy names.
+fn first_project(policy: &Policy) -> Option<String> {
+    let mut rules = policy.rules.iter();
+    rules.find_map(|rule| {
+        let mut patterns = rule.datasets.iter().chain(&rule.writable).chain(&rule.ddl);
+        patterns.next().map(|pattern| pattern.project().to_owned())
+    })
+}
+
 #[expect(
     clippy::too_many_lines,
     reason = "one step for each part, in the order in which they must start"
 )]
-async fn daemon(config: Config, policy: Policy) -> Result<()> {
+async fn daemon(config: Config, policy: Policy, room: Room) -> Result<()> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    crate::kernel::check_clock(clock.as_ref())?;
     let places = Places::prepare(&config)?;
+    let random = u64::from_ne_bytes(random::bytes().context("making the marks of questions")?);
+    let marks = Marks::new(config.mark_mask, config.agents.len(), random);
+    let marks = marks.map_err(anyhow::Error::msg)?;
     // Attached before anything else: from here on nobody but this process reaches what is protected.
     let Attached {
         kernel,
         endpoints: maps,
         origins,
+        deadlines,
         events,
         uplinks,
     } = crate::kernel::attach(&KernelConfig {
@@ -125,6 +165,7 @@ async fn daemon(config: Config, policy: Policy) -> Result<()> {
     })?;
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
+    let loopback = loopback::addresses().context("looking for the loopback's addresses")?;
 
     let files = Files::in_run_dir(&config.run_dir);
     let tls = upstream::verified_tls(roots::system(&files.bundle), config.upstream_ca.as_deref())?;
@@ -132,7 +173,9 @@ async fn daemon(config: Config, policy: Policy) -> Result<()> {
     let shared = Arc::new(kernel::Shared::new(
         kernel,
         Arc::clone(&places.workloads),
-        workloads::settings(&config),
+        workloads::settings(&config, &marks),
+        workloads::asking(&places.root, &marks)?,
+        (config.agent_uids(), Subordinate::new(&config)),
         config.enforce,
     )?);
     // Before the names are resolved: what is closed to agents is closed as soon as they are known.
@@ -142,58 +185,101 @@ async fn daemon(config: Config, policy: Policy) -> Result<()> {
         stop.clone(),
         &tasks,
     )?;
-    let endpoints = protect(&config, &names, &tls, maps, &clock, &stop, &tasks).await?;
+    let old = OldFlows {
+        enforce: config.enforce,
+        daemon: workload::cgroup_id(&places.daemon)?,
+        workloads: Arc::clone(&places.workloads),
+    };
+    let endpoints = protect(&config, &names, (&tls, old), maps, &clock, &stop, &tasks).await?;
     let uplinks = uplinks::keep(uplinks, stop.clone(), &tasks).await?;
-    let looked_at = places.looked_at(&config, uplinks.clone());
+    let looked_at = places.looked_at(&config, uplinks.clone(), endpoints.clone());
+    let (asks, asked) = tokio::sync::watch::channel(None);
+    let served = served(&config, &names);
+    let authority = open_authority(&config, &served, clock.as_ref(), &files)?;
+    let upstream = open_upstream(&config, &tls, Some(Arc::new(deadlines)))?;
+    let minter = tokens::minter(&config, &upstream).await?;
+    let minting = Arc::new(minting::Minting::new(minter, Arc::clone(&clock)));
+    let questions = Arc::new(Questions::default());
     let watched = kernel::Watched {
         workloads,
         endpoints,
         uplinks,
         probes: probes::keep(looked_at.clone(), stop.clone(), &tasks).await?,
+        asked,
+        questions: Arc::clone(&questions),
+        minting: Arc::clone(&minting),
+        marks,
+        prefixes: config.shared_prefixes_said(),
+        room,
+        is_without_ipv6: loopback.len() < 2,
     };
     let kernel = kernel::AgentWindows::new(shared, watched);
 
-    let served = served(&config, &names);
-    let authority = open_authority(&config, &served, clock.as_ref(), &files)?;
-    let upstream = open_upstream(&config, &tls)?;
-    let minter = tokens::minter(&config, &upstream).await?;
-
+    // Without a snapshot the log is read whole.
+    tell_service_manager(NotifyState::ExtendTimeoutUsec(READ_LOG_US));
+    let watched = Arc::new(audit::Watched::default());
+    let key = audit::publish::open_key(&config.state_dir, &config.host)?;
     let identify = Arc::new(Identify::new(Arc::clone(&places.workloads), &policy));
+    let in_force = policy.clone();
     let Running {
         engine,
         thread,
+        runs: left,
         closings,
+        ends,
+        segments,
+        resumed: _,
     } = engine::start(Parts {
         host: config.host.clone(),
         audit_dir: config.audit_dir(),
+        segment_bytes: config.audit.segment_bytes,
+        keep: config.audit.keep,
+        watched: Arc::clone(&watched),
         boot_id: workload::boot_id().context("reading the boot id")?,
         policy,
         kernel: Box::new(kernel),
         clock: Arc::clone(&clock),
     })?;
 
+    log::check_in_background(&config, key.verifier(), &watched)?;
+    let index = log::index(&config, &engine, &watched)?;
+    let helpers = places.root.join(config.helpers_cgroup());
+    if config.has_helpers() {
+        helper::prepare(&helpers)
+            .with_context(|| format!("making the cgroup {}", helpers.display()))?;
+    }
+    let publisher = log::publisher(&config, key, &helpers, &upstream, &clock, watched);
+    let publishing = tokio::spawn(publisher.run(ends, segments));
     let agents = Arc::clone(&places.workloads);
     let probes = Arc::clone(&looked_at.probing);
     let refused = Arc::new(Coalesce::default());
     let forwarded = Arc::new(Forwarded::default());
+    let minter = minting as Arc<dyn Minter>;
+    let estimator = tokens::of_estimator(&config, &minter, &clock);
+    let estimator = estimator.map(|tokens| Estimator::new(tokens, Arc::clone(&upstream)));
     let tokens = Arc::new(tokens::ByWindow::new(&config, minter, Arc::clone(&clock)));
+    let apis = Arc::new(Apis::of(&names));
     let closer = Closer::new(
         engine.clone(),
         Arc::clone(&upstream),
         Arc::clone(&tokens) as _,
         config.host.clone(),
+        Arc::clone(&apis),
     );
     let protected: Arc<ProtectedNames> = Arc::new(names.iter().cloned().collect());
-    let origins = Arc::new(
-        Origins::new(origins, agents.clone()).context("reading the network namespace's cookie")?,
-    );
+    let numbered = config.agents.iter().map(|agent| agent.name.clone());
+    let origins = Origins::new(origins, agents.clone(), numbered.collect(), marks);
+    let origins = Arc::new(origins.context("reading the network namespace's cookie")?);
     let served_beside = Beside {
         callers: Arc::clone(&origins) as _,
         protected: Arc::clone(&protected),
         refused: Arc::clone(&refused),
         clock: Arc::clone(&clock),
+        questions,
+        loopback,
     };
     served_beside.serve(&config, &tls, &stop, &tasks).await?;
+    tasks.spawn(probes::keep_asking(places.root.clone(), asks, stop.clone()));
     let proxy = Arc::new(Proxy {
         host: config.host.clone(),
         engine: engine.clone(),
@@ -204,6 +290,7 @@ async fn daemon(config: Config, policy: Policy) -> Result<()> {
             Arc::clone(&clock),
         )?,
         protected,
+        apis,
         rules: rules(&config),
         connect_timeout: config.connect_timeout,
         upstream,
@@ -211,13 +298,17 @@ async fn daemon(config: Config, policy: Policy) -> Result<()> {
         clock: Arc::clone(&clock),
         forwarded: Arc::clone(&forwarded),
         refused: Arc::clone(&refused),
-        quota: Quota::default(),
+        quota: Quota::new(room),
+        uploads: Uploads::default(),
+        reads: Reads::default(),
+        verdicts: Arc::default(),
+        asking: Asking::new(stop.clone(), tasks.clone()),
+        estimator,
+        pages: Arc::new(Pages::new()?),
     });
-    for ip in [
-        IpAddr::from(Ipv4Addr::LOCALHOST),
-        IpAddr::from(Ipv6Addr::LOCALHOST),
-    ] {
-        let listener = listen(ip, config.proxy_port, "proxy.port").await?;
+    proxy::take_up(&proxy).await;
+    for ip in loopback.iter().copied() {
+        let listener = listen(ip, config.proxy_port, "proxy.port")?;
         tasks.spawn(proxy::serve(Arc::clone(&proxy), listener, stop.clone()));
     }
     tasks.spawn(closer.run(closings, stop.clone()));
@@ -242,19 +333,39 @@ async fn daemon(config: Config, policy: Policy) -> Result<()> {
         Arc::clone(&clock),
         stop.clone(),
     ));
+    tasks.spawn(
+        self::policy::Keep {
+            engine: engine.clone(),
+            identify: Arc::clone(&identify),
+            path: config.policy.clone(),
+            agents: config.known_agents(),
+            in_force,
+        }
+        .run(stop.clone()),
+    );
+    let notifier = notify_hooks(&config, helpers, &tls, &engine, &clock, &stop, &tasks)?;
+    let runs = Arc::default();
+    control::runs::resume(&engine, &runs, left);
     let control = Control {
         engine: engine.clone(),
+        runs,
         audit_dir: config.audit_dir(),
+        index,
+        turns: control::Turns::default(),
+        joins: control::Joins::default(),
         identify,
         clock: Arc::clone(&clock),
         client_env: files.env(),
+        notifier,
     };
     serve_control(&config, control, &stop, &tasks)?;
 
     tracing::info!(host = %config.host, socket = %config.socket().display(), "ready");
     tell_service_manager(NotifyState::Ready);
     wait_for_signal().await?;
-    shut_down(stop, &tasks, engine, thread).await
+    shut_down(stop, &tasks, engine, thread).await?;
+    // What the log is at its end is signed as well. Witnesses have their own bound.
+    publishing.await.context("signing the last checkpoint")
 }
 
 /// The cgroups: found, made and entered.
@@ -298,7 +409,7 @@ impl Places {
         if let (true, Some(problem)) = (are_fixed(config), looked.problems.first()) {
             bail!("{problem}");
         }
-        workloads.set(looked.found);
+        workloads.set(looked.found, looked.closed);
         Ok(Self {
             root,
             daemon,
@@ -310,6 +421,7 @@ impl Places {
         &self,
         config: &Config,
         uplinks: watch::Receiver<uplinks::Guarded>,
+        endpoints: watch::Receiver<Protected>,
     ) -> probes::Host {
         probes::Host {
             root: match config.enforce {
@@ -318,6 +430,7 @@ impl Places {
             },
             daemon: self.daemon.clone(),
             uplinks,
+            endpoints,
             turn: Arc::default(),
             workloads: Arc::clone(&self.workloads),
             probing: Arc::default(),
@@ -337,7 +450,7 @@ fn are_fixed(config: &Config) -> bool {
 }
 
 /// What is protected on every host: what stands for BigQuery when the lock is proven, what agents are told for its names, and the metadata
-/// servers of the clouds' hosts.
+/// servers of the clouds' hosts. The addresses of Private Google Access are protected beside these.
 fn everywhere() -> impl Iterator<Item = (IpNet, AddressClass)> {
     let bigquerys = [
         IpAddr::from(canary::CANARY4),
@@ -352,19 +465,26 @@ fn everywhere() -> impl Iterator<Item = (IpNet, AddressClass)> {
         .map(|(ip, class)| (ip.into(), class))
 }
 
-/// How many addresses of BigQuery are protected, those that are on every host not counted.
-fn known(endpoints: &Endpoints) -> u64 {
-    let is_bigquerys =
-        |entry: &(&IpNet, &AddressClass)| everywhere().all(|(net, _)| net != *entry.0);
+/// The addresses of BigQuery that are protected, those that `always` are not among them: of a network its first.
+fn known(endpoints: &Endpoints, always: &Endpoints) -> Arc<[IpAddr]> {
+    let is_bigquerys = |entry: &(&IpNet, &AddressClass)| !always.contains_key(entry.0);
     let found = endpoints.iter().filter(is_bigquerys);
     let found = found.filter(|(_, class)| **class != AddressClass::Metadata);
-    found.count() as u64
+    found.map(|(net, _)| net.addr()).collect()
 }
 
 /// The names that agents are spoken to under: BigQuery's, and what any of them is allowed besides.
 fn served(config: &Config, protected: &[String]) -> Vec<String> {
     let allowed = config.agents.iter().flat_map(|agent| &agent.allow);
-    protected.iter().chain(allowed).cloned().collect()
+    let mut served = Vec::new();
+    let mut seen = BTreeSet::new();
+    // Many agents are allowed the same.
+    for name in protected.iter().chain(allowed) {
+        if seen.insert(name) {
+            served.push(name.clone());
+        }
+    }
+    served
 }
 
 /// What the proxy needs to know of each agent.
@@ -376,6 +496,10 @@ fn rules(config: &Config) -> BTreeMap<AgentName, Rules> {
                 WhenClosed::Explain => false,
                 WhenClosed::Drop => true,
             },
+            asks: Some(Asks {
+                when: agent.ask,
+                ttl: agent.ask_ttl,
+            }),
             executables: Executables::new(agent.executables.clone()),
         };
         (agent.name.clone(), rules)
@@ -385,12 +509,14 @@ fn rules(config: &Config) -> BTreeMap<AgentName, Rules> {
 
 /// How often the addresses in the kernel are compared with those that were written.
 const ENDPOINTS_LOOK: Duration = Duration::from_secs(3);
+/// For how long what was wrong with them is said, so that whoever looks as seldom sees it though it has been put right.
+const ENDPOINTS_SAID: Duration = Duration::from_secs(10);
 
 /// What is protected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Protected {
-    /// How many addresses of BigQuery.
-    count: u64,
+    /// The addresses of BigQuery.
+    known: Arc<[IpAddr]>,
     /// What is wrong with them in the kernel.
     problem: Option<String>,
 }
@@ -399,7 +525,7 @@ struct Protected {
 async fn protect(
     config: &Config,
     names: &[String],
-    tls: &rustls::ClientConfig,
+    (tls, old): (&rustls::ClientConfig, OldFlows),
     mut maps: crate::kernel::EndpointMaps,
     clock: &Arc<dyn Clock>,
     stop: &CancellationToken,
@@ -408,7 +534,8 @@ async fn protect(
     let lookup = Arc::new(Names::fresh(&config.resolvers, tls)?);
     let classed = names.iter().map(|name| (name.clone(), class_of(name)));
     let prefixes = config.prefixes.iter().copied();
-    let mut set = EndpointSet::new(classed, prefixes.chain(everywhere()));
+    let always: Endpoints = everywhere().chain(vips(&config.prefixes)).collect();
+    let mut set = EndpointSet::new(classed, prefixes.chain(always.clone()));
     set.inherit(maps.held()?, clock.now().boot_ns);
     // What does not depend on a look-up holds from now on, however long the resolvers are silent.
     maps.set(&set.current())?;
@@ -426,37 +553,52 @@ async fn protect(
         .await
         .context("resolving the protected names")?;
     ensure!(
-        known(&current.borrow().endpoints) > 0,
+        !known(&current.borrow().endpoints, &always).is_empty(),
         "no address of BigQuery is known, so nothing would be protected: no resolver answered for {}, and no prefix is named. Check `names.resolvers`, or name Google's ranges in `names.prefixes`",
         names.join(", ")
     );
     let protected_now = current.borrow_and_update().endpoints.clone();
     maps.set(&protected_now)?;
-    end_old_flows(config, protected_now).await?;
+    old.end(protected_now.clone()).await;
     let (sender, protected) = watch::channel(Protected {
-        count: known(&current.borrow().endpoints),
+        known: known(&current.borrow().endpoints, &always),
         problem: None,
     });
     let stop = stop.clone();
     tasks.spawn(async move {
         let mut look = tokio::time::interval(ENDPOINTS_LOOK);
+        let mut before = protected_now;
+        let mut said: Option<(String, tokio::time::Instant)> = None;
         loop {
-            let is_news = tokio::select! {
+            tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                changed = current.changed() => match changed {
-                    Ok(()) => true,
-                    Err(_) => return,
+                changed = current.changed() => if changed.is_err() {
+                    return;
                 },
-                _ = look.tick() => false,
-            };
+                _ = look.tick() => {}
+            }
             let Kept {
                 endpoints,
                 overfull,
             } = current.borrow_and_update().clone();
-            let problem = keep_true(&mut maps, &endpoints, is_news).or_else(|| too_many(&overfull));
+            let wrong = keep_true(&mut maps, &before, &endpoints);
+            if let Some(wrong) = wrong {
+                said = Some((wrong, tokio::time::Instant::now()));
+            }
+            said.take_if(|(_, since)| since.elapsed() >= ENDPOINTS_SAID);
+            let wrong = said.as_ref().map(|(wrong, _)| wrong.clone());
+            let problem = wrong.or_else(|| too_many(&overfull));
+            if endpoints != before {
+                let learnt = endpoints
+                    .iter()
+                    .filter(|(net, _)| !before.contains_key(*net));
+                old.end(learnt.map(|(net, class)| (*net, *class)).collect())
+                    .await;
+                before.clone_from(&endpoints);
+            }
             let now = Protected {
-                count: known(&endpoints),
+                known: known(&endpoints, &always),
                 problem,
             };
             sender.send_if_modified(|before| std::mem::replace(before, now.clone()) != now);
@@ -465,24 +607,40 @@ async fn protect(
     Ok(protected)
 }
 
-/// Where everybody is enforced on, ends what is connected to BigQuery past this daemon. A kernel that cannot still sends nothing of it.
-async fn end_old_flows(config: &Config, endpoints: Endpoints) -> Result<()> {
-    match config.enforce {
-        Enforce::Host => {}
-        Enforce::Agents => return Ok(()),
-    }
-    let ended = tokio::task::spawn_blocking(move || old_flows::end(&endpoints)).await?;
-    match ended {
-        Ok(0) => {}
-        Ok(ended) => tracing::warn!(
-            ended,
-            "connections to BigQuery that were older than enforcement"
-        ),
-        Err(error) => {
-            tracing::warn!(%error, "connections to BigQuery that are older than enforcement cannot be ended; nothing of them leaves this host, and they wait for a timeout")
+/// Ends what is connected to BigQuery past this daemon by those who are enforced on.
+struct OldFlows {
+    enforce: Enforce,
+    /// The id of the daemon's own cgroup.
+    daemon: u64,
+    workloads: Arc<Workloads>,
+}
+
+impl OldFlows {
+    /// What is connected to these addresses, which are protected from now on. A kernel that cannot still sends nothing of it.
+    async fn end(&self, endpoints: Endpoints) {
+        if endpoints.is_empty() {
+            return;
+        }
+        let (enforce, daemon) = (self.enforce, self.daemon);
+        let workloads = Arc::clone(&self.workloads);
+        let ended = tokio::task::spawn_blocking(move || {
+            let whose = match enforce {
+                Enforce::Host => Whose::AllBut(daemon),
+                Enforce::Agents => Whose::Of(workloads.cgroup_ids()),
+            };
+            old_flows::end(&endpoints, &whose)
+        });
+        match ended.await.map_err(std::io::Error::other).flatten() {
+            Ok(0) => {}
+            Ok(ended) => tracing::warn!(
+                ended,
+                "connections to BigQuery that were older than enforcement"
+            ),
+            Err(error) => {
+                tracing::warn!(%error, "connections to BigQuery that are older than enforcement cannot be ended; nothing of them leaves this host, and they wait for a timeout")
+            }
         }
     }
-    Ok(())
 }
 
 /// What is wrong where names have more addresses than are held.
@@ -495,17 +653,17 @@ fn too_many(overfull: &[String]) -> Option<String> {
     })
 }
 
-/// Writes the addresses where they are news, or where the kernel holds others than were written; says what went wrong.
+/// Writes the addresses where they are others than before, or where the kernel holds others than were written; says what went wrong.
 fn keep_true(
     maps: &mut crate::kernel::EndpointMaps,
+    before: &Endpoints,
     endpoints: &Endpoints,
-    is_news: bool,
 ) -> Option<String> {
     let is_edited = match maps.held() {
-        Ok(held) => !is_news && held != *endpoints,
+        Ok(held) => held != *before,
         Err(error) => return Some(Causes(&error).to_string()),
     };
-    if !is_news && !is_edited {
+    if before == endpoints && !is_edited {
         return None;
     }
     match maps.set(endpoints) {
@@ -548,24 +706,67 @@ fn make_dir(path: &Path, mode: u32) -> Result<()> {
     made.with_context(|| format!("making the folder {}", path.display()))
 }
 
-fn open_upstream(config: &Config, tls: &rustls::ClientConfig) -> Result<Arc<Upstream>> {
+fn open_upstream(
+    config: &Config,
+    tls: &rustls::ClientConfig,
+    deadlines: Option<Arc<dyn upstream::Deadlines>>,
+) -> Result<Arc<Upstream>> {
     let resolver = Arc::new(Names::caching(&config.resolvers, tls)?);
     let options = UpstreamOptions {
         tls: tls.clone(),
         connect_timeout: config.connect_timeout,
         resolver,
+        deadlines,
     };
     Ok(Arc::new(Upstream::new(options)))
 }
 
-async fn listen(ip: IpAddr, port: u16, key: &str) -> Result<TcpListener> {
+fn listen(ip: IpAddr, port: u16, key: &str) -> Result<TcpListener> {
     let address = SocketAddr::new(ip, port);
-    let bound = TcpListener::bind(address).await;
-    bound.with_context(|| not_bound(address, key))
+    let bound = || {
+        let socket = match ip {
+            IpAddr::V4(_) => TcpSocket::new_v4(),
+            IpAddr::V6(_) => TcpSocket::new_v6(),
+        }?;
+        // A start does not wait for connections of the last run to be forgotten.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    bound().map_err(|error| not_bound(address, key, error))
 }
 
-fn not_bound(address: SocketAddr, key: &str) -> String {
-    format!("binding {address}: is another process on it? Name a free port below 1024 as `{key}`")
+fn not_bound(address: SocketAddr, key: &str, error: std::io::Error) -> anyhow::Error {
+    let why = if error.kind() == ErrorKind::AddrNotAvailable {
+        "the loopback does not have this address. Set it up: ip link set lo up".to_owned()
+    } else {
+        format!("is another process on it? Name a free port below 1024 as `{key}`")
+    };
+    anyhow::Error::new(error).context(format!("binding {address}: {why}"))
+}
+
+/// Starts telling the hooks. Their connections are their own: none of them ever carries a request of a window.
+fn notify_hooks(
+    config: &Config,
+    cgroup: PathBuf,
+    tls: &rustls::ClientConfig,
+    engine: &Engine,
+    clock: &Arc<dyn Clock>,
+    stop: &CancellationToken,
+    tasks: &TaskTracker,
+) -> Result<Arc<Notifier>> {
+    let options = notify::Options {
+        host: config.host.clone(),
+        hooks: config.hooks.clone(),
+        state_dir: config.state_dir.clone(),
+        audit_dir: config.audit_dir(),
+        cgroup,
+        boot_id: workload::boot_id().context("reading the boot id")?,
+        // Of no window.
+        upstream: open_upstream(config, tls, None)?,
+        clock: Arc::clone(clock),
+    };
+    notify::start(options, engine, stop, tasks)
 }
 
 fn serve_control(

@@ -1,14 +1,18 @@
 //! Files that are replaced whole or not at all: a reader sees the old content or the new, also after a crash.
 
-use std::fs::{self, File, Metadata, OpenOptions};
+use std::ffi::OsStr;
+use std::fs::{File, Metadata};
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use rustix::fs::{Gid, Mode, Uid};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 
 /// Who may do what with a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rights {
     mode: u32,
     /// Uid and gid; whoever writes, when absent.
@@ -20,6 +24,25 @@ impl Rights {
     #[must_use]
     pub const fn of_mode(mode: u32) -> Self {
         Self { mode, owner: None }
+    }
+
+    /// This mode, with whoever this process is named as the owner.
+    #[must_use]
+    pub fn of_ours(mode: u32) -> Self {
+        let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+        Self {
+            mode,
+            owner: Some((uid.as_raw(), gid.as_raw())),
+        }
+    }
+
+    /// The same, with no right besides those in `mode`.
+    #[must_use]
+    pub const fn at_most(self, mode: u32) -> Self {
+        Self {
+            mode: self.mode & mode,
+            owner: self.owner,
+        }
     }
 
     /// Mode and owner of a file that exists.
@@ -37,32 +60,50 @@ impl Rights {
 /// # Errors
 /// What the system said; the old file is still there then, unless only the folder's sync failed.
 pub fn replace(path: &Path, content: &[u8], rights: Rights) -> io::Result<()> {
-    let mut name = path
-        .file_name()
-        .ok_or(io::ErrorKind::InvalidInput)?
-        .to_owned();
-    name.push(format!(".new-{}", std::process::id()));
-    let draft = path.with_file_name(name);
-    let written = write_draft(&draft, content, rights).and_then(|()| fs::rename(&draft, path));
-    if let Err(error) = written {
-        // The draft may hold a key: better gone. It may also never have come to be.
-        let _ = fs::remove_file(&draft);
-        return Err(error);
-    }
-    sync_folder(path)
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        Some(_) | None => Path::new("."),
+    };
+    replace_in(File::open(folder)?.as_fd(), name, content, rights)
 }
 
-fn write_draft(draft: &Path, content: &[u8], rights: Rights) -> io::Result<()> {
-    match fs::remove_file(draft) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+/// The same in a folder that is open: whatever its path leads to meanwhile, all of it is done there.
+///
+/// # Errors
+/// As [`replace`].
+pub fn replace_in(
+    folder: BorrowedFd<'_>,
+    name: &OsStr,
+    content: &[u8],
+    rights: Rights,
+) -> io::Result<()> {
+    let mut draft = name.to_owned();
+    draft.push(format!(".new-{}", std::process::id()));
+    let written = write_draft(folder, &draft, content, rights)
+        .and_then(|()| Ok(rustix::fs::renameat(folder, &draft, folder, name)?));
+    if let Err(error) = written {
+        // The draft may hold a key: better gone. It may also never have come to be.
+        let _ = rustix::fs::unlinkat(folder, &draft, AtFlags::empty());
+        return Err(error);
+    }
+    Ok(rustix::fs::fsync(folder)?)
+}
+
+fn write_draft(
+    folder: BorrowedFd<'_>,
+    draft: &OsStr,
+    content: &[u8],
+    rights: Rights,
+) -> io::Result<()> {
+    match rustix::fs::unlinkat(folder, draft, AtFlags::empty()) {
+        Err(error) if error != Errno::NOENT => return Err(error.into()),
         Ok(()) | Err(_) => {}
     }
-    // Private until it has its owner, so that it is never open to more people than in the end.
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(rights.mode & 0o600)
-        .open(draft)?;
+    // Private until it has its owner, so that it is never open to more people than in the end. A name that exists is not opened, be it a link.
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mode = Mode::from_raw_mode(rights.mode & 0o600);
+    let mut file = File::from(rustix::fs::openat(folder, draft, flags, mode)?);
     if let Some((uid, gid)) = rights.owner {
         rustix::fs::fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
     }
@@ -72,16 +113,10 @@ fn write_draft(draft: &Path, content: &[u8], rights: Rights) -> io::Result<()> {
     file.sync_all()
 }
 
-fn sync_folder(path: &Path) -> io::Result<()> {
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        Some(_) | None => Path::new("."),
-    };
-    File::open(folder)?.sync_all()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use async_trait::async_trait;
 use enforcer_proto::principal::{AgentName, Process};
+use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::kernel::Transport;
 use crate::pace::{Bucket, Pace};
 
 /// An agent's process that was led here.
@@ -21,9 +22,14 @@ pub struct Caller {
 }
 
 /// Asks the kernel whose something is that came to a port of the daemon's.
+#[async_trait]
 pub trait Callers: Send + Sync {
-    /// Who sent what came from `peer` to `port`; `None` where it was not led there, or is no agent's.
-    fn caller(&self, transport: Transport, peer: SocketAddr, port: u16) -> Option<Caller>;
+    /// Who made a connection; `None` where it was not led here, or is no agent's.
+    async fn of_connection(&self, stream: &TcpStream) -> Option<Caller>;
+    /// Whether the kernel has given a datagram the mark of the daemon's own probe.
+    fn is_probe(&self, mark: u32) -> bool;
+    /// Who sent a datagram from `peer` to `port`, which the kernel has given this mark, likewise. The process is not always known.
+    fn of_datagram(&self, mark: u32, peer: SocketAddr, port: u16) -> Option<Caller>;
 }
 
 /// What one agent may have of a service at once.

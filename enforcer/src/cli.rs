@@ -7,20 +7,27 @@
 
 mod ask;
 mod check;
+mod check_client;
+mod client;
+mod decide;
 mod detach;
 mod log;
+mod notify;
+mod policy;
 mod prove;
 mod run;
 mod show;
+mod verify;
+mod wait;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use enforcer_proto::id::{GrantId, RequestId};
 use enforcer_proto::principal::AgentName;
 use enforcer_proto::refusal::Refusal;
-use enforcer_proto::scope::{DatasetRef, Scope};
+use enforcer_proto::scope::Scope;
 use enforcer_proto::time::Ttl;
 
 use crate::causes::Causes;
@@ -69,9 +76,14 @@ enum Command {
     Daemon(ConfigArg),
     /// Check the configuration and the policy, and print them resolved. Changes nothing.
     Check(ConfigArg),
+    /// Ask a policy file, without a daemon.
+    Policy {
+        #[command(subcommand)]
+        command: policy::PolicyCommand,
+    },
     /// Ask for a window (as an agent).
     Request {
-        /// What: PROJECT.DATASET:read, several datasets with commas.
+        /// What: PROJECT.DATASET:read, :write or :ddl, or gs://BUCKET:read or :write; several with commas.
         #[arg(long)]
         scope: Scope,
         /// How long: 90s, 15m, 1h.
@@ -86,7 +98,7 @@ enum Command {
         /// Query budget; the policy's when absent.
         #[arg(long)]
         queries_max: Option<u64>,
-        /// Wait for the decision.
+        /// Wait for the decision. Interrupted, the request stays pending.
         #[arg(long)]
         wait: bool,
     },
@@ -97,12 +109,44 @@ enum Command {
         /// A shorter ttl.
         #[arg(long)]
         ttl: Option<Ttl>,
-        /// Only these datasets (repeat it).
-        #[arg(long = "dataset")]
-        datasets: Vec<DatasetRef>,
-        /// The digest of what you were shown: a request that has changed since is not approved.
+        /// Less than was asked for: fewer datasets, or :read in place of :write.
+        #[arg(long)]
+        scope: Option<Scope>,
+        /// Fewer bytes than were asked for.
+        #[arg(long)]
+        bytes_max: Option<u64>,
+        /// Fewer queries.
+        #[arg(long)]
+        queries_max: Option<u64>,
+        /// The digest of what you were shown: a request that has changed since is not approved. Absent: what this prints; with --json it prints
+        /// nothing, and this must be named.
         #[arg(long)]
         seen: Option<String>,
+        /// Sign with this key, by `ssh-keygen`: a private key, or a public one whose private key an agent or a FIDO key holds.
+        #[arg(long, value_name = "KEY")]
+        sign: Option<PathBuf>,
+    },
+    /// Open a window without the others whom the policy asks for, in an emergency: short, on record, and red until another has reviewed it.
+    BreakGlass {
+        /// Which request, such as r-17.
+        request: RequestId,
+        /// Why it cannot wait.
+        #[arg(long)]
+        reason: String,
+        /// The digest of what you were shown, as for an approval.
+        #[arg(long)]
+        seen: Option<String>,
+        /// Sign with this key, as for an approval.
+        #[arg(long, value_name = "KEY")]
+        sign: Option<PathBuf>,
+    },
+    /// Say that you have looked at a window that somebody else opened in an emergency.
+    Review {
+        /// Which, such as g-17.
+        grant: GrantId,
+        /// What there is to say of it.
+        #[arg(long)]
+        note: String,
     },
     /// Deny a request.
     Deny {
@@ -117,36 +161,80 @@ enum Command {
         /// Which, such as g-17.
         grant: GrantId,
     },
+    /// Keep an agent from windows, whatever the policy: the one it has ends, what it waits for is denied.
+    Lock {
+        /// Which.
+        agent: AgentName,
+        /// Why.
+        #[arg(long)]
+        reason: String,
+    },
+    /// Let an agent have windows again.
+    Unlock {
+        /// Which.
+        agent: AgentName,
+    },
+    /// End every window at once.
+    CloseAll,
     /// Give a window back (as its agent).
     Close {
         /// Which, such as g-17.
         grant: GrantId,
     },
+    /// Give back whatever window the calling agent holds.
+    Done,
     /// Show windows, requests and health.
-    Status,
-    /// Read the log.
+    Status {
+        /// Show this request alone, such as r-17, however many others wait.
+        #[arg(long)]
+        request: Option<RequestId>,
+    },
+    /// Read the log, or search it: one line a record, oldest first. Over the daemon, or with --dir without one.
+    #[command(args_conflicts_with_subcommands = true)]
     Log {
-        /// Go on as records come.
-        #[arg(long)]
-        follow: bool,
-        /// Only what concerns this grant.
-        #[arg(long)]
-        grant: Option<GrantId>,
-        /// Only what concerns this agent.
-        #[arg(long)]
-        agent: Option<AgentName>,
+        #[command(flatten)]
+        read: Box<log::ReadArgs>,
         #[command(subcommand)]
-        verify: Option<LogCommand>,
+        command: Option<LogCommand>,
+    },
+    /// Say why something was allowed or refused: the rule and the policy in force, the facts, and the next step.
+    Why {
+        /// What: a query (q-17), a window (g-17), a request (r-17), or a record by its number.
+        id: log::Id,
+        #[command(flatten)]
+        place: Box<log::PlaceArgs>,
     },
     /// Run a command inside an agent's workload: in a session and a terminal of its own, as the agent's uid, without a way to further
-    /// privileges, with PATH, LANG, TERM and TZ of this environment and the client's variables. Exits as the command does.
+    /// privileges, with PATH, LANG, TERM and TZ of this environment and the client's variables. Exits as the command does. With --scope it asks for
+    /// a window first, waits for the decision, and gives the window back as soon as the command or this process ends.
     Run {
         /// Which agent.
         #[arg(long)]
         agent: AgentName,
+        /// Ask for a window for the command: PROJECT.DATASET:read, :write or :ddl, or gs://BUCKET:read or :write; several with commas.
+        #[arg(long, requires = "reason")]
+        scope: Option<Scope>,
+        /// How long it is at most: 90s, 15m, 1h.
+        #[arg(long, default_value = "15m", requires = "scope")]
+        ttl: Ttl,
+        /// Why, for the person who decides.
+        #[arg(long, requires = "scope")]
+        reason: Option<String>,
+        /// Byte budget; the policy's when absent.
+        #[arg(long, requires = "scope")]
+        bytes_max: Option<u64>,
+        /// Query budget; the policy's when absent.
+        #[arg(long, requires = "scope")]
+        queries_max: Option<u64>,
+        /// The request that the command was started for.
+        #[arg(long, hide = true)]
+        window_of: Option<RequestId>,
         /// Another variable that the command gets (repeat it).
         #[arg(long, value_name = "NAME")]
         keep_env: Vec<String>,
+        /// All that the command gets besides PATH.
+        #[arg(long, value_name = "NAME=VALUE", hide = true)]
+        only_env: Vec<String>,
         /// The half that becomes the command.
         #[arg(long, hide = true)]
         inside: bool,
@@ -163,6 +251,9 @@ enum Command {
         #[arg(long)]
         attempt: String,
     },
+    /// Ask for names, in a process of its own.
+    #[command(hide = true)]
+    ProveAsking,
     /// Detach the kernel programs, for good: from then on nothing is enforced on this host (as root, the daemon stopped). On record first.
     Detach {
         #[command(flatten)]
@@ -171,47 +262,76 @@ enum Command {
         #[arg(long)]
         reason: String,
     },
-    /// Set clients up to trust the proxy.
+    /// Try the hooks that are told of what happens.
+    Notify {
+        #[command(subcommand)]
+        command: notify::NotifyCommand,
+    },
+    /// Have this host's clients trust the proxy, and see whether they do.
     Client {
         #[command(subcommand)]
-        command: ClientCommand,
+        command: client::ClientCommand,
     },
 }
 
 #[derive(Subcommand, Debug)]
 enum LogCommand {
-    /// Check the whole chain on disk; names the first record that is bad.
+    /// Check the whole chain on disk, offline, on whichever machine: names the first record that is bad, gaps, and what was cut off or
+    /// rewritten since a checkpoint.
     Verify {
         /// The log's folder; of the configuration when absent.
         #[arg(long)]
         dir: Option<PathBuf>,
+        /// A file with a checkpoint, or with several one after the other, as kept by a witness.
+        #[arg(long, requires = "key")]
+        checkpoint: Option<PathBuf>,
+        /// The public key, or a file with it: what `enforcer log key` prints.
+        #[arg(long, requires = "checkpoint")]
+        key: Option<String>,
         #[command(flatten)]
         config: ConfigArg,
     },
-}
-
-#[derive(Subcommand, Debug)]
-enum ClientCommand {
-    /// Write the CA bundle, the Cloud SDK's properties and the environment file.
-    Setup {
+    /// Tell everything about a window, a request or a query as one story.
+    Show {
+        /// Which, such as g-17, r-17 or q-17.
+        id: log::Id,
+        #[command(flatten)]
+        place: Box<log::PlaceArgs>,
+    },
+    /// Write the log for other programs, on standard output.
+    Export {
+        /// In which form.
+        #[arg(long, value_enum)]
+        format: log::Format,
+        #[command(flatten)]
+        filter: Box<log::FilterArgs>,
+        #[command(flatten)]
+        place: Box<log::PlaceArgs>,
+    },
+    /// Build the index of the log on disk, or bring it up to date. Searches with --dir do so by themselves; it can be removed at any time.
+    Index {
+        /// The log's folder; of the configuration when absent.
+        #[arg(long)]
+        dir: Option<PathBuf>,
+        /// Where the index is; index.sqlite in the log's folder when absent.
+        #[arg(long)]
+        index: Option<PathBuf>,
+        /// Begin anew.
+        #[arg(long)]
+        rebuild: bool,
         #[command(flatten)]
         config: ConfigArg,
-        /// The Cloud SDK's folder, such as /usr/lib/google-cloud-sdk; its properties file is changed in place.
-        #[arg(long)]
-        sdk: Option<PathBuf>,
-        /// Where to write the environment file for login shells and services.
-        #[arg(long)]
-        env_file: Option<PathBuf>,
-        /// Only show what would change.
-        #[arg(long)]
-        dry_run: bool,
     },
+    /// Print the public key that checkpoints are verified with (as root).
+    Key(ConfigArg),
 }
 
 /// Why a command ended badly; decides the exit code.
 enum Failure {
     Refused(Refusal),
     Unreachable(PathBuf, LinkError),
+    /// The arguments do not go together.
+    Usage(String),
     Other(anyhow::Error),
 }
 
@@ -268,55 +388,55 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
     let done = match cli.command {
         Command::Daemon(arg) => Ok(crate::app::run(&arg.config)?),
         Command::Check(arg) => check::check(&arg.config, cli.json),
+        Command::Policy { command } => return policy::run(command, cli.json),
         Command::Prove(arg) => return prove::prove(&arg.config, cli.json),
         Command::Detach { config, reason } => detach::detach(&config.config, reason, cli.json),
         Command::ProveAttempt { attempt } => prove::attempt(&attempt),
+        Command::ProveAsking => prove::asking(),
         Command::Run {
             agent,
+            scope,
+            ttl,
+            reason,
+            bytes_max,
+            queries_max,
+            window_of,
             keep_env,
+            only_env,
             inside,
             command,
         } => {
+            let terms = scope.zip(reason);
+            let terms = terms.map(|(scope, reason)| enforcer_proto::policy::Ask {
+                scope,
+                ttl,
+                reason,
+                bytes_max,
+                queries_max,
+            });
             return run::run(&run::Run {
+                terms: terms.as_ref(),
+                window_of,
                 socket: &cli.socket,
                 json: cli.json,
                 agent: &agent,
                 keep_env: &keep_env,
+                only_env: &only_env,
                 is_inside: inside,
                 command: &command,
             });
         }
-        Command::Client {
-            command:
-                ClientCommand::Setup {
-                    config,
-                    sdk,
-                    env_file,
-                    dry_run,
-                },
-        } => Ok(run::client_setup(
-            &config.config,
-            sdk.as_deref(),
-            env_file.as_deref(),
-            dry_run,
-            cli.json,
-        )?),
+        Command::Notify { command } => return notify::run(&cli.socket, command, cli.json),
+        Command::Client { command } => return client::run(&cli.socket, &command, cli.json),
         Command::Log {
-            verify: Some(LogCommand::Verify { dir, config }),
+            command: Some(command),
             ..
-        } => {
-            let dir = dir.map_or_else(
-                || Config::load(&config.config).map(|config| config.audit_dir()),
-                Ok,
-            )?;
-            log::verify(&dir, cli.json)
-        }
+        } => return log_command(&cli.socket, command, cli.json),
         Command::Log {
-            follow,
-            grant,
-            agent,
-            verify: None,
-        } => ask::log(&cli.socket, &log::Filter { grant, agent }, follow, cli.json),
+            read,
+            command: None,
+        } => log::read(&cli.socket, &read, cli.json),
+        Command::Why { id, place } => log::why(&cli.socket, id, &place, cli.json),
         Command::Request {
             scope,
             ttl,
@@ -337,26 +457,49 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Approve {
             request,
             ttl,
-            datasets,
+            scope,
+            bytes_max,
+            queries_max,
             seen,
+            sign,
         } => {
-            let datasets = (!datasets.is_empty()).then_some(datasets);
-            ask::one(
-                &cli.socket,
-                enforcer_proto::wire::Ask::Approve {
-                    request,
-                    seen,
-                    ttl,
-                    datasets,
-                },
-                cli.json,
-            )
+            let terms = decide::Terms {
+                ttl,
+                scope,
+                bytes_max,
+                queries_max,
+                seen,
+                sign,
+            };
+            decide::approve(&cli.socket, request, terms, cli.json)
         }
+        Command::BreakGlass {
+            request,
+            reason,
+            seen,
+            sign,
+        } => decide::break_glass(&cli.socket, request, reason, (seen, sign), cli.json),
+        Command::Review { grant, note } => ask::one(
+            &cli.socket,
+            enforcer_proto::wire::Ask::Review { grant, note },
+            cli.json,
+        ),
         Command::Deny { request, reason } => ask::one(
             &cli.socket,
             enforcer_proto::wire::Ask::Deny { request, reason },
             cli.json,
         ),
+        Command::Lock { agent, reason } => ask::one(
+            &cli.socket,
+            enforcer_proto::wire::Ask::Lock { agent, reason },
+            cli.json,
+        ),
+        Command::Unlock { agent } => ask::one(
+            &cli.socket,
+            enforcer_proto::wire::Ask::Unlock { agent },
+            cli.json,
+        ),
+        Command::CloseAll => ask::one(&cli.socket, enforcer_proto::wire::Ask::CloseAll, cli.json),
         Command::Revoke { grant } => ask::one(
             &cli.socket,
             enforcer_proto::wire::Ask::Revoke { grant },
@@ -367,9 +510,49 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
             enforcer_proto::wire::Ask::Close { grant },
             cli.json,
         ),
-        Command::Status => ask::one(&cli.socket, enforcer_proto::wire::Ask::Status, cli.json),
+        Command::Done => ask::one(&cli.socket, enforcer_proto::wire::Ask::Done, cli.json),
+        Command::Status { request: None } => {
+            ask::one(&cli.socket, enforcer_proto::wire::Ask::Status, cli.json)
+        }
+        Command::Status {
+            request: Some(request),
+        } => decide::show(&cli.socket, request, cli.json),
     };
     done.map(|()| ExitCode::SUCCESS)
+}
+
+fn log_command(socket: &Path, command: LogCommand, json: bool) -> Result<ExitCode, Failure> {
+    let dir_or = |dir: Option<PathBuf>, config: &ConfigArg| {
+        dir.map_or_else(
+            || Config::load(&config.config).map(|config| config.audit_dir()),
+            Ok,
+        )
+    };
+    match command {
+        LogCommand::Verify {
+            dir,
+            checkpoint,
+            key,
+            config,
+        } => {
+            let signed = checkpoint.zip(key);
+            return verify::verify(&dir_or(dir, &config)?, signed.as_ref(), json);
+        }
+        LogCommand::Key(config) => verify::key(&config.config, json)?,
+        LogCommand::Show { id, place } => log::show(socket, id, &place, json)?,
+        LogCommand::Export {
+            format,
+            filter,
+            place,
+        } => log::export(socket, &filter, &place, format)?,
+        LogCommand::Index {
+            dir,
+            index,
+            rebuild,
+            config,
+        } => log::index(&dir_or(dir, &config)?, index.as_deref(), rebuild, json)?,
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn report(failure: &Failure, json: bool) -> ExitCode {
@@ -387,6 +570,7 @@ fn report(failure: &Failure, json: bool) -> ExitCode {
             );
             (EXIT_UNREACHABLE, "daemon.unreachable", message)
         }
+        Failure::Usage(message) => (EXIT_USAGE, "usage", message.clone()),
         Failure::Other(error) => (EXIT_ERROR, "failed", format!("{error:#}")),
     };
     if json {

@@ -44,11 +44,16 @@ impl ManualClock {
 
     /// Moves on by `ns`, on both clocks.
     pub fn advance_ns(&self, ns: u64) {
-        let mut now = self
+        let now = self.now();
+        self.set(now.plus_ns(ns));
+    }
+
+    /// Stands at `now` from now on: somebody set the wall clock.
+    pub fn set(&self, now: Now) {
+        *self
             .0
             .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        *now = now.plus_ns(ns);
+            .unwrap_or_else(std::sync::PoisonError::into_inner) = now;
     }
 }
 

@@ -1,32 +1,48 @@
 //! The operator's configuration: TOML, every key known, parsed once into values that cannot be wrong. Read at start, never believed twice.
 
+mod audit;
+mod estimator;
 mod file;
+mod notify;
 mod policy;
 mod prefixes;
+mod program;
 mod resolver;
+mod schedule;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use enforcer_proto::policy::Policy;
 use enforcer_proto::principal::AgentName;
+use enforcer_proto::time::Ttl;
 use enforcer_proto::wire::Enforce;
 use ipnet::IpNet;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-pub use policy::load_policy;
+pub use audit::Audit;
+pub use estimator::Estimator;
+pub use notify::{Format, HOOKS_MAX, Hook, KeyPlace, Send, Webhook};
+pub use policy::{load_policy, policy_of_text};
+pub use program::Program;
 pub use resolver::{Resolver, Secured};
 
 /// Where the configuration is looked for when no file is named.
 pub const DEFAULT_PATH: &str = "/etc/enforcer/enforcer.toml";
-/// The most agents one host may have.
-pub const AGENTS_MAX: usize = 256;
+/// The most agents one host may have: as many as the kernel's maps have room for, but for the place of the daemon's own questions. A configuration
+/// with more is refused.
+pub const AGENTS_MAX: usize = enforcer_ebpf::map::AGENTS_MAX as usize - 1;
 /// The most names besides BigQuery's that one agent may be allowed.
 pub const ALLOWED_NAMES_MAX: usize = 64;
+
+/// Bits of a mode that let others than the owner write.
+const BY_OTHERS: u32 = 0o022;
 
 /// A configuration that cannot be used; the text names the file, the cause and the cure.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +89,19 @@ pub enum WhenClosed {
     Drop,
 }
 
+/// What becomes of an agent's query while it has no window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WhenAsked {
+    /// A request is made of it, and its client is held until that is decided.
+    Hold,
+    /// A request is made of it, and its client is told the number at once.
+    Refuse,
+    /// It is refused, and nobody is asked.
+    #[default]
+    Off,
+}
+
 /// What an agent is told of names that are not BigQuery's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -95,7 +124,7 @@ pub struct Metadata {
 }
 
 /// What an agent's processes are found by.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Workload {
     /// A cgroup below the cgroup root, which the daemon makes.
@@ -135,12 +164,30 @@ pub struct Agent {
     pub executables: Vec<PathBuf>,
     /// What it meets without a window.
     pub closed: WhenClosed,
+    /// What becomes of its queries without a window.
+    pub ask: WhenAsked,
+    /// For how long a window is asked for them, at most.
+    pub ask_ttl: Ttl,
     /// Names besides BigQuery's that it may reach on shared addresses; normalised, exact.
     pub allow: BTreeSet<String>,
     /// What it is told of names.
     pub names: WhichNames,
     /// The service account its tokens are for; absent: the federated identity itself.
     pub service_account: Option<String>,
+}
+
+impl Agent {
+    /// The uids that its processes run as, as far as its configuration says.
+    #[must_use]
+    pub fn own_uids(&self) -> BTreeSet<u32> {
+        let of_workload = match &self.workload {
+            Workload::User(uid) => Some(*uid),
+            Workload::Cgroup(_) | Workload::Unit(_) | Workload::Container(_) | Workload::Pod(_) => {
+                None
+            }
+        };
+        self.uid.into_iter().chain(of_workload).collect()
+    }
 }
 
 /// Where upstream tokens come from.
@@ -183,16 +230,22 @@ pub struct Config {
     pub daemon_cgroup: PathBuf,
     /// On whom is enforced.
     pub enforce: Enforce,
+    /// The file of subordinate uids.
+    pub subuid_file: PathBuf,
     /// Names whose addresses are protected; absent: the built-in list.
     pub protected: Option<Vec<String>>,
     /// Resolvers; empty: the host's.
     pub resolvers: Vec<Resolver>,
     /// The port on 127.0.0.1 and ::1 where agents' questions for names are answered.
     pub names_port: u16,
+    /// Which bits of a packet's mark are the enforcer's.
+    pub mark_mask: u32,
     /// What stands in for the metadata server; absent: nothing does.
     pub metadata: Option<Metadata>,
     /// Prefixes that are protected whatever DNS says.
     pub prefixes: Vec<(IpNet, AddressClass)>,
+    /// How many of these are from `names.shared_prefixes_file`; absent: none is named.
+    pub shared_prefixes: Option<usize>,
     /// The proxy's port on 127.0.0.1 and ::1.
     pub proxy_port: u16,
     /// Roots trusted upstream besides the system's.
@@ -201,8 +254,14 @@ pub struct Config {
     pub connect_timeout: Duration,
     /// Where tokens come from.
     pub token: TokenSource,
+    /// As whom BigQuery is asked what queries without a window need; absent: it is not.
+    pub estimator: Option<Estimator>,
+    /// How the log is kept.
+    pub audit: Audit,
     /// The agents.
     pub agents: Vec<Agent>,
+    /// Who is told of what happens.
+    pub hooks: Vec<Hook>,
 }
 
 impl Config {
@@ -215,15 +274,34 @@ impl Config {
         let file: file::File = parse(path, &text)?;
         // Beside the configuration, wherever that is: the files belong together.
         let folder = path.parent().unwrap_or_else(|| Path::new(""));
-        let shared = match file.shared_prefixes_file() {
-            Some(name) => prefixes::load(&folder.join(name))?,
-            None => Vec::new(),
-        };
+        let shared = file
+            .shared_prefixes_file()
+            .map(|name| prefixes::load(&folder.join(name)))
+            .transpose()?;
         let mut config = file.resolve().map_err(|why| malformed(path, why))?;
         config.policy = folder.join(&config.policy);
-        let shared = shared.into_iter().map(|net| (net, AddressClass::Shared));
-        config.prefixes.extend(shared);
+        config.shared_prefixes = shared.as_ref().map(Vec::len);
+        let shared = shared.into_iter().flatten();
+        config
+            .prefixes
+            .extend(shared.map(|net| (net, AddressClass::Shared)));
         Ok(config)
+    }
+
+    /// The agents, and the uids that each runs as: no others may stand in a policy, and nobody with such a uid decides for that agent.
+    #[must_use]
+    pub fn known_agents(&self) -> BTreeMap<AgentName, BTreeSet<u32>> {
+        let known = self.agents.iter();
+        known
+            .map(|agent| (agent.name.clone(), agent.own_uids()))
+            .collect()
+    }
+
+    /// The uids that agents run as, and that are nobody else's: root is no agent's.
+    #[must_use]
+    pub fn agent_uids(&self) -> BTreeSet<u32> {
+        let uids = self.agents.iter().flat_map(Agent::own_uids);
+        uids.filter(|uid| *uid != 0).collect()
     }
 
     /// Reads the policy this configuration names.
@@ -231,14 +309,39 @@ impl Config {
     /// # Errors
     /// [`ConfigError`], naming what to correct.
     pub fn load_policy(&self) -> Result<Policy, ConfigError> {
-        let names: BTreeSet<_> = self.agents.iter().map(|agent| agent.name.clone()).collect();
-        load_policy(&self.policy, &names)
+        load_policy(&self.policy, Some(&self.known_agents()))
+    }
+
+    /// What is known of the addresses that BigQuery shares, besides those that its names have resolved to.
+    #[must_use]
+    pub fn shared_prefixes_said(&self) -> String {
+        match self.shared_prefixes {
+            Some(count) => format!("shared prefixes: {count} are protected, whatever names resolve to"),
+            None => "shared prefixes: none, no file is named (`names.shared_prefixes_file`); of Google's addresses only those that a protected name has resolved to are protected, and the prefixes under [names]"
+                .to_owned(),
+        }
     }
 
     /// The log's folder.
     #[must_use]
     pub fn audit_dir(&self) -> PathBuf {
         self.state_dir.join("audit")
+    }
+
+    /// The cgroup, below the root, in which the programs run that the daemon starts: beside the daemon's own, which is not enforced on.
+    #[must_use]
+    pub fn helpers_cgroup(&self) -> PathBuf {
+        program::cgroup_beside(&self.daemon_cgroup)
+    }
+
+    /// Whether the daemon runs programs at all.
+    #[must_use]
+    pub fn has_helpers(&self) -> bool {
+        let runs = |hook: &Hook| match hook.send {
+            Send::Command(_) => true,
+            Send::Webhook(_) => false,
+        };
+        self.audit.witness_command.is_some() || self.hooks.iter().any(runs)
     }
 
     /// The control socket.
@@ -249,10 +352,25 @@ impl Config {
 }
 
 fn read(path: &Path) -> Result<String, ConfigError> {
-    std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
+    let unreadable = |source| ConfigError::Unreadable {
         path: path.to_owned(),
         source,
-    })
+    };
+    let mut file = std::fs::File::open(path).map_err(unreadable)?;
+    let about = file.metadata().map_err(unreadable)?;
+    // Whoever can write it decides who gets what.
+    let is_own = about.uid() == 0 || about.uid() == rustix::process::geteuid().as_raw();
+    if !is_own || about.mode() & BY_OTHERS != 0 {
+        let why = format!(
+            "others than root can change it (owner {}, mode {:o}): chown root, chmod go-w",
+            about.uid(),
+            about.mode() & 0o7777
+        );
+        return Err(malformed(path, why));
+    }
+    let mut text = String::new();
+    file.read_to_string(&mut text).map_err(unreadable)?;
+    Ok(text)
 }
 
 /// Reads TOML. A mistake in it is named in one line, by its place: it ends up in a log, or in a list of services that failed.

@@ -2,11 +2,13 @@
 //!
 //! It authenticates and passes on. What may be done is the ledger's to say; only joining a workload and reading the log are done here.
 
+mod agents;
 pub mod client;
 mod join;
 mod log;
 pub mod peer;
 mod places;
+pub mod runs;
 
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -27,10 +29,15 @@ use tokio::net::{UnixListener, UnixStream};
 use crate::causes::Causes;
 use crate::clock::Clock;
 use crate::engine::Engine;
+use crate::notify::Notifier;
+use crate::search::Keeper;
 use crate::tally::{Refused, Who};
+pub use join::{JOINS, Joins};
+pub use log::Turns;
 use peer::{Identify, Peer};
 pub use places::{CONNECTIONS_MAX, CONNECTIONS_PER_WHO_MAX, CONNECTIONS_RESERVED};
 use places::{Comings, Places};
+use runs::Runs;
 
 /// How long a client may take to say hello or to take an answer; then its connection ends.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -44,12 +51,22 @@ pub struct Control {
     pub engine: Engine,
     /// The log's folder.
     pub audit_dir: PathBuf,
+    /// The log's index.
+    pub index: Arc<Keeper>,
+    /// Whose turn it is to have the log looked through.
+    pub turns: Turns,
     /// Who the caller is.
     pub identify: Arc<Identify>,
     /// Time.
     pub clock: Arc<dyn Clock>,
+    /// How often workloads are joined.
+    pub joins: Joins,
+    /// The processes that something ends with.
+    pub runs: Arc<Runs>,
     /// The environment that a client in a workload needs.
     pub client_env: Vec<(String, String)>,
+    /// The hooks that are told of what happens.
+    pub notifier: Arc<Notifier>,
 }
 
 /// A control connection that ended badly.
@@ -186,27 +203,90 @@ async fn link(mut stream: UnixStream, control: &Control, mut peer: Peer) -> Resu
     hello.check()?;
     while let Some(ask) = soon(receive::<Ask>(&mut stream, ASK_BYTES_MAX)).await? {
         match ask {
-            Ask::Log { from, follow } => {
+            Ask::Log {
+                from,
+                follow,
+                limit,
+                filter,
+            } => {
                 let caller = caller_now(control, &mut peer)?;
-                log::serve(&mut stream, control, caller, from, follow).await?
+                let wanted = log::Wanted {
+                    from,
+                    follow,
+                    limit,
+                    filter: *filter,
+                };
+                log::serve(&mut stream, control, caller, wanted).await?
             }
-            Ask::Join { agent } => {
-                let reply = join::join(control, &mut peer, &agent).await;
+            Ask::Join { agent, run } => {
+                let reply = join::join(control, &mut peer, &agent, run).await;
                 patient(send(&mut stream, &reply)).await?
+            }
+            Ask::Wait { request } => {
+                let caller = caller_now(control, &mut peer)?.clone();
+                let reply = tokio::select! {
+                    decided = control.engine.decided(caller, request) => match decided {
+                        Ok(grant) => Reply::Opened(grant),
+                        Err(refusal) => refused(refusal),
+                    },
+                    // Whoever waits says nothing: what can be read is that it hung up, or what does not belong here.
+                    _ = stream.read_u8() => return Ok(()),
+                };
+                patient(send(&mut stream, &reply)).await?;
+            }
+            Ask::RequestForRun { agent, ask } => {
+                caller_now(control, &mut peer)?;
+                let reply = runs::request(control, &peer, agent, ask).await;
+                patient(send(&mut stream, &reply)).await?;
             }
             ask @ (Ask::Request(_)
             | Ask::Approve { .. }
             | Ask::Deny { .. }
+            | Ask::BreakGlass { .. }
+            | Ask::Review { .. }
             | Ask::Revoke { .. }
+            | Ask::Lock { .. }
+            | Ask::Unlock { .. }
+            | Ask::CloseAll
             | Ask::Close { .. }
+            | Ask::Done
+            | Ask::Show { .. }
             | Ask::Status) => {
                 let caller = caller_now(control, &mut peer)?.clone();
-                let reply = control.engine.control(caller, ask).await;
+                let is_agent = caller.agent.is_some();
+                let mut reply = control.engine.control(caller, ask).await;
+                if let (Reply::Status(status), false) = (&mut reply, is_agent) {
+                    status.hooks = control.notifier.views();
+                    let agents = std::mem::take(&mut status.agents);
+                    status.agents = agents::looked_at(control.identify.workloads(), agents).await;
+                }
+                patient(send(&mut stream, &reply)).await?;
+            }
+            Ask::NotifyTest { hook } => {
+                let caller = caller_now(control, &mut peer)?;
+                let reply = notify_test(control, caller, hook.as_deref()).await;
                 patient(send(&mut stream, &reply)).await?;
             }
         }
     }
     Ok(())
+}
+
+/// Tries whether notices arrive, for whoever may read the log that they tell of.
+async fn notify_test(control: &Control, caller: &Caller, hook: Option<&str>) -> Reply {
+    if !control.identify.may_decide(caller) {
+        control.engine.count_refused(Refused {
+            who: caller.into(),
+            by: Refuser::Control,
+            code: Code::CallerForbidden,
+        });
+        let what = format!("Uid {} may not send notices", caller.process.uid);
+        return refused(Refusal::new(Code::CallerForbidden, what));
+    }
+    match control.notifier.test(hook).await {
+        Ok(tested) => Reply::Notified(tested),
+        Err(refusal) => refused(refusal),
+    }
 }
 
 /// The caller as it is now. Where it has ended, somebody else holds its connection: that is refused, and counted on record.

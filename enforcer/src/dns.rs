@@ -2,7 +2,10 @@
 //! Nothing here decides about a connection; it only says what a name answers with and for how long.
 
 pub mod endpoints;
+pub(crate) mod marked;
+pub mod marks;
 pub mod protected;
+pub mod questions;
 pub mod responder;
 #[cfg(test)]
 mod tests;

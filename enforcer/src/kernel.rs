@@ -6,23 +6,31 @@
     reason = "the bpf system call has no safe binding for what aya does not offer"
 )]
 
+mod before;
+mod boot_clock;
 mod btf;
+mod carried;
 mod clsact;
+mod deadlines;
 mod events;
 mod hooks;
 mod load;
 mod maps;
+mod pins;
 mod sys;
 mod uplinks;
 
 use std::path::PathBuf;
 
+pub use before::{Before, Ours};
+pub use boot_clock::check_clock;
 pub use clsact::Filter;
+pub use deadlines::Deadlines;
 pub use events::Events;
 pub use hooks::why_absent as why_no_hooks;
 pub use load::{Attached, attach, let_go};
-pub use maps::{EndpointMaps, Kernel, Origins, Transport};
-pub use uplinks::{Framing, Uplink, Uplinks};
+pub use maps::{EndpointMaps, Kernel, Origins};
+pub use uplinks::{Framing, Interface, Uplink, Uplinks};
 
 use enforcer_proto::wire::Enforce;
 

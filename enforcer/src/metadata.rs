@@ -6,11 +6,11 @@
 mod answer;
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use enforcer_proto::refusal::{Code, Refusal};
 use http::{Request, Response};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -20,11 +20,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use crate::accept;
-use crate::callers::{Bounds, Callers, Places};
+use crate::callers::{Bounds, Caller, Callers, Places};
 use crate::clock::Clock;
 use crate::config;
-use crate::kernel::Transport;
 use crate::pace::Pace;
+use crate::proxy::Coalesce;
 
 /// What agents may have here. A client asks a few times when it starts.
 pub const BOUNDS: Bounds = Bounds {
@@ -51,6 +51,8 @@ pub struct Server {
     pub clock: Arc<dyn Clock>,
     /// What each agent may have at once.
     pub places: Places,
+    /// What was past that.
+    pub refused: Arc<Coalesce>,
 }
 
 impl std::fmt::Debug for Server {
@@ -61,11 +63,10 @@ impl std::fmt::Debug for Server {
 
 /// Serves one listener until `stop`.
 pub async fn serve(server: Arc<Server>, listener: TcpListener, stop: CancellationToken) {
-    let serve = |stream, peer, place| {
+    let serve = |stream, _peer, place| {
         let (server, stop) = (Arc::clone(&server), stop.clone());
         async move {
-            stop.run_until_cancelled(server.connection(stream, peer))
-                .await;
+            stop.run_until_cancelled(server.connection(stream)).await;
             drop(place);
         }
     };
@@ -73,19 +74,21 @@ pub async fn serve(server: Arc<Server>, listener: TcpListener, stop: Cancellatio
 }
 
 impl Server {
-    async fn connection(&self, stream: TcpStream, peer: SocketAddr) {
-        let port = stream.local_addr().map_or(0, |own| own.port());
-        let Some(caller) = self.callers.caller(Transport::Tcp, peer, port) else {
+    async fn connection(&self, stream: TcpStream) {
+        let Some(caller) = self.callers.of_connection(&stream).await else {
             return;
         };
         let Some(_place) = self.places.connection_of(&caller.agent) else {
-            return;
+            return self.too_many(&caller);
         };
         let service = hyper::service::service_fn(|request: Request<Incoming>| {
             let now = self.clock.now().boot_ns;
             let reply = match self.places.question_of(&caller.agent, now) {
                 Some(_place) => answer::answer(&self.config, &caller.agent, &request),
-                None => answer::Reply::too_many(),
+                None => {
+                    self.too_many(&caller);
+                    answer::Reply::too_many()
+                }
             };
             std::future::ready(Ok::<Response<Full<Bytes>>, Infallible>(
                 reply.into_response(),
@@ -100,5 +103,12 @@ impl Server {
         if let Err(error) = served {
             tracing::debug!(%error, "a connection to the metadata server's stand-in ended");
         }
+    }
+
+    fn too_many(&self, caller: &Caller) {
+        let what = format!("Agent {} asks the metadata server too much", caller.agent);
+        let refusal = Refusal::new(Code::Overloaded, what);
+        let (agent, process) = (caller.agent.clone(), caller.process.clone());
+        self.refused.add(Some(agent), Some(process), refusal);
     }
 }

@@ -1,27 +1,41 @@
 //! The proxy: what redirected connections meet. Every request is judged anew; only an admitted and recorded one is forwarded.
 //!
 //! [`serve`] accepts and asks the kernel whose the connection is; `shake` reads which server it wants, asks [`way`] where it may go, and
-//! speaks TLS to agents; `splice` passes on what is neither an agent's nor BigQuery's; `session` speaks HTTP; [`request`] judges;
+//! speaks TLS to agents; `splice` passes on what is neither an agent's nor BigQuery's; `session` speaks HTTP; [`request`] judges
+//! what `asked` has understood, [`asking`] makes requests of what has no window ([`estimator`] says what those need), `start` what a job would do, and `relay` passes answers on; `grpc` does the same for what is spoken so;
 //! [`forward`] is the only way to BigQuery for what an agent sent, and `allowed` the one to other names that it may reach; [`cut`] ends what
 //! a closing window leaves open; [`closer`] cancels its jobs and drops its token.
 
 mod allowed;
+pub mod apis;
+mod asked;
+pub mod asking;
 pub mod authority;
 pub mod closer;
 mod coalesce;
+mod compare;
+mod conditions;
 pub mod cut;
+pub mod estimator;
 pub mod forward;
 mod forwarded;
-mod hello;
+mod grpc;
+pub mod hello;
+pub mod pages;
+mod parked;
 mod peek;
 pub mod quota;
+mod relay;
 pub mod request;
 mod resets;
 mod session;
 mod shake;
 mod splice;
-mod strict;
+mod start;
+pub mod strict;
 pub mod tls;
+pub mod upload;
+pub mod verdicts;
 pub mod way;
 
 use std::collections::BTreeMap;
@@ -42,13 +56,21 @@ use tokio_util::sync::CancellationToken;
 use crate::accept;
 use crate::clock::Clock;
 use crate::engine::{Engine, OpenWindow, Requester};
+use crate::shared::Shared;
 use crate::upstream::Upstream;
+use apis::Apis;
+use asking::Asking;
 pub use coalesce::Coalesce;
+use estimator::Estimator;
 pub use forwarded::Forwarded;
+pub use grpc::Reads;
+use pages::Pages;
 use quota::Quota;
 pub use session::Session;
 use shake::Shaken;
 use tls::{ProtectedNames, TlsFront};
+use upload::Uploads;
+use verdicts::Verdicts;
 use way::Rules;
 
 /// How long a TLS handshake may take, its hello included.
@@ -66,9 +88,10 @@ pub struct Peer {
 }
 
 /// Asks the kernel whose an accepted connection is. `None` refuses it.
+#[async_trait]
 pub trait OriginSource: Send + Sync {
-    /// The origin of `stream`, which `peer` connected.
-    fn origin(&self, stream: &TcpStream, peer: SocketAddr) -> Option<Peer>;
+    /// The origin of a connection.
+    async fn origin(&self, stream: &TcpStream) -> Option<Peer>;
 }
 
 /// Tokens by window. They never leave the daemon.
@@ -79,7 +102,9 @@ pub trait Tokens: Send + Sync {
     /// # Errors
     /// [`Code::TokenUnavailable`].
     async fn for_query(&self, window: &OpenWindow) -> Result<HeaderValue, Refusal>;
-    /// The same, to cancel jobs of a window that has closed: what is still held or, within the grace after the close, a token that is
+    /// Begins to have one for queries, without waiting for it: it will be asked for soon.
+    fn begin(&self, window: &OpenWindow);
+    /// The `Authorization` to cancel jobs with, of a window that has closed: what is still held or, within the grace after the close, a token that is
     /// minted for this. It is never given out for a query.
     ///
     /// # Errors
@@ -103,6 +128,8 @@ pub struct Proxy {
     pub tls: TlsFront,
     /// BigQuery's names.
     pub protected: Arc<ProtectedNames>,
+    /// Where jobs are looked at that the daemon before has left behind.
+    pub apis: Arc<Apis>,
     /// What the configuration says of each agent.
     pub rules: BTreeMap<AgentName, Rules>,
     /// How long a connection that is passed on may take to be made.
@@ -119,6 +146,18 @@ pub struct Proxy {
     pub refused: Arc<Coalesce>,
     /// What each agent may have at once.
     pub quota: Quota,
+    /// Loads whose data comes in parts.
+    pub uploads: Uploads,
+    /// Seals the tokens of next pages.
+    pub pages: Arc<Pages>,
+    /// Streams that rows are read from by gRPC.
+    pub reads: Reads,
+    /// What dry runs have said.
+    pub verdicts: Arc<Verdicts>,
+    /// Queries that wait for a window.
+    pub asking: Asking,
+    /// Says what they need besides what their texts name, where the operator has turned it on.
+    pub estimator: Option<Estimator>,
 }
 
 impl std::fmt::Debug for Proxy {
@@ -126,6 +165,17 @@ impl std::fmt::Debug for Proxy {
         f.debug_struct("Proxy")
             .field("host", &self.host)
             .finish_non_exhaustive()
+    }
+}
+
+/// Takes up what the daemon before left behind in windows that are still open: jobs that run, or may. Before anything is served.
+pub async fn take_up(proxy: &Arc<Proxy>) {
+    let open = proxy.engine.windows().borrow().clone();
+    for window in open.values() {
+        let jobs = proxy.engine.unsettled(window.grant).await;
+        for job in jobs.unwrap_or_default() {
+            compare::take_up(proxy, window, job);
+        }
     }
 }
 
@@ -142,7 +192,7 @@ impl Proxy {
         from: SocketAddr,
         place: OwnedSemaphorePermit,
     ) {
-        let Some(peer) = self.origins.origin(&stream, from) else {
+        let Some(peer) = self.origins.origin(&stream).await else {
             let what = format!("A connection from {from} was not led here by the kernel");
             self.refuse(None, Refusal::new(Code::CallerUnknown, what));
             return reset(&stream);
@@ -170,13 +220,16 @@ impl Proxy {
                 return reset(&stream);
             }
         };
-        let socket = stream.as_fd().try_clone_to_owned();
-        let shaken = self.shake(stream, peer, None, socket.as_ref().ok()).await;
+        let socket = Shared::new(stream);
+        let shaken = self.shake(&socket, peer, None).await;
         drop(socket);
         let Some(Shaken::Splice(stream)) = shaken else {
             return;
         };
         let (came, client) = stream.into_parts();
+        let Some(client) = client.into_inner() else {
+            return;
+        };
         // To where the kernel says it wanted, never to what the name would resolve to now.
         let connecting = TcpStream::connect(peer.destination);
         match tokio::time::timeout(self.connect_timeout, connecting).await {
@@ -197,12 +250,13 @@ impl Proxy {
                 return reset(&stream);
             }
         };
-        // A second handle on the socket, to reset it while the first is deep inside TLS and HTTP.
-        let socket = stream.as_fd().try_clone_to_owned();
+        // The end of an answer does not wait for the client to acknowledge what came before. Failing to set it costs nothing else.
+        let _ = stream.set_nodelay(true);
+        // To reset it while the other holder is deep inside TLS and HTTP.
+        let socket = Shared::new(stream);
         let barred = self.barred(&agent, &peer.process).await;
-        let shaken = self
-            .shake(stream, peer, barred.as_ref(), socket.as_ref().ok())
-            .await;
+        // In a place of its own, which goes with the handshake: the connection lives long, and keeps what its task was made with.
+        let shaken = Box::pin(self.shake(&socket, peer, barred.as_ref())).await;
         let Some(Shaken::Agent(accepted, serves)) = shaken else {
             return;
         };
@@ -211,7 +265,7 @@ impl Proxy {
             session: self.engine.begin_session(),
             process: peer.process.clone(),
         };
-        self.session(*accepted, serves, requester, barred, socket.as_ref().ok())
+        self.session(*accepted, serves, requester, barred, &socket)
             .await;
     }
 

@@ -1,7 +1,7 @@
 //! Socket options that no safe library offers: who the peer of a unix socket is, and which network namespace a TCP socket lives in.
 #![expect(
     unsafe_code,
-    reason = "getsockopt has no safe binding for these options"
+    reason = "getsockopt and setsockopt have no safe binding for these options"
 )]
 
 use std::io;
@@ -9,7 +9,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 const SO_PEERGROUPS: libc::c_int = 59;
 const SO_NETNS_COOKIE: libc::c_int = 71;
+const SO_RCVMARK: libc::c_int = 75;
 const SO_PEERPIDFD: libc::c_int = 77;
+const SIOCOUTQNSD: libc::Ioctl = 0x894b;
 /// The most supplementary groups a process can have (`NGROUPS_MAX`).
 const GROUPS_MAX: usize = 65_536;
 
@@ -28,6 +30,30 @@ fn get<T: Copy>(fd: BorrowedFd<'_>, option: libc::c_int, out: &mut [T]) -> io::R
     };
     if done == 0 {
         Ok(bytes as usize)
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Has the kernel say of each datagram which mark it has (`SO_RCVMARK`).
+///
+/// # Errors
+/// When the kernel does not: those before 5.19.
+pub fn tell_marks(fd: BorrowedFd<'_>) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    let bytes = libc::socklen_t::try_from(size_of_val(&on)).map_err(io::Error::other)?;
+    // SAFETY: the value is readable for its size.
+    let done = unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_RCVMARK,
+            (&raw const on).cast(),
+            bytes,
+        )
+    };
+    if done == 0 {
+        Ok(())
     } else {
         Err(io::Error::last_os_error())
     }
@@ -70,6 +96,53 @@ pub fn peer_groups(fd: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
     }
 }
 
+/// How many bytes that were written to a TCP socket the other end has not acknowledged, those among them that have not left.
+///
+/// # Errors
+/// When the kernel does not say.
+pub fn unacknowledged(fd: BorrowedFd<'_>) -> io::Result<u32> {
+    // `SIOCOUTQ` has this number.
+    queued(fd, libc::TIOCOUTQ)
+}
+
+/// How many bytes that were written to a TCP socket have not left.
+///
+/// # Errors
+/// When the kernel does not say.
+pub fn unsent(fd: BorrowedFd<'_>) -> io::Result<u32> {
+    queued(fd, SIOCOUTQNSD)
+}
+
+fn queued(fd: BorrowedFd<'_>, which: libc::Ioctl) -> io::Result<u32> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: both requests write one integer.
+    let done = unsafe { libc::ioctl(fd.as_raw_fd(), which, &raw mut bytes) };
+    if done == 0 {
+        u32::try_from(bytes).map_err(io::Error::other)
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Resets a TCP connection at once, whoever else holds its socket: what has not left never does.
+///
+/// # Errors
+/// When the kernel does not.
+pub fn disconnect(fd: BorrowedFd<'_>) -> io::Result<()> {
+    let nowhere = libc::sockaddr {
+        sa_family: libc::AF_UNSPEC as libc::sa_family_t,
+        sa_data: [0; 14],
+    };
+    let bytes = libc::socklen_t::try_from(size_of_val(&nowhere)).map_err(io::Error::other)?;
+    // SAFETY: the address is readable for its size.
+    let done = unsafe { libc::connect(fd.as_raw_fd(), &raw const nowhere, bytes) };
+    if done == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
 /// The cookie of the network namespace that a socket lives in: stable, unique within a boot.
 ///
 /// # Errors
@@ -98,6 +171,25 @@ mod tests {
         let (a, _b) = std::os::unix::net::UnixStream::pair().expect("a pair");
         assert!(peer_pidfd(a.as_fd()).is_ok());
         assert!(peer_groups(a.as_fd()).is_ok());
+    }
+
+    #[test]
+    fn what_a_connection_still_holds_back_is_known_and_gone_once_it_is_reset() {
+        use std::io::{Read, Write};
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("binds");
+        let address = listener.local_addr().expect("an address");
+        let mut client = std::net::TcpStream::connect(address).expect("connects");
+        let (mut server, _) = listener.accept().expect("accepts");
+        assert_eq!(unacknowledged(client.as_fd()).expect("a count"), 0);
+        client.set_nonblocking(true).expect("sets it");
+        // Until the other side, which reads nothing, takes no more.
+        while client.write(&[7; 65536]).is_ok() {}
+        let held = unsent(client.as_fd()).expect("a count");
+        assert!(held > 0 && unacknowledged(client.as_fd()).expect("a count") >= held);
+        disconnect(client.as_fd()).expect("resets it");
+        let mut came = Vec::new();
+        let ended = server.read_to_end(&mut came).expect_err("is reset");
+        assert_eq!(ended.kind(), io::ErrorKind::ConnectionReset);
     }
 
     #[test]

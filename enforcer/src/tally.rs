@@ -8,7 +8,9 @@ use std::time::Duration;
 use enforcer_proto::event::{Event, Refuser};
 use enforcer_proto::principal::AgentName;
 
-pub use refusals::{REFUSALS_BURST_MAX, REFUSALS_PER_FLUSH, Refusals, Refused, WHO_MAX, Who};
+pub use refusals::{
+    Counted, REFUSALS_BURST_MAX, REFUSALS_PER_FLUSH, Refusals, Refused, UIDS_MAX, Who,
+};
 
 /// How often what was counted is recorded.
 pub const FLUSH: Duration = Duration::from_secs(1);

@@ -2,6 +2,7 @@
 //! leaves the daemon and is never used for a query past its window. Errors say which step failed, never what was sent or answered.
 
 mod base;
+mod estimator;
 mod exchange;
 mod federation;
 mod impersonation;
@@ -20,6 +21,7 @@ use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
 pub use base::base_identity;
+pub use estimator::EstimatorTokens;
 pub use federation::{ASSERTION_LIFE_MAX, Federation, FederationOptions};
 pub use impersonation::Impersonation;
 pub use issuer::{IssuerError, IssuerKey};
@@ -65,20 +67,33 @@ impl AccessToken {
     }
 }
 
-/// For which window a token is wanted.
+/// Whose token it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bearer {
+    /// An agent's, for one of its windows.
+    Agent,
+    /// The daemon's own, for dry runs.
+    Estimator,
+}
+
+/// For which window a token is wanted, or for the daemon's own dry runs.
 #[derive(Debug, Clone)]
 pub struct MintRequest {
-    /// The agent's name: the subject.
+    /// Whose it is.
+    pub bearer: Bearer,
+    /// The agent's name, or the estimator's: the subject.
     pub agent: String,
     /// The host's name.
     pub host: String,
-    /// The grant, `g-N`.
+    /// The grant, `g-N`; `none` for the estimator, which has no window.
     pub grant: String,
     /// This minting's own id: the JWT's `jti` and `session`.
     pub session: String,
     /// The datasets granted, `project.dataset`; Google can scope by them a second time.
     pub datasets: Vec<String>,
-    /// Who approved.
+    /// Those of them that may be written.
+    pub writable: Vec<String>,
+    /// Who approved; `none` for the estimator.
     pub approver: String,
     /// The service account to become; `None`: the federated identity itself.
     pub service_account: Option<String>,
@@ -125,7 +140,7 @@ impl std::fmt::Display for Endpoint {
 pub enum TokenError {
     /// The subject would be longer than Google allows.
     #[error(
-        "token could not be had: the subject `host/agent/NAME` has {0} bytes, Google allows 127. Shorten the host's name"
+        "token could not be had: the subject `host/agent/NAME` (or `host/estimator/NAME`) has {0} bytes, Google allows 127. Shorten the host's name"
     )]
     SubjectTooLong(usize),
     /// The claims would be larger than Google allows.

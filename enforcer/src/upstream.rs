@@ -2,11 +2,16 @@
 //! own look-ups. It follows no redirect, adds no header but `Host`, and its errors name the operation and the host, never a header.
 
 mod dial;
+mod flow;
+mod frames;
+mod line;
 mod pool;
 #[cfg(test)]
 pub(crate) mod tests;
 
+use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +26,9 @@ use rustls::ClientConfig;
 use crate::dns::{Lookup, NamesError};
 use dial::Dialer;
 pub use dial::verified_tls;
-use pool::{Connection, Pool, Unsent};
+pub use flow::{Progress, Sent};
+pub use line::KEPT_MAX;
+use pool::{Connection, Key, Pool, Unsent};
 
 /// A request's body: whole ([`full`]) or streamed.
 pub type Body = BoxBody<Bytes, std::io::Error>;
@@ -29,12 +36,11 @@ pub type Body = BoxBody<Bytes, std::io::Error>;
 /// The port when the address names none.
 const HTTPS: u16 = 443;
 /// Headers that concern one connection only; they never cross to another.
-const HOP_BY_HOP: [HeaderName; 8] = [
+const HOP_BY_HOP: [HeaderName; 7] = [
     header::CONNECTION,
     header::HOST,
     header::PROXY_AUTHENTICATE,
     header::PROXY_AUTHORIZATION,
-    header::TE,
     header::TRAILER,
     header::TRANSFER_ENCODING,
     header::UPGRADE,
@@ -49,6 +55,33 @@ pub struct UpstreamOptions {
     pub connect_timeout: Duration,
     /// Where addresses come from.
     pub resolver: Arc<dyn Lookup>,
+    /// Who holds connections to their deadlines, whatever becomes of this process.
+    pub deadlines: Option<Arc<dyn Deadlines>>,
+}
+
+/// Holds connections to their deadlines: the kernel does.
+pub trait Deadlines: std::fmt::Debug + Send + Sync {
+    /// From `boot_ns` on, on the boot-time clock, nothing more is said on this connection, also nothing that was written to it before.
+    ///
+    /// # Errors
+    /// When that cannot be arranged; then nothing may be written to it.
+    fn set(&self, socket: BorrowedFd<'_>, boot_ns: u64) -> std::io::Result<()>;
+}
+
+/// Until when a key's connections say anything.
+pub struct Until {
+    /// On the boot-time clock, nanoseconds.
+    pub closes_boot_ns: u64,
+    /// Is over when that is, or what else ends it first.
+    pub ended: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+impl std::fmt::Debug for Until {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Until")
+            .field("closes_boot_ns", &self.closes_boot_ns)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A request that got no answer. `host` is what was to be reached.
@@ -131,7 +164,7 @@ pub enum UpstreamError {
         #[source]
         source: hyper::Error,
     },
-    /// [`Upstream::forget`] was called for this identity meanwhile.
+    /// This identity's window has closed, or [`Upstream::forget`] was called for it.
     #[error("the connections to {host} were closed")]
     Forgotten {
         /// The host.
@@ -174,25 +207,59 @@ impl Upstream {
     pub async fn send(
         &self,
         pool_key: u64,
+        request: Request<Body>,
+    ) -> Result<Response<Incoming>, UpstreamError> {
+        let key = self.pool.key(pool_key, || None);
+        Box::pin(self.send_over(&key, request, &Progress::default())).await
+    }
+
+    /// The same, until what `until` says, of which the first is taken that is given for this key. Then nothing more of it is sent: a request of
+    /// which not all is with the other side fails at once, its connection reset. One that is may still be answered. How far it came stands in
+    /// `progress`.
+    ///
+    /// # Errors
+    /// As [`Upstream::send`].
+    pub async fn send_until(
+        &self,
+        pool_key: u64,
+        until: impl FnOnce() -> Until,
+        request: Request<Body>,
+        progress: &Progress,
+    ) -> Result<Response<Incoming>, UpstreamError> {
+        let key = self.pool.key(pool_key, || Some(until()));
+        let host = || request.uri().host().unwrap_or_default().to_owned();
+        let forgotten = UpstreamError::Forgotten { host: host() };
+        // In a place of its own: it is large, and callers stand in futures of theirs, one in another.
+        let sent = Box::pin(self.send_over(&key, request, progress));
+        let sent = key.until_sealed(progress, sent).await;
+        match sent {
+            // The reset may be heard of before the close that it came with.
+            Some(Err(_)) if key.is_sealed() => Err(forgotten),
+            Some(sent) => sent,
+            None => Err(forgotten),
+        }
+    }
+
+    async fn send_over(
+        &self,
+        key: &Arc<Key>,
         mut request: Request<Body>,
+        progress: &Progress,
     ) -> Result<Response<Incoming>, UpstreamError> {
         let origin = Origin::of(request.uri())?;
         for name in &HOP_BY_HOP {
             request.headers_mut().remove(name);
         }
-        while let Some(kept) = self.pool.kept(pool_key, &origin) {
-            match exchange(kept, request, &origin).await {
+        while let Some(kept) = self.pool.kept(key, &origin) {
+            match exchange(kept, request, &origin, progress).await {
                 Ok(response) => return Ok(response),
                 Err(Unsent::Back(unsent)) => request = *unsent,
                 Err(Unsent::Lost(source)) => return Err(http(&origin, source)),
             }
         }
-        let place = self
-            .pool
-            .place(pool_key, &origin, self.dialer.limit())
-            .await?;
+        let place = self.pool.place(key, &origin, self.dialer.limit()).await?;
         let connection = self.dialer.connect(&origin, place).await?;
-        match exchange(connection, request, &origin).await {
+        match exchange(connection, request, &origin, progress).await {
             Ok(response) => Ok(response),
             Err(Unsent::Back(_)) => Err(UpstreamError::Forgotten { host: origin.host }),
             Err(Unsent::Lost(source)) => Err(http(&origin, source)),
@@ -202,6 +269,12 @@ impl Upstream {
     /// Cuts every connection of this key, idle or not, now. Requests under way fail; later ones start anew.
     pub fn forget(&self, pool_key: u64) {
         self.pool.forget(pool_key);
+    }
+
+    /// Whether a request of this key waits for the head of its answer.
+    #[must_use]
+    pub fn waits(&self, pool_key: u64) -> bool {
+        self.pool.waits(pool_key)
     }
 
     /// Connections open now, for status and tests.
@@ -222,9 +295,10 @@ async fn exchange(
     connection: Connection,
     mut request: Request<Body>,
     origin: &Origin,
+    progress: &Progress,
 ) -> Result<Response<Incoming>, Unsent> {
     origin.address(&mut request, &connection);
-    connection.exchange(request).await
+    connection.exchange(request, progress).await
 }
 
 /// Where a request goes: the unit connections are kept by, besides the key.
@@ -273,10 +347,19 @@ impl Origin {
                     request.headers_mut().insert(header::HOST, host);
                 }
                 *request.version_mut() = Version::HTTP_11;
+                request.headers_mut().remove(header::TE);
                 Uri::builder().path_and_query(path).build()
             }
             Connection::H2 { .. } => {
                 *request.version_mut() = Version::HTTP_2;
+                // The one of the headers of a connection that HTTP/2 knows, with its one value: gRPC asks for trailers by it.
+                if request
+                    .headers()
+                    .get(header::TE)
+                    .is_some_and(|te| te != "trailers")
+                {
+                    request.headers_mut().remove(header::TE);
+                }
                 Uri::builder()
                     .scheme(Scheme::HTTPS)
                     .authority(self.authority())

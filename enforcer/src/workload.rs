@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 /// The clock ticks per second in `/proc/PID/stat` (`USER_HZ`, 100 on every architecture Linux supports).
 const TICK_NS: u64 = 10_000_000;
+/// Of how many cgroups below one the ids are told.
+const IDS_MAX: usize = 4096;
 
 /// Finds the cgroup v2 mount: `/sys/fs/cgroup`, or `/sys/fs/cgroup/unified` on hosts that mix versions.
 ///
@@ -94,6 +96,14 @@ pub fn writable(mount: &Path, folder: &Path) -> io::Result<Writable> {
     Ok(Writable::ByRoot)
 }
 
+/// The same of the cgroup alone, whoever can write those above it.
+///
+/// # Errors
+/// When it is not there.
+pub fn writable_itself(folder: &Path) -> io::Result<Writable> {
+    writable(folder.parent().unwrap_or(folder), folder)
+}
+
 /// The processes directly in a cgroup.
 ///
 /// # Errors
@@ -103,55 +113,171 @@ pub fn processes(folder: &Path) -> io::Result<Vec<u32>> {
     Ok(text.lines().filter_map(|line| line.parse().ok()).collect())
 }
 
-/// The processes in a cgroup and in all below it. One that goes meanwhile is left out.
+/// The same; none where it has gone, or is one of threads alone, whose processes are those of a cgroup above it.
+fn processes_if_there(folder: &Path) -> io::Result<Vec<u32>> {
+    match processes(folder) {
+        Err(error) if is_gone(&error) || error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+            Ok(Vec::new())
+        }
+        found => found,
+    }
+}
+
+/// The processes in a cgroup and in those below it, of which as many as `most` are looked at, and whether those are all. A process or a cgroup that
+/// goes meanwhile is left out.
 ///
 /// # Errors
-/// When the folder does not exist.
-pub fn all_processes(folder: &Path) -> io::Result<Vec<u32>> {
+/// When the folder does not exist, or something in it cannot be looked at.
+pub fn all_processes(folder: &Path, most: usize) -> io::Result<(Vec<u32>, bool)> {
     let mut found = processes(folder)?;
-    for entry in std::fs::read_dir(folder)?.flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            found.extend(all_processes(&entry.path()).unwrap_or_default());
+    let (below, is_all) = below(folder, most)?;
+    for cgroup in below {
+        found.extend(processes_if_there(&cgroup)?);
+    }
+    Ok((found, is_all))
+}
+
+/// The cgroups below one that hold processes themselves, of as many below it as `most`, and whether those are all. One that goes meanwhile is
+/// left out.
+///
+/// # Errors
+/// When the folder does not exist, or something in it cannot be looked at.
+pub fn populated(folder: &Path, most: usize) -> io::Result<(Vec<PathBuf>, bool)> {
+    let (below, is_all) = below(folder, most)?;
+    let mut populated = Vec::new();
+    for cgroup in below {
+        if !processes_if_there(&cgroup)?.is_empty() {
+            populated.push(cgroup);
         }
     }
-    Ok(found)
+    Ok((populated, is_all))
 }
 
-/// The capabilities that a process can use, now or by asking for them, as the kernel numbers them (`capabilities(7)`: its permitted set).
+/// The ids of the cgroups below one, of as many as are looked at; those that cannot be looked at are left out.
+#[must_use]
+pub fn ids_below(folder: &Path) -> Vec<u64> {
+    let (below, _) = below(folder, IDS_MAX).unwrap_or_default();
+    below
+        .iter()
+        .filter_map(|path| cgroup_id(path).ok())
+        .collect()
+}
+
+/// The cgroups below one, as many as `most`, and whether those are all: who may make some may make many, and one inside the other.
+fn below(folder: &Path, most: usize) -> io::Result<(Vec<PathBuf>, bool)> {
+    let mut found = Vec::new();
+    let mut looked_in = 0;
+    let mut entries = std::fs::read_dir(folder)?;
+    loop {
+        for entry in entries {
+            let kind = entry.and_then(|entry| Ok((entry.file_type()?, entry.path())));
+            let Some((kind, path)) = unless_gone(kind)? else {
+                continue;
+            };
+            if !kind.is_dir() {
+                continue;
+            }
+            if found.len() == most {
+                return Ok((found, false));
+            }
+            found.push(path);
+        }
+        // One that has gone holds none.
+        entries = loop {
+            let Some(next) = found.get(looked_in) else {
+                return Ok((found, true));
+            };
+            looked_in += 1;
+            if let Some(entries) = unless_gone(std::fs::read_dir(next))? {
+                break entries;
+            }
+        };
+    }
+}
+
+/// What was found, or nothing where it has gone.
+fn unless_gone<T>(looked: io::Result<T>) -> io::Result<Option<T>> {
+    match looked {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if is_gone(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// What one thread of a process is and holds: each has its own. Numbers are this host's, whatever namespace the thread is in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Thread {
+    /// Uids: real, effective, saved, and that of the file system.
+    pub uids: Vec<u32>,
+    /// Groups: the same four, and the supplementary ones.
+    pub gids: Vec<u32>,
+    /// The capabilities that it can use, now or by asking for them, as the kernel numbers them (`capabilities(7)`: its permitted set).
+    pub capabilities: u64,
+    /// Whether it is in the user namespace of this process: only there are its capabilities this host's. One that cannot be told is.
+    pub is_of_our_users: bool,
+}
+
+/// The threads of a process that live: the first may have ended before the others. None where the process is gone.
 ///
 /// # Errors
-/// When the process is gone.
-pub fn capabilities_of(pid: u32) -> io::Result<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let permitted = status.lines().find_map(|line| line.strip_prefix("CapPrm:"));
-    permitted
-        .and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok())
-        .ok_or_else(|| {
-            io::Error::other(format!(
-                "process {pid} has no capabilities that can be read"
-            ))
-        })
+/// When they cannot be read.
+pub fn threads(pid: u32) -> io::Result<Vec<Thread>> {
+    let folders = match std::fs::read_dir(format!("/proc/{pid}/task")) {
+        Err(error) if is_gone(&error) => return Ok(Vec::new()),
+        folders => folders?,
+    };
+    let mut threads = Vec::new();
+    for folder in folders {
+        match thread(&folder?.path()) {
+            Ok(thread) => threads.extend(thread),
+            Err(error) if is_gone(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(threads)
 }
 
-/// Whether a process is in the user namespace of this one: only there are its capabilities this host's.
-///
-/// # Errors
-/// When the process is gone.
-pub fn is_in_our_user_namespace(pid: u32) -> io::Result<bool> {
-    is_in_ours(pid, "user")
+/// A thread, unless it has ended and is only not taken note of yet.
+fn thread(folder: &Path) -> io::Result<Option<Thread>> {
+    let status = std::fs::read_to_string(folder.join("status"))?;
+    let line = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.map(str::trim)
+            .ok_or_else(|| io::Error::other(format!("{} has no line {name}", folder.display())))
+    };
+    if line("State:")?.starts_with(['Z', 'X']) {
+        return Ok(None);
+    }
+    let of_its = std::fs::read_link(folder.join("ns/user"));
+    let ours = std::fs::read_link("/proc/self/ns/user")?;
+    Ok(Some(Thread {
+        uids: numbers(line("Uid:")?)?,
+        gids: [numbers(line("Gid:")?)?, numbers(line("Groups:")?)?].concat(),
+        capabilities: u64::from_str_radix(line("CapPrm:")?, 16).map_err(io::Error::other)?,
+        is_of_our_users: of_its.map_or(true, |its| its == ours),
+    }))
 }
 
-/// Whether a process is in the mount namespace of this one, and sees the files that this one does.
-///
-/// # Errors
-/// When the process is gone.
-pub fn is_in_our_mount_namespace(pid: u32) -> io::Result<bool> {
-    is_in_ours(pid, "mnt")
+/// Whether an error says that a process, a folder or a cgroup is not there, and not that it could not be looked at.
+#[must_use]
+pub fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
+        || matches!(error.raw_os_error(), Some(libc::ESRCH | libc::ENODEV))
 }
 
-fn is_in_ours(pid: u32, kind: &str) -> io::Result<bool> {
-    let of = |who: &str| std::fs::read_link(format!("/proc/{who}/ns/{kind}"));
-    Ok(of(&pid.to_string())? == of("self")?)
+/// Whether a cgroup has gone: nothing is at its folder, or another cgroup is. One never moves, and what cannot be looked at may be there.
+#[must_use]
+pub fn has_gone(folder: &Path, id: u64) -> bool {
+    match cgroup_id(folder) {
+        Ok(now) => now != id,
+        Err(error) => is_gone(&error),
+    }
+}
+
+/// The numbers in a line.
+fn numbers(line: &str) -> io::Result<Vec<u32>> {
+    let numbers: Result<_, _> = line.split_whitespace().map(str::parse).collect();
+    numbers.map_err(io::Error::other)
 }
 
 /// Whether any thread of a process is traced now: each is by itself, and any can become the whole process.
@@ -203,6 +329,21 @@ pub fn start_boot_ns(pid: u32) -> io::Result<u64> {
         .ok_or_else(|| io::Error::other(format!("process {pid} has no start time")))
 }
 
+/// Whether a process was forked by this one and has not become another program yet. Such a one moves to a cgroup of its own before it does.
+#[must_use]
+pub fn is_own_fork(pid: u32) -> bool {
+    let program = |who: &str| {
+        let file = std::fs::metadata(format!("/proc/{who}/exe")).ok()?;
+        Some((file.dev(), file.ino()))
+    };
+    let is_our_program = program(&pid.to_string()).is_some_and(|its| Some(its) == program("self"));
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let parent = stat
+        .rsplit_once(')')
+        .and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse::<u32>().ok());
+    is_our_program && parent == Some(std::process::id())
+}
+
 /// A process's name, as it calls itself.
 ///
 /// # Errors
@@ -217,10 +358,10 @@ pub fn comm(pid: u32) -> io::Result<String> {
 /// When the process is gone.
 pub fn uid_of(pid: u32) -> io::Result<u32> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let uids = status.lines().find_map(|line| line.strip_prefix("Uid:"));
-    // Real, effective, saved and of the file system.
-    uids.and_then(|uids| uids.split_whitespace().nth(1)?.parse().ok())
-        .ok_or_else(|| io::Error::other(format!("process {pid} has no uid")))
+    let line = status.lines().find_map(|line| line.strip_prefix("Uid:"));
+    let uids = numbers(line.unwrap_or_default())?;
+    let effective = uids.get(1).copied();
+    effective.ok_or_else(|| io::Error::other(format!("process {pid} has no uid")))
 }
 
 /// The kernel's id of this boot.
@@ -233,6 +374,8 @@ pub fn boot_id() -> io::Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -245,9 +388,46 @@ mod tests {
             uid_of(pid).expect("a uid"),
             rustix::process::geteuid().as_raw()
         );
-        assert!(start_boot_ns(u32::MAX).is_err());
+        let gid = rustix::process::getegid().as_raw();
         let held = rustix::thread::capabilities(None).expect("reads").permitted;
-        assert_eq!(capabilities_of(pid).expect("reads"), held.bits());
+        let threads = threads(pid).expect("reads");
+        assert!(!threads.is_empty());
+        for thread in threads {
+            assert!(thread.gids.contains(&gid) && thread.is_of_our_users);
+            assert_eq!(thread.capabilities, held.bits());
+        }
+        assert_eq!(super::threads(u32::MAX).expect("reads"), []);
+        assert!(start_boot_ns(u32::MAX).is_err());
         assert!(!is_traced(pid).expect("reads"));
+    }
+
+    #[test]
+    fn cgroups_below_one_are_found_at_any_depth_and_no_more_than_asked_for() {
+        let dir = tempfile::tempdir().expect("makes a folder");
+        // Folders stand in for cgroups: what is asked of them is the same.
+        let cgroup = |name: &str, processes: &str| {
+            let folder = dir.path().join(name);
+            std::fs::create_dir_all(&folder).expect("makes a folder");
+            std::fs::write(folder.join("cgroup.procs"), processes).expect("writes");
+            folder
+        };
+        cgroup("", "1\n");
+        cgroup("a", "");
+        let deep = cgroup("a/b/c", "2\n3\n");
+        cgroup("a/b", "");
+        let wide = cgroup("d", "4\n");
+        let (mut all, is_all) = all_processes(dir.path(), 4).expect("reads");
+        all.sort_unstable();
+        assert_eq!((all, is_all), (vec![1, 2, 3, 4], true));
+        let (found, is_all) = populated(dir.path(), 4).expect("reads");
+        assert_eq!(
+            (BTreeSet::from_iter(found), is_all),
+            (BTreeSet::from([deep, wide]), true)
+        );
+        for most in 0..4 {
+            assert!(!populated(dir.path(), most).expect("reads").1, "{most}");
+            assert!(!all_processes(dir.path(), most).expect("reads").1, "{most}");
+        }
+        assert!(populated(&dir.path().join("gone"), 4).is_err());
     }
 }

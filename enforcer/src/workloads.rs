@@ -3,15 +3,16 @@
 
 mod find;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 
 use enforcer_ebpf::map::CGROUP_LEVELS;
 use enforcer_proto::principal::AgentName;
 
-pub use find::find;
+pub use find::{Sought, find};
 
+use crate::apart::Apart;
 use crate::config::{Agent, Workload};
 use crate::executables::Executables;
 use crate::workload::{self, Writable};
@@ -36,7 +37,25 @@ pub struct Workloads {
     daemon: PathBuf,
     agents: Vec<(AgentName, Workload, Option<u32>)>,
     executables: Vec<(AgentName, Executables)>,
-    now: RwLock<BTreeMap<AgentName, Found>>,
+    now: RwLock<Now>,
+}
+
+/// The workloads there are, by all that is asked for.
+#[derive(Debug, Default)]
+struct Now {
+    found: BTreeMap<AgentName, Found>,
+    by_id: BTreeMap<u64, AgentName>,
+    closed: BTreeMap<u64, Closed>,
+    by_folder: Apart<AgentName>,
+}
+
+/// A cgroup that is an agent's, or may be, and in which it has no window: who is in it is refused what agents are refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Closed {
+    /// Whose it is, or may be.
+    pub agent: AgentName,
+    /// Its absolute folder.
+    pub folder: PathBuf,
 }
 
 /// What one look gave.
@@ -44,8 +63,20 @@ pub struct Workloads {
 pub struct Looked {
     /// The workloads there are.
     pub found: BTreeMap<AgentName, Found>,
+    /// What is closed, by the kernel's ids: what cannot be a workload, or may be one, and what was one and is not proven to have gone.
+    pub closed: BTreeMap<u64, Closed>,
+    /// Whether something could not be looked at, so that workloads may be missing here.
+    pub is_partial: bool,
     /// Why others cannot be one, and what is wrong with the executables that agents are narrowed to: one sentence each.
     pub problems: Vec<String>,
+}
+
+/// What one look has seen so far.
+#[derive(Debug, Default)]
+struct Seen {
+    others: Apart<AgentName>,
+    /// Folders that are root's, with all above them.
+    roots: BTreeSet<PathBuf>,
 }
 
 impl Workloads {
@@ -97,23 +128,89 @@ impl Workloads {
     #[must_use]
     pub fn look(&self) -> Looked {
         let mut looked = Looked::default();
+        let mut seen = Seen::default();
         let wanted: Vec<&Workload> = self.agents.iter().map(|(_, wanted, _)| wanted).collect();
-        for ((agent, workload, _), folder) in self.agents.iter().zip(find(&self.root, &wanted)) {
-            let folder = self.is_shallow(workload).and(folder);
-            match folder.and_then(|folder| self.checked(folder, &looked.found)) {
+        for ((agent, workload, _), sought) in self.agents.iter().zip(find(&self.root, &wanted)) {
+            let (any, checked) = match sought {
+                Sought::Absent => (Vec::new(), Ok(None)),
+                Sought::At(folder) => {
+                    let checked = self.checked(folder.clone(), &mut seen);
+                    (vec![folder], checked)
+                }
+                Sought::InDoubt { any, is_whole, why } => {
+                    looked.is_partial |= !is_whole;
+                    (any, Err(why))
+                }
+            };
+            match self.is_shallow(workload).and(checked) {
                 Ok(Some(found)) => {
+                    seen.others.insert(found.folder.clone(), agent.clone());
                     looked.found.insert(agent.clone(), found);
                 }
                 Ok(None) => {}
-                Err(why) => looked.problems.push(format!(
-                    "agent {agent} has no workload, so no window opens for it: {why}"
-                )),
+                Err(why) => {
+                    for folder in any {
+                        self.close(agent, folder, &mut looked);
+                    }
+                    looked.problems.push(no_workload(agent, &why));
+                }
             }
         }
+        self.keep(&mut looked);
         for (agent, executables) in &self.executables {
             looked.problems.extend(executables.problems(agent));
         }
         looked
+    }
+
+    /// Closes a cgroup that is, or may be, an agent's: itself or, where the kernel does not look so deep, the last above it that it sees. Not
+    /// one that the daemon is in, whose own work would be refused.
+    fn close(&self, agent: &AgentName, folder: PathBuf, looked: &mut Looked) {
+        let folder = self.visible(folder);
+        if folder == self.mount || self.daemon.starts_with(&folder) {
+            return;
+        }
+        match workload::cgroup_id(&folder) {
+            Ok(id) => {
+                let agent = agent.clone();
+                looked.closed.insert(id, Closed { agent, folder });
+            }
+            Err(error) => looked.is_partial |= !workload::is_gone(&error),
+        }
+    }
+
+    /// A cgroup, or the one above it that is the deepest in which the kernel finds an agent.
+    fn visible(&self, folder: PathBuf) -> PathBuf {
+        let levels = usize::try_from(CGROUP_LEVELS).unwrap_or(0);
+        match folder.strip_prefix(&self.mount) {
+            Ok(below) => self
+                .mount
+                .join(below.iter().take(levels).collect::<PathBuf>()),
+            Err(_) => folder,
+        }
+    }
+
+    /// Closes what was a workload, or closed, at the last look, is neither now, and has not gone: only that it has gone lets it go.
+    fn keep(&self, looked: &mut Looked) {
+        let now = self.now();
+        let found: BTreeSet<u64> = looked.found.values().map(|found| found.id).collect();
+        let was_found = now.found.iter().map(|(agent, found)| {
+            let (agent, folder) = (agent.clone(), found.folder.clone());
+            (found.id, Closed { agent, folder })
+        });
+        let was_closed = now.closed.iter().map(|(id, closed)| (*id, closed.clone()));
+        for (id, closed) in was_found.chain(was_closed) {
+            let is_known = found.contains(&id) || looked.closed.contains_key(&id);
+            if is_known || workload::has_gone(&closed.folder, id) {
+                continue;
+            }
+            let why = format!(
+                "its cgroup {} is there, and is not found any more: others than root may own one above it",
+                closed.folder.display()
+            );
+            looked.problems.push(no_workload(&closed.agent, &why));
+            looked.closed.insert(id, closed);
+        }
     }
 
     /// Whether a cgroup that is named by its path lies as deep as the kernel looks, there or not.
@@ -140,20 +237,15 @@ impl Workloads {
         })
     }
 
-    /// The workload at a folder, if it can be one beside the others.
-    fn checked(
-        &self,
-        folder: Option<PathBuf>,
-        others: &BTreeMap<AgentName, Found>,
-    ) -> Result<Option<Found>, String> {
-        let Some(folder) = folder else {
-            return Ok(None);
-        };
-        // It may have gone since.
-        let Ok(id) = workload::cgroup_id(&folder) else {
-            return Ok(None);
-        };
+    /// The workload at a folder, if it can be one beside the others; none where it has gone since.
+    fn checked(&self, folder: PathBuf, seen: &mut Seen) -> Result<Option<Found>, String> {
         let shown = folder.display();
+        let unseen = |error| format!("{shown} cannot be looked at: {error}");
+        let id = match workload::cgroup_id(&folder) {
+            Ok(id) => id,
+            Err(error) if workload::is_gone(&error) => return Ok(None),
+            Err(error) => return Err(unseen(error)),
+        };
         if folder == self.mount {
             return Err("every process of the host is in the root cgroup".to_owned());
         }
@@ -162,52 +254,75 @@ impl Workloads {
                 "{shown} and the daemon's cgroup lie inside one another"
             ));
         }
-        if let Some((other, _)) = others
-            .iter()
-            .find(|(_, found)| is_nested(&folder, &found.folder))
-        {
+        if let Some(other) = seen.others.related(&folder) {
             return Err(format!(
                 "{shown} and the workload of agent {other} lie inside one another"
             ));
         }
         check_depth(&self.mount, &folder)?;
-        match workload::writable(&self.mount, &folder) {
+        match self.writable(&folder, &mut seen.roots) {
             Ok(Writable::ByRoot) => Ok(Some(Found { folder, id })),
             Ok(Writable::ByOthers { at, uid }) => Err(format!(
                 "{} belongs to uid {uid} or can be written by others than root, who could enter the workload or take its place: name one that root alone writes, or all that a user runs (`user = UID`)",
                 at.display()
             )),
-            Err(_) => Ok(None),
+            Err(error) if workload::is_gone(&error) => Ok(None),
+            Err(error) => Err(unseen(error)),
         }
     }
 
+    /// Who can write a cgroup. `roots` are folders that were found to be root's, with all above them: most agents' have them in common.
+    fn writable(&self, folder: &Path, roots: &mut BTreeSet<PathBuf>) -> std::io::Result<Writable> {
+        let parent = folder.parent().unwrap_or(&self.mount);
+        if roots.contains(parent) {
+            return workload::writable_itself(folder);
+        }
+        let writable = workload::writable(&self.mount, folder)?;
+        if writable == Writable::ByRoot {
+            roots.insert(parent.to_owned());
+        }
+        Ok(writable)
+    }
+
     /// Takes what a look gave for what there is now.
-    pub fn set(&self, found: BTreeMap<AgentName, Found>) {
-        *self.now.write().unwrap_or_else(PoisonError::into_inner) = found;
+    pub fn set(&self, found: BTreeMap<AgentName, Found>, closed: BTreeMap<u64, Closed>) {
+        let mut now = Now::default();
+        for closed in closed.values() {
+            let folder = closed.folder.clone();
+            now.by_folder.insert(folder, closed.agent.clone());
+        }
+        for (agent, found) in &found {
+            now.by_id.insert(found.id, agent.clone());
+            now.by_folder.insert(found.folder.clone(), agent.clone());
+        }
+        now.found = found;
+        now.closed = closed;
+        *self.now.write().unwrap_or_else(PoisonError::into_inner) = now;
     }
 
     /// The workload of an agent, if it is there.
     #[must_use]
     pub fn of(&self, agent: &AgentName) -> Option<Found> {
-        self.now().get(agent).cloned()
+        self.now().found.get(agent).cloned()
     }
 
     /// The agent whose workload has this cgroup id.
     #[must_use]
     pub fn agent(&self, id: u64) -> Option<AgentName> {
-        let now = self.now();
-        let mut found = now.iter().filter(|(_, found)| found.id == id);
-        found.next().map(|(agent, _)| agent.clone())
+        self.now().by_id.get(&id).cloned()
     }
 
-    /// The agent whose workload holds a cgroup, named by its absolute folder.
+    /// The same, or whose a closed cgroup is: for records alone, since nobody in one is served.
+    #[must_use]
+    pub fn agent_concerned(&self, id: u64) -> Option<AgentName> {
+        let closed = || Some(self.now().closed.get(&id)?.agent.clone());
+        self.agent(id).or_else(closed)
+    }
+
+    /// The agent whose workload, or closed cgroup, holds a cgroup, named by its absolute folder.
     #[must_use]
     pub fn agent_at(&self, folder: &Path) -> Option<AgentName> {
-        let now = self.now();
-        let mut found = now
-            .iter()
-            .filter(|(_, found)| folder.starts_with(&found.folder));
-        found.next().map(|(agent, _)| agent.clone())
+        self.now().by_folder.holding(folder).cloned()
     }
 
     /// The uid an agent must run as, if any; `None` for no such agent.
@@ -219,15 +334,44 @@ impl Workloads {
             .map(|(_, _, uid)| *uid)
     }
 
+    /// By what an agent's processes are found; `None` for no such agent.
+    #[must_use]
+    pub fn workload(&self, agent: &AgentName) -> Option<&Workload> {
+        let mut agents = self.agents.iter();
+        let found = agents.find(|(name, _, _)| name == agent);
+        found.map(|(_, workload, _)| workload)
+    }
+
     /// All that are there.
     #[must_use]
     pub fn all(&self) -> BTreeMap<AgentName, Found> {
-        self.now().clone()
+        self.now().found.clone()
     }
 
-    fn now(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<AgentName, Found>> {
+    /// The ids of the agents' cgroups and of those below them, as many of these as are looked at.
+    #[must_use]
+    pub fn cgroup_ids(&self) -> BTreeSet<u64> {
+        let mut ids = BTreeSet::new();
+        for found in self.all().into_values() {
+            ids.insert(found.id);
+            ids.extend(workload::ids_below(&found.folder));
+        }
+        ids
+    }
+
+    /// Any that is there.
+    #[must_use]
+    pub fn any(&self) -> Option<Found> {
+        self.now().found.values().next().cloned()
+    }
+
+    fn now(&self) -> std::sync::RwLockReadGuard<'_, Now> {
         self.now.read().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn no_workload(agent: &AgentName, why: &str) -> String {
+    format!("agent {agent} has no workload, so no window opens for it: {why}")
 }
 
 fn is_nested(a: &Path, b: &Path) -> bool {
@@ -246,3 +390,6 @@ fn check_depth(mount: &Path, cgroup: &Path) -> Result<(), String> {
         cgroup.display()
     ))
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,10 +7,10 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::Child;
 
+use clap::ValueEnum;
 use enforcer::clock::{Clock, SystemClock};
 use enforcer::config::AddressClass;
-use enforcer::kernel::{Attached, KernelConfig, Ports, Transport, attach};
-use enforcer::sockopt::netns_cookie;
+use enforcer::kernel::{Attached, KernelConfig, Ports, attach};
 use enforcer_ebpf::map::{CLOSED_DROP, ENDPOINTS_MAX, NAMES_FORWARD};
 use enforcer_ebpf::{Agent, Window};
 use harness::cgroup;
@@ -18,7 +18,7 @@ use harness::stage::{BIGQUERY4, Side, Stage};
 use ipnet::IpNet;
 
 use crate::turns::{Places, ROUNDS, UID, prefixes};
-use crate::{many, memory, passing, worker};
+use crate::{many, memory, passing, windows, worker};
 
 /// The proxy's port.
 const PORT: u16 = 841;
@@ -28,6 +28,8 @@ const UNDER_UPGRADE: u64 = 300_000;
 const CROWD: u32 = 18_000;
 const PROCESSES: u32 = 6;
 
+type Figures = serde_json::Map<String, serde_json::Value>;
+
 struct Lab {
     places: Places,
     /// None only while one owner gives way to the next.
@@ -35,48 +37,81 @@ struct Lab {
     daemon: PathBuf,
 }
 
-/// Measures all of it and prints it.
-pub(crate) fn bench(json: bool) {
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Part {
+    /// Every process's sockets, among few and many prefixes.
+    Prefixes,
+    /// Connections, among few and many windows.
+    Windows,
+    /// The way through the proxy of who is no agent.
+    Passing,
+    /// That the lock holds while daemons take over, and in a crowd.
+    Lock,
+}
+
+/// Measures all of it, or one part, and prints it.
+pub(crate) fn bench(json: bool, only: Option<Part>) {
     let mut lab = Lab::new();
     let mut figures = serde_json::Map::new();
-    println!(
-        "nanoseconds each, median of {ROUNDS} rounds, the two taking turns; prefixes: how many are protected"
-    );
-    println!(
-        "{:<28}{:>10}{:>10}{:>10}{:>8}",
-        "", "prefixes", "without", "with", "ratio"
-    );
-    for prefixes in [10, 10_000, ENDPOINTS_MAX - 2] {
-        lab.protect(prefixes);
-        lab.places.rows(prefixes, &mut figures);
+    println!("nanoseconds each, median of {ROUNDS} rounds, the two taking turns");
+    let all = Part::value_variants().iter().copied();
+    for part in all.filter(|part| only.is_none_or(|only| only == *part)) {
+        match part {
+            Part::Prefixes => lab.prefixes(&mut figures),
+            Part::Windows => lab.windows(&mut figures),
+            Part::Passing => passing::bench(&mut figures),
+            Part::Lock => lab.holds(&mut figures),
+        }
     }
-    // Full to the bound: a trie takes what it holds.
-    let maps = lab.memory();
-    many::bench(&mut figures);
-    memory::tell("the maps as they are shipped, their prefixes full", &maps);
-    figures.insert("memory".into(), memory::figure(&maps));
-    passing::bench(&mut figures);
-    let (tried, through, swaps) = lab.upgrade_under_load();
-    println!("{swaps} upgrades under load: {through} of {tried} connections were not refused");
-    let (looked, none, wrong) = lab.crowd();
-    println!(
-        "{looked} redirected connections at once: {wrong} taken for somebody else's, {none} without an origin (refused)"
-    );
-    figures.insert(
-        "upgrade".into(),
-        serde_json::json!({"tried": tried, "through": through, "swaps": swaps}),
-    );
-    figures.insert(
-        "crowd".into(),
-        serde_json::json!({"looked": looked, "without_origin": none, "wrong": wrong}),
-    );
-    assert!(through == 0 && wrong == 0, "the lock did not hold");
     if json {
         println!("{}", serde_json::Value::Object(figures));
     }
 }
 
 impl Lab {
+    /// Among few prefixes, among as many as there may be, and among more; and what the maps take then.
+    fn prefixes(&mut self, figures: &mut Figures) {
+        println!(
+            "{:<28}{:>10}{:>10}{:>10}{:>8}",
+            "", "prefixes", "without", "with", "ratio"
+        );
+        for prefixes in [10, 10_000, ENDPOINTS_MAX - 2] {
+            self.protect(prefixes);
+            self.places.rows(prefixes, figures);
+        }
+        // Full to the bound: a trie takes what it holds.
+        let maps = self.memory();
+        many::bench(figures);
+        memory::tell("the maps as they are shipped, their prefixes full", &maps);
+        figures.insert("memory".into(), memory::figure(&maps));
+    }
+
+    fn windows(&mut self, figures: &mut Figures) {
+        self.protect(10_000);
+        let attached = self.attached.as_mut().expect("attached");
+        windows::bench(&self.places, attached, &self.daemon, PORT, figures);
+    }
+
+    fn holds(&mut self, figures: &mut Figures) {
+        self.protect(10_000);
+        let (tried, through, swaps) = self.upgrade_under_load();
+        println!("{swaps} upgrades under load: {through} of {tried} connections were not refused");
+        let (looked, none, wrong) = self.crowd();
+        println!(
+            "{looked} redirected connections at once: {wrong} taken for somebody else's, {none} without an origin (refused)"
+        );
+        figures.insert(
+            "upgrade".into(),
+            serde_json::json!({"tried": tried, "through": through, "swaps": swaps}),
+        );
+        figures.insert(
+            "crowd".into(),
+            serde_json::json!({"looked": looked, "without_origin": none, "wrong": wrong}),
+        );
+        assert!(through == 0 && wrong == 0, "the lock did not hold");
+    }
+
     fn new() -> Self {
         let places = Places::new();
         let daemon = places.stage.cgroups.make("enforced/enforcer");
@@ -141,7 +176,7 @@ impl Lab {
             uid: UID,
             closed: CLOSED_DROP,
             names: NAMES_FORWARD,
-            reserved: 0,
+            mark: 1,
         };
         let id = cgroup::id(&self.places.inside);
         let kernel = &mut self.attached().kernel;
@@ -156,9 +191,9 @@ impl Lab {
         };
         kernel.open(id, window).expect("opens");
         kernel.heartbeat(now).expect("beats");
-        let listener = self.places.stage.on(Side::Host, || {
-            TcpListener::bind(("127.0.0.1", PORT)).expect("binds")
-        });
+        // In the daemon's place: an origin is left with its end of a connection.
+        let bind = || TcpListener::bind(("127.0.0.1", PORT)).expect("binds");
+        let listener = cgroup::within(&self.daemon, || self.places.stage.on(Side::Host, bind));
         worker::raise_files();
         let to = SocketAddr::from((BIGQUERY4, 443)).to_string();
         let each = (CROWD / PROCESSES).to_string();
@@ -174,17 +209,12 @@ impl Lab {
         while looked < CROWD {
             let now = SystemClock.now().boot_ns;
             self.attached().kernel.heartbeat(now).expect("beats");
-            let (mut stream, peer) = listener.accept().expect("accepts");
+            let (mut stream, _) = listener.accept().expect("accepts");
             let mut said = [0; 4];
             stream.read_exact(&mut said).expect("says its process");
             let claimed = u32::from_le_bytes(said);
             assert!(pids.contains(&claimed), "a worker's");
-            let netns = netns_cookie(stream.as_fd()).expect("a cookie");
-            match self
-                .attached()
-                .origins
-                .origin(Transport::Tcp, peer, netns, PORT)
-            {
+            match self.attached().origins.of_connection(stream.as_fd()) {
                 Some(origin) => wrong += u32::from(origin.pid != claimed),
                 None => none += 1,
             }

@@ -21,7 +21,7 @@ const SENDS: u32 = 100_000;
 pub(crate) struct Places {
     pub(crate) stage: Stage,
     pub(crate) inside: PathBuf,
-    outside: PathBuf,
+    pub(crate) outside: PathBuf,
 }
 
 impl Places {
@@ -82,12 +82,17 @@ pub(crate) fn worker(stage: &Stage, side: Side, who: Option<(&Path, u32)>, args:
 }
 
 /// The number that a worker prints at its end.
-pub(crate) fn said(mut child: Child) -> u64 {
+pub(crate) fn said(child: Child) -> u64 {
+    output(child).trim().parse().expect("a number")
+}
+
+/// All that a worker prints until its end.
+pub(crate) fn output(mut child: Child) -> String {
     let mut said = String::new();
     let mut output = child.stdout.take().expect("piped");
     output.read_to_string(&mut said).expect("reads");
-    child.wait().expect("ends");
-    said.trim().parse().expect("a number")
+    assert!(child.wait().expect("ends").success(), "a worker failed");
+    said
 }
 
 /// The medians of two that are measured in turns.

@@ -4,9 +4,11 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Subcommand;
 use enforcer::clock::{Clock, SystemClock};
+use rustix::net::sockopt::set_socket_linger;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with};
 
 /// What a worker does.
@@ -14,6 +16,10 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with};
 pub(crate) enum Work {
     /// `connect()` of a UDP socket, so many times: nanoseconds each.
     Connect { to: SocketAddr, count: u32 },
+    /// The same where it is refused.
+    Refused { to: SocketAddr, count: u32 },
+    /// A TCP connection made, taken and ended, so many times: nanoseconds each.
+    Led { to: SocketAddr, count: u32 },
     /// A UDP socket made and closed, so many times: nanoseconds each.
     Make { count: u32 },
     /// A datagram of 64 bytes, so many times: nanoseconds each.
@@ -36,6 +42,11 @@ pub(crate) enum Work {
         hello: PathBuf,
         bytes: u64,
     },
+    /// What is measured of the proxy.
+    Proxy {
+        #[command(subcommand)]
+        work: crate::proxy::Work,
+    },
 }
 
 /// What is asked of the server: an answer of so many bytes, as eight bytes.
@@ -49,6 +60,20 @@ pub(crate) fn run(work: &Work) {
         Work::Connect { to, count } => {
             let socket = UdpSocket::bind("0.0.0.0:0").expect("binds");
             println!("{}", each(*count, || socket.connect(to).expect("connects")));
+        }
+        Work::Refused { to, count } => {
+            let socket = UdpSocket::bind("0.0.0.0:0").expect("binds");
+            let refused = || socket.connect(to).expect_err("is refused");
+            println!("{}", each(*count, || drop(refused())));
+        }
+        Work::Led { to, count } => {
+            let led = || {
+                let mut stream = TcpStream::connect(to).expect("connects");
+                // Until it is taken: more than wait to be would be tried again a second later.
+                let _ = stream.read(&mut [0]);
+                set_socket_linger(&stream, Some(Duration::ZERO)).expect("sets it");
+            };
+            println!("{}", each(*count, led));
         }
         Work::Make { count } => {
             let make = || {
@@ -80,6 +105,7 @@ pub(crate) fn run(work: &Work) {
             assert_eq!(fetch(*to, &hello, *bytes), *bytes);
             println!("{}", bytes * 1000 / (SystemClock.now().boot_ns - began));
         }
+        Work::Proxy { work } => crate::proxy::run(work),
     }
 }
 

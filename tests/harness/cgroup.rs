@@ -51,6 +51,20 @@ pub fn id(path: &Path) -> u64 {
     std::fs::metadata(path).expect("a cgroup").ino()
 }
 
+/// Does something with this whole process in a cgroup, and puts it back: a socket belongs to the cgroup that it was made in.
+pub fn within<T>(cgroup: &Path, work: impl FnOnce() -> T) -> T {
+    let own = std::fs::read_to_string("/proc/self/cgroup").expect("reads /proc/self/cgroup");
+    let own = own.lines().find_map(|line| line.strip_prefix("0::/"));
+    let own = mount().join(own.expect("this process is in a cgroup of version two"));
+    let enter = |cgroup: &Path| {
+        std::fs::write(cgroup.join("cgroup.procs"), "0").expect("enters a cgroup");
+    };
+    enter(cgroup);
+    let done = work();
+    enter(&own);
+    done
+}
+
 /// The cgroup2 mount, wherever this host has it.
 #[must_use]
 pub fn mount() -> PathBuf {

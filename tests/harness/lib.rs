@@ -10,6 +10,8 @@ mod janitor;
 mod mounts;
 pub mod programs;
 pub mod stage;
+pub mod terminal;
+pub mod tracer;
 pub mod world;
 
 /// How much longer things may take than on a machine of its own: in an emulated one, whoever starts it says so.

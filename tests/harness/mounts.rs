@@ -1,6 +1,7 @@
 //! The host's mount namespace: a bpffs and resolver files of its own, and a way for agents to the programs they run.
 
 use std::collections::BTreeSet;
+use std::ffi::CString;
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
@@ -22,14 +23,42 @@ pub(crate) fn new_mounts(dir: &Path) -> OwnedFd {
         )
         .expect("makes mounts private");
         mount("bpf", dir.join("bpf"), "bpf", MountFlags::empty(), None).expect("mounts a bpffs");
-        for name in ["resolv.conf", "hosts"] {
-            mount_bind(dir.join("etc").join(name), Path::new("/etc").join(name))
-                .expect("binds a resolver file");
-        }
+        bind_host_files(&dir);
         open_the_way(&programs());
         OwnedFd::from(File::open("/proc/thread-self/ns/mnt").expect("opens it"))
     };
     std::thread::spawn(make).join().expect("does not panic")
+}
+
+/// Puts the stage's resolver files and its list of users in the place of the machine's.
+pub(crate) fn bind_host_files(dir: &Path) {
+    for name in ["resolv.conf", "hosts", "passwd"] {
+        mount_bind(dir.join("etc").join(name), Path::new("/etc").join(name))
+            .expect("binds a file of the host's");
+    }
+}
+
+/// Lays a layer, kept in `place`, over a folder: what is written there is written to it.
+pub(crate) fn lay_over(place: &Path, folder: &Path) {
+    let (upper, work) = (place.join("upper"), place.join("work"));
+    for dir in [&upper, &work] {
+        std::fs::create_dir_all(dir).expect("makes a folder");
+    }
+    let options = format!(
+        "lowerdir={},upperdir={},workdir={}",
+        folder.display(),
+        upper.display(),
+        work.display()
+    );
+    let options = CString::new(options).expect("no zero in a path");
+    mount(
+        "layer",
+        folder,
+        "overlay",
+        MountFlags::empty(),
+        Some(options.as_c_str()),
+    )
+    .unwrap_or_else(|error| panic!("laying a layer over {}: {error}", folder.display()));
 }
 
 /// Where agents find what they run: the project, and the folder of the programs that were built.

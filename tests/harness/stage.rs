@@ -3,20 +3,22 @@
 //! The namespaces have no names; they live as long as their file descriptors. The host also has a mount namespace of its own, with a
 //! bpffs for pins and its own resolver files, so that nothing of it is seen by, or left to, the machine the tests run on.
 
+use std::ffi::CString;
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
 use rustix::mount::{MountFlags, mount};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
 
 use crate::cgroup::Cgroups;
 use crate::janitor::Janitor;
-use crate::mounts::new_mounts;
+use crate::mounts::{bind_host_files, lay_over, new_mounts};
 use crate::require_root;
+use crate::world::{APPROVER_UID, COLLEAGUE_UID};
 
 /// The host's address on the wire.
 pub const HOST4: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
@@ -32,6 +34,10 @@ pub const BIGQUERY6: Ipv6Addr = Ipv6Addr::new(0xfd77, 8, 0, 0, 0, 0, 0, 7);
 pub const STS4: Ipv4Addr = Ipv4Addr::new(10, 77, 8, 8);
 /// Where STS and IAM Credentials answer on IPv6.
 pub const STS6: Ipv6Addr = Ipv6Addr::new(0xfd77, 8, 0, 0, 0, 0, 0, 8);
+/// Where BigQuery's storage API answers.
+pub const STORAGE4: Ipv4Addr = Ipv4Addr::new(10, 77, 8, 9);
+/// Where BigQuery's storage API answers on IPv6.
+pub const STORAGE6: Ipv6Addr = Ipv6Addr::new(0xfd77, 8, 0, 0, 0, 0, 0, 9);
 /// A host that nobody protects.
 pub const OTHER4: Ipv4Addr = Ipv4Addr::new(10, 77, 9, 9);
 /// A host that nobody protects, on IPv6.
@@ -84,6 +90,7 @@ impl Stage {
             "127.0.0.1 localhost\n::1 localhost\n",
         )
         .expect("writes");
+        std::fs::write(dir.join("etc/passwd"), users()).expect("writes");
         let stage = Self {
             host: new_netns(),
             internet: new_netns(),
@@ -157,6 +164,77 @@ impl Stage {
         self.on(Side::Host, || {
             mount("small", at, "tmpfs", MountFlags::empty(), Some(c"size=1m"))
                 .expect("mounts a tmpfs");
+        });
+    }
+
+    /// Mounts a file system of the kernel's own on a folder of the host's: ext4 on a file of so many megabytes. The file lies on a memory file
+    /// system of `room_mib` megabytes: where that is less, the disk fails when it is full, as one that was promised more than there is.
+    ///
+    /// # Panics
+    /// When it cannot be made or mounted.
+    pub fn mount_disk(&self, at: &Path, size_mib: u32, room_mib: u32) -> Disk {
+        let shelf = self.dir.join("disk");
+        std::fs::create_dir_all(&shelf).expect("makes a folder");
+        let room = CString::new(format!("size={room_mib}m")).expect("no zero");
+        self.on(Side::Host, || {
+            mount(
+                "disk",
+                &shelf,
+                "tmpfs",
+                MountFlags::empty(),
+                Some(room.as_c_str()),
+            )
+            .expect("mounts a tmpfs");
+        });
+        let image = shelf.join("image");
+        let run = |program: &str, args: &[&std::ffi::OsStr]| {
+            let output = self.command(Side::Host, program).args(args).output();
+            let output = output.unwrap_or_else(|error| panic!("{program}: {error}"));
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "{program}: {said}");
+        };
+        run(
+            "truncate",
+            &[
+                "-s".as_ref(),
+                format!("{size_mib}M").as_ref(),
+                image.as_ref(),
+            ],
+        );
+        // Without a journal: one that could not be written would end the file system, and not only the writing of it.
+        run(
+            "mkfs.ext4",
+            &[
+                "-q".as_ref(),
+                "-O".as_ref(),
+                "^has_journal".as_ref(),
+                image.as_ref(),
+            ],
+        );
+        run(
+            "mount",
+            &["-o".as_ref(), "loop".as_ref(), image.as_ref(), at.as_ref()],
+        );
+        Disk {
+            shelf,
+            at: at.to_owned(),
+        }
+    }
+
+    /// Keeps what is written into some folders of the machine's to the stage: a layer of its own is laid over each.
+    ///
+    /// # Panics
+    /// When a layer cannot be laid.
+    pub fn shadow(&self, folders: &[&Path]) {
+        let layers = self.dir.join("layers");
+        std::fs::create_dir_all(&layers).expect("makes a folder");
+        self.on(Side::Host, || {
+            mount("layers", &layers, "tmpfs", MountFlags::empty(), None).expect("mounts a tmpfs");
+            for (number, folder) in folders.iter().enumerate() {
+                lay_over(&layers.join(number.to_string()), folder);
+            }
+            // The layer over /etc hides the stage's own resolver files.
+            bind_host_files(&self.dir);
         });
     }
 
@@ -240,10 +318,10 @@ impl Stage {
             ip(side, &format!("addr add {v6}/64 dev {device} nodad"));
             ip(side, &format!("link set {device} up"));
         }
-        for address in [BIGQUERY4, STS4, OTHER4]
+        for address in [BIGQUERY4, STORAGE4, STS4, OTHER4]
             .map(IpAddr::from)
             .into_iter()
-            .chain([BIGQUERY6, STS6, OTHER6].map(IpAddr::from))
+            .chain([BIGQUERY6, STORAGE6, STS6, OTHER6].map(IpAddr::from))
         {
             let (length, more) = if address.is_ipv4() {
                 (32, "")
@@ -262,6 +340,74 @@ impl Stage {
         });
         ip(Side::Host, &format!("route add default via {INTERNET4}"));
         ip(Side::Host, &format!("-6 route add default via {INTERNET6}"));
+    }
+}
+
+/// A disk of the host's that can be made to fail.
+#[derive(Debug)]
+pub struct Disk {
+    shelf: PathBuf,
+    at: PathBuf,
+}
+
+impl Disk {
+    /// Takes away what room the disk itself has left.
+    pub fn exhaust(&self, stage: &Stage) {
+        stage.fill(&self.shelf);
+    }
+
+    /// Gives it back.
+    ///
+    /// # Panics
+    /// When there is nothing to give back.
+    pub fn replenish(&self, stage: &Stage) {
+        let filler = self.shelf.join("filler");
+        stage.on(Side::Host, || {
+            std::fs::remove_file(filler).expect("removes")
+        });
+    }
+
+    /// Lets nobody write, as a disk that does not answer, until the guard is dropped, or the test is killed.
+    ///
+    /// # Panics
+    /// When it cannot be frozen.
+    #[must_use]
+    pub fn freeze(&self, stage: &Stage) -> Frozen {
+        use std::io::{BufRead, BufReader};
+        use std::os::unix::process::CommandExt;
+        // Not in the stage's cgroup, nor with the test: whoever kills those spares it, and nothing that waits for a frozen disk can be killed.
+        let spawned = stage.on(Side::Host, || {
+            Command::new("/bin/sh")
+                .args(["-c", FREEZE, "freeze"])
+                .arg(&self.at)
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .process_group(0)
+                .spawn()
+        });
+        let mut holder = spawned.expect("starts a shell");
+        let mut said = String::new();
+        let out = holder.stdout.take().expect("piped");
+        BufReader::new(out).read_line(&mut said).expect("reads");
+        assert_eq!(said, "frozen\n");
+        Frozen(holder)
+    }
+}
+
+/// Freezes a file system, until its input ends.
+const FREEZE: &str = r#"
+fsfreeze --freeze "$1" && echo frozen && read -r _
+fsfreeze --unfreeze "$1"
+"#;
+
+/// A disk that does not answer.
+#[derive(Debug)]
+pub struct Frozen(Child);
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        // Waiting closes the input first, which is what the shell waits for.
+        let _ = self.0.wait();
     }
 }
 
@@ -293,4 +439,13 @@ fn new_netns() -> OwnedFd {
         OwnedFd::from(File::open("/proc/thread-self/ns/net").expect("opens it"))
     };
     std::thread::spawn(make).join().expect("does not panic")
+}
+
+/// The machine's users, and the people of the world: some programs ask who somebody is.
+fn users() -> String {
+    let mut users = std::fs::read_to_string("/etc/passwd").expect("reads");
+    for (name, uid) in [("alice", APPROVER_UID), ("bob", COLLEAGUE_UID)] {
+        users += &format!("{name}:x:{uid}:{uid}::/:/usr/sbin/nologin\n");
+    }
+    users
 }

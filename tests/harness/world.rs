@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
 use std::time::Duration;
 
+use enforcer::client_setup::Files;
 use serde_json::{Value, json};
 
 use crate::stage::{
-    BIGQUERY4, BIGQUERY6, INTERNET4, INTERNET6, OTHER4, OTHER6, STS4, STS6, Side, Stage,
+    BIGQUERY4, BIGQUERY6, INTERNET4, INTERNET6, OTHER4, OTHER6, STORAGE4, STORAGE6, STS4, STS6,
+    Side, Stage,
 };
 
 /// The agent's uid.
@@ -19,9 +21,13 @@ pub const AGENT_UID: u32 = 2001;
 pub const OTHER_AGENT_UID: u32 = 2002;
 /// The approver's uid.
 pub const APPROVER_UID: u32 = 5001;
+/// Another who may decide where a test's policy says so.
+pub const COLLEAGUE_UID: u32 = 5002;
 /// The token that the agent's own client sends. It must never reach the far side.
 pub const AGENTS_OWN_TOKEN: &str = "ya29.the-agents-own-token";
 
+/// Says that a machine without the Cloud SDK is no failure.
+const WITHOUT_BQ: &str = "ENFORCER_TEST_WITHOUT_BQ";
 /// How many lines of a program's standard error a failure shows.
 const LAST_WORDS: usize = 20;
 
@@ -41,6 +47,8 @@ pub enum Who {
     Operator,
     /// The approver's uid, in no agent's workload.
     Approver,
+    /// Another person's uid, whom the policy may name as well, in no agent's workload.
+    Colleague,
     /// `finance-bot`, in its workload.
     Agent,
     /// `ops-bot`, in its workload.
@@ -54,6 +62,7 @@ impl Who {
         match self {
             Self::Operator => "root",
             Self::Approver => "alice",
+            Self::Colleague => "bob",
             Self::Agent => "finance-bot",
             Self::OtherAgent => "ops-bot",
         }
@@ -63,6 +72,7 @@ impl Who {
         match self {
             Self::Operator => None,
             Self::Approver => Some(APPROVER_UID),
+            Self::Colleague => Some(COLLEAGUE_UID),
             Self::Agent => Some(AGENT_UID),
             Self::OtherAgent => Some(OTHER_AGENT_UID),
         }
@@ -238,6 +248,10 @@ impl World {
                 "storage.googleapis.com={}",
                 both(BIGQUERY4, BIGQUERY6)
             ))
+            .arg(format!(
+                "bigquerystorage.googleapis.com={}",
+                both(STORAGE4, STORAGE6)
+            ))
             .arg(format!("sts.googleapis.com={}", both(STS4, STS6)))
             .arg(format!(
                 "iamcredentials.googleapis.com={}",
@@ -376,6 +390,32 @@ uid = {OTHER_AGENT_UID}
         }
     }
 
+    /// Asks the daemon to stop, and waits until it has.
+    ///
+    /// # Panics
+    /// When it ends badly.
+    pub fn stop_daemon(&mut self) {
+        self.signal_daemon(rustix::process::Signal::TERM);
+        let mut daemon = self.daemon.take().expect("the daemon runs");
+        let ended = daemon.wait().expect("waits");
+        assert!(ended.success(), "{ended}: {}", self.daemon_log());
+    }
+
+    /// Whether the daemon still runs.
+    pub fn is_daemon_running(&mut self) -> bool {
+        let daemon = self.daemon.as_mut();
+        daemon.is_some_and(|daemon| daemon.try_wait().expect("waits").is_none())
+    }
+
+    /// The daemon's process.
+    ///
+    /// # Panics
+    /// When it does not run.
+    #[must_use]
+    pub fn daemon_pid(&self) -> u32 {
+        self.daemon.as_ref().expect("the daemon runs").id()
+    }
+
     /// Sends the daemon a signal.
     pub fn signal_daemon(&self, signal: rustix::process::Signal) {
         let daemon = self.daemon.as_ref().expect("the daemon runs");
@@ -394,6 +434,17 @@ uid = {OTHER_AGENT_UID}
         prlimit(Some(pid), Resource::Nofile, limit).expect("limits");
     }
 
+    /// The most memory that the daemon has had so far, bytes.
+    #[must_use]
+    pub fn peak_memory_of_daemon(&self) -> u64 {
+        let daemon = self.daemon.as_ref().expect("the daemon runs");
+        let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.id()));
+        let status = status.expect("reads");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+        kib.expect("a number") * 1024
+    }
+
     /// A command of the enforcer's, run by somebody.
     #[must_use]
     pub fn cli(&self, who: Who, args: &[&str]) -> Output {
@@ -403,10 +454,26 @@ uid = {OTHER_AGENT_UID}
             .expect("the command line runs")
     }
 
-    /// The same with `--json`, which must succeed.
+    /// What approvers are shown of a request, by its digest; empty where it cannot be told.
+    #[must_use]
+    pub fn digest_of(&self, request: &str) -> String {
+        let output = self.cli(Who::Operator, &["status", "--json"]);
+        let status: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        let requests = status["requests"].as_array().into_iter().flatten();
+        let mut found = requests.filter(|held| held["request"] == request);
+        let digest = found.next().and_then(|held| held["digest"].as_str());
+        digest.unwrap_or_default().to_owned()
+    }
+
+    /// The same with `--json`, which must succeed. Who decides so names what they were shown.
     #[must_use]
     pub fn json(&self, who: Who, args: &[&str]) -> Value {
-        let output = self.cli(who, &[args, &["--json"]].concat());
+        let seen = match args {
+            ["approve" | "break-glass", request, ..] => Some(self.digest_of(request)),
+            _ => None,
+        };
+        let seen = seen.as_deref().map_or(vec![], |seen| vec!["--seen", seen]);
+        let output = self.cli(who, &[args, &seen, &["--json"]].concat());
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(
             output.status.success(),
@@ -427,6 +494,34 @@ uid = {OTHER_AGENT_UID}
             .env_clear()
             .envs(self.environment())
             .current_dir(self.stage.dir());
+        command
+    }
+
+    /// A folder of somebody's own on the host.
+    #[must_use]
+    pub fn own_folder(&self, who: Who, name: &str) -> PathBuf {
+        let dir = self.stage.dir().join(name);
+        std::fs::create_dir_all(&dir).expect("makes a folder");
+        std::os::unix::fs::chown(&dir, who.uid(), who.uid()).expect("gives it away");
+        dir
+    }
+
+    /// A program run by somebody with an empty environment but for `PATH`, `HOME` and the client's variables that are named.
+    #[must_use]
+    pub fn run_bare(&self, who: Who, program: impl AsRef<OsStr>, named: &[&str]) -> Command {
+        let files = Files::in_run_dir(&self.stage.dir().join("run"));
+        let mut command = self.run_as(who, program);
+        command.env_clear();
+        for (name, value) in self.environment() {
+            if ["PATH", "HOME"].contains(&name) {
+                command.env(name, value);
+            }
+        }
+        for (name, value) in files.env() {
+            if named.contains(&name.as_str()) {
+                command.env(name, value);
+            }
+        }
         command
     }
 
@@ -454,7 +549,7 @@ uid = {OTHER_AGENT_UID}
     #[must_use]
     pub fn cgroup_of(&self, who: Who) -> PathBuf {
         let kind = match who {
-            Who::Operator | Who::Approver => "people",
+            Who::Operator | Who::Approver | Who::Colleague => "people",
             Who::Agent | Who::OtherAgent => "agents",
         };
         self.stage.cgroups.make(&format!("{kind}/{}", who.name()))
@@ -474,6 +569,7 @@ uid = {OTHER_AGENT_UID}
             ("ENFORCER_SOCKET", run.join("control.sock").into()),
             ("PYTHONDONTWRITEBYTECODE", "1".into()),
             ("REQUESTS_CA_BUNDLE", bundle.clone().into()),
+            ("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", bundle.clone().into()),
             ("CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE", bundle.into()),
             (
                 "CLOUDSDK_AUTH_ACCESS_TOKEN_FILE",
@@ -585,6 +681,14 @@ uid = {OTHER_AGENT_UID}
         Client::start(command)
     }
 
+    /// A client that stays and reads tables as Arrow; what it is sent and says is JSON: see `agent/storage.py`.
+    #[must_use]
+    pub fn storage(&self) -> Client {
+        let mut command = self.run_as(Who::Agent, venv_python());
+        command.arg(script("agent/storage.py"));
+        Client::start(command)
+    }
+
     /// What went wrong on purpose from now on, such as `{"sts": "down"}`.
     pub fn set_faults(&self, faults: &Value) {
         self.tell_far("faults.json", faults);
@@ -608,6 +712,24 @@ uid = {OTHER_AGENT_UID}
     #[must_use]
     pub fn far_requests(&self) -> Vec<Value> {
         self.far_lines("requests.jsonl")
+    }
+
+    /// The names that the far side's name server was asked for, in lower case, oldest first.
+    #[must_use]
+    pub fn asked_names(&self) -> Vec<String> {
+        let asked = self.far_lines("asked.jsonl");
+        let names = asked.iter().filter_map(|asked| asked["name"].as_str());
+        names.map(str::to_owned).collect()
+    }
+
+    /// How many of them were for BigQuery.
+    #[must_use]
+    pub fn asked_of_bigquery(&self) -> usize {
+        let requests = self.far_requests();
+        let asked = requests.iter();
+        asked
+            .filter(|request| request["host"] == "bigquery.googleapis.com")
+            .count()
     }
 
     /// Every token the far side minted.
@@ -667,7 +789,12 @@ pub struct Client {
 }
 
 impl Client {
-    fn start(mut command: Command) -> Self {
+    /// Starts a program that reads lines and answers each with a line of JSON.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[must_use]
+    pub fn start(mut command: Command) -> Self {
         command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -706,12 +833,17 @@ impl Client {
     }
 }
 
+/// What lets tests ask as often as they like, and for several datasets at once.
+pub const LOOSE: &str =
+    "datasets_max = 16\nbackoff = \"0s\"\nrequests_per_hour = 1000\nduty_cycle_percent = 50\n";
+
 /// A policy with one rule for `finance-bot`.
 #[must_use]
 pub fn policy(ttl_max: &str, auto_approve: bool) -> String {
     format!(
-        "[[rule]]\nagents = [\"finance-bot\"]\ndatasets = [\"demo-project.finance\"]\nttl_max = \"{ttl_max}\"\n\
-         approvers = {{ users = [{APPROVER_UID}] }}\nauto_approve = {auto_approve}\n"
+        "[[rule]]\nagents = [\"finance-bot\"]\ndatasets = [\"demo-project.finance\"]\nddl = [\"demo-project.scratch\"]\n\
+         buckets = [\"gs://demo-imports\"]\nwritable_buckets = [\"gs://demo-exports\"]\nttl_max = \"{ttl_max}\"\n\
+         approvers = {{ users = [{APPROVER_UID}] }}\nauto_approve = {auto_approve}\n{LOOSE}"
     )
 }
 
@@ -741,13 +873,60 @@ pub fn venv_python() -> PathBuf {
     path
 }
 
+/// Where Node and its packages are; made by `cargo xtask venv`.
+///
+/// # Panics
+/// When they are not there.
+#[must_use]
+pub fn node() -> PathBuf {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/node");
+    let found = path.canonicalize();
+    found.unwrap_or_else(|_| {
+        panic!(
+            "{} is missing: make it with `cargo xtask venv`",
+            path.display()
+        )
+    })
+}
+
+/// Whether this machine has no Cloud SDK, and whoever runs the tests has said that it need not.
+///
+/// # Panics
+/// When it has none and nobody has said so.
+#[must_use]
+pub fn cloud_sdk_is_missing() -> bool {
+    cloud_sdk().is_none()
+}
+
+/// Where this machine's Cloud SDK is; nowhere, if whoever runs the tests has said that it need not be there.
+///
+/// # Panics
+/// When there is none and nobody has said so.
+#[must_use]
+pub fn cloud_sdk() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut programs = std::env::split_paths(&path).map(|folder| folder.join("bq"));
+    let Some(bq) = programs.find(|program| program.is_file()) else {
+        assert!(
+            std::env::var_os(WITHOUT_BQ).is_some(),
+            "there is no bq on this machine's PATH: install the Cloud SDK, or say {WITHOUT_BQ}=1 to go without"
+        );
+        return None;
+    };
+    let bq = bq.canonicalize().expect("leads to a file");
+    let folder = bq.parent().and_then(Path::parent);
+    Some(folder.expect("it is in the SDK's bin").to_owned())
+}
+
 /// The agent's client: `google-cloud-bigquery`, SQL by argument.
 #[must_use]
 pub fn client_script() -> PathBuf {
     script("agent/query.py")
 }
 
-fn script(name: &str) -> PathBuf {
+/// A script of the test world's, by its path below it.
+#[must_use]
+pub fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("world")
         .join(name)

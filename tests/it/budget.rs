@@ -1,24 +1,51 @@
 //! The budget of bytes, and the jobs that spend it, to their very end: also those that a window's close or a dead daemon leaves behind.
 
+use std::time::Duration;
+
 use enforcer::clock::{Clock, SystemClock};
 use harness::world::{Client, Family, Who, World, wait_for};
 use serde_json::{Value, json};
 
-const JOBS: &str = "/bigquery/v2/projects/demo-project/jobs";
-const DAILY: &str = "SELECT COUNT(*) FROM finance.daily";
-const MIB: u64 = 1024 * 1024;
+pub(crate) const JOBS: &str = "/bigquery/v2/projects/demo-project/jobs";
+pub(crate) const DAILY: &str = "SELECT COUNT(*) FROM finance.daily";
+pub(crate) const MIB: u64 = 1024 * 1024;
 
 /// A world whose windows have this byte budget.
 fn world_with(bytes_max: u64) -> World {
+    world_of(&format!("bytes_max = \"{bytes_max}B\"\n"))
+}
+
+/// A world with more in its one rule.
+pub(crate) fn world_of(more: &str) -> World {
     let mut world = World::without_daemon(Family::V4);
-    let rule = harness::world::policy("15m", false);
-    world.set_policy(&format!("{rule}bytes_max = \"{bytes_max}B\"\n"));
+    world.set_policy(&(harness::world::policy("15m", false) + more));
     world.start_daemon();
     world
 }
 
+pub(crate) fn code(answer: &Value) -> &str {
+    let said = answer["error"]["message"].as_str().unwrap_or_default();
+    let code = said
+        .rsplit_once('[')
+        .and_then(|(_, code)| code.split(']').next());
+    code.unwrap_or_else(|| panic!("{answer}"))
+}
+
+/// A number of the window as people see it.
+pub(crate) fn used(world: &World, grant: &str, what: &str) -> u64 {
+    let status = world.json(Who::Operator, &["status"]);
+    let grants = status["grants"].as_array().expect("a list");
+    let view = grants.iter().find(|view| view["grant"] == grant);
+    view.expect("listed")[what].as_u64().expect("a number")
+}
+
 /// Sends one request, and gives status and body of the answer.
-fn ask(streams: &mut Client, method: &str, path: &str, body: Option<&Value>) -> (u64, Value) {
+pub(crate) fn ask(
+    streams: &mut Client,
+    method: &str,
+    path: &str,
+    body: Option<&Value>,
+) -> (u64, Value) {
     let mut request = json!({"method": method, "path": path});
     if let Some(body) = body {
         request["body"] = body.clone();
@@ -31,7 +58,7 @@ fn ask(streams: &mut Client, method: &str, path: &str, body: Option<&Value>) -> 
     (status, serde_json::from_str(body).expect("JSON"))
 }
 
-fn insert(id: &str, sql: &str) -> Value {
+pub(crate) fn insert(id: &str, sql: &str) -> Value {
     json!({
         "configuration": {"query": {"query": sql, "useLegacySql": false}},
         "jobReference": {"jobId": id, "projectId": "demo-project"},
@@ -40,10 +67,42 @@ fn insert(id: &str, sql: &str) -> Value {
 
 /// What the window has used, as people see it.
 fn bytes_used(world: &World, grant: &str) -> u64 {
-    let status = world.json(Who::Operator, &["status"]);
-    let grants = status["grants"].as_array().expect("a list");
-    let view = grants.iter().find(|view| view["grant"] == grant);
-    view.expect("listed")["bytes"].as_u64().expect("a number")
+    used(world, grant, "bytes")
+}
+
+#[test]
+fn what_is_too_little_for_any_query_is_refused_in_our_words_and_takes_no_query() {
+    let world = world_with(25 * MIB);
+    let grant = world.open_window("demo-project.finance:read", "5m");
+    let mut streams = world.streams();
+    for id in ["a", "b"] {
+        let (status, job) = ask(&mut streams, "POST", JOBS, Some(&insert(id, DAILY)));
+        assert_eq!(
+            (status, &job["status"]["state"]),
+            (200, &json!("DONE")),
+            "{job}"
+        );
+    }
+    assert_eq!(bytes_used(&world, &grant), 20 * MIB);
+    for id in ["c", "d"] {
+        let (_, refused) = ask(&mut streams, "POST", JOBS, Some(&insert(id, DAILY)));
+        assert_eq!(code(&refused), "window.budget");
+        assert!(
+            refused
+                .to_string()
+                .contains("BigQuery bills 10485760 at least"),
+            "{refused}"
+        );
+    }
+    assert_eq!(used(&world, &grant, "queries"), 2);
+    // The results of what has run are read on, and what reads nothing is run.
+    let results = "/bigquery/v2/projects/demo-project/queries/b";
+    assert_eq!(
+        ask(&mut streams, "GET", results, None).1["rows"][0]["f"][0]["v"],
+        "1000"
+    );
+    let free = insert("e", "SELECT 1 AS a");
+    assert_eq!(ask(&mut streams, "POST", JOBS, Some(&free)).0, 200);
 }
 
 #[test]
@@ -66,11 +125,11 @@ fn a_job_that_was_answered_while_it_ran_is_charged_what_it_cost_once_it_has_ende
     let seen = world.events("job_seen");
     assert_eq!(seen.len(), 2, "begun and ended: {seen:?}");
 
-    // 15 MiB are left: one more may run, and what is then left is too little for what BigQuery bills at least.
+    // 15 MiB are left: one more may run, and what is then left is too little for what BigQuery bills at least: it does not go out.
     let second = ask(&mut streams, "POST", JOBS, Some(&insert("second", DAILY)));
     assert_eq!((second.0, bytes_used(&world, &grant)), (200, 20 * MIB));
     let third = ask(&mut streams, "POST", JOBS, Some(&insert("third", DAILY)));
-    assert_eq!(third.0, 400, "BigQuery keeps the ceiling: {third:?}");
+    assert_eq!((third.0, code(&third.1)), (403, "window.budget"));
     assert_eq!(bytes_used(&world, &grant), 20 * MIB);
     let sent: Vec<String> = world
         .far_requests()
@@ -85,32 +144,30 @@ fn a_job_that_was_answered_while_it_ran_is_charged_what_it_cost_once_it_has_ende
             )
         })
         .collect();
-    let most = [10 * MIB, 10 * MIB, 5 * MIB].map(|bytes| bytes.to_string());
+    let most = [10 * MIB, 10 * MIB].map(|bytes| bytes.to_string());
     assert_eq!(sent, most);
 }
 
 #[test]
 fn queries_that_run_at_once_hold_the_budget_against_each_other() {
-    let world = world_with(25 * MIB);
+    let world = world_with(35 * MIB);
     let _ = world.open_window("demo-project.finance:read", "5m");
     let mut streams = world.streams();
     world.set_faults(&json!({"run_ms": 600_000}));
-    for name in ["one", "two", "three"] {
-        // The third holds what is left, which is too little for BigQuery.
+    for name in ["one", "two"] {
         let answer = ask(&mut streams, "POST", JOBS, Some(&insert(name, DAILY)));
-        assert_eq!(
-            answer.0,
-            if name == "three" { 400 } else { 200 },
-            "{answer:?}"
-        );
+        assert_eq!(answer.0, 200, "{answer:?}");
     }
     let mut greedy = insert("all", DAILY);
     greedy["configuration"]["query"]["maximumBytesBilled"] = json!("99999999999");
-    let _ = ask(&mut streams, "POST", JOBS, Some(&greedy));
+    let answer = ask(&mut streams, "POST", JOBS, Some(&greedy));
+    assert_eq!(answer.0, 200, "{answer:?}");
+    let (_, refused) = ask(&mut streams, "POST", JOBS, Some(&insert("three", DAILY)));
+    assert_eq!(code(&refused), "window.budget");
     let admitted = world.events("query_admitted");
     let ceilings: Vec<&Value> = admitted.iter().map(|event| &event["ceiling"]).collect();
-    // What BigQuery refused is free again; it is all that even the greediest gets.
-    assert_eq!(ceilings, [10 * MIB, 10 * MIB, 5 * MIB, 5 * MIB]);
+    // What is left is all that even the greediest gets.
+    assert_eq!(ceilings, [10 * MIB, 10 * MIB, 15 * MIB]);
 }
 
 #[test]
@@ -187,7 +244,7 @@ fn leave_two_jobs_behind(world: &mut World) {
 }
 
 /// Sends a job to whose start no answer comes, and waits until BigQuery has it.
-fn start_unanswered(world: &World, streams: &mut Client, id: Option<&str>) {
+pub(crate) fn start_unanswered(world: &World, streams: &mut Client, id: Option<&str>) {
     let mut body = insert("", DAILY);
     match id {
         Some(id) => body["jobReference"]["jobId"] = json!(id),
@@ -313,5 +370,195 @@ fn a_job_is_charged_as_well_when_only_its_results_are_asked_for() {
     let (status, answer) = ask(&mut streams, "GET", results, None);
     assert_eq!((status, &answer["jobComplete"]), (200, &json!(true)));
     // It names the bytes processed, for which BigQuery bills at least so much.
+    assert_eq!(bytes_used(&world, &grant), 10 * MIB);
+}
+
+#[test]
+fn no_more_jobs_run_at_once_than_the_window_allows_until_one_has_ended() {
+    let world = world_of("jobs_at_once_max = 2\n");
+    let grant = world.open_window("demo-project.finance:read", "5m");
+    let mut streams = world.streams();
+    world.set_faults(&json!({"run_ms": 600_000}));
+    for name in ["one", "two"] {
+        let (status, answer) = ask(&mut streams, "POST", JOBS, Some(&insert(name, DAILY)));
+        assert_eq!(status, 200, "{answer}");
+    }
+    let (_, answer) = ask(&mut streams, "POST", JOBS, Some(&insert("three", DAILY)));
+    assert_eq!(code(&answer), "window.busy", "{answer}");
+    assert_eq!(used(&world, &grant, "jobs_at_once"), 2);
+    let refused = world.events("query_refused");
+    assert_eq!(refused[0]["refusal"]["code"], "window.busy");
+
+    // A query that ends by itself, with nobody asking for it.
+    world.set_faults(&json!({"run_ms": 1000}));
+    let (status, _) = ask(&mut streams, "POST", &format!("{JOBS}/one/cancel"), None);
+    assert_eq!(status, 200);
+    wait_for("the place", || used(&world, &grant, "jobs_at_once") == 1);
+    let (status, answer) = ask(&mut streams, "POST", JOBS, Some(&insert("four", DAILY)));
+    assert_eq!(
+        (status, &answer["status"]["state"]),
+        (200, &json!("RUNNING"))
+    );
+    wait_for("its end", || used(&world, &grant, "jobs_at_once") == 1);
+}
+
+#[test]
+fn a_hundred_running_jobs_are_cancelled_when_their_window_closes_also_after_a_restart() {
+    let mut world = world_of("jobs_at_once_max = 100\nbytes_max = \"100GB\"\n");
+    for is_restarted in [false, true] {
+        let grant = world.open_window("demo-project.finance:read", "5m");
+        world.set_faults(&json!({"run_ms": 600_000}));
+        let events = world.events("job_cancelled");
+        let before = events.iter().filter(|event| event["is_settled"] == true);
+        let before = before.count();
+        let mut streams = world.streams();
+        for number in 0..100 {
+            let name = format!("{grant}_{number}");
+            let (status, answer) = ask(&mut streams, "POST", JOBS, Some(&insert(&name, DAILY)));
+            assert_eq!(status, 200, "{answer}");
+        }
+        assert_eq!(used(&world, &grant, "jobs_at_once"), 100);
+        if is_restarted {
+            world.kill_daemon();
+            world.start_daemon();
+        }
+        // BigQuery fails, and then takes its time.
+        world.set_faults(&json!({"run_ms": 600_000, "instead": [503, {}]}));
+        let _ = world.json(Who::Approver, &["revoke", &grant]);
+        std::thread::sleep(Duration::from_millis(1500));
+        world.set_faults(&json!({"run_ms": 600_000, "cancel_ms": 1000}));
+        let well = SystemClock.now().boot_ns;
+        let cancelled = || {
+            let events = world.events("job_cancelled");
+            let settled = events
+                .into_iter()
+                .filter(|event| event["is_settled"] == true);
+            settled.collect::<Vec<_>>()
+        };
+        wait_for("the cancellations", || cancelled().len() == before + 100);
+        let took = Duration::from_nanos(SystemClock.now().boot_ns - well);
+        assert!(took < Duration::from_secs(30), "{took:?}");
+        let outcomes = cancelled();
+        assert!(
+            outcomes.iter().all(|event| event["outcome"] == "cancelled"),
+            "{outcomes:?}"
+        );
+    }
+}
+
+#[test]
+fn one_query_that_would_process_more_than_its_share_is_refused() {
+    let world = world_of("query_bytes_max = \"11MB\"\n");
+    let grant = world.open_window("demo-project.finance:read", "5m");
+    let mut streams = world.streams();
+    let (status, answer) = ask(&mut streams, "POST", JOBS, Some(&insert("small", DAILY)));
+    assert_eq!(status, 200, "{answer}");
+    let mut greedy = insert("greedy", DAILY);
+    greedy["configuration"]["query"]["maximumBytesBilled"] = json!("99999999999");
+    let (status, answer) = ask(&mut streams, "POST", JOBS, Some(&greedy));
+    assert_eq!(status, 200, "{answer}");
+    let admitted = world.events("query_admitted");
+    assert_eq!(admitted[1]["ceiling"], 11_000_000, "its share, and no more");
+    world.set_faults(&json!({"estimate": 11_000_001}));
+    let (_, answer) = ask(
+        &mut streams,
+        "POST",
+        JOBS,
+        Some(&insert("large", "SELECT 1 + COUNT(*) FROM finance.daily")),
+    );
+    assert_eq!(code(&answer), "window.budget", "{answer}");
+    assert_eq!(used(&world, &grant, "queries"), 2);
+}
+
+#[test]
+fn the_budget_of_rows_ends_an_answer_and_then_the_window() {
+    let world = world_of("returned_bytes_max = \"60KB\"\n");
+    let grant = world.open_window("demo-project.finance:read", "5m");
+    let mut streams = world.streams();
+    let all = insert("all", "SELECT * FROM finance.daily");
+    let (status, answer) = ask(&mut streams, "POST", JOBS, Some(&all));
+    assert_eq!(status, 200, "{answer}");
+    let results = "/bigquery/v2/projects/demo-project/queries/all?maxResults=100";
+    let mut whole = 0;
+    loop {
+        streams.send(&json!([{"method": "GET", "path": results}]).to_string());
+        // A reset may overtake the head of the answer.
+        let head = streams.receive();
+        if head["ending"] == "reset" {
+            break;
+        }
+        assert_eq!(head["status"], 200, "{head}");
+        let end = streams.receive();
+        if end["ending"] != "whole" {
+            break;
+        }
+        whole += end["got"].as_u64().expect("a number");
+        wait_for("the charge", || {
+            used(&world, &grant, "returned_bytes") == whole
+        });
+    }
+    assert!((1..60_000).contains(&whole), "{whole}");
+    wait_for("the close", || !world.events("closed").is_empty());
+    assert_eq!(world.events("closed")[0]["reason"], "budget_spent");
+    assert_eq!(
+        used(&world, &grant, "returned_bytes"),
+        60_000,
+        "not a byte more"
+    );
+}
+
+#[test]
+fn a_start_without_a_plain_answer_holds_its_place_until_bigquery_says_that_there_is_no_such_job() {
+    let world = world_of("jobs_at_once_max = 2\n");
+    let grant = world.open_window("demo-project.finance:read", "5m");
+    let mut streams = world.streams();
+    // Its dry run is known from here on.
+    let (status, _) = ask(&mut streams, "POST", JOBS, Some(&insert("first", DAILY)));
+    assert_eq!(status, 200);
+    world.set_faults(&json!({"instead": [503, {}]}));
+    for name in ["one", "two"] {
+        let (status, _) = ask(&mut streams, "POST", JOBS, Some(&insert(name, DAILY)));
+        assert_eq!(status, 503);
+    }
+    assert_eq!(used(&world, &grant, "jobs_at_once"), 2);
+    world.set_faults(&json!({}));
+    wait_for("both places", || used(&world, &grant, "jobs_at_once") == 0);
+    // The job of that name may begin yet: no other may have it, and the same start may be tried again.
+    let other = insert("one", "SELECT * FROM finance.accounts");
+    let (_, answer) = ask(&mut streams, "POST", JOBS, Some(&other));
+    assert_eq!(code(&answer), "job.id_used", "{answer}");
+    let (status, answer) = ask(&mut streams, "POST", JOBS, Some(&insert("one", DAILY)));
+    assert_eq!(status, 200, "{answer}");
+    let (status, answer) = ask(&mut streams, "POST", JOBS, Some(&insert("three", DAILY)));
+    assert_eq!(status, 200, "{answer}");
+    assert_eq!(bytes_used(&world, &grant), 30 * MIB);
+}
+
+#[test]
+fn a_job_is_looked_at_before_it_is_deleted() {
+    let world = world_of("jobs_at_once_max = 1\n");
+    let grant = world.open_window("demo-project.finance:read", "5m");
+    let mut streams = world.streams();
+    world.set_faults(&json!({"run_ms": 2500}));
+    let (status, answer) = ask(&mut streams, "POST", JOBS, Some(&insert("gone", DAILY)));
+    assert_eq!(
+        (status, &answer["status"]["state"]),
+        (200, &json!("RUNNING"))
+    );
+    let delete = format!("{JOBS}/gone/delete");
+    let (_, answer) = ask(&mut streams, "DELETE", &delete, None);
+    assert_eq!(
+        code(&answer),
+        "query.not_vouched",
+        "while it runs: {answer}"
+    );
+    wait_for("its end", || {
+        let request = json!({"method": "DELETE", "path": delete});
+        streams.send(&json!([request]).to_string());
+        let head = streams.receive();
+        let _ = streams.receive();
+        head["status"] == 200
+    });
+    assert_eq!(used(&world, &grant, "jobs_at_once"), 0);
     assert_eq!(bytes_used(&world, &grant), 10 * MIB);
 }

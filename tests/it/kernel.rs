@@ -1,7 +1,7 @@
 //! The kernel programs on the running kernel: what they refuse, what they lead to the proxy, and that time closes windows by itself.
 
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -15,8 +15,7 @@ use aya::programs::Program;
 use enforcer::clock::{Clock, SystemClock};
 use enforcer::config::AddressClass;
 use enforcer::engine::HEARTBEAT;
-use enforcer::kernel::{Attached, KernelConfig, Ports, Transport, attach};
-use enforcer::sockopt::netns_cookie;
+use enforcer::kernel::{Attached, KernelConfig, Ports, attach};
 use enforcer::workload;
 use enforcer_ebpf::map::{CLOSED_DROP, CLOSED_DROP_DEDICATED, CLOSED_EXPLAIN, NAMES_FORWARD};
 use enforcer_ebpf::{Agent, Origin, Window};
@@ -100,7 +99,7 @@ impl Kernel {
                 uid: AGENT_UID,
                 closed,
                 names: NAMES_FORWARD,
-                reserved: 0,
+                mark: 1,
             },
         )]);
         attached
@@ -108,12 +107,14 @@ impl Kernel {
             .set_agents(&agents)
             .expect("writes the agents");
         protect(&mut attached, AddressClass::Dedicated);
-        let listeners = stage.on(Side::Host, || {
+        // In the daemon's place: an origin is left with its end of a connection.
+        let bind = || {
             [
                 TcpListener::bind(("127.0.0.1", PORT)).expect("binds"),
                 TcpListener::bind(("::1", PORT)).expect("binds"),
             ]
-        });
+        };
+        let listeners = cgroup::within(&daemon, || stage.on(Side::Host, bind));
         // The far side answers whoever gets there: then a refusal is ours and not the network's.
         Self {
             heart: Some(Heart::start(&stage)),
@@ -179,13 +180,7 @@ impl Kernel {
 
     fn origin(&self, listener: usize) -> (Option<Origin>, SocketAddr) {
         let (stream, peer) = self.listeners[listener].accept().expect("accepts");
-        let netns = netns_cookie(stream.as_fd()).expect("a cookie");
-        (
-            self.attached
-                .origins
-                .origin(Transport::Tcp, peer, netns, PORT),
-            peer,
-        )
+        (self.attached.origins.of_connection(stream.as_fd()), peer)
     }
 }
 
@@ -197,8 +192,8 @@ fn protect(attached: &mut Attached, class: AddressClass) {
         .expect("writes the endpoints");
 }
 
-fn attach_on(stage: &Stage, daemon: &Path) -> Attached {
-    let config = KernelConfig {
+fn config_on(stage: &Stage, daemon: &Path) -> KernelConfig {
+    KernelConfig {
         cgroup_root: stage.cgroups.root().to_owned(),
         pin_dir: stage.bpffs().join("enforcer"),
         daemon_cgroup: daemon.to_owned(),
@@ -208,7 +203,11 @@ fn attach_on(stage: &Stage, daemon: &Path) -> Attached {
             metadata: Some(853),
         },
         enforce: Enforce::Host,
-    };
+    }
+}
+
+fn attach_on(stage: &Stage, daemon: &Path) -> Attached {
+    let config = config_on(stage, daemon);
     stage.on(Side::Host, || attach(&config)).expect("attaches")
 }
 
@@ -311,6 +310,52 @@ fn without_a_window_nothing_of_anybody_reaches_bigquery() {
         counters.denied >= 48 && counters.egress_dropped >= 2 && counters.redirected == 0,
         "{counters:?}"
     );
+}
+
+#[test]
+fn the_daemons_connections_say_nothing_past_their_deadlines_nor_while_it_is_silent() {
+    use enforcer::upstream::Deadlines as _;
+    use std::io::Write as _;
+
+    for to in [IpAddr::from(BIGQUERY4), IpAddr::from(BIGQUERY6)] {
+        let mut kernel = Kernel::new(CLOSED_DROP);
+        let _far = far_side(&kernel.stage, &[to]);
+        let capture = Capture::of_data(&kernel.stage, [to]);
+        let connect = || {
+            kernel
+                .stage
+                .on(Side::Host, || TcpStream::connect((to, 443)))
+        };
+        let [mut bound, mut free] =
+            [(); 2].map(|()| cgroup::within(&kernel.daemon, connect).expect("connects"));
+        for stream in [&bound, &free] {
+            stream.set_nodelay(true).expect("sets it");
+        }
+        let deadline = now() + patience(Duration::from_millis(700)).as_nanos() as u64;
+        let deadlines = &kernel.attached.deadlines;
+        deadlines.set(bound.as_fd(), deadline).expect("sets it");
+        let say = |stream: &mut TcpStream| {
+            let before = capture.packets();
+            stream.write_all(b"x").expect("writes");
+            capture.packets() - before
+        };
+        assert_eq!(
+            (say(&mut bound), say(&mut free)),
+            (1, 1),
+            "in time, to {to}"
+        );
+        // The kernel's clock is the subject.
+        std::thread::sleep(Duration::from_nanos(deadline.saturating_sub(now())));
+        assert_eq!(
+            (say(&mut bound), say(&mut free)),
+            (0, 1),
+            "too late, to {to}"
+        );
+        kernel.fall_silent();
+        assert_eq!((say(&mut bound), say(&mut free)), (0, 0), "silent, to {to}");
+        let counters = kernel.attached.kernel.counters().expect("counts");
+        assert!(counters.egress_dropped >= 3, "{counters:?}");
+    }
 }
 
 #[test]
@@ -517,7 +562,8 @@ fn a_restart_keeps_the_windows_and_never_lets_a_connection_through() {
         .expect("opens");
     let _far = far_side(&stage, &[BIGQUERY4.into()]);
     let capture = Capture::start(&stage, [BIGQUERY4.into()]);
-    let hammer = "import socket,sys\nn=0\nwhile True:\n try:\n  socket.create_connection(('10.77.8.7',443),0.2);print('reached');sys.exit()\n except PermissionError: n+=1\n";
+    // Whatever is not refused at once is said, also what nobody answers.
+    let hammer = "import socket\nprint('begins', flush=True)\nwhile True:\n try:\n  socket.create_connection(('10.77.8.7',443),0.2);print('REACHED', flush=True)\n except PermissionError: pass\n except OSError as e: print('NOT REFUSED', e, flush=True)\n";
     let other = stage.cgroups.make("other");
     let mut child = stage
         .command_in(Side::Host, Some(&other), Some(2002), "/usr/bin/python3")
@@ -525,6 +571,10 @@ fn a_restart_keeps_the_windows_and_never_lets_a_connection_through() {
         .stdout(std::process::Stdio::piped())
         .spawn()
         .expect("python runs");
+    let mut printed = BufReader::new(child.stdout.take().expect("piped"));
+    let mut begins = String::new();
+    printed.read_line(&mut begins).expect("reads");
+    assert_eq!(begins, "begins\n");
     for _ in 0..5 {
         drop(attached.take());
         let again = attach_on(&stage, &daemon);
@@ -540,16 +590,65 @@ fn a_restart_keeps_the_windows_and_never_lets_a_connection_through() {
         assert!(drift.is_empty(), "{drift:?}");
         attached = Some(again);
     }
+    let ended = child.try_wait().expect("waits");
+    assert!(ended.is_none(), "it went on all the time: {ended:?}");
     child.kill().expect("kills");
     child.wait().expect("ends");
-    let mut printed = String::new();
-    child
-        .stdout
-        .take()
-        .expect("piped")
-        .read_to_string(&mut printed)
-        .expect("reads");
-    assert_eq!((printed.as_str(), capture.packets()), ("", 0));
+    let mut rest = String::new();
+    printed.read_to_string(&mut rest).expect("reads");
+    assert_eq!((rest.as_str(), capture.settled()), ("", 0));
+}
+
+#[test]
+fn what_smaller_maps_of_an_earlier_version_hold_is_carried_over_before_the_programs_ask() {
+    let mut kernel = Kernel::new(CLOSED_DROP);
+    kernel.open(LONG);
+    kernel
+        .attached
+        .kernel
+        .enforce(Enforce::Agents)
+        .expect("writes");
+    let held = kernel.attached.kernel.windows().expect("reads");
+    let maps = kernel.stage.bpffs().join("enforcer/maps-v1");
+    let names = [
+        ("WINDOWS-2", "WINDOWS"),
+        ("AGENTS-4", "AGENTS-3"),
+        ("UIDS-2", "UIDS"),
+    ];
+    let Kernel {
+        heart,
+        stage,
+        attached,
+        agent,
+        daemon,
+        ..
+    } = kernel;
+    drop(attached);
+    // As the version before has left them, under the names of then.
+    stage.on(Side::Host, || {
+        for (now, before) in names {
+            std::fs::rename(maps.join(now), maps.join(before)).expect("renames a pin");
+        }
+    });
+    let _far = far_side(&stage, &[BIGQUERY4.into()]);
+    let config = KernelConfig {
+        enforce: Enforce::Agents,
+        ..config_on(&stage, &daemon)
+    };
+    let again = stage.on(Side::Host, || attach(&config)).expect("attaches");
+    assert_eq!(again.kernel.windows().expect("reads"), held);
+    stage.on(Side::Host, || {
+        for (now, before) in names {
+            assert!(maps.join(now).exists() && !maps.join(before).exists());
+        }
+    });
+    // Had the agents been lost, this would be nobody's process, which only agents' are refused to.
+    let another_uid = probe(&stage, &agent, 2002, "tcp", &BIGQUERY4.to_string(), 443);
+    assert_eq!(another_uid, "EPERM");
+    let other = stage.cgroups.make("other");
+    let nobodys = probe(&stage, &other, 0, "tcp", &BIGQUERY4.to_string(), 443);
+    assert_eq!(nobodys, "ok", "others are left alone, as before");
+    drop(heart);
 }
 
 #[test]
@@ -589,7 +688,7 @@ fn second_agent(kernel: &mut Kernel) -> PathBuf {
         uid: AGENT_UID,
         closed: CLOSED_EXPLAIN,
         names: NAMES_FORWARD,
-        reserved: 0,
+        mark: 1,
     };
     let agents = [&kernel.agent, &second].map(|path| (cgroup::id(path), agent));
     kernel
@@ -882,15 +981,8 @@ fn a_daemon_that_enforces_on_agents_only_enforces_on_all_until_it_knows_them() {
     let other = stage.cgroups.make("other");
     let _far = far_side(&stage, &[BIGQUERY4.into()]);
     let config = KernelConfig {
-        cgroup_root: stage.cgroups.root().to_owned(),
-        pin_dir: stage.bpffs().join("enforcer"),
-        daemon_cgroup: daemon,
-        ports: Ports {
-            proxy: PORT,
-            names: 852,
-            metadata: Some(853),
-        },
         enforce: Enforce::Agents,
+        ..config_on(&stage, &daemon)
     };
     let reached = || probe(&stage, &other, 0, "tcp", &BIGQUERY4.to_string(), 443);
     let attach_again = |before: Attached| {

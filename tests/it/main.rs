@@ -1,23 +1,49 @@
 //! Integration tests: the real kernel, real programs, real clients. They need root, and say so.
 
+#[macro_use]
+mod python;
+
+mod approvals;
+mod asking;
+mod audit;
+mod buckets;
 mod budget;
 mod bypass;
+mod chance;
+mod client_setup;
+mod clients;
+mod clocks;
+mod coding;
+mod console;
 mod control;
+mod crash;
+mod cutting;
 mod deadline;
+mod disk;
 mod drift;
 mod http2;
 mod input;
+mod jobs;
 mod kernel;
 mod leftovers;
+mod lists;
+mod log;
 mod metadata;
 mod names;
+mod notify;
+mod oracle;
 mod prove;
 mod proxy;
 mod resolver;
 mod restart;
+mod routing;
 mod shared;
 mod startup;
+mod storage;
 mod surface;
 mod token;
 mod window;
+mod without_ipv6;
+mod words;
 mod workloads;
+mod writes;

@@ -149,3 +149,58 @@ fn a_real_client_finds_its_credentials_as_on_a_host_of_googles_and_queries_in_a_
     let seen = serde_json::to_string(&world.far_requests()).expect("JSON");
     assert!(!seen.contains("enforcer-placeholder"), "{seen}");
 }
+
+/// Asks as often as is said on one connection, then holds as many as are said besides it until as many of all of them as are said are
+/// shut, whichever they are: who asks for them first need not be served first. Says what was answered, and whether so many were shut.
+const FLOOD: &str = r#"
+import http.client, select, socket, sys, time
+address = (sys.argv[1], 80)
+asks, connections, shut = map(int, sys.argv[2:])
+asking = http.client.HTTPConnection(*address)
+seen = {}
+for _ in range(asks):
+    asking.request("GET", "/computeMetadata/v1/project/project-id", headers={"Metadata-Flavor": "Google"})
+    answer = asking.getresponse(); answer.read()
+    seen[answer.status] = seen.get(answer.status, 0) + 1
+print(*sorted(seen))
+held = [asking.sock] + [socket.create_connection(address) for _ in range(connections)]
+ended, until = [], time.monotonic() + 10
+while len(ended) < shut and time.monotonic() < until:
+    ended, _, _ = select.select(held, [], [], 0.1)
+print(len(ended) >= shut)
+"#;
+
+#[test]
+fn who_asks_the_stand_in_too_much_is_told_so_on_record_and_keeps_nobody_else_from_it() {
+    let (mut world, _wire) = world();
+    world.start_daemon();
+    let flood = |asks: &str, connections: &str, shut: &str| {
+        let mut command = world.run_as(Who::Agent, "/usr/bin/python3");
+        let server = SERVER4.to_string();
+        command.args(["-c", FLOOD, &server, asks, connections, shut]);
+        let output = command.output().expect("python runs");
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    };
+    let records = || {
+        let refused = world.events("connection_refused");
+        let of_it = refused.iter().filter(|event| {
+            event["agent"] == "finance-bot"
+                && event["refusal"]["code"] == "daemon.overloaded"
+                && event["refusal"]["what"]
+                    .as_str()
+                    .is_some_and(|what| what.contains("metadata server"))
+        });
+        of_it.count()
+    };
+    // More than a burst, and faster than it is let in again.
+    assert_eq!(flood("2000", "0", "0"), "200 429\nTrue");
+    wait_for("the record", || records() > 0);
+    let before = records();
+    // Of forty and the one that is asked over, sixteen are an agent's to have (`metadata::BOUNDS`).
+    assert_eq!(flood("1", "40", "25"), "200\nTrue");
+    wait_for("the record", || records() > before);
+    assert_eq!(
+        world.probe_port(Who::OtherAgent, "tcp", SERVER4.into(), 80),
+        "ok"
+    );
+}

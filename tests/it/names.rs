@@ -1,6 +1,8 @@
 //! Names that move, and a DNS that falls silent, under the running daemon: what it protects follows the answers, and outlives them.
 
+use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, Ipv4Addr};
+use std::process::{Child, ChildStdout, Stdio};
 use std::time::Duration;
 
 use enforcer::clock::{Clock, SystemClock};
@@ -67,6 +69,79 @@ fn is_refused_everywhere(world: &World, addresses: &[Ipv4Addr]) {
     assert_eq!(capture.packets(), 0, "nothing left the host");
 }
 
+/// Holds a connection, and says what comes of using it later.
+const HELD: &str = r#"
+import socket, sys
+held = socket.create_connection((sys.argv[1], 443))
+print("connected", flush=True)
+sys.stdin.readline()
+try:
+    held.send(b"payload")
+    print("sent", flush=True)
+except OSError as error:
+    print(error.errno, flush=True)
+"#;
+
+/// A process with a connection that it has had for long.
+struct Held {
+    child: Child,
+    said: BufReader<ChildStdout>,
+}
+
+impl Held {
+    fn by(world: &World, who: Who, address: Ipv4Addr) -> Self {
+        let mut command = world.run_as(who, "/usr/bin/python3");
+        command.args(["-c", HELD, &address.to_string()]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("python runs");
+        let said = BufReader::new(child.stdout.take().expect("piped"));
+        let mut held = Self { child, said };
+        assert_eq!(held.line(), "connected");
+        held
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.said.read_line(&mut line).expect("reads");
+        line.trim().to_owned()
+    }
+
+    fn uses_it(mut self) -> String {
+        let mut stdin = self.child.stdin.take().expect("piped");
+        stdin.write_all(b"go on\n").expect("writes");
+        let said = self.line();
+        self.child.wait().expect("ends");
+        said
+    }
+}
+
+/// What the kernel says of a connection that was ended from elsewhere: ECONNABORTED.
+const ENDED: &str = "103";
+
+#[test]
+fn a_connection_is_ended_at_once_where_a_name_moves_to_its_address() {
+    let mut world = brief_answers();
+    world.start_daemon();
+    let held = Held::by(&world, Who::Approver, OTHER4);
+    answer_with(&world, OTHER4);
+    wait_for("the next look-up", || protected(&world) == 2);
+    assert_eq!(held.uses_it(), ENDED);
+    query_in_a_window(&world);
+}
+
+#[test]
+fn where_only_agents_are_enforced_on_their_connections_alone_are_ended() {
+    let mut world = brief_answers();
+    world.edit_config("[kernel]", "[kernel]\nenforce = \"agents\"");
+    world.start_daemon();
+    let agents = Held::by(&world, Who::Agent, OTHER4);
+    let nobodys = Held::by(&world, Who::Approver, OTHER4);
+    answer_with(&world, OTHER4);
+    wait_for("the next look-up", || protected(&world) == 2);
+    assert_eq!(agents.uses_it(), ENDED);
+    assert_eq!(nobodys.uses_it(), "sent");
+}
+
 #[test]
 fn a_name_that_moves_is_protected_where_it_went_within_the_refresh_and_stays_so_where_it_was() {
     let mut world = brief_answers();
@@ -126,4 +201,28 @@ fn a_daemon_that_starts_while_dns_is_silent_protects_what_the_one_before_it_did(
     wait_for("the next look-up", || protected(&world) == 2);
     is_refused_everywhere(&world, &[BIGQUERY4, OTHER4]);
     query_in_a_window(&world);
+}
+
+#[test]
+fn what_is_known_of_shared_addresses_is_said_by_the_check_and_by_the_status() {
+    let mut world = World::with_a_silent_far_side();
+    let said = |world: &World, words: &[&str]| {
+        let output = world.cli(Who::Operator, words);
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let config = world.config().display().to_string();
+    let check = ["check", "--config", &config];
+    let none = "shared prefixes: none, no file is named";
+    assert!(said(&world, &check).contains(none));
+    world.start_daemon();
+    assert!(said(&world, &["status"]).contains(none));
+    world.kill_daemon();
+
+    let list = world.config().with_file_name("google.txt");
+    std::fs::write(list, "198.51.100.0/25\n").expect("writes");
+    world.edit_config("[names]", "[names]\nshared_prefixes_file = \"google.txt\"");
+    let one = "shared prefixes: 1 are protected";
+    assert!(said(&world, &check).contains(one));
+    world.start_daemon();
+    assert!(said(&world, &["status"]).contains(one));
 }

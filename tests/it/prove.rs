@@ -1,7 +1,12 @@
 //! `enforcer prove`: every way out is blocked, and where a program is missing the proof says so.
 
+use aya::maps::lpm_trie::{Key, LpmTrie};
+use aya::maps::{Map, MapData};
+use enforcer_ebpf::Endpoint;
+use harness::capture::Capture;
+use harness::stage::{BIGQUERY4, OTHER4, Side};
 use harness::world::{Family, Who, World, wait_for};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// What this machine's kernel may lack: its ways cannot be shown to be closed.
 const MAY_BE_ABSENT: [&str; 4] = [
@@ -10,6 +15,11 @@ const MAY_BE_ABSENT: [&str; 4] = [
     "sctp-send/v4",
     "sctp-send/v6",
 ];
+
+/// Where BigQuery's name leads, as this host resolves it.
+const BIGQUERY: &str = "name/bigquery.googleapis.com";
+/// What is said to be no part of the proof, and how these lines begin.
+const UNPROVEN: [&str; 2] = ["agents/", "suite/"];
 
 fn prove(world: &World) -> (Option<i32>, Value) {
     let config = world.config().display().to_string();
@@ -21,12 +31,31 @@ fn prove(world: &World) -> (Option<i32>, Value) {
 }
 
 /// The paths that ended so.
+#[track_caller]
 fn ended(said: &Value, outcome: &str) -> Vec<String> {
-    let paths = said["paths"].as_array().expect("a list");
+    let paths = said["paths"].as_array();
+    let paths = paths.unwrap_or_else(|| panic!("no list of paths: {said}"));
     let ended = paths.iter().filter(|path| path["outcome"] == outcome);
     ended
         .map(|path| path["path"].as_str().expect("a name").to_owned())
         .collect()
+}
+
+/// Nothing is left untried but what may be.
+#[track_caller]
+fn all_is_tried(said: &Value) {
+    let not_tried = ended(said, "not_tried");
+    let (unproven, absent): (Vec<_>, Vec<_>) = not_tried
+        .iter()
+        .map(String::as_str)
+        .partition(|path| UNPROVEN.iter().any(|begin| path.starts_with(begin)));
+    for named in ["agents/metadata", "suite/forwarded"] {
+        assert!(unproven.contains(&named), "{unproven:?}");
+    }
+    assert!(
+        absent.iter().all(|path| MAY_BE_ABSENT.contains(path)),
+        "{said}"
+    );
 }
 
 fn leave_nothing_behind(world: &World) {
@@ -42,14 +71,14 @@ fn every_way_out_is_blocked_and_what_was_tried_is_on_record() {
     let world = World::start(Family::V4);
     let (status, said) = prove(&world);
     assert_eq!(ended(&said, "reached"), Vec::<String>::new());
-    let not_tried = ended(&said, "not_tried");
-    assert!(
-        not_tried
-            .iter()
-            .all(|path| MAY_BE_ABSENT.contains(&path.as_str())),
-        "{said}"
-    );
-    assert_eq!(status, Some(0));
+    for blocked in [BIGQUERY, "moved/tcp-connect/v4", "moved/raw-echo/v4"] {
+        assert!(
+            ended(&said, "blocked").contains(&blocked.to_owned()),
+            "{said}"
+        );
+    }
+    all_is_tried(&said);
+    assert_eq!((status, &said["note"]), (Some(0), &Value::Null));
     leave_nothing_behind(&world);
     // Nothing attached to one hook alone: each has refused some of it.
     wait_for("the records", || {
@@ -80,14 +109,11 @@ fn without_the_enforcer_every_way_out_reaches_the_far_end_and_the_proof_fails() 
     let world = World::without_daemon(Family::V4);
     let (status, said) = prove(&world);
     assert_eq!(ended(&said, "blocked"), Vec::<String>::new());
-    let not_tried = ended(&said, "not_tried");
-    assert!(
-        not_tried
-            .iter()
-            .all(|path| MAY_BE_ABSENT.contains(&path.as_str())),
-        "{said}"
-    );
-    assert!(ended(&said, "reached").len() > 60);
+    all_is_tried(&said);
+    let reached = ended(&said, "reached");
+    assert!(reached.len() > 60 && reached.contains(&BIGQUERY.to_owned()));
+    assert!(reached.contains(&"moved/tcp-connect/v4".to_owned()));
+    assert!(said["note"].to_string().contains("no daemon answers"));
     assert_eq!(status, Some(1));
     leave_nothing_behind(&world);
 }
@@ -117,4 +143,51 @@ fn a_program_that_is_taken_away_is_missed_by_the_daemon_and_by_the_proof() {
         "{reached:?}"
     );
     assert_eq!(status, Some(1));
+}
+
+#[test]
+fn an_address_of_bigquerys_that_is_not_protected_is_missed_and_nothing_is_sent_there() {
+    let mut world = World::with_a_silent_far_side();
+    world.start_daemon();
+    let wire = Capture::start(&world.stage, [BIGQUERY4.into(), OTHER4.into()]);
+    // The resolver that programs ask knows an address which the daemon has not learnt yet.
+    let more = json!({"addresses": [BIGQUERY4, OTHER4], "ttl_s": 600});
+    world.set_names(&json!({"bigquery.googleapis.com": more}));
+    let (status, said) = prove(&world);
+    assert_eq!(ended(&said, "reached"), [BIGQUERY], "{said}");
+    assert!(
+        said.to_string()
+            .contains(&format!("not protected: {OTHER4} "))
+    );
+    assert_eq!(status, Some(1));
+    // Or somebody has taken one out of the kernel's map, and no daemon puts it back.
+    world.set_names(&json!({}));
+    world.kill_daemon();
+    let path = world.stage.bpffs().join("enforcer/maps-v1/ENDPOINTS4");
+    let data = world.stage.on(Side::Host, || {
+        MapData::from_pin(path).expect("opens the map")
+    });
+    let map = Map::from_map_data(data).expect("a map");
+    let mut endpoints: LpmTrie<_, [u8; 4], Endpoint> = map.try_into().expect("typed");
+    endpoints
+        .remove(&Key::new(32, BIGQUERY4.octets()))
+        .expect("root can");
+    let (status, said) = prove(&world);
+    let reached = ended(&said, "reached");
+    assert!(reached.contains(&BIGQUERY.to_owned()), "{reached:?}");
+    assert_eq!(status, Some(1));
+    assert_eq!(wire.packets(), 0, "it is asked, and nothing is sent");
+    leave_nothing_behind(&world);
+}
+
+#[test]
+fn a_name_that_this_host_does_not_resolve_is_not_proven() {
+    let mut world = World::with_a_silent_far_side();
+    world.start_daemon();
+    let none = json!({"addresses": [], "ttl_s": 1});
+    world.set_names(&json!({"bigquery.googleapis.com": none}));
+    let (status, said) = prove(&world);
+    let not_tried = ended(&said, "not_tried");
+    assert!(not_tried.contains(&BIGQUERY.to_owned()), "{said}");
+    assert_eq!(status, Some(0));
 }

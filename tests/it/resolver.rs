@@ -4,16 +4,47 @@ use std::net::IpAddr;
 
 use harness::capture::Capture;
 use harness::programs::said;
-use harness::stage::{OTHER4, OTHER6};
+use harness::stage::{OTHER4, OTHER6, Side};
 use harness::world::{Family, Who, World, wait_for};
 use rustix::process::Signal;
 use serde_json::{Value, json};
+
+use crate::bypass::Helper;
 
 /// What agents are told for BigQuery's names.
 const SYNTHETIC: &str = "192.0.2.80";
 const BIGQUERY: &str = "bigquery.googleapis.com";
 /// Every way to ask.
 const WAYS: [&str; 4] = ["sent", "connected", "bound", "tcp"];
+
+/// Drops what comes in by the loopback with some bits in its mark, as a firewall does, until its input ends (tcx).
+const FIREWALL: &str = concat!(
+    python_bpf!(),
+    r#"
+# r2 = skb->mark & bits; r0 = r2 == 0 ? TCX_PASS : TCX_DROP. The bits are a register's: as a number they would be widened by their sign.
+program = b"".join([
+    step(0x61, 0x12, 8, 0), step(0xb4, 0x03, 0, int(sys.argv[1], 0)), step(0x5f, 0x32, 0, 0),
+    step(0xb7, 0x00, 0, 0), step(0x15, 0x02, 1, 0), step(0xb7, 0x00, 0, 2), step(0x95, 0, 0, 0),
+])
+held = loaded(3, program)
+link = bpf(28, struct.pack("<IIIIIIQ", held, socket.if_nametoindex("lo"), 46, 0, 0, 0, 0))
+print("drops", flush=True)
+sys.stdin.read()
+"#
+);
+
+fn firewall(world: &World, bits: &str) -> Helper {
+    let mut command = world.stage.command(Side::Host, "/usr/bin/python3");
+    let mut firewall = Helper::start(command.args(["-c", FIREWALL, bits]));
+    assert_eq!(firewall.line(), "drops");
+    firewall
+}
+
+/// Whether an agent is told a name in a datagram.
+fn is_told(world: &World) -> bool {
+    let said = ask(world, Who::Agent, "sent", OTHER4.into(), BIGQUERY, "A");
+    said["answers"].to_string().contains(SYNTHETIC)
+}
 
 fn world() -> World {
     let mut world = World::with_a_silent_far_side();
@@ -45,6 +76,35 @@ fn servers() -> [IpAddr; 4] {
         // A resolver of Google's.
         "8.8.8.8".parse().expect("an address"),
     ]
+}
+
+#[test]
+fn a_firewall_that_drops_by_the_marks_of_others_drops_no_question() {
+    let mut world = World::with_a_silent_far_side();
+    // kube-proxy's, and what this host's operator says.
+    world.edit_config("[names]", "[names]\nmark_mask = 0x0ff03fff");
+    let _firewall = firewall(&world, "0xf00fc000");
+    for _ in 0..4 {
+        world.start_daemon();
+        assert!(is_told(&world));
+        assert_eq!(world.status()["unhealthy"].to_string(), "[]");
+        world.kill_daemon();
+    }
+}
+
+#[test]
+fn a_firewall_that_drops_agents_questions_is_said() {
+    let world = world();
+    assert!(is_told(&world));
+    let dropping = firewall(&world, "0xffffffff");
+    let what = "agents' questions for names do not come back over the loopback";
+    wait_for("the probe", || {
+        world.status()["unhealthy"].to_string().contains(what)
+    });
+    drop(dropping);
+    wait_for("health", || world.status()["unhealthy"] == json!([]));
+    assert!(is_told(&world));
+    assert_eq!(world.events("connection_refused").len(), 0);
 }
 
 #[test]
@@ -130,6 +190,13 @@ fn a_strict_agent_is_told_only_its_own_names_and_the_rest_goes_on_record_and_now
     // The other agent is told everything.
     let other = ask(&world, Who::OtherAgent, "sent", server, "example.com", "A");
     assert_eq!(other["answers"], json!(["192.0.2.9"]));
+    let asked = world.asked_names();
+    let is_asked = |part: &str| asked.iter().any(|name| name.contains(part));
+    assert!(
+        is_asked("storage.googleapis.com") && is_asked("example.com"),
+        "{asked:?}"
+    );
+    assert!(!is_asked("c2vjcmv0cw") && !is_asked("secret"), "{asked:?}");
 }
 
 #[test]

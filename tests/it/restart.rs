@@ -158,10 +158,10 @@ fn no_window_without_a_log(family: Family) {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(3), "{said}");
     assert!(said.contains("[audit.unavailable]"), "{said}");
-    let before = world.far_requests().len();
+    let before = world.asked_of_bigquery();
     assert!(error_of(&world.query(&[DAILY])[0]).contains("[audit.unavailable]"));
     assert_eq!(
-        world.far_requests().len(),
+        world.asked_of_bigquery(),
         before,
         "not even a dry run went out"
     );

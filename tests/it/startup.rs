@@ -10,8 +10,8 @@ use std::process::Command;
 
 use harness::capture::Capture;
 use harness::cgroup;
-use harness::stage::Side;
-use harness::world::{Family, Who, World, enforcer};
+use harness::stage::{BIGQUERY4, INTERNET4, OTHER4, Side};
+use harness::world::{Family, Who, World, enforcer, wait_for};
 
 /// A world whose daemon was killed: its programs are pinned, and `finance-bot` meets `EPERM`.
 fn left_by_a_killed_daemon() -> World {
@@ -185,6 +185,55 @@ fn when_no_address_is_known_at_all_it_does_not_claim_to_protect_any() {
     );
 }
 
+#[test]
+fn before_there_is_a_network_it_protects_what_is_named_and_learns_the_rest_when_there_is_one() {
+    let mut world = World::with_a_silent_far_side();
+    world.edit_config("uid = 2001", "uid = 2001\nclosed = \"drop\"");
+    let prefix =
+        format!("[names]\nprefixes = [{{ prefix = \"{OTHER4}/32\", class = \"shared\" }}]");
+    world.edit_config("[names]", &prefix);
+    let network = |world: &World, words: &str| {
+        let mut ip = world.stage.command(Side::Host, "ip");
+        let done = ip.args(words.split(' ')).status();
+        assert!(done.expect("ip runs").success(), "{words}");
+    };
+    network(&world, "link set wire0 down");
+    world.start_daemon();
+    assert_eq!(world.probe(Who::Agent, OTHER4.into()), "EPERM");
+    let protected = |world: &World| world.status()["endpoints"].as_u64();
+    assert_eq!(protected(&world), Some(1));
+
+    network(&world, "link set wire0 up");
+    network(&world, &format!("route add default via {INTERNET4}"));
+    wait_for("the names", || protected(&world) > Some(1));
+    let wire = Capture::start(&world.stage, [BIGQUERY4.into(), OTHER4.into()]);
+    for address in [BIGQUERY4, OTHER4] {
+        assert_eq!(world.probe(Who::Agent, address.into()), "EPERM");
+    }
+    assert_eq!(wire.packets(), 0);
+    // The interface that came up is guarded like one that was there.
+    let guards = world.status()["guards"].to_string();
+    assert!(guards.contains("wire0"), "{guards}");
+}
+
+/// A unit is ordered as it says: what it orders itself before must not have to wait for what it waits for.
+#[test]
+fn the_unit_of_the_example_runs_before_there_is_a_network() {
+    let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../enforcer/example/enforcer.service");
+    let text = std::fs::read_to_string(unit).expect("reads");
+    let lines: Vec<&str> = text.lines().collect();
+    for line in [
+        "DefaultDependencies=no",
+        "Wants=network-pre.target",
+        "Before=network-pre.target shutdown.target",
+        "After=local-fs.target",
+        "StartLimitIntervalSec=0",
+    ] {
+        assert!(lines.contains(&line), "{line}");
+    }
+    assert!(!lines.iter().any(|line| line.contains("network-online")));
+}
+
 /// Changes a file for as long as `work` lasts.
 fn with_edited(path: &Path, from: &str, to: &str, work: impl FnOnce()) {
     let text = std::fs::read_to_string(path).expect("reads");
@@ -222,7 +271,7 @@ fn with_files_that_it_cannot_use_it_names_the_file_and_the_place() {
             &policy,
             "ttl_max",
             "ttl_maxx",
-            &["policy.toml", "line 4", "unknown field `ttl_maxx`"],
+            &["policy.toml", "line 7", "unknown field `ttl_maxx`"],
         ),
         (&policy, "[[rule]]", "[[rule]", &["policy.toml", "line 1"]),
         (
@@ -278,9 +327,14 @@ fn a_service_manager_is_told_when_the_lock_holds() {
         .env("NOTIFY_SOCKET", &socket)
         .spawn()
         .expect("starts");
-    let mut said = [0; 64];
-    let bytes = manager.recv(&mut said).expect("is told");
-    assert_eq!(&said[..bytes], b"READY=1\n");
+    let told = || {
+        let mut said = [0; 64];
+        let bytes = manager.recv(&mut said).expect("is told");
+        String::from_utf8_lossy(&said[..bytes]).into_owned()
+    };
+    // A long log takes its time to be read.
+    assert!(told().starts_with("EXTEND_TIMEOUT_USEC="));
+    assert_eq!(told(), "READY=1\n");
     assert!(world.cli(Who::Operator, &["status"]).status.success());
     daemon.kill().expect("kills");
     daemon.wait().expect("ends");

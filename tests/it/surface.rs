@@ -4,19 +4,22 @@ use enforcer::bigquery::methods::{Judged, METHODS};
 use harness::world::{Family, Who, World, wait_for};
 use serde_json::{Value, json};
 
-/// Sends requests given as `[[method, path, body], …]` and prints `[[status, body], …]`.
+/// Sends requests given as `[[method, path, body, headers], …]`, the last optional, and prints `[[status, body, place], …]`.
 const RAW: &str = r#"
 import http.client, json, ssl, sys
 connection = http.client.HTTPSConnection("bigquery.googleapis.com", context=ssl.create_default_context(cafile=sys.argv[1]))
 answers = []
-for method, path, body in json.loads(sys.argv[2]):
-    connection.request(method, path, json.dumps(body) if body else None, {"content-type": "application/json"} if body else {})
+for method, path, body, *headers in json.loads(sys.argv[2]):
+    headers = dict(headers[0] if headers else {})
+    if body:
+        headers["content-type"] = "application/json"
+    connection.request(method, path, json.dumps(body) if body else None, headers)
     answer = connection.getresponse()
-    answers.append([answer.status, json.loads(answer.read())])
+    answers.append([answer.status, json.loads(answer.read() or "null"), answer.getheader("location")])
 print(json.dumps(answers))
 "#;
 
-const PROJECT: &str = "/bigquery/v2/projects/demo-project";
+pub(crate) const PROJECT: &str = "/bigquery/v2/projects/demo-project";
 const DISCOVERY: [&str; 2] = [
     "/$discovery/rest?version=v2",
     "/discovery/v1/apis/bigquery/v2/rest",
@@ -24,21 +27,23 @@ const DISCOVERY: [&str; 2] = [
 
 /// An answer: its status and body.
 #[derive(Debug)]
-struct Answer {
-    status: u64,
-    body: Value,
+pub(crate) struct Answer {
+    pub(crate) status: u64,
+    pub(crate) body: Value,
+    /// Its `Location`.
+    pub(crate) place: Option<String>,
 }
 
 impl Answer {
     #[track_caller]
-    fn served(&self) -> &Value {
+    pub(crate) fn served(&self) -> &Value {
         assert_eq!(self.status, 200, "{}", self.body);
         &self.body
     }
 
     /// The code stands at the end of the message, as every client shows it.
     #[track_caller]
-    fn refused(&self, code: &str) {
+    pub(crate) fn refused(&self, code: &str) {
         let message = self.body["error"]["message"].as_str().unwrap_or_default();
         assert!(
             self.status == 403 && message.ends_with(&format!("[{code}]")),
@@ -47,7 +52,7 @@ impl Answer {
     }
 }
 
-fn send(world: &World, requests: &Value) -> Vec<Answer> {
+pub(crate) fn send(world: &World, requests: &Value) -> Vec<Answer> {
     let output = world
         .run_as(Who::Agent, "/usr/bin/python3")
         .args(["-c", RAW])
@@ -57,8 +62,13 @@ fn send(world: &World, requests: &Value) -> Vec<Answer> {
         .expect("python runs");
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{errors}");
-    let answers: Vec<(u64, Value)> = serde_json::from_slice(&output.stdout).expect("prints JSON");
-    let answer = |(status, body)| Answer { status, body };
+    type Said = (u64, Value, Option<String>);
+    let answers: Vec<Said> = serde_json::from_slice(&output.stdout).expect("prints JSON");
+    let answer = |(status, body, place)| Answer {
+        status,
+        body,
+        place,
+    };
     answers.into_iter().map(answer).collect()
 }
 
@@ -104,6 +114,51 @@ fn the_apis_description_is_served_in_a_window_and_refused_without_one() {
         assert_eq!(answer.served()["id"], "bigquery:v2", "{path}");
     }
     post(&world, DISCOVERY[0], &json!({"x": 1})).refused("api.method");
+}
+
+#[test]
+fn a_dataset_and_a_view_are_described_without_who_may_see_them_and_what_they_name_elsewhere() {
+    let world = World::start(Family::V4);
+    let _ = world.open_window("demo-project.finance:read", "1m");
+    let dataset = format!("{PROJECT}/datasets/finance");
+    for faults in [json!({}), json!({"tells_access": true})] {
+        world.set_faults(&faults);
+        for query in ["", "?datasetView=METADATA", "?fields=access,id"] {
+            let said = get(&world, &format!("{dataset}{query}"));
+            assert_eq!(
+                said.served()["access"],
+                Value::Null,
+                "{query}: {}",
+                said.body
+            );
+            assert_eq!(said.body["id"], "demo-project:finance", "{}", said.body);
+        }
+    }
+    for view in ["ACL", "FULL"] {
+        get(&world, &format!("{dataset}?datasetView={view}")).refused("api.field");
+    }
+    let asked = world.far_requests();
+    let mut asked = asked.iter().filter(|request| {
+        let path = request["path"].as_str().unwrap_or_default();
+        path.starts_with(&format!("{dataset}?"))
+    });
+    assert!(asked.all(|request| request["path"].to_string().contains("datasetView=METADATA")));
+    let view = |name: &str| {
+        get(&world, &format!("{dataset}/tables/{name}"))
+            .served()
+            .clone()
+    };
+    let own = view("daily_view");
+    assert!(
+        own["view"]["query"].to_string().contains("finance.daily"),
+        "{own}"
+    );
+    let of_others = view("hr_view");
+    assert!(
+        !of_others["view"].to_string().contains("salaries"),
+        "{of_others}"
+    );
+    assert_eq!(of_others["type"], "VIEW", "{of_others}");
 }
 
 #[test]
@@ -247,7 +302,7 @@ fn what_reaches_past_tables_is_refused_before_bigquery_is_asked_anything() {
         ("SELECT hr.secret(day) FROM finance.daily", "scope.outside"),
         (
             "SELECT * FROM ML.PREDICT(MODEL hr.m, TABLE finance.daily)",
-            "scope.outside",
+            "query.not_vouched",
         ),
         (
             "SELECT * FROM finance.daily, `region-us`.INFORMATION_SCHEMA.TABLES",
@@ -271,6 +326,33 @@ fn what_reaches_past_tables_is_refused_before_bigquery_is_asked_anything() {
         "{asked:?}"
     );
     assert_eq!(world.events("query_refused").len(), 5);
+}
+
+#[test]
+fn functions_that_reach_elsewhere_are_refused_where_a_dataset_has_their_name() {
+    let mut world = World::without_daemon(Family::V4);
+    let policy = harness::world::policy("15m", false);
+    let finance = "datasets = [\"demo-project.finance\"]";
+    assert!(policy.contains(finance), "{policy}");
+    let all = "datasets = [\"demo-project.finance\", \"demo-project.ai\", \"demo-project.obj\"]";
+    world.set_policy(&policy.replace(finance, all));
+    world.start_daemon();
+    let _ = world.open_window("demo-project.ai:read,demo-project.obj:read", "1m");
+    for sql in [
+        "SELECT ai.generate('all of it', connection_id => 'us.conn').result",
+        "SELECT obj.get_access_url(obj.make_ref('gs://elsewhere/secret', 'us.conn'), 'rw')",
+        "SELECT `ai`.`generate`('all of it')",
+        "SELECT SAFE.ai.generate('all of it')",
+    ] {
+        let body = json!({"query": sql, "useLegacySql": false});
+        post(&world, &format!("{PROJECT}/queries"), &body).refused("query.not_vouched");
+    }
+    let asked = world.far_requests();
+    let mut hosts = asked.iter().map(|request| &request["host"]);
+    assert!(
+        hosts.all(|host| host != "bigquery.googleapis.com"),
+        "{asked:?}"
+    );
 }
 
 #[test]
@@ -436,9 +518,10 @@ fn a_job_that_read_outside_its_window_is_on_record_its_answer_kept_back_and_the_
     };
     // The close may be heard of first.
     let told = answer.body.to_string();
+    // Who watches the job may have seen it first, and the window have closed.
+    let kept_back = ["[scope.outside]", "[window.closed]", "[window.none]"];
     assert!(
-        answer.status == 403
-            && (told.contains("[scope.outside]") || told.contains("[window.closed]")),
+        answer.status == 403 && kept_back.iter().any(|code| told.contains(code)),
         "{told}"
     );
     wait_for("the close", || {
@@ -454,6 +537,38 @@ fn a_job_that_read_outside_its_window_is_on_record_its_answer_kept_back_and_the_
         "{seen:?}"
     );
     get(&world, &format!("{PROJECT}/datasets/finance")).refused("window.none");
+}
+
+#[test]
+fn a_dry_run_that_leaves_out_a_view_which_the_text_names_lets_nothing_through() {
+    let world = World::start(Family::V4);
+    let _ = world.open_window("demo-project.finance:read,demo-project.scratch:write", "1m");
+    world.set_faults(&json!({"names_only": {"dry_run": [["demo-project", "finance", "daily"]]}}));
+    let body = |sql: &str| json!({"query": sql, "useLegacySql": false});
+    for sql in [
+        "SELECT name, salary FROM finance.hr_view WHERE TRUE",
+        "WITH hr_view AS (SELECT * FROM finance.hr_view) SELECT name FROM hr_view",
+        "SELECT day FROM finance.daily, finance.hr_view",
+        "INSERT INTO scratch.notes (id, text) SELECT salary, name FROM finance.hr_view",
+    ] {
+        post(&world, &format!("{PROJECT}/queries"), &body(sql)).refused("query.not_vouched");
+    }
+    // A name without a dataset is the same table's.
+    let mut by_default = body("SELECT name FROM hr_view");
+    by_default["defaultDataset"] = json!({"datasetId": "finance"});
+    post(&world, &format!("{PROJECT}/queries"), &by_default).refused("query.not_vouched");
+    // What is named and listed is let through, whatever stands beside it in the list.
+    let listed = json!([
+        ["demo-project", "finance", "daily"],
+        ["demo-project", "finance", "accounts"]
+    ]);
+    world.set_faults(&json!({"names_only": {"dry_run": listed}}));
+    let served = post(
+        &world,
+        &format!("{PROJECT}/queries"),
+        &body("SELECT COUNT(*) FROM finance.daily"),
+    );
+    assert_eq!(served.status, 200, "{}", served.body);
 }
 
 #[test]
@@ -478,5 +593,157 @@ fn a_list_of_jobs_says_what_they_read_and_is_compared_as_well() {
         closed
             .iter()
             .any(|event| event["reason"] == "scope_violated")
+    });
+}
+
+/// No rows of a job that has read outside its window are passed on: not by `ask`, which gives the answer that would have them.
+fn rows_are_kept_back(ask: impl Fn(&World) -> Answer) {
+    let world = World::start(Family::V4);
+    let grant = world.open_window("demo-project.finance:read", "1m");
+    world.set_faults(&json!({"reads_also": [["demo-project", "hr", "salaries"]], "run_ms": 600}));
+    let answer = ask(&world);
+    let told = answer.body.to_string();
+    // Who watches the job may have seen it first, and the window have closed.
+    let kept_back = ["[scope.outside]", "[window.closed]", "[window.none]"];
+    assert!(
+        answer.status == 403 && kept_back.iter().any(|code| told.contains(code)),
+        "{told}"
+    );
+    assert!(!told.contains("account"), "{told}");
+    wait_for("the close", || {
+        let closed = world.events("closed");
+        closed
+            .iter()
+            .any(|event| event["grant"] == grant.as_str() && event["reason"] == "scope_violated")
+    });
+}
+
+const ACCOUNTS: &str = "SELECT name FROM finance.accounts";
+
+/// Starts the job that answers as running, and gives its description.
+fn start_slow(world: &World) -> Value {
+    let query = json!({"query": ACCOUNTS, "useLegacySql": false});
+    let body = json!({"configuration": {"query": query}});
+    let started = post(world, &format!("{PROJECT}/jobs"), &body);
+    assert_eq!(started.served()["status"]["state"], "RUNNING");
+    started.body
+}
+
+#[test]
+fn a_query_at_once_that_read_outside_gives_no_rows() {
+    rows_are_kept_back(|world| {
+        let body = json!({"query": ACCOUNTS, "useLegacySql": false, "timeoutMs": 9000});
+        post(world, &format!("{PROJECT}/queries"), &body)
+    });
+}
+
+#[test]
+fn results_of_a_job_that_read_outside_are_not_given() {
+    rows_are_kept_back(|world| {
+        let started = start_slow(world);
+        let id = started["jobReference"]["jobId"].as_str().expect("a job");
+        get(
+            world,
+            &format!("{PROJECT}/queries/{id}?timeoutMs=9000&location=US"),
+        )
+    });
+}
+
+#[test]
+fn the_table_that_holds_the_result_of_a_job_that_read_outside_is_not_read() {
+    rows_are_kept_back(|world| {
+        let mut faults = json!({"reads_also": [["demo-project", "hr", "salaries"]], "held": true});
+        world.set_faults(&faults);
+        let started = start_slow(world);
+        let place = &started["configuration"]["query"]["destinationTable"];
+        let (dataset, table) = (&place["datasetId"], &place["tableId"]);
+        let path = format!(
+            "{PROJECT}/datasets/{}/tables/{}/data",
+            dataset.as_str().expect("a dataset"),
+            table.as_str().expect("a table")
+        );
+        // Before it has ended nothing is known of it, and nothing given.
+        let early = get(world, &path);
+        early.refused("query.not_vouched");
+        faults["held"] = false.into();
+        world.set_faults(&faults);
+        let mut late = early;
+        wait_for("its end", || {
+            late = get(world, &path);
+            !late.body.to_string().contains("[query.not_vouched]")
+        });
+        late
+    });
+}
+
+#[test]
+fn the_same_query_is_judged_without_asking_again_until_something_is_written_or_the_window_is_another()
+ {
+    let world = World::start(Family::V4);
+    let scope = "demo-project.finance:read,demo-project.scratch:ddl";
+    let grant = world.open_window(scope, "1m");
+    let dry_runs = || {
+        let far = world.far_requests();
+        let bodies = far.iter().filter_map(|request| request["body"].as_str());
+        bodies
+            .filter(|body| body.contains("\"dryRun\":true"))
+            .count()
+    };
+    let ask = |sql: &str| {
+        let query = json!({"query": sql, "useLegacySql": false});
+        let body = json!({"configuration": {"query": query}});
+        post(&world, &format!("{PROJECT}/jobs"), &body)
+            .served()
+            .clone()
+    };
+    let one = "SELECT COUNT(*) FROM finance.daily";
+    ask(one);
+    ask(one);
+    assert_eq!(dry_runs(), 1);
+    // Asked with other settings it is another query.
+    ask("SELECT  COUNT(*) FROM finance.daily");
+    assert_eq!(dry_runs(), 2);
+    ask("INSERT INTO scratch.notes (id, text) VALUES (1, 'x')");
+    ask(one);
+    assert_eq!(dry_runs(), 4);
+    // Whatever the dry run was asked, each is admitted by itself and on record with its text.
+    let admitted = world.events("query_admitted");
+    assert!(admitted.iter().all(|event| event["sql"].is_string()));
+    assert_eq!(admitted.len(), 5);
+    // How long its client waited for that is, too.
+    let waited = |at: usize| admitted[at]["dry_run_us"].as_u64().expect("a number");
+    assert!(waited(0) > 0 && waited(1) == 0 && waited(2) > 0);
+    let _ = world.json(Who::Approver, &["revoke", &grant]);
+    let _ = world.open_window(scope, "1m");
+    ask(one);
+    assert_eq!(dry_runs(), 5);
+}
+
+#[test]
+fn a_table_that_a_job_has_filled_is_not_read_before_it_is_known_what_that_has_read() {
+    let world = World::start(Family::V4);
+    let scope = "demo-project.finance:read,demo-project.scratch:ddl";
+    let grant = world.open_window(scope, "1m");
+    let fault = json!({"reads_also": [["demo-project", "hr", "salaries"]], "run_ms": 600});
+    world.set_faults(&fault);
+    let job = |sql: &str| {
+        let query = json!({"query": sql, "useLegacySql": false});
+        let body = json!({"configuration": {"query": query}});
+        post(&world, &format!("{PROJECT}/jobs"), &body)
+    };
+    let filled = job("CREATE TABLE scratch.filled AS SELECT name FROM finance.accounts");
+    assert_eq!(filled.served()["status"]["state"], "RUNNING");
+    // Neither by its rows nor by another query: while it runs nothing is known.
+    let rows = format!("{PROJECT}/datasets/scratch/tables/filled/data");
+    for answer in [get(&world, &rows), job("SELECT name FROM scratch.filled")] {
+        let told = answer.body.to_string();
+        assert!(answer.status == 403 && !told.contains("account "), "{told}");
+    }
+    // And nobody need ask: the daemon looks by itself.
+    wait_for("the close", || {
+        let closed = world.events("closed");
+        closed
+            .iter()
+            .any(|event| event["grant"] == grant.as_str() && event["reason"] == "scope_violated")
     });
 }

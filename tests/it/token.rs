@@ -1,7 +1,7 @@
 //! Tokens stay where they belong: the agent's never go out, the real one never comes in, and without one nothing is forwarded.
 
 use harness::programs::said;
-use harness::world::{AGENTS_OWN_TOKEN, Family, Who, World};
+use harness::world::{AGENTS_OWN_TOKEN, Family, Who, World, wait_for};
 use serde_json::{Value, json};
 
 const DAILY: &str = "SELECT COUNT(*) FROM finance.daily";
@@ -18,10 +18,34 @@ answer = connection.getresponse()
 print(answer.status, answer.getheaders(), answer.read().decode())
 "#;
 
+/// A client that agrees on TLS, and asks nothing.
+const SILENT: &str = r#"
+import socket, ssl, sys
+context = ssl.create_default_context(cafile=sys.argv[1])
+with context.wrap_socket(socket.create_connection(("bigquery.googleapis.com", 443)), server_hostname="bigquery.googleapis.com") as agreed:
+    print(agreed.version())
+"#;
+
 fn raw(world: &World) -> String {
+    run(world, RAW)
+}
+
+fn run(world: &World, client: &str) -> String {
     let bundle = world.stage.dir().join("run/ca.pem");
     let mut command = world.run_as(Who::Agent, "/usr/bin/python3");
-    said(command.args(["-c", RAW]).arg(bundle))
+    said(command.args(["-c", client]).arg(bundle))
+}
+
+#[test]
+fn a_token_is_on_its_way_before_the_first_request_has_come_and_only_within_a_window() {
+    let world = World::start(Family::V4);
+    assert!(run(&world, SILENT).starts_with("TLS"));
+    let _ = world.open_window("demo-project.finance:read", "1m");
+    assert_eq!(world.tokens(), Vec::<Value>::new());
+    assert!(run(&world, SILENT).starts_with("TLS"));
+    wait_for("a token", || world.tokens().len() == 1);
+    assert!(raw(&world).starts_with("200"));
+    assert_eq!(world.tokens().len(), 1, "the one that was begun is used");
 }
 
 fn stay_where_they_belong(family: Family) {
@@ -119,6 +143,17 @@ fn without_sts_nothing_is_forwarded(family: Family) {
             .any(|event| event["refusal"]["code"] == "token.unavailable" && event["sql"] == DAILY),
         "{recorded:?}"
     );
+    let is_fault = |world: &World| {
+        let faults = world.status()["unhealthy"].to_string();
+        faults.contains("finance-bot: token could not be had")
+    };
+    assert!(is_fault(&world), "{}", world.status()["unhealthy"]);
+    world.set_faults(&json!({}));
+    // A failure is repeated for a moment before anybody is asked again.
+    wait_for("a token", || {
+        world.query(&[DAILY]).remove(0)["error"].is_null()
+    });
+    assert!(!is_fault(&world), "one was had");
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! Workloads that come and go: units that restart, and what cannot be one because others than root could write it.
 
 use std::os::unix::fs::chown;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use harness::capture::Capture;
-use harness::stage::{BIGQUERY4, BIGQUERY6, Side};
+use harness::stage::{BIGQUERY4, BIGQUERY6, OTHER4, Side};
 use harness::world::{AGENT_UID, Who, World, enforcer, wait_for};
 use serde_json::Value;
 
@@ -139,6 +139,81 @@ fn a_window_follows_its_unit_through_a_restart_and_ends_with_it() {
     assert_eq!(wire.packets(), 0);
 }
 
+/// What a unit without a uid meets in a cgroup, where only agents are enforced on: BigQuery, the metadata server, and a name server of its
+/// own choice.
+fn everything(world: &World, cgroup: &Path) -> String {
+    let script = "import errno, socket, sys\ndef tell(how):\n    try:\n        how()\n        print('ok')\n    except OSError as error:\n        print(errno.errorcode.get(error.errno, error))\ntell(lambda: socket.create_connection((sys.argv[1], 443), 1))\ntell(lambda: socket.create_connection(('169.254.169.254', 8080), 1))\ntell(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'a secret question', (sys.argv[2], 53)))";
+    let mut command = world.stage.command_in(
+        Side::Host,
+        Some(cgroup),
+        Some(AGENT_UID),
+        "/usr/bin/python3",
+    );
+    let output = command
+        .args(["-c", script, &BIGQUERY4.to_string(), &OTHER4.to_string()])
+        .output()
+        .expect("python runs");
+    String::from_utf8_lossy(&output.stdout).replace('\n', " ")
+}
+
+/// A unit without a uid, where only agents are enforced on, that is seen and has a window, and the wire.
+fn unit_alone() -> (World, PathBuf, [Capture; 2]) {
+    let (mut world, wire) = world("unit = \"finance-bot.service\"");
+    world.edit_config("\nuid = 2001\n", "\n");
+    world.edit_config("[kernel]", "[kernel]\nenforce = \"agents\"");
+    world.start_daemon();
+    let unit = world.stage.cgroups.make(UNIT);
+    wait_until_seen(&world, &unit);
+    let _ = open_window(&world, &unit);
+    assert_eq!(everything(&world, &unit), "ok EPERM ok ");
+    let elsewhere = [OTHER4.into(), [169, 254, 169, 254].into()];
+    let elsewhere = Capture::start(&world.stage, elsewhere);
+    (world, unit, [wire, elsewhere])
+}
+
+/// Waits until `status` says this.
+fn wait_until_said(world: &World, what: &str) {
+    wait_for(what, || {
+        let status = world.json(Who::Operator, &["status"]);
+        status["unhealthy"].to_string().contains(what)
+    });
+}
+
+#[test]
+fn of_two_units_of_one_name_neither_is_nobody() {
+    let (world, unit, wires) = unit_alone();
+    let other = world.stage.cgroups.make("other.slice/finance-bot.service");
+    wait_until_said(&world, "are called so");
+    for cgroup in [&unit, &other] {
+        assert_eq!(everything(&world, cgroup), "EPERM EPERM ok ");
+    }
+    std::fs::remove_dir(&other).expect("removes");
+    wait_for("the window to be back", || {
+        everything(&world, &unit) == "ok EPERM ok "
+    });
+    for wire in &wires {
+        assert_eq!(wire.settled(), 0);
+    }
+}
+
+#[test]
+fn a_unit_that_others_than_root_can_write_is_said_and_is_not_nobody() {
+    let (world, unit, wires) = unit_alone();
+    chown(&unit, Some(AGENT_UID), None).expect("gives it away");
+    wait_until_said(&world, "belongs to uid 2001");
+    assert_eq!(everything(&world, &unit), "EPERM EPERM ok ");
+    let config = world.config().display().to_string();
+    let checked = world.cli(Who::Operator, &["check", "--config", &config]);
+    let told = String::from_utf8_lossy(&checked.stderr);
+    assert!(
+        !checked.status.success() && told.contains("belongs to uid 2001"),
+        "{told}"
+    );
+    for wire in &wires {
+        assert_eq!(wire.settled(), 0);
+    }
+}
+
 #[test]
 fn a_user_cannot_make_a_cgroup_that_passes_for_the_agents() {
     let (mut world, wire) = world("unit = \"finance-bot.service\"");
@@ -188,6 +263,23 @@ fn everything_that_a_user_runs_can_be_an_agent_its_own_service_manager_included(
         assert_eq!(connect(&world, &cgroup, AGENT_UID), "ok");
         assert_eq!(connect(&world, &cgroup, 3003), "EPERM");
     }
+    assert_eq!(wire.packets(), 0);
+}
+
+#[test]
+fn what_a_user_whose_everything_is_an_agent_starts_elsewhere_is_the_agents() {
+    let (mut world, wire) = world(&format!("user = {AGENT_UID}"));
+    // Its uid is known by its workload alone.
+    world.edit_config("\nuid = 2001\n", "\n");
+    world.start_daemon();
+    let elsewhere = world.stage.cgroups.make("system.slice/cron.service");
+    assert_eq!(connect(&world, &elsewhere, AGENT_UID), "EPERM");
+    wait_for("the record", || {
+        let refused = world.events("kernel_refused");
+        let outside =
+            "connect4 refused: the process runs as an agent's uid, and outside its workload";
+        refused.iter().any(|event| event["verdict"] == outside)
+    });
     assert_eq!(wire.packets(), 0);
 }
 

@@ -2,6 +2,7 @@
 
 mod build_ebpf;
 mod ci;
+mod fuzz;
 mod kernels;
 mod setup;
 mod sh;
@@ -10,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 
 /// The project's own commands.
 #[derive(Parser)]
@@ -24,11 +25,15 @@ enum Xtask {
     },
     /// Measure, each figure beside its peer in the same run. Needs root.
     Bench {
-        /// What: kernel.
-        what: String,
+        /// What.
+        #[arg(value_enum)]
+        what: Measured,
         /// One JSON object on the last line as well.
         #[arg(long)]
         json: bool,
+        /// Of the proxy: how many windows' ends are measured, about; 1000 when absent.
+        #[arg(long)]
+        closes: Option<u32>,
     },
     /// Everything that CI runs. Needs root.
     Test {
@@ -39,6 +44,15 @@ enum Xtask {
         #[arg(long, requires = "kernels")]
         only: Vec<String>,
     },
+    /// Feed what reads agents' bytes with bytes that nobody thought of.
+    Fuzz {
+        /// How long each target, seconds.
+        #[arg(long, default_value_t = 3600)]
+        seconds: u64,
+        /// Only targets whose names begin with this; more than once for more.
+        #[arg(long)]
+        only: Vec<String>,
+    },
     /// Make the Python environment of the test world.
     Venv,
     /// Build the kernel object in place, or prove that the committed one is what the source makes.
@@ -47,6 +61,23 @@ enum Xtask {
         #[arg(long)]
         check: bool,
     },
+}
+
+/// What is measured.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Measured {
+    /// The kernel programs, with and without.
+    Kernel,
+    /// The proxy, beside nginx, HAProxy, mitmproxy and none.
+    Proxy,
+    /// The daemon with ten thousand windows and as many idle connections.
+    Scale,
+    /// Searches in a log of ten million records; takes 12 GB of the folder for temporary files meanwhile.
+    Log,
+    /// The log, beside a plain loop of writes and syncs, and starts with ten million records.
+    Audit,
+    /// A screen of the console with much on it, beside one with nothing.
+    Console,
 }
 
 fn main() -> ExitCode {
@@ -64,12 +95,13 @@ fn run() -> Result<()> {
     let root = root()?;
     match Xtask::parse() {
         Xtask::Demo { keep } => demo(&root, keep),
-        Xtask::Bench { what, json } => bench(&root, &what, json),
+        Xtask::Bench { what, json, closes } => bench(&root, what, json, closes),
         Xtask::Test { kernels: false, .. } => ci::test(&root),
         Xtask::Test {
             kernels: true,
             only,
         } => kernels::run(&root, kernels::ALL, &only),
+        Xtask::Fuzz { seconds, only } => fuzz::run(&root, seconds, &only),
         Xtask::Venv => setup::world(&root),
         Xtask::BuildEbpf { check } => {
             setup::ebpf()?;
@@ -102,9 +134,20 @@ fn demo(root: &Path, keep: bool) -> Result<()> {
     sh::run(demo)
 }
 
-fn bench(root: &Path, what: &str, json: bool) -> Result<()> {
+fn bench(root: &Path, what: Measured, json: bool, closes: Option<u32>) -> Result<()> {
     setup::require_root("bench")?;
     setup::world(root)?;
+    let what = match what {
+        Measured::Kernel => "kernel",
+        Measured::Proxy => {
+            setup::peers(root)?;
+            "proxy"
+        }
+        Measured::Scale => "scale",
+        Measured::Log => "log",
+        Measured::Audit => "audit",
+        Measured::Console => "console",
+    };
     let mut build = Command::new("cargo");
     build.current_dir(root).args([
         "build",
@@ -124,6 +167,9 @@ fn bench(root: &Path, what: &str, json: bool) -> Result<()> {
     bench.arg(what);
     if json {
         bench.arg("--json");
+    }
+    if let Some(closes) = closes {
+        bench.arg(format!("--closes={closes}"));
     }
     sh::run(bench)
 }

@@ -1,5 +1,7 @@
 //! Installs what the commands need and says so: Debian packages, cargo's tools, the test world's Python.
 
+mod node;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -19,6 +21,10 @@ const WORLD: &[&str] = &[
     "curl",
     "python3",
     "python3-venv",
+    "strace",
+    "e2fsprogs",
+    "mount",
+    "tmux",
 ];
 /// What the kernel object is built with.
 const BPF: &[&str] = &[
@@ -31,8 +37,16 @@ const BPF: &[&str] = &[
     "g++",
 ];
 
+/// What the fuzz targets are linked with.
+const FUZZ: &[&str] = &["g++"];
+
 /// What other kernels are run with.
 const MACHINE: &[&str] = &["qemu-system-x86", "busybox-static", "cpio", "binutils"];
+
+/// What the proxy is compared with, besides mitmproxy.
+const PEERS: &[&str] = &["nginx", "haproxy"];
+/// While this program says so, Debian's packages start no services.
+const POLICY: &str = "/usr/sbin/policy-rc.d";
 
 /// The versions of cargo's tools that are installed where there are none: what checks today checks the same tomorrow.
 const NEXTEST: &str = "0.9.143";
@@ -50,7 +64,53 @@ pub(crate) fn require_root(command: &str) -> Result<()> {
 /// The packages of the test world.
 pub(crate) fn world(root: &Path) -> Result<()> {
     apt(WORLD)?;
-    venv(root)
+    venv(root, &VENV)?;
+    node::install(root)
+}
+
+/// What the proxy is compared with. Nothing of it is started here, now or at the next boot.
+pub(crate) fn peers(root: &Path) -> Result<()> {
+    if !missing(PEERS).is_empty() {
+        let policy = NoServices::declare()?;
+        apt(PEERS)?;
+        drop(policy);
+        let mut disable = Command::new("systemctl");
+        disable.args(["disable", "--quiet"]).args(PEERS);
+        // Where there is no service manager there is nothing to disable.
+        let _ = disable.stderr(std::process::Stdio::null()).status();
+    }
+    venv(root, &BENCH_VENV)
+}
+
+/// Keeps packages from starting what they install, until it is dropped; a host that has said so itself is left as it is.
+struct NoServices {
+    is_ours: bool,
+}
+
+impl NoServices {
+    fn declare() -> Result<Self> {
+        use std::os::unix::fs::PermissionsExt;
+        let is_ours = !Path::new(POLICY).exists();
+        if is_ours {
+            std::fs::write(POLICY, "#!/bin/sh\nexit 101\n")?;
+            std::fs::set_permissions(POLICY, PermissionsExt::from_mode(0o755))?;
+        }
+        Ok(Self { is_ours })
+    }
+}
+
+impl Drop for NoServices {
+    fn drop(&mut self) {
+        if self.is_ours {
+            let _ = std::fs::remove_file(POLICY);
+        }
+    }
+}
+
+/// Whether the Cloud SDK is on this machine. It is in no registry that this installs from.
+pub(crate) fn has_cloud_sdk() -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join("bq").is_file())
 }
 
 /// The tools that CI runs besides.
@@ -85,6 +145,11 @@ pub(crate) fn ebpf() -> Result<()> {
     tool("bpf-linker", &["--version"], linker)
 }
 
+/// What libFuzzer is built with.
+pub(crate) fn fuzz() -> Result<()> {
+    apt(FUZZ)
+}
+
 /// What runs other kernels.
 pub(crate) fn machine() -> Result<()> {
     apt(MACHINE)
@@ -116,14 +181,18 @@ fn tool(name: &str, probe: &[&str], install: Command) -> Result<()> {
     sh::run(install)
 }
 
-fn apt(packages: &[&str]) -> Result<()> {
+fn missing<'a>(packages: &[&'a str]) -> Vec<&'a str> {
     let is_missing = |package: &&&str| {
         let known = Command::new("dpkg-query")
             .args(["-W", "-f", "${Status}", package])
             .output();
         !known.is_ok_and(|output| output.stdout == b"install ok installed")
     };
-    let missing: Vec<&str> = packages.iter().filter(is_missing).copied().collect();
+    packages.iter().filter(is_missing).copied().collect()
+}
+
+fn apt(packages: &[&str]) -> Result<()> {
+    let missing = missing(packages);
     if missing.is_empty() {
         return Ok(());
     }
@@ -148,17 +217,36 @@ pub(crate) fn apt_update() -> Result<()> {
     sh::run(update)
 }
 
-/// Makes the virtual environment, when its requirements have changed since it was made.
-fn venv(root: &Path) -> Result<()> {
-    let requirements = root.join("tests/world/requirements.txt");
+/// A virtual environment of Python's.
+struct Venv {
+    /// Where, below `target/`.
+    dir: &'static str,
+    requirements: &'static str,
+    what: &'static str,
+}
+
+const VENV: Venv = Venv {
+    dir: "venv",
+    requirements: "tests/world/requirements.txt",
+    what: "the test world's Python environment under target/venv (about 600 MB)",
+};
+const BENCH_VENV: Venv = Venv {
+    dir: "bench-venv",
+    requirements: "tests/bench/requirements.txt",
+    what: "mitmproxy's Python environment under target/bench-venv (about 150 MB)",
+};
+
+/// Makes a virtual environment, when its requirements have changed since it was made.
+fn venv(root: &Path, venv: &Venv) -> Result<()> {
+    let requirements = root.join(venv.requirements);
     let wanted =
         Sha256::digest(std::fs::read(&requirements).context("reading the requirements")?).to_vec();
-    let dir = root.join("target/venv");
+    let dir = root.join("target").join(venv.dir);
     let stamp = dir.join("requirements.sha256");
     if std::fs::read(&stamp).is_ok_and(|made| made == wanted) {
         return Ok(());
     }
-    sh::say("making the test world's Python environment under target/venv (about 600 MB)");
+    sh::say(&format!("making {}", venv.what));
     let mut make = Command::new(python()?);
     make.args(["-m", "venv", "--clear"]).arg(&dir);
     sh::run(make)?;

@@ -1,19 +1,21 @@
 //! `connect()` and datagrams: allow, refuse, or lead to the daemon with the origin left behind.
 
+use core::ffi::c_void;
+use core::ptr::null_mut;
+
+use aya_ebpf::bindings::bpf_sock_addr;
 use aya_ebpf::helpers::generated::{
-    bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_ktime_get_boot_ns,
+    bpf_get_netns_cookie, bpf_ktime_get_boot_ns, bpf_sk_storage_get, bpf_skc_to_mptcp_sock,
 };
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
-use enforcer_ebpf::map::{ENCRYPTED_NAMES_PORT, NAMES_PORT};
 use enforcer_ebpf::record::hook;
-use enforcer_ebpf::{Event, Facts, Origin, Reason, Verdict, decide};
+use enforcer_ebpf::verdict::is_for_names;
+use enforcer_ebpf::{Event, Facts, Reason, Verdict, decide};
 
-use super::maps::{
-    ASKED, COOKIES, CREATORS, HEARTBEAT, WINDOWS, config, count, is_own_port, report,
-};
+use super::maps::{ASKED, CREATORS, HEARTBEAT, LED, WINDOWS, config, count, is_own_port, report};
 use super::sockaddr::{Destination, LOOPBACK4, LOOPBACK6_LAST};
-use super::task::{Task, raw};
+use super::task::{Task, offset, raw};
 
 const ALLOW: i32 = 1;
 const DENY: i32 = 0;
@@ -22,6 +24,10 @@ const SOCK_DGRAM: u32 = 2;
 const IPPROTO_TCP: u32 = 6;
 const IPPROTO_UDP: u32 = 17;
 const IPPROTO_MPTCP: u32 = 262;
+
+/// Whether the kernel has multipath TCP; the loader asks the running kernel's BTF.
+#[unsafe(no_mangle)]
+static HAS_MPTCP: u32 = 0;
 
 #[cgroup_sock_addr(connect4)]
 pub fn connect4(ctx: SockAddrContext) -> i32 {
@@ -47,9 +53,8 @@ pub fn sendmsg6(ctx: SockAddrContext) -> i32 {
 fn judge(ctx: &SockAddrContext, hook: u32, to: Destination) -> i32 {
     let config = config();
     let is_own_port = to.is_own && is_own_port(&config, to.port);
-    let is_names = to.port == NAMES_PORT || to.port == ENCRYPTED_NAMES_PORT;
     // Everyone's path: neither an endpoint nor the daemon nor a question for names.
-    if to.endpoint.is_none() && !is_own_port && !is_names {
+    if to.endpoint.is_none() && !is_own_port && !is_for_names(to.port) {
         return ALLOW;
     }
     let task = Task::current();
@@ -87,12 +92,13 @@ fn judge(ctx: &SockAddrContext, hook: u32, to: Destination) -> i32 {
         port: to.port,
         is_daemon_netns: config.daemon_netns != 0 && netns == config.daemon_netns,
         uid: task.uid,
+        is_agents_uid: task.is_of_agents_uid(),
         agent: match agent {
             Some((_, agent)) => Some(agent),
             None => None,
         },
         agent_cgroup,
-        creator_cgroup: creator(ctx),
+        creator_cgroup: creator(ctx.sock_addr),
         has_metadata: config.metadata_port != 0,
         window,
     };
@@ -112,7 +118,10 @@ fn judge(ctx: &SockAddrContext, hook: u32, to: Destination) -> i32 {
     deny(ctx, hook, &to, &task, agent_cgroup, reason, now_boot_ns)
 }
 
-/// Leaves the origin. Without it nothing is led anywhere.
+/// Leaves the origin with the socket, for the programs that see its packets leave and answers come; without it nothing is led anywhere. A
+/// socket that asks several servers in turn is told every answer as the last one's.
+///
+/// It is written in its place, field by field: the programs have half a kilobyte of stack.
 #[inline(always)]
 fn lead(
     ctx: &SockAddrContext,
@@ -122,57 +131,61 @@ fn lead(
     netns: u64,
     grant: u64,
 ) -> bool {
-    let origin = Origin {
-        boot_ns: facts.now_boot_ns,
-        agent_cgroup: facts.agent_cgroup,
-        netns,
-        start_boot_ns: task.start_boot_ns(),
-        grant,
-        destination: to.ip,
-        port: u32::from(to.port),
-        pid: task.pid,
-        uid: task.uid,
-        reserved: 0,
-        comm: task.comm(),
-    };
-    if facts.is_tcp_connect {
-        leave(ctx, &origin)
-    } else {
-        leave_with_socket(ctx, &origin)
-    }
-}
-
-/// The cgroup of the agent in whose workload the socket was made; 0 for none.
-#[inline(always)]
-fn creator(ctx: &SockAddrContext) -> u64 {
-    // SAFETY: the kernel gives a valid socket, and an entry is written once, before anybody has the socket.
-    unsafe {
-        let creator = CREATORS.get_ptr_mut(ctx);
-        if creator.is_null() { 0 } else { *creator }
-    }
-}
-
-/// Leaves the origin of a connection, for the program that sees its first packet.
-#[inline(always)]
-fn leave(ctx: &SockAddrContext, origin: &Origin) -> bool {
-    // SAFETY: the helper reads the socket of a valid context.
-    let cookie = unsafe { bpf_get_socket_cookie(raw(ctx)) };
-    cookie != 0 && COOKIES.insert(&cookie, origin, 0).is_ok()
-}
-
-/// Leaves the origin of datagrams with their socket, for the programs that see them leave and the answers come. A socket that asks several
-/// servers in turn is told every answer as the last one's.
-#[inline(always)]
-fn leave_with_socket(ctx: &SockAddrContext, origin: &Origin) -> bool {
+    let map = if facts.is_tcp_connect { &LED } else { &ASKED };
     // SAFETY: the kernel gives a valid socket; two threads that write at once both write an origin of the same workload.
     unsafe {
-        let held = ASKED.get_or_insert_ptr_mut(ctx, None);
+        let held = map.get_or_insert_ptr_mut(ctx, None);
         if held.is_null() {
             return false;
         }
-        *held = *origin;
+        (*held).boot_ns = facts.now_boot_ns;
+        (*held).agent_cgroup = facts.agent_cgroup;
+        (*held).netns = netns;
+        (*held).start_boot_ns = task.start_boot_ns();
+        (*held).grant = grant;
+        (*held).destination = to.ip;
+        (*held).port = u32::from(to.port);
+        (*held).pid = task.pid;
+        (*held).uid = task.uid;
+        (*held).tied = 0;
+        (*held).comm = task.comm();
     }
     true
+}
+
+/// The cgroup of the agent in whose workload the socket was made; 0 for none. Of multipath TCP the kernel makes each connection's socket itself,
+/// at `connect()`: it is whose the socket is that the process has.
+///
+/// A function of its own: the programs have half a kilobyte of stack.
+#[inline(never)]
+fn creator(addr: *mut bpf_sock_addr) -> u64 {
+    // SAFETY: the kernel gives a valid context with a socket, and maps of this value's size; an entry is written once, before anybody has the
+    // socket. Where the kernel has no multipath TCP, it is not asked: the verifier knows the global.
+    unsafe {
+        let socket: *mut c_void = (*addr).__bindgen_anon_1.sk.cast();
+        let held = bpf_sk_storage_get(map(), socket, null_mut(), 0);
+        if !held.is_null() {
+            return *held.cast::<u64>();
+        }
+        if offset(&HAS_MPTCP) == 0 {
+            return 0;
+        }
+        let whole = bpf_skc_to_mptcp_sock(socket);
+        if whole.is_null() {
+            return 0;
+        }
+        let held = bpf_sk_storage_get(map(), whole.cast(), null_mut(), 0);
+        if held.is_null() {
+            0
+        } else {
+            *held.cast::<u64>()
+        }
+    }
+}
+
+#[inline(always)]
+const fn map() -> *mut c_void {
+    (&raw const CREATORS).cast_mut().cast()
 }
 
 /// Rewrites the destination to a port of the daemon's.

@@ -1,14 +1,44 @@
 //! Every map, with its bound. Windows and agents are preallocated hashes: a full one refuses the daemon, it never forgets by itself.
 
+use core::ptr::null;
+
+use aya_ebpf::bindings::bpf_map_type::BPF_MAP_TYPE_SK_STORAGE;
+use aya_ebpf::bindings::{BPF_F_CLONE, BPF_F_NO_PREALLOC};
 use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use enforcer_ebpf::address::embedded_v4;
 use enforcer_ebpf::map::{
-    AGENTS_MAX, ASKERS_MAX, ENDPOINTS_MAX, EVENTS_BYTES, ORIGINS_MAX, WINDOWS_MAX,
+    AGENTS_MAX, ASKERS_MAX, ENDPOINTS_MAX, EVENTS_BYTES, ORIGINS_MAX, SUBUIDS_MAX, UIDS_MAX,
+    WINDOWS_MAX,
 };
-use enforcer_ebpf::{Agent, Config, Counters, Endpoint, Event, Origin, PortKey, Window};
+use enforcer_ebpf::{Agent, Config, Counters, Endpoint, Event, FlowKey, Origin, PortKey, Window};
+
+/// What goes with a socket, and with those that are accepted from it. The library's own has no place for the flag.
+#[repr(C)]
+pub struct Inherited<T> {
+    r#type: *const [i32; BPF_MAP_TYPE_SK_STORAGE as usize],
+    key: *const i32,
+    value: *const T,
+    max_entries: *const [i32; 0],
+    map_flags: *const [i32; (BPF_F_NO_PREALLOC | BPF_F_CLONE) as usize],
+}
+
+// SAFETY: the fields are for the loader, which reads their types; nobody reads through them.
+unsafe impl<T> Sync for Inherited<T> {}
+
+impl<T> Inherited<T> {
+    const fn new() -> Self {
+        Self {
+            r#type: null(),
+            key: null(),
+            value: null(),
+            max_entries: null(),
+            map_flags: null(),
+        }
+    }
+}
 
 /// Open windows by the agent's cgroup.
 #[map]
@@ -28,22 +58,35 @@ pub static CONFIG: Array<Config> = Array::with_max_entries(1, 0);
 /// The daemon's last sign of life, at place 0.
 #[map]
 pub static HEARTBEAT: Array<u64> = Array::with_max_entries(1, 0);
-/// Origins of redirected connections by socket cookie.
+/// Whose connection a socket was last led to the daemon for. Goes with the socket, and cannot be pushed out.
+#[btf_map]
+pub static LED: SkStorage<Origin> = SkStorage::new();
+/// Origins of connections that are being made, from their first packets on.
 #[map]
-pub static COOKIES: LruHashMap<u64, Origin> = LruHashMap::with_max_entries(ORIGINS_MAX, 0);
-/// Origins by the client's end of the loopback connection, for the daemon.
+pub static ORIGINS: LruHashMap<FlowKey, Origin> = LruHashMap::with_max_entries(ORIGINS_MAX, 0);
+/// The origin of a connection, with the daemon's end of it, for the daemon. Goes with the socket.
+#[btf_map]
+pub static ACCEPTED: SkStorage<Origin> = SkStorage::new();
+/// The uids that agents are configured to run as.
 #[map]
-pub static ORIGINS: LruHashMap<PortKey, Origin> = LruHashMap::with_max_entries(ORIGINS_MAX, 0);
+pub static UIDS: HashMap<u32, u32> = HashMap::with_max_entries(UIDS_MAX, 0);
+/// The uids that are subordinate to those, as prefixes of their bits. The flag is `BPF_F_NO_PREALLOC`, which a trie must have.
+#[map]
+pub static SUBUIDS: LpmTrie<[u8; 4], u32> = LpmTrie::with_max_entries(SUBUIDS_MAX, 1);
 /// Who asks for names in datagrams, by the client's end, for the daemon. The oldest is forgotten first, and its question not answered.
 #[map]
 pub static ASKERS: LruHashMap<PortKey, Origin> = LruHashMap::with_max_entries(ASKERS_MAX, 0);
 /// Whom a socket last asked for names before it was led to the daemon. Goes with the socket.
 #[btf_map]
 pub static ASKED: SkStorage<Origin> = SkStorage::new();
-/// The cgroup of the agent in whose workload a socket was made, or the daemon's where the daemon made it. Goes with the socket; others have no
-/// entry.
+/// The cgroup of the agent in whose workload a socket was made, or the daemon's where the daemon made it, or
+/// [`enforcer_ebpf::map::MADE_OUTSIDE`]. Goes with the socket; others have no entry.
 #[btf_map]
-pub static CREATORS: SkStorage<u64> = SkStorage::new();
+pub static CREATORS: Inherited<u64> = Inherited::new();
+/// Until when a socket of the daemon's may say anything to an endpoint: its window's end, on the boot-time clock, nanoseconds. The daemon writes it
+/// before the socket says anything; those of no window have none. Goes with the socket.
+#[btf_map]
+pub static DEADLINES: SkStorage<u64> = SkStorage::new();
 /// What was refused.
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(EVENTS_BYTES, 0);

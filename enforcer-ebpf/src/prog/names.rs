@@ -1,43 +1,52 @@
 //! Questions for names in datagrams: who asks is tied to the client's end as the question leaves, and an answer is shown as if it came from
 //! the server that was asked.
 
-use aya_ebpf::helpers::generated::bpf_sk_storage_get;
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
 use aya_ebpf::programs::sk_buff::SkBuff;
 use enforcer_ebpf::address::{LOOPBACK_V4, LOOPBACK_V6};
-use enforcer_ebpf::{Config, Origin, PortKey};
+use enforcer_ebpf::{Config, Origin, PortKey, Reason};
 
-use super::maps::{ASKED, ASKERS, config};
-use super::packet::IpPacket;
+use super::maps::{AGENTS, ASKED, ASKERS, config};
+use super::packet::{IpPacket, left_with_socket};
 use super::sockaddr::Place;
 
 /// What is received is never refused here.
 const GO_ON: i32 = 1;
 const IPPROTO_UDP: u32 = 17;
 
-/// Ties the client's end of a question to its asker, before it is delivered. Nobody sends to the daemon's port but who is led there: the hooks
-/// refuse it, and what is made by hand for it takes a capability over this host's own network.
+/// Marks a question as its agent's, and ties the client's end to its asker, before it is delivered. What is for the daemon's port and
+/// was not led there, or cannot be read, is refused: the daemon believes the mark.
 #[inline(always)]
-pub fn tie(skb: &SkBuff, packet: &IpPacket) {
+pub fn tie(skb: &SkBuff, packet: &IpPacket) -> Option<Reason> {
     if packet.protocol != IPPROTO_UDP
         || (packet.destination != LOOPBACK_V4 && packet.destination != LOOPBACK_V6)
     {
-        return;
+        return None;
     }
     let config = config();
     let (Ok(from), Ok(to)) = (
         skb.load::<u16>(packet.payload_at),
         skb.load::<u16>(packet.payload_at + 2),
     ) else {
-        return;
+        return Some(Reason::Internal);
     };
     if config.names_port == 0 || u32::from(u16::from_be(to)) != config.names_port {
-        return;
+        return None;
     }
-    let (Some(client), Some(origin)) = (packet.source(skb), asked(skb)) else {
-        return;
+    let Some(origin) = left_with_socket(skb, &ASKED) else {
+        return Some(Reason::ProxyDirect);
     };
+    // SAFETY: what is found is copied at once.
+    let mark = match unsafe { AGENTS.get(&origin.agent_cgroup) } {
+        Some(agent) => agent.mark,
+        None => 0,
+    };
+    let Some(client) = packet.source(skb).filter(|_| mark != 0) else {
+        return Some(Reason::Internal);
+    };
+    // SAFETY: the field is writable in this hook.
+    unsafe { (*skb.skb).mark = mark };
     let key = PortKey {
         // Of the socket when it was led here, and it stays there: kernels before 6.15 do not say it of a packet.
         netns: origin.netns,
@@ -45,30 +54,9 @@ pub fn tie(skb: &SkBuff, packet: &IpPacket) {
         client_port: u32::from(u16::from_be(from)),
         server_port: config.names_port,
     };
+    // Where it is forgotten, the question is the agent's all the same, and no process's.
     let _ = ASKERS.insert(&key, &origin, 0);
-}
-
-/// Whom the packet's socket asked, where it was led here.
-#[inline(always)]
-fn asked(skb: &SkBuff) -> Option<Origin> {
-    // SAFETY: the socket of a valid packet, and a map of this value's size; what is found is copied at once.
-    unsafe {
-        let socket = (*skb.skb).__bindgen_anon_2.sk;
-        if socket.is_null() {
-            return None;
-        }
-        let held = bpf_sk_storage_get(
-            (&raw const ASKED).cast_mut().cast(),
-            socket.cast(),
-            core::ptr::null_mut(),
-            0,
-        );
-        if held.is_null() {
-            None
-        } else {
-            Some(*held.cast::<Origin>())
-        }
-    }
+    None
 }
 
 #[cgroup_sock_addr(recvmsg4)]

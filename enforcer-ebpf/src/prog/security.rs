@@ -30,8 +30,8 @@ static OFFSET_SOCK_DPORT: u32 = 0;
 /// `socket_create(family, type, protocol, kern)`.
 #[lsm(hook = "socket_create")]
 pub fn hook_socket(ctx: LsmContext) -> i32 {
-    let (family, of_the_kernel): (i32, i32) = (ctx.arg(0), ctx.arg(3));
-    if of_the_kernel != 0 || may_make(family) {
+    let (family, protocol, of_the_kernel): (i32, i32, i32) = (ctx.arg(0), ctx.arg(2), ctx.arg(3));
+    if of_the_kernel != 0 || may_make(family, protocol) {
         return ALLOW;
     }
     let task = Task::current();

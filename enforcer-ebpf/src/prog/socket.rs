@@ -6,6 +6,8 @@ use aya_ebpf::helpers::generated::{
 };
 use aya_ebpf::macros::{cgroup_sock, cgroup_sock_addr};
 use aya_ebpf::programs::{SockAddrContext, SockContext};
+use enforcer_ebpf::confine::PROTOCOL_SMC;
+use enforcer_ebpf::map::MADE_OUTSIDE;
 use enforcer_ebpf::record::hook;
 use enforcer_ebpf::{Event, Reason};
 
@@ -16,16 +18,24 @@ use super::task::{Task, raw};
 const ALLOW: i32 = 1;
 const DENY: i32 = 0;
 
-/// A socket made in an agent's workload, or by the daemon, says so for as long as it lives. Where that cannot be left with it, it is not
-/// made: it would pass for nobody's.
+/// No agent makes one of SMC's, which a family of IP's gives since Linux 6.11. A socket made in an agent's workload, by who runs as an agent's uid outside it, or by the daemon, says so for as long as it lives. Where that
+/// cannot be left with it, it is not made: it would pass for nobody's.
 #[cgroup_sock(sock_create)]
 pub fn created(ctx: SockContext) -> i32 {
     let (task, config) = (Task::current(), config());
     let mut creator = match task.agent() {
         Some((cgroup, _)) => cgroup,
         None if task.is_daemon(&config) => config.daemon_cgroup,
+        None if task.is_of_agents_uid() => MADE_OUTSIDE,
         None => return ALLOW,
     };
+    // SAFETY: reading the context.
+    let protocol = unsafe { (*ctx.sock).protocol };
+    if protocol == PROTOCOL_SMC as u32 && creator != config.daemon_cgroup {
+        let agent = if creator == MADE_OUTSIDE { 0 } else { creator };
+        task.refused(agent, hook::SOCKET_CREATE, Reason::SocketFamily);
+        return DENY;
+    }
     // SAFETY: the kernel gives a valid socket that nobody else has yet, and a map of this value's size.
     let held = unsafe {
         bpf_sk_storage_get(

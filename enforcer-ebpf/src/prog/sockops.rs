@@ -1,67 +1,84 @@
-//! Ties the client's end of a redirected connection to its origin, before the SYN leaves: that end is what the proxy sees at accept.
+//! The daemon's end of a connection, once it stands: the origin that its first packet came with is left with it, and is that socket's own from
+//! then on, whatever becomes of the client's.
 
 use core::ptr::read_volatile;
 
-use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_get_socket_cookie};
+use aya_ebpf::bindings::BPF_SK_STORAGE_GET_F_CREATE;
+use aya_ebpf::helpers::generated::{
+    bpf_get_netns_cookie, bpf_ktime_get_boot_ns, bpf_sk_storage_get,
+};
 use aya_ebpf::macros::sock_ops;
 use aya_ebpf::programs::SockOpsContext;
-use enforcer_ebpf::PortKey;
-use enforcer_ebpf::address::{LOOPBACK_V4, LOOPBACK_V6, mapped};
+use enforcer_ebpf::FlowKey;
+use enforcer_ebpf::address::mapped;
+use enforcer_ebpf::record::{is_fresh, tied_now};
 
-use super::maps::{COOKIES, ORIGINS, config, is_own_port};
+use super::maps::{ACCEPTED, ORIGINS, config, is_own_port};
 use super::task::raw;
 
-const TCP_CONNECT_CB: u32 = 3;
+const PASSIVE_ESTABLISHED_CB: u32 = 5;
 const AF_INET: u32 = 2;
 
 #[sock_ops]
 pub fn established(ctx: SockOpsContext) -> u32 {
-    if ctx.op() == TCP_CONNECT_CB {
-        tie(&ctx);
+    if ctx.op() == PASSIVE_ESTABLISHED_CB {
+        stands(&ctx);
     }
     1
 }
 
+/// The daemon's end, before the daemon is told of it.
 #[inline(always)]
-fn tie(ctx: &SockOpsContext) {
-    // The remote port is in network order, in the high half on little-endian machines.
+fn stands(ctx: &SockOpsContext) {
+    let server_port = ctx.local_port();
+    if !is_own_port(&config(), server_port as u16) {
+        return;
+    }
+    let (_, client) = ends(ctx);
     let port = ctx.remote_port();
     let port = if port > 0xffff { port >> 16 } else { port };
-    let port = u16::from_be(port as u16);
-    if !is_own_port(&config(), port) {
-        return;
-    }
-    let (client, server) = ends(ctx);
-    // The same port number on another host is none of ours: it must neither leave an origin nor remove one.
-    if server != LOOPBACK_V4 && server != LOOPBACK_V6 {
-        return;
-    }
-    // SAFETY: the helpers read the socket of a valid context; the origin is copied at once.
-    let (cookie, netns) = unsafe {
-        (
-            bpf_get_socket_cookie(raw(ctx)),
-            bpf_get_netns_cookie(raw(ctx)),
-        )
-    };
-    let key = PortKey {
-        netns,
+    // SAFETY: the field is readable at this operation.
+    let next = unsafe { read_volatile(&raw const (*ctx.ops).rcv_nxt) };
+    let key = FlowKey {
+        netns: netns(ctx),
         client,
-        client_port: ctx.local_port(),
-        server_port: u32::from(port),
+        client_port: u32::from(u16::from_be(port as u16)),
+        server_port,
+        // Nothing but the client's first packet has come yet.
+        first_sequence: next.wrapping_sub(1),
+        reserved: 0,
     };
-    // SAFETY: as above.
-    match unsafe { COOKIES.get(&cookie) }.copied() {
-        Some(origin) => {
-            let _ = ORIGINS.insert(&key, &origin, 0);
-        }
-        // A port that is used again by a connection that was not redirected: what the last one left must go.
-        None => {
-            let _ = ORIGINS.remove(&key);
+    // SAFETY: the origin is copied at once.
+    let Some(mut origin) = unsafe { ORIGINS.get(&key) }.copied() else {
+        return;
+    };
+    let _ = ORIGINS.remove(&key);
+    // SAFETY: the helper reads the clock.
+    if !is_fresh(&origin, tied_now(unsafe { bpf_ktime_get_boot_ns() })) {
+        return;
+    }
+    // SAFETY: the socket of a valid context, which is a whole one at this operation, and a map of this value's size. Where it cannot be left
+    // there, the daemon finds no origin, and refuses.
+    unsafe {
+        let socket = (*ctx.ops).__bindgen_anon_2.sk;
+        if !socket.is_null() {
+            bpf_sk_storage_get(
+                (&raw const ACCEPTED).cast_mut().cast(),
+                socket.cast(),
+                (&raw mut origin).cast(),
+                u64::from(BPF_SK_STORAGE_GET_F_CREATE),
+            );
         }
     }
 }
 
-/// The client's and the server's address, IPv4 in its mapped spelling. A socket of the other family that speaks IPv4 has it so already.
+#[inline(always)]
+fn netns(ctx: &SockOpsContext) -> u64 {
+    // SAFETY: the helper reads the socket of a valid context.
+    unsafe { bpf_get_netns_cookie(raw(ctx)) }
+}
+
+/// This end's address and the other's, IPv4 in its mapped spelling. A socket of the other family that speaks IPv4 has it so already.
 ///
 /// All fields are read, whatever the family, and volatile: the verifier wants constant offsets into the context, and the compiler would
 /// otherwise make one read at a computed offset out of one in each branch.
@@ -71,14 +88,14 @@ fn ends(ctx: &SockOpsContext) -> ([u8; 16], [u8; 16]) {
     // SAFETY: the kernel passes a valid context, and every field is readable at this operation.
     unsafe {
         let family = read_volatile(&raw const (*ops).family);
-        let client4 = read_volatile(&raw const (*ops).local_ip4);
-        let server4 = read_volatile(&raw const (*ops).remote_ip4);
-        let client6 = words(&raw const (*ops).local_ip6);
-        let server6 = words(&raw const (*ops).remote_ip6);
+        let own4 = read_volatile(&raw const (*ops).local_ip4);
+        let other4 = read_volatile(&raw const (*ops).remote_ip4);
+        let own6 = words(&raw const (*ops).local_ip6);
+        let other6 = words(&raw const (*ops).remote_ip6);
         if family == AF_INET {
-            (mapped(client4.to_ne_bytes()), mapped(server4.to_ne_bytes()))
+            (mapped(own4.to_ne_bytes()), mapped(other4.to_ne_bytes()))
         } else {
-            (bytes(client6), bytes(server6))
+            (bytes(own6), bytes(other6))
         }
     }
 }

@@ -10,10 +10,11 @@ use aya_ebpf::helpers::{
     bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_task, bpf_get_current_uid_gid,
     bpf_probe_read_kernel,
 };
+use aya_ebpf::maps::lpm_trie::Key;
 use enforcer_ebpf::map::{CGROUP_LEVELS, TICK_NS};
 use enforcer_ebpf::{Agent, Config, Event, Reason};
 
-use super::maps::{AGENTS, count, report};
+use super::maps::{AGENTS, SUBUIDS, UIDS, count, report};
 
 /// Offset of `task_struct.group_leader`; the loader reads it from the running kernel's BTF.
 #[unsafe(no_mangle)]
@@ -21,6 +22,21 @@ static OFFSET_GROUP_LEADER: u32 = 0;
 /// Offset of `task_struct.start_boottime`.
 #[unsafe(no_mangle)]
 static OFFSET_START_BOOTTIME: u32 = 0;
+/// Offset of `task_struct.cred`.
+#[unsafe(no_mangle)]
+static OFFSET_TASK_CRED: u32 = 0;
+/// Offset of `cred.user_ns`.
+#[unsafe(no_mangle)]
+static OFFSET_CRED_USER_NS: u32 = 0;
+/// Offset of `user_namespace.parent`.
+#[unsafe(no_mangle)]
+static OFFSET_USER_NS_PARENT: u32 = 0;
+/// Offset of `user_namespace.owner`.
+#[unsafe(no_mangle)]
+static OFFSET_USER_NS_OWNER: u32 = 0;
+/// How many user namespaces around a task are looked at. They nest deeper (33), and what does so counts as an agent's: nobody runs there by need.
+const USER_NS_LEVELS: u32 = 8;
+
 /// Offset of `task_struct.cgroups`.
 #[unsafe(no_mangle)]
 static OFFSET_TASK_CGROUPS: u32 = 0;
@@ -92,6 +108,13 @@ impl Task {
             && self.cgroup == config.daemon_cgroup
             && self.pid == config.daemon_pid
             && self.start_boot_ns() / TICK_NS == config.daemon_start_ticks
+    }
+
+    /// Whether it runs as a uid that agents are configured to run as or that is subordinate to one, or in a user namespace that such a uid made:
+    /// there it may be anybody. A file that a subordinate uid has left, set-user-id, makes whoever runs it that uid, in no such namespace.
+    #[inline(always)]
+    pub fn is_of_agents_uid(&self) -> bool {
+        is_agents(self.uid) || is_in_users_namespace()
     }
 
     /// The cgroup of that agent, or 0.
@@ -200,4 +223,51 @@ pub fn offset(global: &'static u32) -> usize {
 #[inline(always)]
 pub fn raw<C: EbpfContext>(ctx: &C) -> *mut core::ffi::c_void {
     ctx.as_ptr()
+}
+
+/// Whether agents are configured to run as a uid, or it is subordinate to one of those.
+///
+/// A function of its own: the programs that ask have half a kilobyte of stack.
+#[inline(never)]
+fn is_agents(uid: u32) -> bool {
+    UIDS.get_ptr(&uid).is_some() || SUBUIDS.get(&Key::new(32, uid.to_be_bytes())).is_some()
+}
+
+/// Whether the task's user namespace, or one around it, was made by a uid of agents'. What cannot be read, or lies deeper than is looked, counts
+/// as one that was.
+#[inline(always)]
+fn is_in_users_namespace() -> bool {
+    // SAFETY: the helper gives the current task.
+    let task = unsafe { bpf_get_current_task() } as usize as *const c_void;
+    let space = match pointer(task, &OFFSET_TASK_CRED) {
+        Some(cred) => pointer(cred, &OFFSET_CRED_USER_NS),
+        None => None,
+    };
+    let Some(mut space) = space else {
+        return true;
+    };
+    let mut level = 0;
+    while level < USER_NS_LEVELS {
+        let Some(parent) = pointer(space, &OFFSET_USER_NS_PARENT) else {
+            return true;
+        };
+        // The initial one has none, and nobody made it.
+        if parent.is_null() {
+            return false;
+        }
+        // SAFETY: the offset is the running kernel's own, and the read is checked by the kernel.
+        let is_agents = unsafe {
+            let owner = space.byte_add(offset(&OFFSET_USER_NS_OWNER)).cast::<u32>();
+            match bpf_probe_read_kernel(owner) {
+                Ok(owner) => is_agents(owner),
+                Err(_) => true,
+            }
+        };
+        if is_agents {
+            return true;
+        }
+        space = parent;
+        level += 1;
+    }
+    true
 }

@@ -14,7 +14,7 @@ fn agent() -> impl Strategy<Value = Option<Agent>> {
                 uid,
                 closed,
                 names,
-                reserved: 0,
+                mark: 1,
             },
         ),
     )
@@ -38,11 +38,11 @@ fn endpoint() -> impl Strategy<Value = Option<Endpoint>> {
 
 prop_compose! {
     fn facts()(
-        now in 100_u64..=150, age in prop_oneof![0_u64..100, Just(HEARTBEAT_NS_MAX)], flags in any::<[bool; 6]>(),
+        now in 100_u64..=150, age in prop_oneof![0_u64..100, Just(HEARTBEAT_NS_MAX)], flags in any::<[bool; 7]>(),
         port in prop_oneof![Just(443_u16), Just(53), Just(80), Just(853), any::<u16>()], uid in 0_u32..3, agent in agent(),
         window in window(), endpoint in endpoint(), enforce in 0_u32..3, creator_cgroup in 0_u64..2
     ) -> Facts {
-        let [is_own_port, is_daemon, is_tcp_connect, is_daemon_netns, is_udp, has_metadata] = flags;
+        let [is_own_port, is_daemon, is_tcp_connect, is_daemon_netns, is_udp, has_metadata, is_agents_uid] = flags;
         let is_udp = is_udp && !is_tcp_connect;
         let agent_cgroup = u64::from(agent.is_some());
         let now_boot_ns = now + HEARTBEAT_NS_MAX;
@@ -50,7 +50,7 @@ prop_compose! {
             opens_boot_ns: w.opens_boot_ns + HEARTBEAT_NS_MAX, closes_boot_ns: w.closes_boot_ns + HEARTBEAT_NS_MAX, ..w
         });
         Facts { now_boot_ns, heartbeat_boot_ns: now_boot_ns - age, endpoint, enforce, is_own_port, is_daemon, is_tcp_connect, is_udp,
-            port, is_daemon_netns, uid, agent, agent_cgroup, creator_cgroup, has_metadata, window }
+            port, is_daemon_netns, uid, is_agents_uid, agent, agent_cgroup, creator_cgroup, has_metadata, window }
     }
 }
 
@@ -76,6 +76,7 @@ fn nobody() -> Facts {
         port: 443,
         is_daemon_netns: true,
         uid: 0,
+        is_agents_uid: false,
         agent: None,
         agent_cgroup: 0,
         creator_cgroup: 0,
@@ -110,6 +111,14 @@ proptest! {
         if is_judged && !facts.is_daemon && facts.creator_cgroup != facts.agent_cgroup {
             let verdict = decide(&facts);
             prop_assert!(matches!(verdict, Verdict::Deny(_)));
+        }
+    }
+
+    #[test]
+    fn an_agents_uid_outside_every_workload_reaches_nothing_that_is_guarded(mut facts in facts()) {
+        (facts.agent, facts.agent_cgroup, facts.is_agents_uid) = (None, 0, true);
+        if (facts.endpoint.is_some() || is_for_names(facts.port)) && !facts.is_daemon {
+            prop_assert!(matches!(decide(&facts), Verdict::Deny(_)));
         }
     }
 
@@ -245,5 +254,23 @@ fn every_reason_reads_back_from_its_number() {
         .filter_map(Reason::from_number)
         .inspect(|reason| assert!(!reason.words().is_empty()))
         .count();
-    assert_eq!(known, 20);
+    assert_eq!(known, 22);
+}
+
+#[test]
+fn the_daemon_says_nothing_past_a_deadline_nor_while_it_is_silent() {
+    let now = 10 * HEARTBEAT_NS_MAX;
+    for (beat, deadline, may) in [
+        (now, None, true),
+        (now, Some(now + 1), true),
+        (now, Some(now), false),
+        (now, Some(0), false),
+        (now - HEARTBEAT_NS_MAX + 1, Some(now + 1), true),
+        (now - HEARTBEAT_NS_MAX, Some(now + 1), false),
+        (now - HEARTBEAT_NS_MAX, None, false),
+        (now + HEARTBEAT_NS_MAX, None, false),
+        (0, None, false),
+    ] {
+        assert_eq!(may_say(beat, deadline, now), may, "{beat} {deadline:?}");
+    }
 }

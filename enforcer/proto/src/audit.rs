@@ -2,7 +2,8 @@
 //!
 //! A line is `{"seq":…,"boot_id":…,"boot_ns":…,"unix_ns":…,"event":{…},"prev":"<64 hex>","hash":"<64 hex>"}`. The hash is SHA-256 over the
 //! exact bytes before `,"hash":`, so a changed byte is found in the record that holds it, and a removed record at the one after it. The
-//! chain shows edits and gaps; it does not show that its end was cut off, nor a rewrite of the whole by whoever owns the disk.
+//! chain shows edits and gaps; it does not show that its end was cut off, nor a rewrite of the whole by whoever owns the disk: that is
+//! what [`crate::checkpoint`] is for.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -31,6 +32,35 @@ impl std::fmt::Display for Hash {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
+
+impl std::str::FromStr for Hash {
+    type Err = NoHash;
+
+    /// Reads what [`struct@Hash`]'s `Display` writes: 64 lower-case hex digits and nothing else.
+    fn from_str(text: &str) -> Result<Self, NoHash> {
+        let digit = |byte: u8| match byte {
+            b'0'..=b'9' => Ok(byte - b'0'),
+            b'a'..=b'f' => Ok(byte - b'a' + 10),
+            _ => Err(NoHash),
+        };
+        let mut hash = [0; 32];
+        let (pairs, []) = text.as_bytes().as_chunks::<2>() else {
+            return Err(NoHash);
+        };
+        if pairs.len() != hash.len() {
+            return Err(NoHash);
+        }
+        for (byte, [high, low]) in hash.iter_mut().zip(pairs) {
+            *byte = digit(*high)? << 4 | digit(*low)?;
+        }
+        Ok(Self(hash))
+    }
+}
+
+/// A text that is no hash of the chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a hash: it takes 64 hex digits")]
+pub struct NoHash;
 
 /// The hex SHA-256 of some text: policy digests, request digests.
 #[must_use]
@@ -91,6 +121,57 @@ pub fn fits(event: &Event) -> bool {
 #[error("the record would be {0} bytes, more than a line of the log may hold")]
 pub struct TooLong(pub usize);
 
+/// What a line says of its place in the chain, whether or not the rest of it is true: for finding a place, and for going on behind what is bad.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named {
+    /// Its number.
+    pub seq: u64,
+    /// The boot it is of.
+    pub boot_id: String,
+    /// Boot clock, nanoseconds.
+    pub boot_ns: u64,
+    /// Unix time, nanoseconds.
+    pub unix_ns: u64,
+    /// The hash of the record before.
+    pub prev: Hash,
+    /// Its own hash.
+    pub hash: Hash,
+}
+
+impl Named {
+    /// Reads it from a line without its newline; `None` where the line is no record, or its bytes are not those that were sealed.
+    #[must_use]
+    pub fn sealed(line: &[u8]) -> Option<Self> {
+        let (body, suffix) = line.split_at_checked(line.len().checked_sub(SUFFIX_BYTES)?)?;
+        let hash = Hash(Sha256::digest(body).into());
+        let is_sealed = suffix == format!("{SUFFIX_HEAD}{hash}\"}}").as_bytes();
+        Self::of(line).filter(|_| is_sealed)
+    }
+
+    /// Reads it from a line without its newline; `None` where the line is no record.
+    #[must_use]
+    pub fn of(line: &[u8]) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Ends {
+            seq: u64,
+            boot_id: String,
+            boot_ns: u64,
+            unix_ns: u64,
+            prev: String,
+            hash: String,
+        }
+        let ends: Ends = serde_json::from_slice(line).ok()?;
+        Some(Self {
+            seq: ends.seq,
+            boot_id: ends.boot_id,
+            boot_ns: ends.boot_ns,
+            unix_ns: ends.unix_ns,
+            prev: ends.prev.parse().ok()?,
+            hash: ends.hash.parse().ok()?,
+        })
+    }
+}
+
 /// The end of a chain: what the next record must follow.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chain {
@@ -108,6 +189,15 @@ impl Default for Chain {
 }
 
 impl Chain {
+    /// The chain behind its record `count`, whose hash is `head`: what was before it is not at hand, or was read already.
+    #[must_use]
+    pub const fn after(count: u64, head: Hash) -> Self {
+        Self {
+            next_seq: count.saturating_add(1),
+            head,
+        }
+    }
+
     /// How many records the chain holds.
     #[must_use]
     pub const fn count(&self) -> u64 {
@@ -171,10 +261,7 @@ impl Chain {
         let record: Record = serde_json::from_slice(line)
             .map_err(|error| broken(&format!("it cannot be read: {error}")))?;
         if record.seq != self.next_seq {
-            return Err(broken(&format!(
-                "it has the number {}: records are missing or out of order",
-                record.seq
-            )));
+            return Err(broken(&out_of_order(self.next_seq, record.seq)));
         }
         if record.prev != self.head.to_string() {
             return Err(broken(
@@ -184,6 +271,19 @@ impl Chain {
         self.next_seq += 1;
         self.head = hash;
         Ok(record)
+    }
+}
+
+/// What is wrong where another record stands than the one that comes next.
+#[must_use]
+pub fn out_of_order(expected: u64, found: u64) -> String {
+    if found > expected {
+        format!(
+            "records {expected} to {} are missing: the next one there has the number {found}",
+            found - 1
+        )
+    } else {
+        format!("in its place stands one with the number {found}, which should have come before")
     }
 }
 

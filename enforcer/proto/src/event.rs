@@ -1,16 +1,24 @@
 //! What happened, in the words of the log. The ledger is rebuilt from these, so a variant or field is never removed or given new meaning.
 
+mod about;
 mod bounded;
+mod kind;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+pub use about::About;
 pub use bounded::{
     COMM_BYTES_MAX, GIDS_RECORDED_MAX, REFUSED_SQL_BYTES_MAX, REQUEST_LINE_BYTES_MAX,
     TEXT_BYTES_MAX,
 };
+pub use kind::{KINDS, UnknownKind, kind_named};
 
+use crate::asking::FromQuery;
+use crate::bucket::BucketRef;
 use crate::id::{GrantId, QueryId, RequestId, SessionId};
-use crate::policy::Ask;
+use crate::policy::{Ask, Budget};
 use crate::principal::{AgentName, Approver, Caller, Process};
 use crate::query::{JobRef, Method};
 use crate::refusal::{Code, Refusal};
@@ -27,7 +35,7 @@ pub enum CloseReason {
     Revoked,
     /// The agent gave it back.
     GivenBack,
-    /// Its budget of bytes or queries was spent.
+    /// Its budget of bytes was spent, or that of rows.
     BudgetSpent,
     /// A job of its read a table outside its scope.
     ScopeViolated,
@@ -82,6 +90,20 @@ pub struct SqlCut {
     pub sha256: String,
 }
 
+/// The highest numbers given so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Numbers {
+    /// Of a request.
+    pub request: u64,
+    /// Of a grant.
+    pub grant: u64,
+    /// Of a query.
+    pub query: u64,
+    /// Of a session.
+    pub session: u64,
+}
+
 /// One thing that happened. In the log: `{"kind":"approved",…}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -102,6 +124,30 @@ pub enum Event {
         /// Bytes set aside.
         bytes: u64,
     },
+    /// Old segments of the log go, as the operator's retention says. Recorded before the first of their files is removed.
+    SegmentsRemoved {
+        /// The first record that goes.
+        first_seq: u64,
+        /// The last.
+        last_seq: u64,
+        /// Its hash, which the first record that stays names as its predecessor's.
+        head: String,
+        /// The highest numbers that were given up to this record: no later one is given twice, though the record of it is gone.
+        #[serde(default)]
+        numbers: Numbers,
+    },
+    /// What the ledger was at a record of the log is on disk, so that a start need not read what is before it.
+    SnapshotTaken {
+        /// That record's number.
+        records: u64,
+        /// SHA-256 of the snapshot: another is not believed.
+        sha256: String,
+    },
+    /// A snapshot could not be used at this start, and was set aside. The log was read from an older one on, or whole.
+    SnapshotSetAside {
+        /// Which, and what is wrong with it.
+        why: String,
+    },
     /// An agent asks.
     Requested {
         /// Its number.
@@ -118,6 +164,15 @@ pub enum Event {
         digest: String,
         /// When it stops waiting, on the boot clock.
         expires_boot_ns: u64,
+        /// The query that it was made of, where no process asked for it by itself.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        from_query: Option<FromQuery>,
+        /// It is for a command: it is withdrawn, or its window given back, when the process that asked ends.
+        #[serde(default)]
+        ends_with_process: bool,
+        /// What a window of it may use: what is asked for, within what the rule allows. Older records have none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        budget: Option<Budget>,
     },
     /// A request that was refused before anyone had to decide.
     RequestRefused {
@@ -127,6 +182,34 @@ pub enum Event {
         ask: Option<Ask>,
         /// Why not.
         refusal: Refusal,
+    },
+    /// A person agreed to a request that others must agree to as well. It waits on, for no more than this person agreed to.
+    ApprovalGiven {
+        /// The request.
+        request: RequestId,
+        /// The agent.
+        agent: AgentName,
+        /// Who.
+        approver: Approver,
+        /// Those of the person's groups that the rule named.
+        gids: BTreeSet<u32>,
+        /// The digest of what the person was shown.
+        digest: String,
+        /// What may be granted from here on.
+        scope: Scope,
+        /// For how long at most.
+        ttl: Ttl,
+        /// The digest of what the next is shown.
+        next_digest: String,
+        /// The key that signed it, where it was signed: its name in the list of signers.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        signer: Option<String>,
+        /// What a window of it may use from here on. Older records have none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        budget: Option<Budget>,
+        /// The number of the policy's rule under which it was decided. Older records have none: it is the request's.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rule: Option<u32>,
     },
     /// A decision to grant; the window opens once this is durable.
     Approved {
@@ -148,12 +231,77 @@ pub enum Event {
         bytes_max: u64,
         /// Query budget.
         queries_max: u64,
+        /// Bytes that one query may process. Older records have none of these three, and bounded nothing by them.
+        #[serde(default)]
+        query_bytes_max: Option<u64>,
+        /// Bytes of rows that may be passed on.
+        #[serde(default)]
+        returned_bytes_max: Option<u64>,
+        /// Jobs that may run at once.
+        #[serde(default)]
+        jobs_at_once_max: Option<u64>,
         /// Opens on the boot clock.
         opens_boot_ns: u64,
         /// Closes on the boot clock; absolute.
         closes_boot_ns: u64,
         /// Closes in unix time, for people.
         closes_unix_ns: u64,
+        /// Who agreed before the one that decided.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        agreed: Vec<Approver>,
+        /// The key that signed it, where it was signed: its name in the list of signers.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        signer: Option<String>,
+        /// Why it was opened without the others whom the policy asks for. Somebody else must review it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        break_glass: Option<String>,
+        /// The number of the policy's rule under which it was decided. Older records have none: it is the request's.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rule: Option<u32>,
+    },
+    /// A window that was opened in an emergency has been looked at by somebody else.
+    Reviewed {
+        /// The grant.
+        grant: GrantId,
+        /// The agent.
+        agent: AgentName,
+        /// Who looked.
+        reviewer: Approver,
+        /// What they say of it.
+        note: String,
+    },
+    /// A person keeps an agent from windows from here on.
+    AgentLocked {
+        /// The agent.
+        agent: AgentName,
+        /// Who did.
+        by: Approver,
+        /// Why.
+        reason: String,
+    },
+    /// It may have windows again.
+    AgentUnlocked {
+        /// The agent.
+        agent: AgentName,
+        /// Who let it.
+        by: Approver,
+    },
+    /// The rules in force are others from here on.
+    PolicyLoaded {
+        /// SHA-256 of the file.
+        digest: String,
+        /// How many rules it has.
+        rules: u32,
+        /// The file is as it was: users or groups that it names are others than before.
+        #[serde(default)]
+        is_same_text: bool,
+    },
+    /// A changed policy file cannot be used: the rules in force stay as they are.
+    PolicyRejected {
+        /// SHA-256 of the file, where it could be read.
+        digest: Option<String>,
+        /// Why.
+        why: String,
     },
     /// The kernel holds the window.
     Opened {
@@ -179,6 +327,24 @@ pub enum Event {
         request: RequestId,
         /// The agent.
         agent: AgentName,
+    },
+    /// Whoever asked does not wait any more: the process that it was for has ended.
+    RequestWithdrawn {
+        /// The request.
+        request: RequestId,
+        /// The agent.
+        agent: AgentName,
+        /// The process that asked.
+        by: Option<Process>,
+    },
+    /// A query of a uid that had no part in a request waits with it: that uid decides on it no more.
+    RequestJoined {
+        /// The request.
+        request: RequestId,
+        /// The agent.
+        agent: AgentName,
+        /// The process whose query it is.
+        process: Process,
     },
     /// A decision that was refused: by someone who may not, on something that is not pending, or of something wider.
     DecisionRefused {
@@ -225,6 +391,22 @@ pub enum Event {
         /// The whole SQL text.
         sql: String,
     },
+    /// A query without a window is about to become a request: its text goes to BigQuery's dry run under the estimator's identity, only after this
+    /// is durable. What came of it is in the request that follows.
+    EstimateAsked {
+        /// The agent.
+        agent: AgentName,
+        /// The connection.
+        session: SessionId,
+        /// The process that connected.
+        process: Process,
+        /// The API method.
+        method: Method,
+        /// The project that is asked, as the client named it.
+        project: String,
+        /// The whole SQL text.
+        sql: String,
+    },
     /// A query was admitted; it is forwarded only after this is durable.
     QueryAdmitted {
         /// Its number.
@@ -243,6 +425,15 @@ pub enum Event {
         sql: Option<String>,
         /// The tables it reads.
         tables: Vec<TableRef>,
+        /// The tables it writes.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        writes: Vec<TableRef>,
+        /// The buckets that data comes from.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        imports: Vec<BucketRef>,
+        /// Those that it goes to.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        exports: Vec<BucketRef>,
         /// What else it reaches for, such as `job p:US.j-1` or `dataset p.d`.
         #[serde(default)]
         resource: Option<String>,
@@ -252,6 +443,10 @@ pub enum Event {
         /// that is passed on of a table's rows. In older records it is absent, and the estimate stands for it.
         #[serde(default)]
         ceiling: Option<u64>,
+        /// The most that is passed on of its rows, held of the budget for them until the answer is through, or what goes to a bucket, as far as
+        /// that is known before; none where it has no rows.
+        #[serde(default)]
+        returned_ceiling: Option<u64>,
         /// The client asked only for a dry run: it starts no job, costs nothing and counts for nothing.
         #[serde(default)]
         is_dry_run: bool,
@@ -259,6 +454,17 @@ pub enum Event {
         /// else's may have this name.
         #[serde(default)]
         job: Option<JobRef>,
+        /// What it loads comes in parts: no job runs before the last of them, whose admission names the job again.
+        #[serde(default)]
+        in_parts: bool,
+        /// What the job is asked to do, as the SHA-256 of all that the client said of it: a start of the same name that asks for the same is the
+        /// same start, tried again. Absent where it cannot be tried again.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        asked: Option<String>,
+        /// How long BigQuery's dry run took, microseconds: what the client waited for its verdict. 0 where the same was judged in this window
+        /// just before; absent where none is needed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        dry_run_us: Option<u64>,
     },
     /// BigQuery's answer named a job of the window. Recorded before the client can act on the answer: from here on the job is the
     /// window's own. Once more when an answer says that it is done, or what it cost.
@@ -277,6 +483,12 @@ pub enum Event {
         billed: Option<u64>,
         /// Bytes processed, where BigQuery says so.
         processed: Option<u64>,
+        /// BigQuery's own description of the job said so once it had ended: what it has read was looked at.
+        #[serde(default)]
+        is_compared: bool,
+        /// That description is of a query that ended well, and names no table that it has read.
+        #[serde(default)]
+        names_no_table: bool,
         /// A table outside the window that the job read all the same: a view or a table became another between its dry run and its run.
         #[serde(default)]
         read_outside: Option<String>,
@@ -344,6 +556,9 @@ pub enum Event {
         job: JobRef,
         /// `cancelled`, or what went wrong.
         outcome: String,
+        /// Whether it is known that the job does not run on, so that nobody looks at it again. Older records do not say so but by their outcome.
+        #[serde(default)]
+        is_settled: Option<bool>,
     },
     /// The kernel refused a socket operation toward BigQuery.
     KernelRefused {
@@ -381,6 +596,11 @@ pub enum Event {
         /// How long its record would have been, bytes.
         bytes: u64,
     },
+    /// Events that happened while the log could not be written, and for which there was no room in memory either: there is no record of them.
+    EventsLost {
+        /// How many of each kind.
+        kinds: BTreeMap<String, u64>,
+    },
     /// A process joined an agent's workload through `enforcer run`.
     ProcessJoined {
         /// The agent.
@@ -406,6 +626,15 @@ pub enum Event {
         /// How many like it this record stands for.
         count: u64,
     },
+    /// Notices to a hook were given up: nobody was told of what they tell of, which is on record all the same.
+    NotificationFailed {
+        /// The hook.
+        hook: String,
+        /// How many, since the last such record of this hook.
+        count: u64,
+        /// Why the last of them was.
+        why: String,
+    },
 }
 
 impl Event {
@@ -414,17 +643,22 @@ impl Event {
     pub const fn session(&self) -> Option<SessionId> {
         match self {
             Self::QueryAsked { session, .. }
+            | Self::EstimateAsked { session, .. }
             | Self::QueryAdmitted { session, .. }
             | Self::QueryRefused { session, .. } => Some(*session),
             Self::DaemonStarted { .. }
             | Self::DaemonStopped {}
             | Self::TailRepaired { .. }
+            | Self::SegmentsRemoved { .. }
+            | Self::SnapshotTaken { .. }
+            | Self::SnapshotSetAside { .. }
             | Self::Requested { .. }
             | Self::RequestRefused { .. }
             | Self::Approved { .. }
             | Self::Opened { .. }
             | Self::Denied { .. }
             | Self::RequestExpired { .. }
+            | Self::RequestWithdrawn { .. }
             | Self::DecisionRefused { .. }
             | Self::Closed { .. }
             | Self::JobSeen { .. }
@@ -435,6 +669,61 @@ impl Event {
             | Self::FurtherRefused { .. }
             | Self::HealthChanged { .. }
             | Self::TooLong { .. }
+            | Self::RequestJoined { .. }
+            | Self::EventsLost { .. }
+            | Self::ProcessJoined { .. }
+            | Self::Detached { .. }
+            | Self::ApprovalGiven { .. }
+            | Self::Reviewed { .. }
+            | Self::AgentLocked { .. }
+            | Self::AgentUnlocked { .. }
+            | Self::PolicyLoaded { .. }
+            | Self::PolicyRejected { .. }
+            | Self::Forwarded { .. }
+            | Self::NotificationFailed { .. } => None,
+        }
+    }
+
+    /// The request that does not wait any more after it.
+    #[must_use]
+    pub const fn ends_request(&self) -> Option<RequestId> {
+        match self {
+            Self::Approved { request, .. }
+            | Self::Denied { request, .. }
+            | Self::RequestExpired { request, .. }
+            | Self::RequestWithdrawn { request, .. } => Some(*request),
+            Self::NotificationFailed { .. }
+            | Self::ApprovalGiven { .. }
+            | Self::Reviewed { .. }
+            | Self::AgentLocked { .. }
+            | Self::AgentUnlocked { .. }
+            | Self::PolicyLoaded { .. }
+            | Self::PolicyRejected { .. }
+            | Self::DaemonStarted { .. }
+            | Self::DaemonStopped {}
+            | Self::TailRepaired { .. }
+            | Self::SegmentsRemoved { .. }
+            | Self::SnapshotTaken { .. }
+            | Self::SnapshotSetAside { .. }
+            | Self::Requested { .. }
+            | Self::RequestRefused { .. }
+            | Self::Opened { .. }
+            | Self::DecisionRefused { .. }
+            | Self::Closed { .. }
+            | Self::HealthChanged { .. }
+            | Self::QueryAsked { .. }
+            | Self::EstimateAsked { .. }
+            | Self::QueryAdmitted { .. }
+            | Self::JobSeen { .. }
+            | Self::QueryFinished { .. }
+            | Self::QueryRefused { .. }
+            | Self::ConnectionRefused { .. }
+            | Self::JobCancelled { .. }
+            | Self::KernelRefused { .. }
+            | Self::FurtherRefused { .. }
+            | Self::TooLong { .. }
+            | Self::RequestJoined { .. }
+            | Self::EventsLost { .. }
             | Self::ProcessJoined { .. }
             | Self::Detached { .. }
             | Self::Forwarded { .. } => None,

@@ -3,26 +3,55 @@
 //! Two laws are in the shape of [`Decision`]: *record, then open* (`then` holds until the events are durable) and *close, then record*
 //! (`first` does not wait for the log). The same [`Ledger::apply`] serves live events and the rebuilding from the log at start.
 
+mod asking;
 mod budget;
 mod commands;
+mod deciding;
 mod grant;
+mod history;
+mod index;
+mod locking;
+mod of_query;
 #[cfg(test)]
 mod tests;
+mod timeline;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-pub use budget::{BILLED_PER_TABLE_MIN, JOBS_PER_GRANT_MAX, Usage};
-pub use commands::{ApproveTerms, Command, REASON_CHARS_MAX};
-pub use grant::Grant;
+use serde::{Deserialize, Serialize};
 
-use crate::event::{CloseReason, Event};
+pub use budget::{
+    BILLED_PER_TABLE_MIN, JOBS_PER_GRANT_MAX, JobState, NameUse, UnsettledJob, Usage,
+};
+pub use commands::{ApproveTerms, Command, REASON_CHARS_MAX, may_watch_over};
+pub use deciding::{Offered, may_decide_on};
+pub use grant::{Ceilings, Grant};
+pub use history::{History, TooSoon};
+use index::Index;
+pub use locking::Lock;
+use of_query::Origin;
+pub use of_query::{JOINED_UIDS_MAX, OfQuery, Wanted};
+pub use timeline::Needed;
+use timeline::Timeline;
+
+use crate::asking::FromQuery;
+use crate::audit::Record;
+use crate::event::{CloseReason, Event, Numbers};
 use crate::id::{GrantId, QueryId, RequestId, SessionId};
-use crate::policy::Ask;
-use crate::principal::{AgentName, Process};
-use crate::time::Now;
+use crate::policy::{Ask, Budget, Vote};
+use crate::principal::{AgentName, Approver, Process};
+use crate::scope::Scope;
+use crate::time::{NS_PER_S, Now, Ttl};
 
 /// How many ended requests and grants are remembered for display; older ones are only in the log.
 pub const ENDED_KEPT: usize = 512;
+
+/// The version of what [`Ledger::apply`] makes of events. It is raised whenever a record is taken in otherwise than before: a snapshot of
+/// another version is not used, and the log is read whole once.
+pub const LEDGER_VERSION: u32 = 7;
+/// Records younger than this are always needed, nanoseconds: two days, more than the longest window, what its jobs may last, and the day over
+/// which shares of time are counted.
+pub const NEEDED_NS: u64 = 48 * 3600 * NS_PER_S;
 
 /// One thing the ledger tells its owner to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,7 +90,7 @@ pub struct Decision {
 }
 
 /// What became of a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RequestState {
     /// Waiting for a decision.
     Pending,
@@ -71,10 +100,24 @@ pub enum RequestState {
     Denied(String),
     /// Nobody decided in time.
     Expired,
+    /// Whoever asked has ended.
+    Withdrawn,
+}
+
+/// What may be granted of a request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offer {
+    /// Datasets and access; within what is asked.
+    pub scope: Scope,
+    /// For how long; not longer than is asked.
+    pub ttl: Ttl,
+    /// What the window may use; not more than is asked, nor than the rule allowed then. Of a request on an older record it is not known, and the
+    /// rule alone bounds it.
+    pub budget: Budget,
 }
 
 /// A request as the ledger holds it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
     /// Its number.
     pub id: RequestId,
@@ -82,23 +125,54 @@ pub struct Request {
     pub agent: AgentName,
     /// The process that asked.
     pub process: Process,
+    /// Uids besides whose queries wait with it: none of them decides on it.
+    pub joined: BTreeSet<u32>,
     /// What is asked.
     pub ask: Ask,
-    /// The policy rule that covered it when it was asked.
+    /// The policy rule that covered it when it was asked, or agreed to last.
     pub rule: u32,
-    /// SHA-256 of what approvers are shown.
+    /// What may be granted: what is asked, or what those who agreed have made of it.
+    pub offer: Offer,
+    /// SHA-256 of what approvers were shown when it was asked, or agreed to last. What they are shown now is [`Request::offered`].
     pub digest: String,
-    /// When it was asked.
-    pub asked: Now,
+    /// Who has agreed so far.
+    pub votes: Vec<Vote>,
+    /// When it was asked, on the ledger's line of time.
+    pub(super) asked_at_ns: u64,
     /// When it stops waiting, boot clock.
     pub expires_boot_ns: u64,
+    /// The query that it was made of, if so.
+    pub from_query: Option<FromQuery>,
+    /// It ends with the process that asked, and so does its window.
+    pub ends_with_process: bool,
     /// What became of it.
     pub state: RequestState,
 }
 
 impl Request {
+    /// Whether this uid asked for it, or has a query that waits with it.
+    #[must_use]
+    pub fn is_asked_by(&self, uid: u32) -> bool {
+        self.process.uid == uid || self.joined.contains(&uid)
+    }
+
+    fn askers(&self) -> BTreeSet<u32> {
+        let joined = self.joined.iter().copied();
+        joined.chain([self.process.uid]).collect()
+    }
+
+    /// What its agent is shown of what it asks for: where BigQuery's dry run said what that is, what the text names.
+    #[must_use]
+    pub fn shown_scope(&self) -> &Scope {
+        let named = self
+            .from_query
+            .as_ref()
+            .and_then(|from| from.named.as_ref());
+        named.map_or(&self.ask.scope, |named| &named.scope)
+    }
+
     /// The request that an asking makes; `None` for every other event.
-    fn from_asking(now: Now, event: &Event) -> Option<Self> {
+    fn from_asking(asked_at_ns: u64, event: &Event) -> Option<Self> {
         let Event::Requested {
             request,
             agent,
@@ -107,6 +181,9 @@ impl Request {
             rule,
             digest,
             expires_boot_ns,
+            from_query,
+            ends_with_process,
+            budget,
         } = event
         else {
             return None;
@@ -115,21 +192,50 @@ impl Request {
             id: *request,
             agent: agent.clone(),
             process: process.clone(),
+            joined: BTreeSet::new(),
+            offer: Offer {
+                scope: ask.scope.clone(),
+                ttl: ask.ttl,
+                budget: budget.unwrap_or(Budget::UNBOUNDED),
+            },
             ask: ask.clone(),
             rule: *rule,
             digest: digest.clone(),
-            asked: now,
+            votes: Vec::new(),
+            asked_at_ns,
             expires_boot_ns: *expires_boot_ns,
+            from_query: from_query.clone(),
+            ends_with_process: *ends_with_process,
             state: RequestState::Pending,
         })
     }
 }
 
+/// A window that was opened in an emergency.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Emergency {
+    /// The agent.
+    pub agent: AgentName,
+    /// Who opened it.
+    pub by: Approver,
+    /// The uids that asked for it or waited with it, where its request is remembered.
+    pub asked_by: BTreeSet<u32>,
+    /// Why.
+    pub reason: String,
+}
+
 /// Requests and grants of one host.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ledger {
     requests: BTreeMap<RequestId, Request>,
     grants: BTreeMap<GrantId, Grant>,
+    index: Index,
+    timeline: Timeline,
+    histories: BTreeMap<AgentName, History>,
+    /// Windows that were opened in an emergency and wait for somebody else to look at them.
+    unreviewed: BTreeMap<GrantId, Emergency>,
+    /// Agents that somebody keeps from windows.
+    locks: BTreeMap<AgentName, Lock>,
     last_request: u64,
     last_grant: u64,
     last_query: u64,
@@ -168,10 +274,45 @@ impl Ledger {
     /// The agent's last grant, open or not: what a refusal names.
     #[must_use]
     pub fn last_grant(&self, agent: &AgentName) -> Option<&Grant> {
-        self.grants
-            .values()
-            .rev()
-            .find(|grant| grant.agent == *agent)
+        self.grants_of(agent).next()
+    }
+
+    /// The open grants, past their end or not, the first to end first.
+    pub fn open_grants(&self) -> impl Iterator<Item = &Grant> {
+        self.index.open().filter_map(|id| self.grants.get(&id))
+    }
+
+    /// How long of the last 24 hours the agent has held a window, nanoseconds, to within a quarter of an hour.
+    #[must_use]
+    pub fn held_in_day(&self, agent: &AgentName, now: Now) -> u64 {
+        let at_ns = self.timeline.at(now);
+        let ended = self.histories.get(agent);
+        let ended = ended.map_or(0, |history| history.held_in_day(at_ns));
+        let open = self.held_grant(agent);
+        let open = open.map_or(0, |grant| at_ns.saturating_sub(grant.opened_at_ns));
+        ended.saturating_add(open)
+    }
+
+    /// How much of each quarter of an hour of the last 24 hours the agent has held a window, percent, the oldest first.
+    #[must_use]
+    pub fn day(&self, agent: &AgentName, now: Now) -> Vec<u8> {
+        let at_ns = self.timeline.at(now);
+        let history = self.histories.get(agent);
+        let mut day = history.cloned().unwrap_or_default().day(at_ns);
+        if let Some(open) = self.held_grant(agent) {
+            history::with_open(&mut day, open.opened_at_ns, at_ns);
+        }
+        day
+    }
+
+    /// The agents that have asked for something, or are locked.
+    pub fn agents(&self) -> impl Iterator<Item = &AgentName> {
+        self.histories.keys().chain(self.locks.keys())
+    }
+
+    /// Windows that were opened in an emergency and wait for somebody else to look at them, oldest first.
+    pub fn unreviewed(&self) -> impl Iterator<Item = (GrantId, &Emergency)> {
+        self.unreviewed.iter().map(|(grant, how)| (*grant, how))
     }
 
     /// The number the next admitted query gets.
@@ -190,25 +331,15 @@ impl Ledger {
     /// When to call [`Ledger::tick`] next, boot clock: the earliest deadline. Early calls do nothing.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<u64> {
-        let windows = self
-            .grants
-            .values()
-            .filter(|grant| grant.closed.is_none())
-            .map(|grant| grant.closes_boot_ns);
-        let waiting = self
-            .requests
-            .values()
-            .filter(|request| request.state == RequestState::Pending);
-        windows
-            .chain(waiting.map(|request| request.expires_boot_ns))
-            .min()
+        self.index.due()
     }
 
     /// What is due at `now`: windows to close, requests to give up.
     #[must_use]
     pub fn tick(&self, now: Now) -> Decision {
         let mut decision = Decision::default();
-        for grant in self.grants.values().filter(|grant| grant.closed.is_none()) {
+        let closing = self.index.closing_at(now.boot_ns);
+        for grant in closing.iter().filter_map(|id| self.grants.get(id)) {
             if now.boot_ns >= grant.closes_boot_ns {
                 grant.close(CloseReason::Expired, None, &mut decision);
             } else if grant.usage.has_read_outside() {
@@ -217,12 +348,27 @@ impl Ledger {
                 grant.close(CloseReason::BudgetSpent, None, &mut decision);
             }
         }
-        for request in self.requests.values() {
-            if request.state == RequestState::Pending && now.boot_ns >= request.expires_boot_ns {
-                decision.events.push(Event::RequestExpired {
-                    request: request.id,
-                    agent: request.agent.clone(),
-                });
+        let expiring = self.index.expiring_at(now.boot_ns);
+        for request in expiring.iter().filter_map(|id| self.requests.get(id)) {
+            decision.events.push(Event::RequestExpired {
+                request: request.id,
+                agent: request.agent.clone(),
+            });
+        }
+        decision
+    }
+
+    /// Of what is due now: the windows whose time is up, or of which a job has read outside. No record that is being made takes that back, so they may
+    /// be closed while one is; a budget may be spent by what will have been recorded in vain, and a request may be the one that is decided.
+    #[must_use]
+    pub fn ended(&self, now: Now) -> Decision {
+        let mut decision = Decision::default();
+        let closing = self.index.closing_at(now.boot_ns);
+        for grant in closing.iter().filter_map(|id| self.grants.get(id)) {
+            if now.boot_ns >= grant.closes_boot_ns {
+                grant.close(CloseReason::Expired, None, &mut decision);
+            } else if grant.usage.has_read_outside() {
+                grant.close(CloseReason::ScopeViolated, None, &mut decision);
             }
         }
         decision
@@ -241,6 +387,7 @@ impl Ledger {
     ) -> Decision {
         let mut decision = Decision::default();
         for grant in self.grants.values().filter(|grant| grant.closed.is_none()) {
+            grant.end_broken_off(&mut decision);
             if !is_same_boot {
                 grant.close(CloseReason::Rebooted, None, &mut decision);
             } else if now.boot_ns >= grant.closes_boot_ns {
@@ -266,9 +413,19 @@ impl Ledger {
 
     /// Windows that have closed and whose jobs nobody has cancelled, though BigQuery may still run them.
     pub fn unsettled(&self, now: Now) -> impl Iterator<Item = &Grant> {
+        let at_ns = self.timeline.at(now);
         self.grants
             .values()
-            .filter(move |grant| grant.is_unsettled_at(now))
+            .filter(move |grant| grant.is_unsettled_at(at_ns))
+    }
+
+    /// The jobs of a window that somebody must look at until they are settled; of one that has closed only for as long as BigQuery may run them.
+    #[must_use]
+    pub fn unsettled_jobs(&self, grant: GrantId, now: Now) -> Vec<UnsettledJob> {
+        let at_ns = self.timeline.at(now);
+        let held = self.grants.get(&grant);
+        let held = held.filter(|held| held.closed.is_none() || held.is_unsettled_at(at_ns));
+        held.map(Grant::unsettled_jobs).unwrap_or_default()
     }
 
     /// The kernel did not take the window of `grant`: it is closed before it served anything.
@@ -285,37 +442,94 @@ impl Ledger {
         decision
     }
 
-    /// Takes in what happened. Events that the ledger holds nothing about change nothing.
+    /// Takes in a record of the log, in the boot in which it was written.
+    pub fn take_record(&mut self, record: &Record) {
+        self.in_boot(&record.boot_id);
+        self.apply(record.now(), &record.event);
+    }
+
+    /// Says in which boot what is taken in from here on happens. Only where that is another boot than before does the wall clock say how long it
+    /// has been; where nobody says so, a boot clock that begins anew lets no time pass.
+    pub fn in_boot(&mut self, boot_id: &str) {
+        self.timeline.in_boot(boot_id);
+    }
+
+    /// Takes in that somebody has agreed. No rule does: it opens or does not.
+    fn take_agreement(&mut self, event: &Event) {
+        if let Event::ApprovalGiven {
+            request,
+            approver: Approver::Person { uid },
+            gids,
+            scope,
+            ttl,
+            next_digest,
+            budget,
+            signer,
+            rule,
+            ..
+        } = event
+        {
+            let vote = Vote {
+                uid: *uid,
+                gids: gids.clone(),
+                signer: signer.clone(),
+            };
+            let offer = Offer {
+                scope: scope.clone(),
+                ttl: *ttl,
+                budget: budget.unwrap_or(Budget::UNBOUNDED),
+            };
+            self.take_vote(*request, vote, offer, next_digest);
+            self.falls_under(*request, *rule);
+        }
+    }
+
+    /// Takes in what happened, in the boot that was named last. Events that the ledger holds nothing about change nothing.
     pub fn apply(&mut self, now: Now, event: &Event) {
+        // With every event: what the wall clock does within a boot has no say in how long it is until the next one. An admission may be taken
+        // back, and then nothing of it is left.
+        let at_ns = if matches!(event, Event::QueryAdmitted { .. }) {
+            self.timeline.at(now)
+        } else {
+            self.timeline.move_to(now)
+        };
         if let Some(session) = event.session() {
             self.last_session = self.last_session.max(session.0);
         }
         match event {
-            Event::Requested { request, .. } => {
-                self.last_request = self.last_request.max(request.0);
-                if let Some(held) = Request::from_asking(now, event) {
-                    self.requests.insert(*request, held);
-                }
+            Event::Requested { .. } => self.take_request(at_ns, event),
+            Event::ApprovalGiven { .. } => self.take_agreement(event),
+            Event::Approved { .. } => self.take_grant(at_ns, event),
+            Event::Reviewed { grant, .. } => drop(self.unreviewed.remove(grant)),
+            Event::AgentLocked { agent, by, reason } => {
+                let lock = Lock {
+                    by: by.clone(),
+                    reason: reason.clone(),
+                    since: now,
+                    since_at_ns: at_ns,
+                };
+                self.locks.insert(agent.clone(), lock);
             }
-            Event::Approved { request, grant, .. } => {
-                self.end_request(*request, RequestState::Approved(*grant));
-                if let Some(held) = Grant::from_approval(event) {
-                    self.last_grant = self.last_grant.max(grant.0);
-                    self.grants.insert(*grant, held);
-                }
-            }
+            Event::AgentUnlocked { agent, .. } => drop(self.locks.remove(agent)),
             Event::Denied {
-                request, reason, ..
-            } => self.end_request(*request, RequestState::Denied(reason.clone())),
+                request,
+                reason,
+                agent,
+                ..
+            } => {
+                self.take_denial(at_ns, agent);
+                self.end_request(at_ns, *request, RequestState::Denied(reason.clone()));
+            }
             Event::RequestExpired { request, .. } => {
-                self.end_request(*request, RequestState::Expired)
+                self.end_request(at_ns, *request, RequestState::Expired)
             }
-            Event::Closed { grant, reason, .. } => {
-                if let Some(held) = self.grants.get_mut(grant) {
-                    held.closed.get_or_insert((*reason, now));
-                }
-                self.forget_ended();
+            Event::Closed { grant, reason, .. } => self.take_close(now, at_ns, *grant, *reason),
+            Event::RequestWithdrawn { request, .. } => {
+                self.end_request(at_ns, *request, RequestState::Withdrawn)
             }
+            Event::RequestJoined {
+                request, process, ..
+            } => self.take_joining(*request, process.uid),
             Event::QueryAdmitted { query, grant, .. } => {
                 self.last_query = self.last_query.max(query.0);
                 self.use_up(*grant, event);
@@ -323,23 +537,169 @@ impl Ledger {
             Event::JobSeen { grant, .. }
             | Event::QueryFinished { grant, .. }
             | Event::JobCancelled { grant, .. } => self.use_up(*grant, event),
+            Event::SegmentsRemoved { numbers, .. } => {
+                self.last_request = self.last_request.max(numbers.request);
+                self.last_grant = self.last_grant.max(numbers.grant);
+                self.last_query = self.last_query.max(numbers.query);
+                self.last_session = self.last_session.max(numbers.session);
+            }
             Event::DaemonStarted { .. }
             | Event::DaemonStopped {}
             | Event::TailRepaired { .. }
+            | Event::SnapshotTaken { .. }
+            | Event::SnapshotSetAside { .. }
             | Event::RequestRefused { .. }
             | Event::Opened { .. }
             | Event::DecisionRefused { .. }
             | Event::HealthChanged { .. }
             | Event::QueryAsked { .. }
+            | Event::EstimateAsked { .. }
             | Event::QueryRefused { .. }
             | Event::ConnectionRefused { .. }
             | Event::KernelRefused { .. }
             | Event::FurtherRefused { .. }
+            | Event::EventsLost { .. }
             | Event::TooLong { .. }
             | Event::ProcessJoined { .. }
             | Event::Detached { .. }
-            | Event::Forwarded { .. } => {}
+            | Event::PolicyLoaded { .. }
+            | Event::PolicyRejected { .. }
+            | Event::Forwarded { .. }
+            | Event::NotificationFailed { .. } => {}
         }
+    }
+
+    fn take_request(&mut self, at_ns: u64, event: &Event) {
+        let Some(held) = Request::from_asking(at_ns, event) else {
+            return;
+        };
+        self.last_request = self.last_request.max(held.id.0);
+        self.history_of(&held.agent).asks(at_ns);
+        if let Some(before) = self.requests.get(&held.id) {
+            self.index.forget_request(before);
+        }
+        self.index.request(&held);
+        self.requests.insert(held.id, held);
+    }
+
+    fn take_vote(&mut self, id: RequestId, vote: Vote, offer: Offer, next_digest: &str) {
+        let pending = self.requests.get_mut(&id);
+        let pending = pending.filter(|request| request.state == RequestState::Pending);
+        let Some(request) = pending else {
+            return;
+        };
+        // Who agrees again, signed where that has come to be asked for, counts once.
+        request.votes.retain(|before| before.uid != vote.uid);
+        request.votes.push(vote);
+        request.offer = offer;
+        next_digest.clone_into(&mut request.digest);
+    }
+
+    /// Whose query waits with a request is one who asks: what that uid has agreed to before counts no more.
+    fn take_joining(&mut self, id: RequestId, uid: u32) {
+        if let Some(request) = self.requests.get_mut(&id) {
+            request.votes.retain(|vote| vote.uid != uid);
+            request.joined.insert(uid);
+        }
+    }
+
+    /// A request that waits was decided on under this rule: another policy numbers them otherwise.
+    fn falls_under(&mut self, id: RequestId, rule: Option<u32>) {
+        let pending = self.requests.get_mut(&id);
+        let pending = pending.filter(|request| request.state == RequestState::Pending);
+        if let (Some(request), Some(rule)) = (pending, rule) {
+            request.rule = rule;
+        }
+    }
+
+    fn take_grant(&mut self, at_ns: u64, event: &Event) {
+        let Some(mut held) = Grant::from_approval(at_ns, event) else {
+            return;
+        };
+        self.take_over(&mut held);
+        if let Event::Approved { rule, .. } = event {
+            self.falls_under(held.request, *rule);
+        }
+        self.end_request(at_ns, held.request, RequestState::Approved(held.id));
+        // What a rule opens by itself answers none of the people who said no.
+        match held.approver {
+            Approver::Person { .. } => self.history_of(&held.agent).is_granted_by_a_person(),
+            Approver::Policy { .. } => {}
+        }
+        self.last_grant = self.last_grant.max(held.id.0);
+        if let Some(reason) = &held.break_glass {
+            let request = self.requests.get(&held.request);
+            let how = Emergency {
+                agent: held.agent.clone(),
+                by: held.approver.clone(),
+                asked_by: request.map(Request::askers).unwrap_or_default(),
+                reason: reason.clone(),
+            };
+            self.unreviewed.insert(held.id, how);
+        }
+        if let Some(before) = self.grants.get(&held.id) {
+            self.index.forget_grant(before);
+        }
+        self.index.new_grant(&held);
+        self.grants.insert(held.id, held);
+    }
+
+    fn take_close(&mut self, now: Now, at_ns: u64, grant: GrantId, reason: CloseReason) {
+        if let Some(held) = self.grants.get_mut(&grant)
+            && held.closed.is_none()
+        {
+            held.closed = Some((reason, now));
+            held.closed_at_ns = Some(at_ns);
+            self.index.grant(held);
+            // Closed late, since nobody was there to do it, it was open no longer for that.
+            let (from_ns, agent) = (held.opened_at_ns, held.agent.clone());
+            let until_ns = at_ns.min(held.ends_at_ns());
+            self.history_of(&agent).held(from_ns, until_ns);
+        }
+        self.forget_ended(at_ns);
+    }
+
+    fn history_of(&mut self, agent: &AgentName) -> &mut History {
+        self.histories.entry(agent.clone()).or_default()
+    }
+
+    /// The highest numbers given so far.
+    #[must_use]
+    pub const fn numbers(&self) -> Numbers {
+        Numbers {
+            request: self.last_request,
+            grant: self.last_grant,
+            query: self.last_query,
+            session: self.last_session,
+        }
+    }
+
+    /// Since when records are needed to make this ledger out of the log alone: those of what is open, waits, is not settled or not reviewed yet, of
+    /// who is locked, and whatever is younger than [`NEEDED_NS`] on its line of time, wherever the wall clock stands. What is older may go; of
+    /// what ended before, only the display forgets.
+    #[must_use]
+    pub fn needed(&self, now: Now) -> Needed<'_> {
+        let at_ns = self.timeline.at(now);
+        let waiting = self.requests.values();
+        let waiting = waiting.filter(|request| request.state == RequestState::Pending);
+        let held = self.grants.values();
+        let held = held.filter(|grant| grant.closed.is_none() || grant.is_unsettled_at(at_ns));
+        let long_before = |grant: &Grant| grant.opened_at_ns.saturating_sub(NEEDED_NS);
+        // A grant names its request, which was asked before it was granted.
+        let asked = held.map(|grant| match self.requests.get(&grant.request) {
+            Some(request) => request.asked_at_ns,
+            None => long_before(grant),
+        });
+        // One that nobody has looked at stays red, however old it is; where its grant is not remembered, all is needed.
+        let emergencies = self.unreviewed.keys();
+        let emergencies = emergencies.map(|grant| self.grants.get(grant).map_or(0, long_before));
+        let since_ns = waiting
+            .map(|request| request.asked_at_ns)
+            .chain(asked)
+            .chain(emergencies)
+            .chain(self.locks.values().map(|lock| lock.since_at_ns))
+            .fold(at_ns.saturating_sub(NEEDED_NS), u64::min);
+        self.timeline.needed(since_ns)
     }
 
     /// Takes back the last admission: it could not be recorded, so it did not happen. Of several the last comes first.
@@ -350,6 +710,7 @@ impl Ledger {
         self.last_query = query.0.saturating_sub(1);
         if let Some(held) = self.grants.get_mut(grant) {
             held.usage.withdraw(event);
+            self.index.grant(held);
         }
     }
 
@@ -366,46 +727,63 @@ impl Ledger {
     fn use_up(&mut self, grant: GrantId, event: &Event) {
         if let Some(held) = self.grants.get_mut(&grant) {
             held.usage.apply(event);
+            self.index.grant(held);
         }
     }
 
-    fn held_grant(&self, agent: &AgentName) -> Option<&Grant> {
-        self.grants
-            .values()
-            .rev()
-            .find(|grant| grant.agent == *agent && grant.closed.is_none())
+    /// An agent's grants that are remembered, newest first.
+    fn grants_of(&self, agent: &AgentName) -> impl Iterator<Item = &Grant> {
+        let own = self.index.grants_of(agent);
+        own.filter_map(|id| self.grants.get(&id))
     }
 
-    fn end_request(&mut self, id: RequestId, state: RequestState) {
+    fn held_grant(&self, agent: &AgentName) -> Option<&Grant> {
+        self.grants_of(agent).find(|grant| grant.closed.is_none())
+    }
+
+    /// What a grant has of its request: that may be forgotten before it.
+    fn take_over(&self, grant: &mut Grant) {
+        if let Some(request) = self.requests.get(&grant.request) {
+            grant.ends_with = request.ends_with_process.then(|| request.process.clone());
+            let from = request.from_query.as_ref();
+            grant.is_of_text = from.is_some_and(|from| from.is_of_text(&grant.scope));
+        }
+    }
+
+    /// What a lock takes back says nothing against the agent's asking again once it is unlocked.
+    fn take_denial(&mut self, at_ns: u64, agent: &AgentName) {
+        if self.lock_of(agent).is_none() {
+            self.history_of(agent).is_denied(at_ns);
+        }
+    }
+
+    fn end_request(&mut self, at_ns: u64, id: RequestId, state: RequestState) {
         if let Some(request) = self
             .requests
             .get_mut(&id)
             .filter(|request| request.state == RequestState::Pending)
         {
             request.state = state;
+            self.index.request(request);
         }
-        self.forget_ended();
+        self.forget_ended(at_ns);
     }
 
-    /// Drops the oldest ended entries past [`ENDED_KEPT`]; what is open or pending always stays.
-    fn forget_ended(&mut self) {
-        let ended: Vec<_> = self
-            .requests
-            .values()
-            .filter(|r| r.state != RequestState::Pending)
-            .map(|r| r.id)
-            .collect();
-        for id in ended.iter().take(ended.len().saturating_sub(ENDED_KEPT)) {
-            self.requests.remove(id);
+    /// Drops the oldest ended entries past [`ENDED_KEPT`]; what is open or pending always stays, and so do windows whose jobs may run on.
+    fn forget_ended(&mut self, at_ns: u64) {
+        while let Some(id) = self.index.take_old_request() {
+            self.requests.remove(&id);
         }
-        let ended: Vec<_> = self
-            .grants
-            .values()
-            .filter(|g| g.closed.is_some())
-            .map(|g| g.id)
-            .collect();
-        for id in ended.iter().take(ended.len().saturating_sub(ENDED_KEPT)) {
-            self.grants.remove(id);
+        let is_unsettled = |id: &GrantId| {
+            let grant = self.grants.get(id);
+            grant.is_some_and(|grant| grant.is_unsettled_at(at_ns))
+        };
+        let mut old = self.index.old_grants();
+        old.retain(|id| !is_unsettled(id));
+        for id in old {
+            if let Some(grant) = self.grants.remove(&id) {
+                self.index.forget_grant(&grant);
+            }
         }
     }
 }

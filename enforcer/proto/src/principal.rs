@@ -72,6 +72,16 @@ pub struct Process {
     pub comm: String,
 }
 
+impl Process {
+    /// Whether both are one life of one process. A start that the kernel did not say is nobody's.
+    #[must_use]
+    pub const fn is_same_life(&self, other: &Self) -> bool {
+        self.start_boot_ns != 0
+            && self.pid == other.pid
+            && self.start_boot_ns == other.start_boot_ns
+    }
+}
+
 /// Whoever is at the other end of the control socket: peer credentials and the cgroup's agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Caller {

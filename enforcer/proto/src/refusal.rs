@@ -42,22 +42,36 @@ codes! {
     WindowNone = "window.none", "Ask for one: enforcer request --scope PROJECT.DATASET:read --ttl 15m --reason WHY";
     /// The window of this connection has ended.
     WindowClosed = "window.closed", "Ask for a new one: enforcer request --scope PROJECT.DATASET:read --ttl 15m --reason WHY";
-    /// The window's budget of bytes or queries is spent.
+    /// The window's budget of bytes, rows or queries is spent, or too little is left for what is asked.
     WindowBudget = "window.budget", "Make the query smaller, or ask for a new window with a larger budget.";
+    /// As many jobs of the window run as may at once, or all that is left of its rows is held for what is on its way.
+    WindowBusy = "window.busy", "Wait until some of that has ended, or end it.";
     /// A dataset or table outside the window's scope.
     ScopeOutside = "scope.outside", "Leave it out, or ask for a window that names it: enforcer request --scope PROJECT.DATASET:read";
+    /// A table of a dataset that the window only reads would be written.
+    ScopeReadOnly = "scope.read_only", "Ask for a window that may write there: enforcer request --scope PROJECT.DATASET:write";
+    /// A table would be made, changed or removed as such, or could get other columns with what fills it, where the window only fills tables and changes rows.
+    ScopeDdl = "scope.ddl", "Ask for a window that may: enforcer request --scope PROJECT.DATASET:ddl";
+    /// Data that would go to a bucket of Cloud Storage, or come from one, which the window does not name for that.
+    ScopeBucket = "scope.bucket", "Ask for a window that names it: enforcer request --scope PROJECT.DATASET:read,gs://BUCKET:write";
     /// A billing project that the window does not name.
     ScopeProject = "scope.project", "Run the query in a project of the window's datasets.";
-    /// A statement that does more than read.
-    StatementKind = "query.statement", "Only SELECT is let through.";
+    /// A statement of a kind that is never let through.
+    StatementKind = "query.statement", "SELECT is let through and, where a window may write, INSERT, UPDATE, DELETE, MERGE and TRUNCATE TABLE, with :ddl CREATE TABLE and DROP TABLE; EXPORT DATA to a bucket that it names, written out in full.";
     /// Legacy SQL, which an absent useLegacySql means as well.
     LegacySql = "query.legacy_sql", "Use GoogleSQL: bq query --nouse_legacy_sql, or useLegacySql=false.";
     /// BigQuery's dry run did not say, or could not say, which tables the query reads.
-    NotVouched = "query.not_vouched", "Write it as one plain SELECT over named tables.";
+    NotVouched = "query.not_vouched", "Write it as one plain statement over named tables.";
     /// BigQuery's dry run refused the query.
     DryRunRefused = "query.dry_run", "Correct the query; BigQuery's own words are above.";
-    /// A job that this window did not start.
-    JobForeign = "job.foreign", "Only jobs started in the open window can be read or cancelled.";
+    /// A job, an upload or a read stream that this window did not start.
+    JobForeign = "job.foreign", "Only what was started in the open window can be read, continued or cancelled.";
+    /// The id that a client chose for a job is that of a job of this window, or may be: one that has ended or was deleted, too.
+    JobIdUsed = "job.id_used", "Choose another id, or leave it out.";
+    /// A start that is tried again while nobody knows whether BigQuery has taken it; it is answered as BigQuery answers what is to be tried again.
+    JobUnanswered = "job.unanswered", "Send the same once more in some seconds.";
+    /// A start that is tried again though its job is there; it is answered as BigQuery answers that.
+    JobDuplicate = "job.duplicate", "Ask for the job by its name (jobs.get).";
     /// An API method, host or path that is not let through.
     MethodUnknown = "api.method", "See the list of methods in the documentation.";
     /// A request that is malformed or ambiguous.
@@ -65,7 +79,7 @@ codes! {
     /// A query parameter or body field that is not let through.
     FieldUnknown = "api.field", "Leave it out.";
     /// A body larger than what is inspected.
-    BodyTooLarge = "api.body_too_large", "Make the request smaller than 1 MiB.";
+    BodyTooLarge = "api.body_too_large", "Make it smaller than the bound that is named above; what is loaded can be sent in parts.";
     /// The name asked for is not a protected BigQuery name, or does not match the TLS name.
     HostMismatch = "api.host", "Send the request to the host the connection was made for.";
     /// The upstream token could not be had.
@@ -88,14 +102,34 @@ codes! {
     NotPending = "request.not_pending", "See: enforcer status";
     /// What was approved is not what was shown.
     DigestChanged = "approve.changed", "Look at the request again: enforcer status";
+    /// The same person has agreed already.
+    ApprovedAlready = "approve.again", "Another person must agree as well.";
+    /// The policy asks for a signature, and there is none, or none of a key that may sign.
+    SignatureNeeded = "approve.signature", "Approve with: enforcer approve REQUEST --sign KEY";
+    /// A review of a window that waits for none, by who asked for it or opened it, or by its agent.
+    ReviewRefused = "review.refused", "Another person must review; see: enforcer status";
     /// An approval that would widen or lengthen the request.
     ApprovalWider = "approve.wider", "An approver may shorten and narrow, never widen.";
     /// No policy rule allows the request.
     PolicyNone = "policy.none", "Ask the operator for a rule that covers these datasets.";
     /// The request exceeds what the policy rule allows.
     PolicyExceeded = "policy.exceeded", "Ask for less.";
+    /// With this window the agent would hold one for a larger share of the day than the policy allows.
+    DutyCycle = "policy.duty_cycle", "Ask for a shorter window, or later.";
+    /// As many windows are open under the rule as may be at once.
+    WindowsAtOnce = "policy.windows_at_once", "Wait until one of them has closed.";
+    /// The rule opens by itself at other times, and names nobody who could decide now.
+    PolicyHours = "policy.hours", "Ask at a time that the policy names.";
+    /// The agent asks again, or would hold a window again, too soon: after a window, after a denial, or more often than the policy allows in an hour.
+    TooSoon = "request.too_soon", "Wait for as long as it says.";
+    /// Somebody keeps the agent from windows.
+    AgentLocked = "agent.locked", "Talk to whoever locked it; only people can unlock it: enforcer unlock AGENT";
     /// Too many requests are pending.
     TooManyPending = "request.too_many", "Wait for a decision on those.";
+    /// A request that was denied.
+    RequestDenied = "request.denied", "Talk to whoever denied it before asking again.";
+    /// A query without a window, of which a request was made that nobody has decided on yet.
+    WindowAsked = "window.asked", "Run it again once it is approved; see: enforcer status";
     /// The agent already holds an open window.
     WindowOpen = "request.window_open", "Close it first: enforcer close GRANT";
     /// The grant is not open.
@@ -113,6 +147,24 @@ codes! {
 impl fmt::Display for Code {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+/// A text that is no code.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` is no code of a refusal; there are: {}", Code::ALL.iter().map(|code| code.as_str()).collect::<Vec<_>>().join(", "))]
+pub struct UnknownCode {
+    text: String,
+}
+
+impl std::str::FromStr for Code {
+    type Err = UnknownCode;
+
+    fn from_str(text: &str) -> Result<Self, UnknownCode> {
+        let found = Self::ALL.iter().find(|code| code.as_str() == text);
+        found.copied().ok_or_else(|| UnknownCode {
+            text: text.chars().take(64).collect(),
+        })
     }
 }
 
@@ -158,6 +210,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_is_too_large_is_told_the_bound_that_it_met_and_no_other() {
+        let next = Code::BodyTooLarge.next_step();
+        assert!(!next.contains(|c: char| c.is_ascii_digit()), "{next}");
+    }
+
+    #[test]
     fn every_code_is_unique_and_serialises_to_its_own_text() {
         let mut seen = std::collections::BTreeSet::new();
         for code in Code::ALL {
@@ -166,6 +224,7 @@ mod tests {
                 serde_json::to_string(code).expect("a code"),
                 format!("\"{code}\"")
             );
+            assert_eq!(code.as_str().parse(), Ok(*code));
             assert!(!code.next_step().is_empty() && !code.meaning().is_empty());
         }
     }

@@ -30,6 +30,23 @@ pub fn safe_line(text: &str, chars_max: usize) -> String {
     out
 }
 
+/// `text` in lines of at most `chars` characters, broken at blanks where there are any; its own lines stay lines.
+#[must_use]
+pub fn wrapped(text: &str, chars: usize) -> Vec<String> {
+    let mut lines = Vec::new();
+    for line in text.lines() {
+        let safe = safe_line(line, usize::MAX);
+        let mut rest = safe.as_str();
+        while let Some((at, _)) = rest.char_indices().nth(chars) {
+            let cut = rest[..at].rfind(' ').filter(|cut| *cut > 0).unwrap_or(at);
+            lines.push(rest[..cut].trim_end().to_owned());
+            rest = rest[cut..].trim_start();
+        }
+        lines.push(rest.to_owned());
+    }
+    lines
+}
+
 /// Shortens `text` to at most `bytes_max` bytes, the last of which are `…`. One that is short enough stays as it is.
 pub fn shorten(text: &mut String, bytes_max: usize) {
     if text.len() > bytes_max {
@@ -38,8 +55,18 @@ pub fn shorten(text: &mut String, bytes_max: usize) {
     }
 }
 
+/// Keeps at most `most` of these sentences; the last of them then says how many more there were.
+pub fn keep(sentences: &mut Vec<String>, most: usize) {
+    if sentences.len() > most {
+        let more = sentences.split_off(most.saturating_sub(1)).len();
+        sentences.push(format!("and {more} more"));
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -61,5 +88,34 @@ mod tests {
         assert_eq!(shortened("abcdef", 6), "abcdef");
         assert_eq!(shortened("abcdefg", 6), "abc…");
         assert_eq!(shortened("aééé", 6), "aé…");
+    }
+
+    #[test]
+    fn sentences_past_those_that_are_kept_are_counted() {
+        let kept = |count: u32| {
+            let mut sentences = (0..count).map(|at| at.to_string()).collect();
+            keep(&mut sentences, 3);
+            sentences
+        };
+        assert_eq!(kept(3), ["0", "1", "2"]);
+        assert_eq!(kept(4), ["0", "1", "and 2 more"]);
+        assert_eq!(kept(10_000), ["0", "1", "and 9998 more"]);
+    }
+
+    #[test]
+    fn lines_are_broken_at_blanks_and_hostile_ones_are_shown() {
+        assert_eq!(wrapped("SELECT a FROM b", 9), ["SELECT a", "FROM b"]);
+        assert_eq!(wrapped("abcdefgh\nij", 3), ["abc", "def", "gh", "ij"]);
+        assert_eq!(wrapped("a\u{1b}[2J", 20), ["a\\u{1b}[2J"]);
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_but_blanks_is_lost_and_no_line_is_too_long(text in "[a-zé ,\n]{0,80}", chars in 1_usize..20) {
+            let lines = wrapped(&text, chars);
+            prop_assert!(lines.iter().all(|line| line.chars().count() <= chars));
+            let solid = |text: &str| text.split_whitespace().collect::<String>();
+            prop_assert_eq!(solid(&lines.concat()), solid(&text));
+        }
     }
 }

@@ -58,6 +58,9 @@ impl Ttl {
             .ok_or_else(|| TtlError::OutOfRange(format!("{seconds}s")))
     }
 
+    /// The shortest ttl: a second.
+    pub const MIN: Self = Self(1);
+
     /// Whole seconds.
     #[must_use]
     pub const fn seconds(self) -> u64 {

@@ -9,19 +9,22 @@ use serde::{Deserialize, Serialize};
 
 use crate::audit::LINE_BYTES_MAX;
 use crate::id::{GrantId, RequestId};
+use crate::policy::Budget;
 use crate::principal::AgentName;
 use crate::refusal::Refusal;
-use crate::scope::{DatasetRef, Scope};
+use crate::scope::Scope;
 use crate::time::{Now, Ttl};
 
 /// The version of everything below. Both sides must have the same: the formats tolerate no added field.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 11;
 /// What a hello starts with.
 pub const MAGIC: [u8; 8] = *b"enforcer";
 /// The longest frame, bytes; a longer one ends the connection. Any record of the log passes in one.
 pub const FRAME_BYTES_MAX: usize = LINE_BYTES_MAX + 64 * 1024;
 /// The longest frame that the daemon reads, bytes: more than the longest scope and reason take; a longer one ends the connection.
 pub const ASK_BYTES_MAX: usize = 64 * 1024;
+/// The most records that can be asked for as the newest of the log; who asks for more gets as many.
+pub const LOG_LIMIT_MAX: u32 = 10_000;
 /// The most log lines one reply carries.
 pub const RECORDS_PER_REPLY_MAX: usize = 256;
 
@@ -94,11 +97,35 @@ pub enum Ask {
         /// Which.
         request: RequestId,
         /// The digest of what was shown.
-        seen: Option<String>,
+        seen: String,
         /// A shorter ttl.
         ttl: Option<Ttl>,
-        /// Fewer datasets.
-        datasets: Option<Vec<DatasetRef>>,
+        /// Less than was asked for.
+        scope: Option<Scope>,
+        /// Fewer bytes that may be billed.
+        bytes_max: Option<u64>,
+        /// Fewer queries.
+        queries_max: Option<u64>,
+        /// An OpenSSH signature over these terms ([`crate::signed::statement`]), armored, where there is one.
+        signature: Option<String>,
+    },
+    /// Open a window without the others whom the policy asks for, in an emergency.
+    BreakGlass {
+        /// Which request.
+        request: RequestId,
+        /// The digest of what was shown.
+        seen: String,
+        /// Why it cannot wait.
+        reason: String,
+        /// As for an approval.
+        signature: Option<String>,
+    },
+    /// Say of a window that was opened in an emergency that one has looked at it.
+    Review {
+        /// Which.
+        grant: GrantId,
+        /// What there is to say.
+        note: String,
     },
     /// Deny a request.
     Deny {
@@ -117,19 +144,63 @@ pub enum Ask {
         /// Which.
         grant: GrantId,
     },
+    /// Keep an agent from windows, as a person: what it has ends, what it asks for is refused.
+    Lock {
+        /// Which.
+        agent: AgentName,
+        /// Why.
+        reason: String,
+    },
+    /// Let an agent have windows again.
+    Unlock {
+        /// Which.
+        agent: AgentName,
+    },
+    /// End every window that the calling person may end.
+    CloseAll,
+    /// Give back whatever window the calling agent holds.
+    Done,
+    /// Wait for the decision on a request, and be told it: [`Reply::Opened`] or [`Reply::Refused`]. For its agent, or the process that asked.
+    Wait {
+        /// Which.
+        request: RequestId,
+    },
+    /// Ask for a window for a command of this agent's, as somebody who may join its workload. It ends with the calling process.
+    RequestForRun {
+        /// Which agent.
+        agent: AgentName,
+        /// What for.
+        ask: crate::policy::Ask,
+    },
     /// What is open, pending and well. Agents see only their own.
     Status,
+    /// One request, whatever else waits: a status that shows it alone, or a refusal. Agents see only their own.
+    Show {
+        /// Which.
+        request: RequestId,
+    },
     /// Log lines from sequence number `from` on. Not for agents.
     Log {
         /// The first sequence number wanted, from 1.
         from: u64,
         /// Whether to go on as records come.
         follow: bool,
+        /// Of what is there already only the newest so many; all where absent. At most [`LOG_LIMIT_MAX`].
+        limit: Option<u32>,
+        /// Which records; all where nothing is asked.
+        filter: Box<crate::search::Filter>,
     },
     /// Join an agent's workload: the calling process is moved into it.
     Join {
         /// Which agent.
         agent: AgentName,
+        /// The request whose window ends with the calling process as well.
+        run: Option<RequestId>,
+    },
+    /// Try whether notices arrive. Not for agents.
+    NotifyTest {
+        /// At which hook; absent: at each.
+        hook: Option<String>,
     },
 }
 
@@ -144,9 +215,17 @@ pub enum Reply {
         request: RequestId,
         /// The grant, where a rule opened it without a person.
         grant: Option<GrantView>,
+        /// Whose decision it waits for, in words.
+        wanting: Option<String>,
+        /// How long it waits for that, nanoseconds.
+        expires_in_ns: u64,
     },
+    /// Agreed; others must as well. The request as it waits now.
+    Counted(Box<RequestView>),
     /// The window is open.
     Opened(GrantView),
+    /// These windows were given back.
+    GivenBack(Vec<GrantView>),
     /// Done, nothing more to say.
     Done,
     /// The state of things.
@@ -155,6 +234,45 @@ pub enum Reply {
     Records(Vec<String>),
     /// The process is in the workload; this is how a client in it is set up.
     Joined(Joined),
+    /// What came of the notices that were tried.
+    Notified(Vec<NotifyTested>),
+}
+
+impl Reply {
+    /// What was answered.
+    ///
+    /// # Errors
+    /// The refusal, where it is one.
+    pub fn or_refused(self) -> Result<Self, Refusal> {
+        if let Self::Refused(refusal) = self {
+            return Err(refusal);
+        }
+        Ok(self)
+    }
+}
+
+/// What came of trying one hook.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotifyTested {
+    /// The hook.
+    pub hook: String,
+    /// Why it did not arrive; absent when it did.
+    pub trouble: Option<String>,
+}
+
+/// A hook as shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HookView {
+    /// Its name.
+    pub hook: String,
+    /// Notices that arrived since the daemon started.
+    pub delivered: u64,
+    /// Notices that were given up since then.
+    pub given_up: u64,
+    /// Notices that wait.
+    pub waiting: u64,
+    /// Why the last attempt failed; absent when it did not.
+    pub trouble: Option<String>,
 }
 
 /// What a process that joined needs to know.
@@ -177,18 +295,40 @@ pub struct RequestView {
     pub uid: u32,
     /// Its pid.
     pub pid: u32,
+    /// Uids besides whose queries wait with it.
+    pub joined: Vec<u32>,
     /// What is asked.
     pub ask: crate::policy::Ask,
+    /// What may be granted: as asked, or what those who agreed have made of it.
+    pub scope: Scope,
+    /// For how long at most.
+    pub ttl: Ttl,
+    /// What a window of it may use: less than is asked where the rule, or who agreed, says so.
+    pub budget: Budget,
     /// SHA-256 of what is shown, to be named on approval.
     pub digest: String,
+    /// Who has agreed, by uid.
+    pub agreed: Vec<u32>,
+    /// Who must still agree, in words; absent where nobody can any more.
+    pub wanting: Option<String>,
+    /// How long of the last 24 hours its agent has held a window, seconds.
+    pub held_in_day_s: u64,
+    /// How long the policy lets it, seconds.
+    pub held_in_day_s_max: u64,
     /// The policy rule that covers it.
     pub rule: u32,
-    /// `pending`, `approved`, `denied` or `expired`.
+    /// `pending`, `approved`, `denied`, `expired` or `withdrawn`.
     pub state: String,
     /// The grant, where approved.
     pub grant: Option<GrantId>,
     /// The approver's reason, where denied.
     pub reason: Option<String>,
+    /// The query that it was made of, where no process asked for it by itself.
+    pub from_query: Option<crate::asking::FromQuery>,
+    /// How many queries have joined it since the daemon began, that one included.
+    pub queries: u64,
+    /// Whether it is for a command, and ends with it.
+    pub ends_with_process: bool,
     /// How long it still waits, nanoseconds.
     pub expires_in_ns: u64,
 }
@@ -206,10 +346,14 @@ pub struct GrantView {
     pub scope: Scope,
     /// Who decided.
     pub approver: String,
+    /// Why it was opened without the others whom the policy asks for, where it was.
+    pub break_glass: Option<String>,
     /// Whether it is open.
     pub open: bool,
     /// How long it stays open, nanoseconds; 0 when closed.
     pub closes_in_ns: u64,
+    /// How long it was granted for, nanoseconds.
+    pub lasts_ns: u64,
     /// When it closes or closed, unix time, nanoseconds.
     pub closes_unix_ns: u64,
     /// Why it closed.
@@ -218,10 +362,70 @@ pub struct GrantView {
     pub queries: u64,
     /// Queries allowed.
     pub queries_max: u64,
+    /// Jobs that run, or may.
+    pub jobs_at_once: u64,
+    /// Jobs that may run at once.
+    pub jobs_at_once_max: u64,
     /// Bytes used.
     pub bytes: u64,
+    /// Bytes held for what runs, or whose cost is not known yet.
+    #[serde(default)]
+    pub held_bytes: u64,
     /// Bytes allowed.
     pub bytes_max: u64,
+    /// Bytes that one query may process.
+    pub query_bytes_max: u64,
+    /// Bytes of rows passed on.
+    pub returned_bytes: u64,
+    /// Bytes of rows that may be passed on.
+    pub returned_bytes_max: u64,
+}
+
+/// An agent as shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentView {
+    /// Its name.
+    pub agent: AgentName,
+    /// By what its processes are known, in words.
+    pub workload: String,
+    /// How many processes are in its workload now.
+    pub processes: u64,
+    /// Some of them.
+    pub some: Vec<ProcessView>,
+    /// How much of each quarter of an hour of the last day it has held a window, percent, the oldest first.
+    pub day: Vec<u8>,
+    /// How long of the last 24 hours it has held a window, seconds.
+    pub held_in_day_s: u64,
+    /// Of the requests that are remembered, how many were granted.
+    pub approved: u64,
+    /// How many were denied.
+    pub denied: u64,
+    /// How many nobody decided in time, or were taken back.
+    pub undecided: u64,
+    /// Who keeps it from windows, and why; absent where nobody does.
+    pub locked: Option<LockView>,
+}
+
+/// A process as shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessView {
+    /// Its pid.
+    pub pid: u32,
+    /// Its uid.
+    pub uid: u32,
+    /// Its name, which it chose.
+    pub comm: String,
+}
+
+/// A lock as shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockView {
+    /// Who locked.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+    /// Since when, unix time, nanoseconds.
+    pub since_unix_ns: u64,
 }
 
 /// What the kernel counted since it was first attached.
@@ -240,12 +444,25 @@ pub struct KernelCounters {
 /// The log as shown.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogView {
-    /// Records in it.
+    /// Records in it: the number of the last.
     pub records: u64,
+    /// The oldest that is still there; 1 unless old ones were removed, as the retention says.
+    pub first_record: u64,
     /// Bytes of its segments.
     pub bytes: u64,
     /// Bytes that its file system has left for it; absent where that cannot be told.
     pub free_bytes: Option<u64>,
+    /// The newest checkpoint; absent before the first.
+    pub checkpoint: Option<CheckpointView>,
+}
+
+/// A checkpoint as shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckpointView {
+    /// How many records the log had when it was signed.
+    pub records: u64,
+    /// When that was, unix time, nanoseconds.
+    pub unix_ns: u64,
 }
 
 /// On whose processes the kernel enforces.
@@ -293,14 +510,21 @@ pub struct Status {
     pub kernel: KernelCounters,
     /// The log.
     pub log: LogView,
-    /// Requests, newest last; those that wait come before others where not all find room.
+    /// Requests, newest last. Where not all find room, those that wait come first: those that the caller may decide on before others, and of
+    /// those the oldest of each agent before the next of any.
     pub requests: Vec<RequestView>,
-    /// How many more requests are remembered than there was room for.
+    /// How many more requests wait than there was room for; each can be asked for by its number.
+    pub requests_waiting_left_out: u64,
+    /// How many more requests that have ended are remembered than there was room for.
     pub requests_left_out: u64,
     /// Windows, newest last; open ones come before others where not all find room.
     pub grants: Vec<GrantView>,
     /// How many more windows are remembered than there was room for.
     pub grants_left_out: u64,
+    /// The hooks that are told of what happens. Not for agents.
+    pub hooks: Vec<HookView>,
+    /// The agents that are configured; to an agent, itself alone.
+    pub agents: Vec<AgentView>,
 }
 
 /// `message` as one frame, length first.

@@ -1,6 +1,6 @@
 //! What is served to agents beside the proxy: answers to their questions for names, and the metadata server's stand-in.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -12,6 +12,8 @@ use super::{listen, not_bound};
 use crate::callers::{Callers, Places};
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::dns::marked;
+use crate::dns::questions::Questions;
 use crate::dns::responder::{self, Responder};
 use crate::dns::{Names, NamesRules};
 use crate::metadata;
@@ -24,13 +26,10 @@ pub(super) struct Beside {
     pub(super) protected: Arc<ProtectedNames>,
     pub(super) refused: Arc<Coalesce>,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) questions: Arc<Questions>,
+    /// Where it is served.
+    pub(super) loopback: &'static [IpAddr],
 }
-
-/// Both families: an agent is led to the one in which it asked.
-const LOOPBACK: [IpAddr; 2] = [
-    IpAddr::V4(Ipv4Addr::LOCALHOST),
-    IpAddr::V6(Ipv6Addr::LOCALHOST),
-];
 
 impl Beside {
     pub(super) async fn serve(
@@ -46,18 +45,21 @@ impl Beside {
                 config: metadata.clone(),
                 clock: Arc::clone(&self.clock),
                 places: Places::new(metadata::BOUNDS),
+                refused: Arc::clone(&self.refused),
             });
-            for ip in LOOPBACK {
-                let listener = listen(ip, metadata.port, "metadata.port").await?;
+            for ip in self.loopback.iter().copied() {
+                let listener = listen(ip, metadata.port, "metadata.port")?;
                 tasks.spawn(metadata::serve(Arc::clone(&server), listener, stop.clone()));
             }
         }
+        let loopback = self.loopback;
         let responder = Arc::new(self.responder(config, tls)?);
-        for ip in LOOPBACK {
-            let listener = listen(ip, config.names_port, "names.port").await?;
+        for ip in loopback.iter().copied() {
+            let listener = listen(ip, config.names_port, "names.port")?;
             let address = SocketAddr::new(ip, config.names_port);
             let socket = UdpSocket::bind(address).await;
-            let socket = socket.with_context(|| not_bound(address, "names.port"))?;
+            let socket = socket.map_err(|error| not_bound(address, "names.port", error))?;
+            marked::tell_marks(&socket).context("having the marks of questions told")?;
             let of = || (Arc::clone(&responder), stop.clone());
             let (connections, stop) = of();
             tasks.spawn(responder::serve_connections(connections, listener, stop));
@@ -80,6 +82,7 @@ impl Beside {
             rules: rules.collect(),
             protected: self.protected,
             names: Names::for_agents(&config.resolvers, tls)?,
+            questions: self.questions,
             refused: self.refused,
             clock: self.clock,
             places: Places::new(responder::BOUNDS),

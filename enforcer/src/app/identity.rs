@@ -4,9 +4,11 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use enforcer_ebpf::Reason;
+use async_trait::async_trait;
 use enforcer_ebpf::record::hook;
+use enforcer_ebpf::{Origin, Reason};
 use enforcer_proto::event::{Event, Refuser};
 use enforcer_proto::principal::{AgentName, Process};
 use tokio::net::TcpStream;
@@ -14,13 +16,22 @@ use tokio_util::sync::CancellationToken;
 
 use crate::callers::{Caller, Callers};
 use crate::causes::Causes;
+use crate::dns::marks::Marks;
 use crate::engine::Engine;
-use crate::kernel::{Events, Transport};
+use crate::kernel::Events;
 use crate::prove::canary;
 use crate::proxy::{OriginSource, Peer};
-use crate::sockopt::{netns_cookie, own_netns};
+use crate::sockopt::own_netns;
 use crate::tally::{FLUSH, Tally};
 use crate::workloads::Workloads;
+
+const IPPROTO_UDP: u32 = 17;
+/// How long a connection's origin is waited for, each time.
+const PATIENCE: [Duration; 3] = [
+    Duration::from_millis(1),
+    Duration::from_millis(5),
+    Duration::from_millis(20),
+];
 
 /// Origins as the proxy and the other services want them.
 pub(super) struct Origins {
@@ -28,49 +39,95 @@ pub(super) struct Origins {
     /// The network namespace's cookie that the daemon listens in.
     netns: u64,
     agents: Arc<Workloads>,
+    /// The agents by their numbers, from one.
+    numbered: Vec<AgentName>,
+    /// How their numbers stand in a mark.
+    marks: Marks,
 }
 
 impl Origins {
     pub(super) fn new(
         origins: crate::kernel::Origins,
         agents: Arc<Workloads>,
+        numbered: Vec<AgentName>,
+        marks: Marks,
     ) -> std::io::Result<Self> {
         let netns = own_netns()?;
         Ok(Self {
             origins,
             netns,
             agents,
+            numbered,
+            marks,
         })
     }
 }
 
-impl Callers for Origins {
-    fn caller(&self, transport: Transport, peer: SocketAddr, port: u16) -> Option<Caller> {
-        let origin = self.origins.origin(transport, peer, self.netns, port)?;
+impl Origins {
+    fn caller(&self, origin: &Origin) -> Option<Caller> {
         Some(Caller {
             agent: self.agents.agent(origin.agent_cgroup)?,
-            process: process(origin.pid, origin.start_boot_ns, origin.uid, &origin.comm),
+            process: process_of(origin),
         })
+    }
+
+    /// The kernel has left the origin before it tells the daemon of a connection. One that was taken from the queue along with another may
+    /// be some moments early.
+    async fn of_connection(&self, stream: &TcpStream) -> Option<Origin> {
+        for patience in PATIENCE {
+            if let Some(origin) = self.origins.of_connection(stream.as_fd()) {
+                return Some(origin);
+            }
+            tokio::time::sleep(patience).await;
+        }
+        self.origins.of_connection(stream.as_fd())
     }
 }
 
+#[async_trait]
+impl Callers for Origins {
+    async fn of_connection(&self, stream: &TcpStream) -> Option<Caller> {
+        self.caller(&Self::of_connection(self, stream).await?)
+    }
+
+    fn is_probe(&self, mark: u32) -> bool {
+        self.marks.number(mark) == Some(self.marks.probe())
+    }
+
+    fn of_datagram(&self, mark: u32, peer: SocketAddr, port: u16) -> Option<Caller> {
+        let number = self.marks.number(mark)?;
+        let place = usize::try_from(number).ok()?.checked_sub(1)?;
+        let agent = self.numbered.get(place)?.clone();
+        // The process is known while the port is its agent's still.
+        let origin = self.origins.of_datagram(peer, self.netns, port);
+        let known = origin.and_then(|origin| self.caller(&origin));
+        let of_agent = known.filter(|known| known.agent == agent);
+        Some(of_agent.unwrap_or_else(|| Caller {
+            agent,
+            process: process(0, 0, 0, &[0; 16]),
+        }))
+    }
+}
+
+#[async_trait]
 impl OriginSource for Origins {
-    fn origin(&self, stream: &TcpStream, peer: SocketAddr) -> Option<Peer> {
-        let netns = netns_cookie(stream.as_fd()).ok()?;
-        let port = stream.local_addr().ok()?.port();
-        let origin = self.origins.origin(Transport::Tcp, peer, netns, port)?;
+    async fn origin(&self, stream: &TcpStream) -> Option<Peer> {
+        let origin = self.of_connection(stream).await?;
         // The kernel leaves no cgroup where the process is in no agent's; one that is not known any more is refused.
         let agent = match origin.agent_cgroup {
             0 => None,
             cgroup => Some(self.agents.agent(cgroup)?),
         };
-        let process = process(origin.pid, origin.start_boot_ns, origin.uid, &origin.comm);
         Some(Peer {
             agent,
-            process,
+            process: process_of(&origin),
             destination: destination(origin.destination, origin.port),
         })
     }
+}
+
+fn process_of(origin: &Origin) -> Process {
+    process(origin.pid, origin.start_boot_ns, origin.uid, &origin.comm)
 }
 
 fn process(pid: u32, start_boot_ns: u64, uid: u32, comm: &[u8; 16]) -> Process {
@@ -107,7 +164,10 @@ pub(super) async fn record_events(
     // What the daemon's own probes were refused is what they are for, and nobody's attempt. Only root enters their cgroup.
     let is_probe = |event: &enforcer_ebpf::Event| {
         let to = destination(event.destination, event.port).ip();
-        event.cgroup == probes.load(Ordering::Relaxed) && canary::is_canary(to)
+        // Toward what may be somebody's they only connect sockets that send nothing.
+        let is_connect = matches!(event.hook, hook::CONNECT4 | hook::CONNECT6);
+        let is_socket = is_connect && event.protocol == IPPROTO_UDP;
+        event.cgroup == probes.load(Ordering::Relaxed) && (canary::is_canary(to) || is_socket)
     };
     let mut tally = Tally::default();
     let mut flush = tokio::time::interval(FLUSH);
@@ -118,7 +178,7 @@ pub(super) async fn record_events(
             _ = flush.tick() => record(&mut tally, &engine).await,
             event = events.next() => match event {
                 Ok(event) if is_probe(&event) => {}
-                Ok(event) => tally.add(agents.agent(event.agent_cgroup), kind(&event), event),
+                Ok(event) => tally.add(agents.agent_concerned(event.agent_cgroup), kind(&event), event),
                 Err(error) => {
                     tracing::error!(error = %Causes(&error), "the kernel's events cannot be read any more; it goes on refusing");
                     break;

@@ -1,29 +1,46 @@
 //! The engine's view of the kernel: agents by name, where the maps know cgroup ids.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use enforcer_ebpf::{Agent, Window};
+use enforcer_ebpf::map::{AGENTS_MAX, CLOSED_DROP};
+use enforcer_ebpf::{Agent as KernelAgent, Window};
 use enforcer_proto::id::GrantId;
 use enforcer_proto::principal::AgentName;
 use enforcer_proto::wire::{Enforce, KernelCounters};
 use tokio::sync::watch;
 
 use super::Protected;
+use super::minting::Minting;
+use super::probes::Probed;
 use super::uplinks::Guarded;
 use crate::causes::Causes;
+use crate::dns::marks::Marks;
+use crate::dns::questions::Questions;
 use crate::engine::{KernelFault, Windows};
 use crate::kernel::{Kernel, KernelError};
-use crate::workloads::{Looked, Workloads};
+use crate::loopback::WITHOUT_IPV6;
+use crate::proxy::quota::Room;
+use crate::subordinate::{Prefix, Subordinate};
+use crate::workload;
+use crate::workloads::{Closed, Found, Looked, Workloads};
 
+/// In how many cgroups below one workload somebody else's programs are looked for.
+const BELOW_MAX: usize = 256;
 /// How many interfaces the status names.
 const NAMES_SHOWN: usize = 16;
 
 /// What the engine and the watch over the workloads have in common: the maps, and which windows are open in them.
 pub(super) struct Shared {
     state: Mutex<State>,
+    /// Who is subordinate to an agent's uid.
+    subordinate: Mutex<Subordinate>,
     workloads: Arc<Workloads>,
-    settings: BTreeMap<AgentName, Agent>,
+    settings: BTreeMap<AgentName, KernelAgent>,
+    /// The daemon's own, by which it asks itself.
+    asking: (u64, KernelAgent),
+    uids: BTreeSet<u32>,
     enforce: Enforce,
 }
 
@@ -31,6 +48,12 @@ struct State {
     kernel: Kernel,
     /// The agents that were told to the kernel, with their cgroup's id.
     told: BTreeMap<AgentName, u64>,
+    /// What else was told: cgroups in which an agent has no window.
+    closed: BTreeMap<u64, KernelAgent>,
+    /// What the daemon before this one told the kernel of, as long as not everything could be looked at.
+    left: BTreeMap<u64, KernelAgent>,
+    /// Whether everything could be looked at once, and there is room for all that may be an agent's: only then is anybody known to be none.
+    is_settled: bool,
     /// Open windows. That of an agent whose workload has gone waits here for it to come back, as long as it lasts.
     open: BTreeMap<AgentName, Window>,
 }
@@ -40,7 +63,9 @@ impl Shared {
     pub(super) fn new(
         kernel: Kernel,
         workloads: Arc<Workloads>,
-        settings: BTreeMap<AgentName, Agent>,
+        settings: BTreeMap<AgentName, KernelAgent>,
+        asking: (u64, KernelAgent),
+        (uids, subordinate): (BTreeSet<u32>, Subordinate),
         enforce: Enforce,
     ) -> Result<Self, KernelError> {
         let held = kernel.windows()?;
@@ -51,12 +76,61 @@ impl Shared {
             state: Mutex::new(State {
                 kernel,
                 told: BTreeMap::new(),
+                closed: BTreeMap::new(),
+                left: BTreeMap::new(),
+                is_settled: false,
                 open,
             }),
+            subordinate: Mutex::new(subordinate),
             workloads,
             settings,
+            asking,
+            uids,
             enforce,
         })
+    }
+
+    /// What runs before ours in the workloads and in what is below them: each cgroup may have programs of its own.
+    fn overtaken(&self, found: &BTreeMap<AgentName, Found>) -> Vec<String> {
+        let (ours, everywhere) = {
+            let kernel = &self.state().kernel;
+            (kernel.ours(), kernel.before_everywhere())
+        };
+        let folders: BTreeSet<&PathBuf> = found.values().map(|found| &found.folder).collect();
+        let mut problems = Vec::new();
+        for folder in folders {
+            // Programs come before ours for who is in a cgroup: where nobody is, they wait.
+            let (below, is_all) = match workload::populated(folder, BELOW_MAX) {
+                Ok(populated) => populated,
+                Err(error) if workload::is_gone(&error) => continue,
+                Err(error) => {
+                    problems.push(format!(
+                        "whether somebody else's programs run before ours below {} is not known: {error}",
+                        folder.display()
+                    ));
+                    (Vec::new(), true)
+                }
+            };
+            if !is_all {
+                problems.push(format!(
+                    "{} has more cgroups below it than the {BELOW_MAX} that are looked at for programs of somebody else's: a container engine in a workload belongs in one of its own",
+                    folder.display()
+                ));
+            }
+            let all = std::iter::once(folder).chain(below.iter());
+            // What runs before ours everywhere is said once.
+            problems.extend(all.flat_map(|cgroup| ours.overtaken_in(cgroup, &everywhere)));
+        }
+        problems
+    }
+
+    /// Who is subordinate to an agent's uid, where that is known. Under a lock of its own: it may wait for a directory, and whoever revokes does not.
+    fn subordinate(&self, problems: &mut Vec<String>) -> Option<BTreeSet<Prefix>> {
+        let subordinate = self.subordinate.lock();
+        let mut subordinate = subordinate.unwrap_or_else(PoisonError::into_inner);
+        let found = subordinate.look().clone();
+        problems.extend(found.problems);
+        subordinate.is_known().then_some(found.prefixes)
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -64,40 +138,128 @@ impl Shared {
     }
 
     /// Looks where the workloads are, and where that has changed tells the kernel: windows of those that have gone go first, those of who
-    /// has come back come last. Gives what is wrong with the others. `first`: only then may whoever is no agent be left alone.
+    /// has come back come last. What is in doubt stays an agent's, without a window. Gives what is wrong with the others. `first`: until
+    /// everything could be looked at once, whoever is no agent is enforced on like before.
     pub(super) fn follow(&self, first: bool) -> Result<Vec<String>, KernelError> {
-        let Looked { found, problems } = self.workloads.look();
+        let Looked {
+            found,
+            closed,
+            is_partial,
+            mut problems,
+        } = self.workloads.look();
+        problems.extend(self.overtaken(&found));
         let now: BTreeMap<AgentName, u64> = found
             .iter()
             .map(|(agent, found)| (agent.clone(), found.id))
             .collect();
+        let subordinate = self.subordinate(&mut problems);
         let mut state = self.state();
-        if state.told == now && !first {
+        if let Some(prefixes) = subordinate.filter(|known| state.kernel.subordinate() != known)
+            && let Err(error) = state.kernel.set_subordinate(&prefixes)
+        {
+            // The rest is done all the same.
+            if first {
+                return Err(error);
+            }
+            problems.push(Causes(&error).to_string());
+        }
+        if first && is_partial {
+            state.left = state.kernel.agents()?;
+        } else if !is_partial {
+            state.left.clear();
+        }
+        let (shut, is_all) = self.closed(&state.left, &closed, &now, &mut problems);
+        if !is_all && state.is_settled {
+            state.kernel.enforce(Enforce::Host)?;
+            state.is_settled = false;
+        }
+        let is_settling = !is_partial && is_all && !state.is_settled;
+        if !is_settling && !first && (&state.told, &state.closed) == (&now, &shut) {
             return Ok(problems);
         }
-        let State { kernel, told, open } = &mut *state;
-        for (_, id) in told
+        self.tell(&mut state, &now, shut)?;
+        self.workloads.set(found, closed);
+        state.reopen(&now)?;
+        state.told = now;
+        if first {
+            state.kernel.set_uids(&self.uids)?;
+        }
+        if is_settling {
+            state.kernel.enforce(self.enforce)?;
+            state.is_settled = true;
+        }
+        Ok(problems)
+    }
+
+    /// What the kernel is told of cgroups in which nobody has a window: they are refused, and nothing is explained there. As many as there is
+    /// room for beside the agents, and whether those are all: where they are not, who is no agent cannot be told.
+    fn closed(
+        &self,
+        left: &BTreeMap<u64, KernelAgent>,
+        closed: &BTreeMap<u64, Closed>,
+        now: &BTreeMap<AgentName, u64>,
+        problems: &mut Vec<String>,
+    ) -> (BTreeMap<u64, KernelAgent>, bool) {
+        let open: BTreeSet<u64> = now.values().copied().chain([self.asking.0]).collect();
+        let settings = |closed: &Closed| self.settings.get(&closed.agent).copied();
+        let known = closed
             .iter()
-            .filter(|(agent, id)| now.get(*agent) != Some(*id))
-        {
-            kernel.close(*id)?;
+            .filter_map(|(id, closed)| Some((*id, settings(closed)?)));
+        let left = left.iter().map(|(id, agent)| (*id, *agent));
+        let mut shut: BTreeMap<u64, KernelAgent> = left
+            .chain(known)
+            .filter(|(id, _)| !open.contains(id))
+            .map(|(id, agent)| {
+                let closed = CLOSED_DROP;
+                (id, KernelAgent { closed, ..agent })
+            })
+            .collect();
+        let room = (AGENTS_MAX as usize).saturating_sub(open.len());
+        let is_all = shut.len() <= room;
+        if !is_all {
+            problems.push(format!(
+                "{} cgroups may be agents', and there is room for {room}: until they are fewer everybody on this host is held to what agents are",
+                shut.len()
+            ));
+            shut = shut.into_iter().take(room).collect();
+        }
+        (shut, is_all)
+    }
+
+    /// Tells the kernel who is an agent now. Windows of whoever has none any more go first.
+    fn tell(
+        &self,
+        state: &mut State,
+        now: &BTreeMap<AgentName, u64>,
+        shut: BTreeMap<u64, KernelAgent>,
+    ) -> Result<(), KernelError> {
+        let open: BTreeSet<u64> = now.values().copied().collect();
+        for id in state.kernel.windows()?.keys() {
+            if !open.contains(id) {
+                state.kernel.close(*id)?;
+            }
         }
         let settings = |agent: &AgentName| self.settings.get(agent).copied();
         let agents = now
             .iter()
-            .filter_map(|(agent, id)| Some((*id, settings(agent)?)));
-        kernel.set_agents(&agents.collect())?;
-        self.workloads.set(found);
-        for (agent, id) in &now {
-            if let (true, Some(window)) = (told.get(agent) != Some(id), open.get(agent)) {
-                kernel.open(*id, *window)?;
+            .filter_map(|(agent, id)| Some((*id, settings(agent)?)))
+            .chain([self.asking])
+            .chain(shut.clone());
+        state.kernel.set_agents(&agents.collect())?;
+        state.closed = shut;
+        Ok(())
+    }
+}
+
+impl State {
+    /// Opens the windows of those who have come back.
+    fn reopen(&mut self, now: &BTreeMap<AgentName, u64>) -> Result<(), KernelError> {
+        for (agent, id) in now {
+            if let (true, Some(window)) = (self.told.get(agent) != Some(id), self.open.get(agent)) {
+                self.kernel.open(*id, *window)?;
             }
         }
-        *told = now;
-        if first {
-            kernel.enforce(self.enforce)?;
-        }
-        Ok(problems)
+        Ok(())
     }
 }
 
@@ -105,8 +267,21 @@ impl Shared {
 pub(super) struct Watched {
     pub(super) endpoints: watch::Receiver<Protected>,
     pub(super) uplinks: watch::Receiver<Guarded>,
-    pub(super) probes: watch::Receiver<Vec<String>>,
+    pub(super) probes: watch::Receiver<Probed>,
+    /// What came of the daemon's own questions for names.
+    pub(super) asked: watch::Receiver<Option<String>>,
+    /// What became of agents' questions for names.
+    pub(super) questions: Arc<Questions>,
+    /// What became of tokens that were asked for.
+    pub(super) minting: Arc<Minting>,
+    pub(super) marks: Marks,
     pub(super) workloads: watch::Receiver<Vec<String>>,
+    /// What the configuration says of addresses that no name has resolved to.
+    pub(super) prefixes: String,
+    /// How many connections there is room for.
+    pub(super) room: Room,
+    /// Whether the daemon serves IPv4 alone, as the host had no other when it started.
+    pub(super) is_without_ipv6: bool,
 }
 
 /// Writes windows for agents by name.
@@ -141,7 +316,7 @@ impl Windows for AgentWindows {
         let mut state = self.shared.state();
         let id = state.told.get(agent).copied().ok_or_else(|| {
             KernelFault(format!(
-                "the workload of agent {agent} is not there: start its unit or container"
+                "the workload of agent {agent} is not there, or is in doubt: start its unit or container, and see `enforcer status`"
             ))
         })?;
         let window = Window {
@@ -197,11 +372,13 @@ impl Windows for AgentWindows {
     fn drift(&self) -> Vec<String> {
         let mut drift = self.shared.state().kernel.drift();
         drift.extend(self.watched.uplinks.borrow().problems.iter().cloned());
-        drift.extend(self.watched.probes.borrow().iter().cloned());
+        drift.extend(self.watched.probes.borrow().problems.iter().cloned());
+        drift.extend(self.watched.asked.borrow().clone());
+        drift.extend(self.watched.minting.troubles());
         drift.extend(self.watched.workloads.borrow().iter().cloned());
         let endpoints = self.watched.endpoints.borrow().clone();
         drift.extend(endpoints.problem);
-        if endpoints.count == 0 {
+        if endpoints.known.is_empty() {
             drift.push("no address of BigQuery is known, so none is protected: check [names] and the resolvers".to_owned());
         }
         drift
@@ -218,14 +395,30 @@ impl Windows for AgentWindows {
             0 => "none, no interface leads out".to_owned(),
             shown => uplinks.names[..shown].join(", "),
         };
-        vec![
+        let (hooks, maps) = {
+            let kernel = &self.shared.state().kernel;
+            (kernel.hooks(), kernel.room())
+        };
+        let mut guards = vec![
             format!("uplinks guarded against frames made by hand: {names}{more}"),
-            self.shared.state().kernel.hooks(),
-        ]
+            hooks,
+            maps,
+            self.watched.probes.borrow().shown(),
+            self.watched.questions.to_string(),
+            self.watched.minting.to_string(),
+            self.watched.marks.to_string(),
+            self.watched.prefixes.clone(),
+            self.watched.room.to_string(),
+        ];
+        guards.extend(self.watched.probes.borrow().unshown());
+        if self.watched.is_without_ipv6 {
+            guards.push(WITHOUT_IPV6.to_owned());
+        }
+        guards
     }
 
     fn endpoints(&self) -> u64 {
-        self.watched.endpoints.borrow().count
+        self.watched.endpoints.borrow().known.len() as u64
     }
 
     fn enforced(&self) -> Enforce {

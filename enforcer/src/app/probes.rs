@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::Protected;
 use super::uplinks::Guarded;
 use crate::abilities;
 use crate::prove;
@@ -23,6 +24,47 @@ const ROUND: Duration = Duration::from_secs(20);
 /// On how many interfaces a frame is tried in one round: a host with containers has hundreds, and each takes a process.
 const INTERFACES_MAX: usize = 8;
 
+/// Toward how many of the addresses that are protected now a socket is tried in one round.
+const ADDRESSES_MAX: usize = 8;
+
+/// What one round gave.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Probed {
+    /// How many ways out were refused, as they are to be.
+    refused: u64,
+    /// What is wrong.
+    pub(super) problems: Vec<String>,
+    /// What was tried and shows nothing, since this host has no route to there.
+    nothing_of: Vec<String>,
+}
+
+impl Probed {
+    /// A sentence on what the probes show nothing of, if that is so of any.
+    pub(super) fn unshown(&self) -> Option<String> {
+        (!self.nothing_of.is_empty()).then(|| {
+            format!(
+                "the daemon's own probes show nothing of these, to which this host has no route: {}",
+                self.nothing_of.join(", ")
+            )
+        })
+    }
+
+    /// A sentence on what the round has shown.
+    pub(super) fn shown(&self) -> String {
+        format!(
+            "the daemon's own probes: {} ways out were refused in the last round, rounds are {} s apart",
+            self.refused,
+            ROUND.as_secs()
+        )
+    }
+
+    fn take(&mut self, tried: prove::Tried) {
+        self.refused += tried.refused;
+        self.problems.extend(tried.problems);
+        self.nothing_of.extend(tried.nothing_of);
+    }
+}
+
 /// What is looked at.
 #[derive(Debug, Clone)]
 pub(super) struct Host {
@@ -34,7 +76,9 @@ pub(super) struct Host {
     pub(super) workloads: Arc<Workloads>,
     /// The interfaces that lead out.
     pub(super) uplinks: watch::Receiver<Guarded>,
-    /// Which of them is next.
+    /// The addresses that are protected now.
+    pub(super) endpoints: watch::Receiver<Protected>,
+    /// Which of these are next.
     pub(super) turn: Arc<AtomicUsize>,
     /// The id of the cgroup in which probes are tried; 0 until they are.
     pub(super) probing: Arc<AtomicU64>,
@@ -42,33 +86,40 @@ pub(super) struct Host {
 
 impl Host {
     /// Tries the cheap ways out; where nobody is enforced on yet there is nothing to try.
-    async fn probe(&self) -> Result<Vec<String>> {
-        let any = || self.workloads.all().into_values().next();
+    async fn probe(&self) -> Result<Probed> {
+        let any = || self.workloads.any();
         let Some(root) = self.root.clone().or_else(|| Some(any()?.folder)) else {
-            return Ok(Vec::new());
+            return Ok(Probed::default());
         };
         let id = workload::cgroup_id(&prove::probe_cgroup(&root)?)?;
         self.probing.store(id, Ordering::Relaxed);
-        let mut problems = prove::probe(&root).await?;
-        let on = self.interfaces();
+        let mut probed = Probed::default();
+        probed.take(prove::probe(&root).await?);
+        let round = self.turn.fetch_add(1, Ordering::Relaxed);
+        let known = self.endpoints.borrow().known.clone();
+        let some = some_of(&known, round, ADDRESSES_MAX);
+        probed.take(prove::probe_addresses(&root, &some).await?);
+        let all = self.uplinks.borrow().interfaces.clone();
+        let on = some_of(&all, round, INTERFACES_MAX);
         for framed in prove::frames(|| prove::probe_procs(&root), &on).await? {
-            if !framed.is_refused() && !framed.is_nowhere() {
-                problems.push(format!(
+            if framed.may_have_left() {
+                probed.problems.push(format!(
                     "a frame toward a protected address was not refused on {}: {}. Run `enforcer prove`",
                     framed.interface, framed.ended
                 ));
+            } else {
+                probed.refused += 1;
             }
         }
-        Ok(problems)
+        Ok(probed)
     }
+}
 
-    /// Some of the interfaces, others in each round: every one has its turn.
-    fn interfaces(&self) -> Vec<(String, u32)> {
-        let all = self.uplinks.borrow().ethernet.clone();
-        let from = self.turn.fetch_add(INTERFACES_MAX, Ordering::Relaxed);
-        let turned = (0..all.len().min(INTERFACES_MAX)).map(|at| (from + at) % all.len());
-        turned.filter_map(|at| all.get(at).cloned()).collect()
-    }
+/// Some of all, others in each round: every one has its turn.
+fn some_of<T: Clone>(all: &[T], round: usize, most: usize) -> Vec<T> {
+    let from = round.wrapping_mul(most);
+    let turned = (0..all.len().min(most)).map(|at| from.wrapping_add(at) % all.len());
+    turned.filter_map(|at| all.get(at).cloned()).collect()
 }
 
 /// Probes now, and from then on. On its return the first round is done.
@@ -76,8 +127,8 @@ pub(super) async fn keep(
     host: Host,
     stop: CancellationToken,
     tasks: &TaskTracker,
-) -> Result<watch::Receiver<Vec<String>>> {
-    let (sender, problems) = watch::channel(round(&host).await);
+) -> Result<watch::Receiver<Probed>> {
+    let (sender, probed) = watch::channel(round(&host).await);
     tasks.spawn(async move {
         let again = async {
             loop {
@@ -88,17 +139,43 @@ pub(super) async fn keep(
         };
         stop.run_until_cancelled(again).await;
     });
-    Ok(problems)
+    Ok(probed)
 }
 
-async fn round(host: &Host) -> Vec<String> {
-    let mut problems = match host.probe().await {
-        Ok(problems) => problems,
-        Err(error) => vec![format!("the lock cannot be probed: {error:#}")],
+/// Asks the daemon itself for names as an agent does, again and again: on the way a firewall may drop packets by their mark.
+pub(super) async fn keep_asking(
+    root: PathBuf,
+    said: watch::Sender<Option<String>>,
+    stop: CancellationToken,
+) {
+    let again = async {
+        loop {
+            let now = match prove::ask_again(&root).await {
+                Ok(now) => now,
+                Err(error) => Some(format!(
+                    "whether agents are told names cannot be probed: {error:#}"
+                )),
+            };
+            said.send_if_modified(|before| std::mem::replace(before, now.clone()) != now);
+            tokio::time::sleep(ROUND).await;
+        }
     };
+    stop.run_until_cancelled(again).await;
+}
+
+async fn round(host: &Host) -> Probed {
+    let mut probed = match host.probe().await {
+        Ok(probed) => probed,
+        Err(error) => Probed {
+            problems: vec![format!("the lock cannot be probed: {error:#}")],
+            ..Probed::default()
+        },
+    };
+    let problems = &mut probed.problems;
     // The probes have ended: nobody but this process belongs there.
     let others = workload::processes(&host.daemon).map(|all| {
-        let others = all.into_iter().filter(|pid| *pid != std::process::id());
+        let is_ours = |pid| pid == std::process::id() || workload::is_own_fork(pid);
+        let others = all.into_iter().filter(|pid| !is_ours(*pid));
         others.collect::<Vec<_>>()
     });
     match others {
@@ -112,10 +189,30 @@ async fn round(host: &Host) -> Vec<String> {
         Ok(problem) => problems.extend(problem),
         Err(error) => problems.push(format!("the daemon's own cgroup cannot be read: {error}")),
     }
+    // On a thread that may wait for files: there may be ten thousand workloads to look into.
     let workloads = host.workloads.all();
-    let too_able = workloads
-        .iter()
-        .filter_map(|(agent, found)| abilities::too_able(agent, &found.folder));
-    problems.extend(too_able);
-    problems
+    let looked = tokio::task::spawn_blocking(move || {
+        let running = workloads.iter();
+        abilities::problems(running.map(|(agent, found)| (agent, found.folder.as_path())))
+    });
+    match looked.await {
+        Ok(able) => problems.extend(able),
+        Err(error) => problems.push(format!(
+            "the agents' processes cannot be looked at: {error}"
+        )),
+    }
+    probed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_one_has_its_turn() {
+        assert!(some_of::<u8>(&[], 7, 2).is_empty());
+        assert_eq!(some_of(&[1, 2, 3], 0, 2), [1, 2]);
+        assert_eq!(some_of(&[1, 2, 3], 1, 2), [3, 1]);
+        assert_eq!(some_of(&[1], 9, 2), [1]);
+    }
 }

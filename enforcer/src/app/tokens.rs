@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use enforcer_proto::id::GrantId;
 use enforcer_proto::principal::AgentName;
 use enforcer_proto::refusal::{Code, Refusal};
+use enforcer_proto::scope::Access;
 use http::HeaderValue;
 
 use crate::atomic_file::{self, Rights};
@@ -18,8 +19,8 @@ use crate::config::{Config, TokenSource};
 use crate::engine::OpenWindow;
 use crate::proxy::Tokens;
 use crate::token::{
-    Federation, FederationOptions, Impersonation, IssuerKey, MintRequest, Minter, TokenError,
-    WindowTokens, base_identity,
+    Bearer, EstimatorTokens, Federation, FederationOptions, Impersonation, IssuerKey, MintRequest,
+    Minter, TokenError, WindowTokens, base_identity,
 };
 use crate::upstream::Upstream;
 
@@ -62,6 +63,22 @@ pub(super) async fn minter(config: &Config, upstream: &Arc<Upstream>) -> Result<
     }
 }
 
+/// The estimator's tokens, where the operator has turned it on.
+pub(super) fn of_estimator(
+    config: &Config,
+    minter: &Arc<dyn Minter>,
+    clock: &Arc<dyn Clock>,
+) -> Option<EstimatorTokens> {
+    let estimator = config.estimator.as_ref()?;
+    Some(EstimatorTokens::new(
+        Arc::clone(minter),
+        Arc::clone(clock),
+        &config.host,
+        estimator.name.as_str(),
+        estimator.service_account.clone(),
+    ))
+}
+
 /// The holders of tokens, by grant.
 pub(super) struct ByWindow {
     host: String,
@@ -91,17 +108,19 @@ impl ByWindow {
     fn of(&self, window: &OpenWindow) -> Arc<WindowTokens> {
         let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
         let made = || {
+            let all = window.scope.datasets();
+            let writable = window
+                .scope
+                .datasets()
+                .filter(|(_, access)| *access >= Access::Write);
             let request = MintRequest {
+                bearer: Bearer::Agent,
                 agent: window.agent.to_string(),
                 host: self.host.clone(),
                 grant: window.grant.to_string(),
                 session: format!("{}-{}", self.host, window.grant),
-                datasets: window
-                    .scope
-                    .datasets()
-                    .iter()
-                    .map(ToString::to_string)
-                    .collect(),
+                datasets: all.map(|(dataset, _)| dataset.to_string()).collect(),
+                writable: writable.map(|(dataset, _)| dataset.to_string()).collect(),
                 approver: window.approver.to_string(),
                 service_account: self.accounts.get(&window.agent).cloned().flatten(),
                 remaining: Duration::ZERO,
@@ -135,6 +154,10 @@ impl Tokens for ByWindow {
             .await
             .map_err(|error| unavailable(window, &error))?;
         Ok(token.bearer())
+    }
+
+    fn begin(&self, window: &OpenWindow) {
+        self.of(window).begin();
     }
 
     async fn for_cancel(&self, window: &OpenWindow) -> Result<HeaderValue, Refusal> {
@@ -223,6 +246,7 @@ mod tests {
 
     fn window() -> OpenWindow {
         OpenWindow {
+            is_of_text: false,
             grant: GrantId(7),
             agent: "bot".parse().expect("a name"),
             scope: "p.finance:read".parse().expect("a scope"),
@@ -239,6 +263,25 @@ mod tests {
         assert!(tokens.for_query(&window()).await.is_err());
         assert!(tokens.for_cancel(&window()).await.is_ok());
         assert_eq!(mint.0.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test]
+    async fn a_token_that_is_begun_is_the_one_that_is_asked_for_later_and_none_is_begun_after_the_close()
+     {
+        let (mint, tokens) = tokens();
+        for _ in 0..3 {
+            tokens.begin(&window());
+        }
+        tokio::task::yield_now().await;
+        assert_eq!(mint.0.load(Ordering::SeqCst), 1);
+        tokens.for_query(&window()).await.expect("open");
+        assert_eq!(mint.0.load(Ordering::SeqCst), 1);
+
+        let (mint, tokens) = self::tokens();
+        tokens.close(&window());
+        tokens.begin(&window());
+        tokio::task::yield_now().await;
+        assert_eq!(mint.0.load(Ordering::SeqCst), 0);
     }
 
     #[tokio::test]

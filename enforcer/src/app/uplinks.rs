@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use futures_util::{Stream, StreamExt, TryStreamExt};
-use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage};
+use rtnetlink::packet_route::link::LinkMessage;
 use rtnetlink::packet_route::tc::{TcAttribute, TcFilterBpfOption, TcMessage, TcOption};
 use rtnetlink::{Handle, MulticastGroup};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::kernel::{Filter, Framing, Uplink, Uplinks};
+use crate::kernel::{Filter, Interface, Uplink, Uplinks};
 
 /// The longest time between two looks, should no word of a change come: a guard that somebody took away is missed by then.
 const LOOK: Duration = Duration::from_secs(5);
@@ -21,8 +21,8 @@ const LOOK: Duration = Duration::from_secs(5);
 pub(super) struct Guarded {
     /// The names of the interfaces.
     pub(super) names: Vec<String>,
-    /// Those whose frames begin with an Ethernet header, with their index.
-    pub(super) ethernet: Vec<(String, u32)>,
+    /// Every interface that leads out.
+    pub(super) interfaces: Vec<Interface>,
     /// One sentence each.
     pub(super) problems: Vec<String>,
 }
@@ -68,13 +68,10 @@ async fn changed(changes: &mut (impl Stream + Unpin)) {
 }
 
 async fn look(uplinks: &mut Uplinks, handle: &Handle, sender: &watch::Sender<Guarded>) {
-    let mut ethernet = Vec::new();
-    let problems = match interfaces(handle, uplinks.reads_filters()).await {
+    let mut interfaces = Vec::new();
+    let problems = match found(handle, uplinks.reads_filters()).await {
         Ok(found) => {
-            let framed = found
-                .iter()
-                .filter(|uplink| uplink.framing == Framing::Ethernet);
-            ethernet.extend(framed.map(|uplink| (uplink.name.clone(), uplink.index)));
+            interfaces.extend(found.iter().map(|uplink| uplink.interface.clone()));
             uplinks.set(&found)
         }
         Err(error) => vec![format!("the network interfaces cannot be listed: {error}")],
@@ -82,7 +79,7 @@ async fn look(uplinks: &mut Uplinks, handle: &Handle, sender: &watch::Sender<Gua
     let names = uplinks.names().map(ToOwned::to_owned).collect();
     let now = Guarded {
         names,
-        ethernet,
+        interfaces,
         problems,
     };
     sender.send_if_modified(|before| {
@@ -98,13 +95,16 @@ async fn look(uplinks: &mut Uplinks, handle: &Handle, sender: &watch::Sender<Gua
     });
 }
 
-async fn interfaces(handle: &Handle, with_filters: bool) -> Result<Vec<Uplink>, rtnetlink::Error> {
+async fn found(handle: &Handle, with_filters: bool) -> Result<Vec<Uplink>, rtnetlink::Error> {
     let found: Vec<LinkMessage> = handle.link().get().execute().try_collect().await?;
-    let mut found: Vec<Uplink> = found.iter().filter_map(uplink).collect();
+    let leading_out = found.iter().filter_map(Interface::that_leads_out);
+    let mut found: Vec<Uplink> = leading_out.map(Uplink::from).collect();
     if with_filters {
         for uplink in &mut found {
             // Of one that has gone since it was listed there are none, and the next look does not list it.
-            uplink.egress = filters(handle, uplink.index).await.unwrap_or_default();
+            uplink.egress = filters(handle, uplink.interface.index)
+                .await
+                .unwrap_or_default();
         }
     }
     Ok(found)
@@ -140,30 +140,5 @@ fn filter(message: &TcMessage) -> Option<Filter> {
         priority,
         handle,
         program,
-    })
-}
-
-/// An interface as the guard sees it; none where it leads nowhere but here.
-fn uplink(link: &LinkMessage) -> Option<Uplink> {
-    if link.header.flags.contains(LinkFlags::Loopback) {
-        return None;
-    }
-    let name = link.attributes.iter().find_map(|attribute| {
-        if let LinkAttribute::IfName(name) = attribute {
-            Some(name.clone())
-        } else {
-            None
-        }
-    })?;
-    let framing = if link.header.link_layer_type == LinkLayerType::Ether {
-        Framing::Ethernet
-    } else {
-        Framing::None
-    };
-    Some(Uplink {
-        index: link.header.index,
-        name,
-        framing,
-        egress: Vec::new(),
     })
 }

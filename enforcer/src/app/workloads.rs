@@ -1,6 +1,7 @@
 //! Keeps the kernel's view of the agents true while units restart and containers come and go.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,16 +18,18 @@ use super::kernel::Shared;
 use crate::causes::Causes;
 use crate::clock::Clock;
 use crate::config::{Config, WhenClosed, WhichNames};
+use crate::dns::marks::Marks;
 use crate::kernel::KernelError;
+use crate::{prove, workload};
 
 /// How long after one look the next begins. What runs in a workload that was not seen yet is nobody's.
 const LOOK: Duration = Duration::from_millis(250);
 /// A look takes at most one part of so many of the time, however many cgroups the host has.
 const LOOK_SHARE: u32 = 10;
 
-/// What the kernel is told of each agent.
-pub(super) fn settings(config: &Config) -> BTreeMap<AgentName, KernelAgent> {
-    let agents = config.agents.iter().map(|agent| {
+/// What the kernel is told of each agent. Numbers are those of the configuration, in its order.
+pub(super) fn settings(config: &Config, marks: &Marks) -> BTreeMap<AgentName, KernelAgent> {
+    let agents = config.agents.iter().zip(1..).map(|(agent, number)| {
         let settings = KernelAgent {
             uid: agent.uid.unwrap_or(UID_ANY),
             closed: match agent.closed {
@@ -38,11 +41,23 @@ pub(super) fn settings(config: &Config) -> BTreeMap<AgentName, KernelAgent> {
                 WhichNames::Forward => NAMES_FORWARD,
                 WhichNames::Strict => NAMES_STRICT,
             },
-            reserved: 0,
+            mark: marks.of(number),
         };
         (agent.name.clone(), settings)
     });
     agents.collect()
+}
+
+/// The daemon's own agent, which asks it for names again and again and may do nothing else: the id of its cgroup, and what the kernel is told.
+pub(super) fn asking(root: &Path, marks: &Marks) -> anyhow::Result<(u64, KernelAgent)> {
+    let cgroup = prove::asking_cgroup(root)?;
+    let agent = KernelAgent {
+        uid: UID_ANY,
+        closed: CLOSED_DROP,
+        names: NAMES_STRICT,
+        mark: marks.of(marks.probe()),
+    };
+    Ok((workload::cgroup_id(&cgroup)?, agent))
 }
 
 /// Tells the kernel where the workloads are now, and from then on. Gives what is wrong with them.
@@ -63,8 +78,9 @@ pub(super) fn keep(
                 sender.send_if_modified(|before| {
                     let is_news = *before != now;
                     if is_news {
-                        for problem in &now {
-                            tracing::error!(problem, "an agent has no workload");
+                        let known: BTreeSet<&String> = before.iter().collect();
+                        for problem in now.iter().filter(|problem| !known.contains(problem)) {
+                            tracing::error!(problem, "something is wrong with a workload");
                         }
                     }
                     *before = now;

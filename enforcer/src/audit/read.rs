@@ -2,9 +2,12 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use enforcer_proto::audit::{Broken, Chain, LINE_BYTES_MAX, Record};
+use enforcer_proto::audit::{Broken, LINE_BYTES_MAX};
+
+use super::segment::{Segment, numbered};
 
 /// The log cannot be read, or does not verify.
 #[derive(Debug, thiserror::Error)]
@@ -33,26 +36,6 @@ pub enum ReadError {
     },
 }
 
-/// The segments of a log, oldest first.
-///
-/// # Errors
-/// When the folder cannot be listed.
-pub fn segments(dir: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(dir)? {
-        let path = entry?.path();
-        let is_segment = path
-            .file_name()
-            .and_then(|name| name.to_str())
-            .is_some_and(|name| name.starts_with("log-") && name.ends_with(".jsonl"));
-        if is_segment {
-            found.push(path);
-        }
-    }
-    found.sort();
-    Ok(found)
-}
-
 /// The lines of one segment.
 #[derive(Debug)]
 pub struct Lines {
@@ -71,13 +54,14 @@ impl Lines {
         Self::open_at(path, 0)
     }
 
-    fn open_at(path: &Path, offset: u64) -> io::Result<Self> {
+    /// Starts at `offset`, where a line begins.
+    pub(crate) fn open_at(path: &Path, offset: u64) -> io::Result<Self> {
         let mut file = File::open(path)?;
         file.seek(io::SeekFrom::Start(offset))?;
         Ok(Self {
             reader: BufReader::new(file),
             line: Vec::new(),
-            whole_bytes: 0,
+            whole_bytes: offset,
             torn_bytes: 0,
         })
     }
@@ -104,10 +88,16 @@ impl Lines {
         Ok(Some(&self.line))
     }
 
-    /// Bytes of the whole lines read so far.
+    /// Where the whole lines end that were read so far, bytes from the beginning of the segment.
     #[must_use]
     pub const fn whole_bytes(&self) -> u64 {
         self.whole_bytes
+    }
+
+    /// Whether what has no end is longer than any record: no crash has torn that.
+    #[must_use]
+    pub const fn is_too_long(&self) -> bool {
+        self.torn_bytes > LINE_BYTES_MAX as u64
     }
 
     /// Bytes of a line without an end, behind the whole ones.
@@ -124,24 +114,95 @@ pub struct Place {
     dir: PathBuf,
     /// The first record that is wanted.
     from: u64,
-    /// The record that comes next. The n-th line of the log has the sequence number n.
+    /// Where to go on; none before the first reading.
+    at: Option<At>,
+}
+
+/// Before which record, and where that is.
+#[derive(Debug, Clone, Copy)]
+struct At {
+    /// The record that comes next.
     next: u64,
-    /// The segment it is in, counted from 0, or the one before that when it begins one.
-    segment: usize,
+    /// The segment it is in, or the one before that when it begins one.
+    segment: u32,
     /// Where it begins there, bytes.
     offset: u64,
 }
 
+/// Where a line is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spot {
+    /// The number of its record.
+    pub seq: u64,
+    segment: u32,
+    offset: u64,
+    bytes: usize,
+}
+
+impl Spot {
+    /// How long the line is, bytes.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The line, read once more; `None` where its segment was removed meanwhile.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or has become shorter.
+    pub fn line(&self, dir: &Path) -> io::Result<Option<String>> {
+        let file = match File::open(Segment::of(dir, self.segment).path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file?,
+        };
+        let mut line = vec![0; self.bytes];
+        file.read_exact_at(&mut line, self.offset)?;
+        Ok(Some(String::from_utf8_lossy(&line).into_owned()))
+    }
+}
+
+impl At {
+    const fn spot(self, bytes: usize) -> Spot {
+        Spot {
+            seq: self.next,
+            segment: self.segment,
+            offset: self.offset,
+            bytes,
+        }
+    }
+
+    fn beginning(segment: &Segment) -> io::Result<Option<Self>> {
+        let first = segment.first()?;
+        Ok(first.map(|first| Self {
+            next: first.seq,
+            segment: segment.number,
+            offset: 0,
+        }))
+    }
+}
+
 impl Place {
-    /// Before the record `from` of the log in `dir`.
+    /// Before the record `from` of the log in `dir`; before the oldest that is still there, where that one was removed.
     #[must_use]
     pub fn at_record(dir: &Path, from: u64) -> Self {
         Self {
             dir: dir.to_owned(),
             from: from.max(1),
-            next: 1,
-            segment: 0,
-            offset: 0,
+            at: None,
+        }
+    }
+
+    /// Directly behind a record of the log in `dir` whose place is known: `next` comes next, at `offset` of the segment of that number.
+    #[must_use]
+    pub fn behind(dir: &Path, next: u64, segment: u32, offset: u64) -> Self {
+        Self {
+            dir: dir.to_owned(),
+            from: next,
+            at: Some(At {
+                next,
+                segment,
+                offset,
+            }),
         }
     }
 
@@ -155,75 +216,78 @@ impl Place {
         lines_max: usize,
         bytes_max: usize,
     ) -> io::Result<Vec<String>> {
+        let found = self.read_placed(until, lines_max, bytes_max)?;
+        Ok(found.into_iter().map(|(_, line)| line).collect())
+    }
+
+    /// The same, each line with where it is.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub fn read_placed(
+        &mut self,
+        until: u64,
+        lines_max: usize,
+        bytes_max: usize,
+    ) -> io::Result<Vec<(Spot, String)>> {
         let (mut found, mut bytes) = (Vec::new(), 0);
-        if self.next > until {
+        if self.at.is_some_and(|at| at.next > until) {
             return Ok(found);
         }
-        let segments = segments(&self.dir)?;
-        while let Some(path) = segments.get(self.segment) {
-            let mut lines = Lines::open_at(path, self.offset)?;
-            while self.next <= until && found.len() < lines_max {
+        let segments = numbered(&self.dir)?;
+        let Some(mut at) = self.found(&segments)? else {
+            return Ok(found);
+        };
+        let behind = segments.iter().position(|found| found.number == at.segment);
+        for (place, segment) in segments.iter().enumerate().skip(behind.unwrap_or_default()) {
+            let mut lines = Lines::open_at(&segment.path, at.offset)?;
+            while at.next <= until && found.len() < lines_max {
                 let Some(line) = lines.next_line()? else {
                     break;
                 };
-                if self.next >= self.from {
+                if at.next >= self.from {
                     bytes += line.len();
                     if bytes > bytes_max && !found.is_empty() {
+                        self.at = Some(at);
                         return Ok(found);
                     }
-                    found.push(String::from_utf8_lossy(line).into_owned());
+                    found.push((
+                        at.spot(line.len()),
+                        String::from_utf8_lossy(line).into_owned(),
+                    ));
                 }
-                self.next += 1;
-                self.offset += line.len() as u64 + 1;
+                at.next += 1;
+                at.offset += line.len() as u64 + 1;
             }
-            let is_done = self.next > until || found.len() == lines_max;
-            if is_done || self.segment + 1 == segments.len() {
+            let is_done = at.next > until || found.len() == lines_max;
+            let Some(following) = segments.get(place + 1).filter(|_| !is_done) else {
                 break;
-            }
-            self.segment += 1;
-            self.offset = 0;
+            };
+            (at.segment, at.offset) = (following.number, 0);
         }
+        self.at = Some(at);
         Ok(found)
     }
-}
 
-/// Checks the whole log in `dir`, handing every record and its line to `each`; gives the end of the chain.
-///
-/// # Errors
-/// [`ReadError`], naming the first record that is bad.
-pub fn verify(dir: &Path, mut each: impl FnMut(&Record, &[u8])) -> Result<Chain, ReadError> {
-    let io = |source| ReadError::Io {
-        dir: dir.to_owned(),
-        source,
-    };
-    let mut chain = Chain::default();
-    let found = segments(dir).map_err(io)?;
-    if found.is_empty() {
-        return Err(ReadError::Missing {
-            dir: dir.to_owned(),
-        });
-    }
-    for path in found {
-        let mut lines = Lines::open(&path).map_err(io)?;
-        while let Some(line) = lines.next_line().map_err(io)? {
-            let record = chain.follow(line).map_err(|broken| ReadError::Broken {
-                file: path.clone(),
-                broken,
-            })?;
-            each(&record, line);
+    /// Where to go on. What was there may have been removed meanwhile: then at the oldest record that was not.
+    fn found(&self, segments: &[Segment]) -> io::Result<Option<At>> {
+        let Some(oldest) = segments.first() else {
+            return Ok(None);
+        };
+        match self.at {
+            Some(at) if at.segment >= oldest.number => return Ok(Some(at)),
+            Some(_) => return At::beginning(oldest),
+            None => {}
         }
-        if lines.torn_bytes() > 0 {
-            let broken = Broken {
-                seq: chain.count() + 1,
-                why: "it has no end: it was torn or is being written".to_owned(),
-            };
-            return Err(ReadError::Broken { file: path, broken });
+        // The last segment that begins at or before the record: their first records ascend.
+        let (mut low, mut high) = (0, segments.len());
+        while high - low > 1 {
+            let middle = low.midpoint(high);
+            match segments[middle].first()? {
+                Some(first) if first.seq <= self.from => low = middle,
+                Some(_) | None => high = middle,
+            }
         }
+        At::beginning(&segments[low])
     }
-    if chain.count() == 0 {
-        return Err(ReadError::Missing {
-            dir: dir.to_owned(),
-        });
-    }
-    Ok(chain)
 }

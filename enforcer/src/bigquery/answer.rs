@@ -1,5 +1,6 @@
 //! BigQuery's answers: which job, where its result lies, what it cost; and lists cut down to the scope.
 
+use enforcer_proto::id::GrantId;
 use enforcer_proto::query::JobRef;
 use enforcer_proto::scope::{DatasetRef, Scope, TableRef};
 use serde_json::Value;
@@ -13,6 +14,10 @@ pub struct JobFacts {
     pub destination: Option<TableRef>,
     /// Whether it has ended.
     pub is_done: bool,
+    /// Whether it has ended and this is BigQuery's own description of it, which says what it has read.
+    pub is_compared: bool,
+    /// Whether it is that of a query that ended well, and names no table that was read.
+    pub names_no_table: bool,
     /// Bytes billed, where the answer says so.
     pub billed: Option<u64>,
     /// Bytes processed, where the answer says so.
@@ -52,25 +57,49 @@ pub fn job_facts(answer: &Value) -> JobFacts {
                 .ok()
         });
     let statistics = &answer["statistics"];
-    let number = |values: [&Value; 2]| {
-        values
-            .into_iter()
-            .find_map(|value| value.as_str()?.parse().ok())
-    };
+    let number = |values: &[&Value]| values.iter().find_map(|value| value.as_str()?.parse().ok());
+    let is_ended = answer["status"]["state"] == "DONE";
     JobFacts {
         job,
         destination,
-        is_done: answer["status"]["state"] == "DONE" || answer["jobComplete"] == true,
-        billed: number([
+        is_done: is_ended || answer["jobComplete"] == true,
+        is_compared: is_ended
+            && answer["configuration"].is_object()
+            && statistics.is_object()
+            // An answer from the cache does not say what was read.
+            && statistics["query"]["cacheHit"] != true,
+        names_no_table: is_ended
+            && answer["configuration"]["query"].is_object()
+            && !answer["status"]["errorResult"].is_object()
+            && statistics["query"]["referencedTables"]
+                .as_array()
+                .is_none_or(Vec::is_empty),
+        billed: number(&[
             &statistics["query"]["totalBytesBilled"],
             &answer["totalBytesBilled"],
         ]),
-        processed: number([
+        processed: number(&[
             &statistics["totalBytesProcessed"],
             &answer["totalBytesProcessed"],
+            &statistics["extract"]["inputBytes"],
         ]),
         tables: read(&statistics["query"]["referencedTables"]),
     }
+}
+
+/// Whether a job's description says what it has read, so that its words may be told: of a query that failed and names no table nobody knows
+/// it.
+#[must_use]
+pub fn says_what_it_read(answer: &Value) -> bool {
+    let facts = job_facts(answer);
+    facts.is_compared && (!answer["configuration"]["query"].is_object() || !facts.tables.is_empty())
+}
+
+/// Whether a job, as BigQuery describes it, carries the labels that a window's jobs are sent with.
+#[must_use]
+pub fn is_marked(answer: &Value, grant: GrantId, host: &str) -> bool {
+    let labels = &answer["configuration"]["labels"];
+    labels["enforcer_grant"] == grant.to_string() && labels["enforcer_host"] == host
 }
 
 fn read(tables: &Value) -> Vec<Result<TableRef, String>> {
@@ -170,6 +199,47 @@ mod tests {
             "p._anon.a1"
         );
         assert_eq!(job_facts(&json!({})), JobFacts::default());
+    }
+
+    #[test]
+    fn a_query_that_failed_says_what_it_has_read_only_by_naming_tables() {
+        let failed = |referenced: Value| {
+            json!({
+                "configuration": {"query": {}},
+                "status": {"state": "DONE", "errorResult": {"reason": "invalidQuery"}},
+                "statistics": {"query": {"referencedTables": referenced}},
+            })
+        };
+        let table = json!({"projectId": "p", "datasetId": "d", "tableId": "t"});
+        assert!(says_what_it_read(&failed(json!([table]))));
+        assert!(!says_what_it_read(&failed(json!([]))));
+        assert!(!says_what_it_read(&failed(Value::Null)));
+        let mut running = failed(json!([table]));
+        running["status"]["state"] = json!("RUNNING");
+        assert!(!says_what_it_read(&running));
+        // What is moved without a query is of tables that were judged by name.
+        let mut moved = failed(Value::Null);
+        moved["configuration"] = json!({"load": {}});
+        assert!(says_what_it_read(&moved));
+    }
+
+    #[test]
+    fn a_job_whose_result_came_from_the_cache_has_not_said_what_it_read() {
+        let ended = |hit: Value| {
+            job_facts(&json!({
+                "configuration": {"query": {}},
+                "status": {"state": "DONE"},
+                "statistics": {"query": {
+                    "cacheHit": hit,
+                    "referencedTables": [{"projectId": "p", "datasetId": "d", "tableId": "t"}],
+                }},
+            }))
+        };
+        let from_cache = ended(json!(true));
+        assert!(from_cache.is_done && !from_cache.is_compared);
+        for computed in [json!(false), Value::Null] {
+            assert!(ended(computed).is_compared);
+        }
     }
 
     #[test]

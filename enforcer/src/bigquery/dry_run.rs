@@ -1,21 +1,26 @@
 //! BigQuery's own dry run as the authority on what a query reads. What it does not vouch for is refused.
 
-use enforcer_proto::query::DryRun;
+use enforcer_proto::admission::{EXPORTING, READING, WRITING};
+use enforcer_proto::query::{Destination, DryRun, Layout};
 use enforcer_proto::refusal::{Code, Refusal};
 use enforcer_proto::scope::{DatasetRef, TableRef};
 use serde_json::Value;
 
-use super::relations::Relations;
+use super::relations::{Reading, Relations};
+use super::words;
 
-/// The longest sentence of BigQuery's that is passed on, characters.
-const MESSAGE_CHARS_MAX: usize = 300;
-
-/// What a query's statistics may say of other things than tables. Anything else it refers to is not judged, so it is refused.
-const REFERENCES: [&str; 2] = ["referencedTables", "referencedRoutines"];
+/// What a query's statistics may say of other things than the tables it reads. Anything else it refers to is not judged, so it is refused.
+const REFERENCES: [&str; 4] = [
+    "referencedTables",
+    "referencedRoutines",
+    "ddlTargetTable",
+    "ddlOperationPerformed",
+];
 /// How such statistics are called.
 const REFERRING: [&str; 3] = ["referenced", "ddl", "dcl"];
 
-/// Reads the answer to a dry run; `relations` is what the text names, `outside` says that one of them is not in the scope.
+/// Reads the answer to a dry run; `reading` is what the text names, `destination` the table that the client wants the result in, `outside`
+/// says that a table is not in the scope.
 ///
 /// # Errors
 /// [`Code::DryRunRefused`] with BigQuery's words where the text names nothing outside, [`Code::NotVouched`] where the answer does not say
@@ -23,9 +28,11 @@ const REFERRING: [&str; 3] = ["referenced", "ddl", "dcl"];
 pub fn read(
     status: u16,
     answer: &Value,
-    relations: &Relations,
+    reading: &Reading,
+    destination: Option<&Destination>,
     outside: impl Fn(&str) -> Refusal,
 ) -> Result<DryRun, Refusal> {
+    let relations = &reading.relations;
     if !(200..300).contains(&status) {
         return Err(failed(answer, relations, outside));
     }
@@ -34,15 +41,40 @@ pub fn read(
         .as_str()
         .ok_or_else(|| not_vouched("its kind of statement"))?
         .to_owned();
-    if statement == "SELECT" {
-        nothing_else(query)?;
-        agree(relations, &outside)?;
+    let is_writing = WRITING.contains(&statement.as_str());
+    let is_export = statement == EXPORTING && reading.export.is_some();
+    if statement != READING && !is_writing && !is_export {
+        // Its kind alone is why it is refused, whatever it reads.
+        return Ok(DryRun::of_kind(statement));
+    }
+    nothing_else(query)?;
+    agree(relations, &outside)?;
+    if is_export != reading.export.is_some() {
+        return Err(Refusal::new(
+            Code::NotVouched,
+            "The text is an export and BigQuery's dry run says that it is none",
+        ));
     }
     let tables = list(&query["referencedTables"], "tableId", "the tables it reads")?;
     // BigQuery leaves the list out where there is nothing in it. That is believed only when the text itself names no table.
-    if tables.is_empty() && !relations.is_none() {
+    if tables.is_empty() && reading.reads {
         return Err(not_vouched("the tables it reads"));
     }
+    lists_all(reading, &tables)?;
+    let named = named_targets(answer)?;
+    if is_export && destination.is_some() {
+        return Err(Refusal::new(
+            Code::NotVouched,
+            "An export has no table for its result",
+        ));
+    }
+    let targets = if is_writing {
+        vec![target(reading, destination, &named, &tables)?]
+    } else {
+        results(destination, &named)?
+    };
+    // A statement that makes or removes a table says so by its kind; others leave columns alone.
+    let layout = destination.map_or(Layout::Kept, |destination| destination.layout);
     let routines = list(
         &query["referencedRoutines"],
         "routineId",
@@ -54,12 +86,89 @@ pub fn read(
     let bytes = bytes
         .and_then(|bytes| bytes.parse().ok())
         .ok_or_else(|| not_vouched("the bytes it processes"))?;
+    if is_export {
+        sizable(answer, &tables, bytes)?;
+    }
     Ok(DryRun {
         statement,
         tables,
         routines,
+        targets,
+        layout,
+        to: reading.export.iter().cloned().collect(),
         bytes,
     })
+}
+
+/// Refuses an export of which the dry run does not say how much it reads: that is what it takes of the budget of rows.
+fn sizable(answer: &Value, tables: &[TableRef], bytes: u64) -> Result<(), Refusal> {
+    let accuracy = &answer["statistics"]["query"]["totalBytesProcessedAccuracy"];
+    let is_precise = accuracy.is_null() || accuracy == "PRECISE";
+    if is_precise && (bytes > 0 || tables.is_empty()) {
+        return Ok(());
+    }
+    Err(not_vouched("how much the export reads"))
+}
+
+/// The tables that the dry run says are written, but those of results that nobody named.
+fn named_targets(answer: &Value) -> Result<Vec<TableRef>, Refusal> {
+    let places = [
+        &answer["configuration"]["query"]["destinationTable"],
+        &answer["statistics"]["query"]["ddlTargetTable"],
+    ];
+    let named = places.into_iter().filter(|place| !place.is_null());
+    let named: Vec<TableRef> = named
+        .map(|place| reference(place, "tableId"))
+        .collect::<Result<_, _>>()?;
+    let is_anonymous = |table: &TableRef| table.dataset().dataset().starts_with('_');
+    Ok(named
+        .into_iter()
+        .filter(|table| !is_anonymous(table))
+        .collect())
+}
+
+/// The one table that a statement writes: the text and the dry run must name the same.
+fn target(
+    reading: &Reading,
+    destination: Option<&Destination>,
+    named: &[TableRef],
+    tables: &[TableRef],
+) -> Result<TableRef, Refusal> {
+    let disagree = |what: &str| Err(Refusal::new(Code::NotVouched, what));
+    if destination.is_some() {
+        return disagree("A statement that writes a table has no other table for its result");
+    }
+    let Some(target) = &reading.target else {
+        return disagree("The table that the statement writes cannot be told from its text");
+    };
+    if named
+        .iter()
+        .any(|named| !named.is_same_but_for_part(target))
+    {
+        return disagree("The text and BigQuery's dry run name different tables that are written");
+    }
+    if named.is_empty() && !tables.contains(target) {
+        return Err(not_vouched("the table it writes"));
+    }
+    Ok(target.clone())
+}
+
+/// Where the result of a query goes: the client and the dry run must not name different tables.
+fn results(
+    destination: Option<&Destination>,
+    named: &[TableRef],
+) -> Result<Vec<TableRef>, Refusal> {
+    let destination = destination.map(|destination| &destination.table);
+    let is_same = |named: &TableRef| {
+        destination.is_some_and(|destination| named.is_same_but_for_part(destination))
+    };
+    if named.iter().all(is_same) {
+        return Ok(destination.into_iter().cloned().collect());
+    }
+    Err(Refusal::new(
+        Code::NotVouched,
+        "BigQuery's dry run says that the result goes to a table that was not asked for",
+    ))
 }
 
 /// Refuses what the text names and the answer should not have let by: a table outside, or a text that cannot be read here at all.
@@ -72,6 +181,32 @@ fn agree(relations: &Relations, outside: impl Fn(&str) -> Refusal) -> Result<(),
             "The text is no query that can be read here, so it cannot be compared with BigQuery's dry run",
         )),
     }
+}
+
+/// Refuses a dry run that leaves out a table which the text names: it tells of another query than the one that would run, or of a table that
+/// is another by now.
+fn lists_all(reading: &Reading, tables: &[TableRef]) -> Result<(), Refusal> {
+    let is_listed = |named: &TableRef| tables.iter().any(|listed| stands_for(listed, named));
+    for named in &reading.named {
+        let unlisted = match named {
+            Ok(table) if is_listed(table) => continue,
+            Ok(table) => table.to_string(),
+            Err(name) => name.clone(),
+        };
+        let unlisted = words::cut(&unlisted);
+        return Err(Refusal::new(
+            Code::NotVouched,
+            format!(
+                "The text names {unlisted}, and BigQuery's dry run does not list it among the tables that are read"
+            ),
+        ));
+    }
+    Ok(())
+}
+
+/// Whether what the dry run lists is what the text names, or part of it: behind a wildcard there are many tables.
+fn stands_for(listed: &TableRef, named: &TableRef) -> bool {
+    listed.is_same_but_for_part(named) || (named.table().ends_with('*') && named.overlaps(listed))
 }
 
 /// BigQuery's own refusal. Its words tell of the tables it looked at, so they are kept back where the text names one that is not the
@@ -90,7 +225,7 @@ fn failed(answer: &Value, relations: &Relations, outside: impl Fn(&str) -> Refus
             "its words are kept back, since they may tell of tables outside the window"
         }
     };
-    let words: String = words.chars().take(MESSAGE_CHARS_MAX).collect();
+    let words = words::cut(words);
     Refusal::new(
         Code::DryRunRefused,
         format!("BigQuery refused the dry run of the query: {words}"),
@@ -152,9 +287,18 @@ mod tests {
     }
 
     fn judged(status: u16, answer: &Value, relations: &Relations) -> Result<DryRun, Refusal> {
-        read(status, answer, relations, |what| {
-            Refusal::new(Code::ScopeOutside, what)
-        })
+        let reading = Reading {
+            relations: relations.clone(),
+            named: Vec::new(),
+            target: None,
+            export: None,
+            reads: !relations.is_none(),
+        };
+        read(status, answer, &reading, None, outside)
+    }
+
+    fn outside(what: &str) -> Refusal {
+        Refusal::new(Code::ScopeOutside, what)
     }
 
     fn code(answer: &Value, relations: &Relations) -> Option<Code> {
@@ -200,6 +344,44 @@ mod tests {
     }
 
     #[test]
+    fn a_dry_run_that_leaves_out_a_table_which_the_text_names_is_not_believed() {
+        let table = |id: &str| json!({"projectId": "p", "datasetId": "d", "tableId": id});
+        let judged = |named: &str, tables: &Value| {
+            let named = named.parse().map_err(|_| named.to_owned());
+            let reading = Reading {
+                relations: Relations::Within,
+                named: vec![named],
+                target: None,
+                export: None,
+                reads: true,
+            };
+            let read = read(200, &answer(tables), &reading, None, outside);
+            read.map(|run| run.tables.len()).map_err(|no| no.code)
+        };
+        for (named, listed) in [
+            ("p.d.t", "t"),
+            ("p.d.t", "t$20260101"),
+            ("p.d.t*", "t*"),
+            ("p.d.t*", "t_2026"),
+            ("p.d.t_2*", "t_*"),
+        ] {
+            let listed = json!([table("more"), table(listed)]);
+            assert_eq!(judged(named, &listed), Ok(2), "{named}");
+        }
+        for (named, listed) in [
+            ("p.d.view", "t"),
+            ("p.d.t", "T"),
+            ("p.d.t", "t*"),
+            ("p.d.t_*", "other"),
+            ("q.d.t", "t"),
+            ("p.d.INFORMATION_SCHEMA.t", "t"),
+        ] {
+            let judged = judged(named, &json!([table(listed)]));
+            assert_eq!(judged, Err(Code::NotVouched), "{named}");
+        }
+    }
+
+    #[test]
     fn what_the_dry_run_refers_to_and_nobody_judges_is_refused() {
         for name in [
             "referencedPropertyGraphs",
@@ -214,6 +396,80 @@ mod tests {
                 "{name}"
             );
         }
+    }
+
+    /// A statement that writes `p.d.t`, and reads what the list says.
+    fn writing(reads: bool, place: &str, target: &Value, tables: &Value) -> Result<DryRun, Code> {
+        let reading = Reading {
+            relations: Relations::Within,
+            named: Vec::new(),
+            target: Some("p.d.t".parse().expect("a table")),
+            export: None,
+            reads,
+        };
+        let mut answer = answer(tables);
+        answer["statistics"]["query"]["statementType"] = json!("INSERT");
+        answer[if place == "ddl" {
+            "statistics"
+        } else {
+            "configuration"
+        }]["query"][if place == "ddl" {
+            "ddlTargetTable"
+        } else {
+            "destinationTable"
+        }] = target.clone();
+        read(200, &answer, &reading, None, outside).map_err(|refusal| refusal.code)
+    }
+
+    #[test]
+    fn the_table_that_is_written_is_named_by_the_text_and_by_the_dry_run() {
+        let table = |id: &str| json!({"projectId": "p", "datasetId": "d", "tableId": id});
+        for place in ["ddl", "destination"] {
+            let run = writing(false, place, &table("t"), &json!([])).expect("vouched");
+            assert_eq!(run.targets, ["p.d.t".parse().expect("a table")]);
+            // Part of it is it.
+            assert!(writing(false, place, &table("t$20260101"), &json!([])).is_ok());
+            let other = writing(false, place, &table("u"), &json!([]));
+            assert_eq!(other, Err(Code::NotVouched));
+        }
+        // It may stand among those that are read, and nowhere it must not.
+        assert!(writing(false, "ddl", &Value::Null, &json!([table("t")])).is_ok());
+        for tables in [json!([]), json!([table("u")])] {
+            let unnamed = writing(false, "ddl", &Value::Null, &tables);
+            assert_eq!(unnamed, Err(Code::NotVouched));
+        }
+        // What it reads besides must be listed.
+        let unlisted = writing(true, "ddl", &table("t"), &json!([]));
+        assert_eq!(unlisted, Err(Code::NotVouched));
+    }
+
+    #[test]
+    fn a_result_goes_where_the_client_asked_or_where_nobody_named() {
+        let reading = Reading {
+            relations: Relations::Within,
+            named: Vec::new(),
+            target: None,
+            export: None,
+            reads: true,
+        };
+        let table: TableRef = "p.d.t".parse().expect("a table");
+        let wanted = Destination {
+            table: table.clone(),
+            layout: Layout::Kept,
+        };
+        let run = |named: &str, wanted: Option<&Destination>| {
+            let mut answer = answer(&json!([{"projectId": "p", "datasetId": "d", "tableId": "s"}]));
+            let (dataset, table) = named.split_once('.').expect("two parts");
+            answer["configuration"]["query"]["destinationTable"] =
+                json!({"projectId": "p", "datasetId": dataset, "tableId": table});
+            let run = read(200, &answer, &reading, wanted, outside);
+            run.map(|run| run.targets).map_err(|refusal| refusal.code)
+        };
+        assert_eq!(run("_a1.anon2", None), Ok(Vec::new()));
+        assert_eq!(run("_a1.anon2", Some(&wanted)), Ok(vec![table.clone()]));
+        assert_eq!(run("d.t", Some(&wanted)), Ok(vec![table.clone()]));
+        assert_eq!(run("d.u", Some(&wanted)), Err(Code::NotVouched));
+        assert_eq!(run("d.t", None), Err(Code::NotVouched));
     }
 
     #[test]

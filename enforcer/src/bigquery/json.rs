@@ -16,6 +16,19 @@ pub const DEPTH_MAX: usize = 32;
 /// # Errors
 /// [`Code::BodyTooLarge`] past [`BODY_BYTES_MAX`], otherwise [`Code::RequestMalformed`] saying what is wrong.
 pub fn object(body: &[u8]) -> Result<Map<String, Value>, Refusal> {
+    read(body, Numbers::Bounded)
+}
+
+/// The same, of a body that is sent on as it came: its numbers may be as large as they like, since nothing is judged by them and none is written
+/// anew. What is given back of them is near them.
+///
+/// # Errors
+/// As [`object`].
+pub fn object_with_any_numbers(body: &[u8]) -> Result<Map<String, Value>, Refusal> {
+    read(body, Numbers::Any)
+}
+
+fn read(body: &[u8], numbers: Numbers) -> Result<Map<String, Value>, Refusal> {
     if body.len() > BODY_BYTES_MAX {
         return Err(Refusal::new(
             Code::BodyTooLarge,
@@ -32,7 +45,7 @@ pub fn object(body: &[u8]) -> Result<Map<String, Value>, Refusal> {
         ))
     })?;
     let mut reader = serde_json::Deserializer::from_str(text);
-    let value = Strict { depth: 0 }
+    let value = Strict { depth: 0, numbers }
         .deserialize(&mut reader)
         .and_then(|value| reader.end().map(|()| value))
         .map_err(|error| malformed(format!("The body is not strict JSON: {error}")))?;
@@ -48,10 +61,23 @@ fn malformed(what: String) -> Refusal {
     Refusal::new(Code::RequestMalformed, what)
 }
 
+/// Which numbers are read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Numbers {
+    /// Those that 64 bits hold: larger ones are rounded by some and cut by others.
+    Bounded,
+    /// All.
+    Any,
+}
+
+/// The least and the first too large of numbers that 64 bits hold.
+const BOUNDS: std::ops::Range<f64> = -9_223_372_036_854_775_808.0..18_446_744_073_709_551_616.0;
+
 /// Reads any value, refusing a key that stands twice and nesting past [`DEPTH_MAX`].
 #[derive(Clone, Copy)]
 struct Strict {
     depth: usize,
+    numbers: Numbers,
 }
 
 impl Strict {
@@ -61,6 +87,7 @@ impl Strict {
         }
         Ok(Self {
             depth: self.depth + 1,
+            ..self
         })
     }
 }
@@ -97,6 +124,9 @@ impl<'de> Visitor<'de> for Strict {
     }
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
+        if self.numbers == Numbers::Bounded && !BOUNDS.contains(&value) {
+            return Err(E::custom("a number is larger than 64 bits hold"));
+        }
         Ok(value.into())
     }
 
@@ -178,7 +208,48 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_number_is_the_one_that_was_written_or_refused() {
+        for huge in [
+            "123456789012345678901234567890",
+            "18446744073709551616",
+            "-9223372036854775809000",
+            "1e30",
+        ] {
+            let body = format!("{{\"a\":{{\"b\":[{huge}]}}}}");
+            let refused = object(body.as_bytes()).expect_err(huge);
+            assert_eq!(refused.code, Code::RequestMalformed, "{huge}");
+            assert!(object_with_any_numbers(body.as_bytes()).is_ok(), "{huge}");
+        }
+        // What no double holds is a number to nobody.
+        assert!(object_with_any_numbers(b"{\"a\":1e400}").is_err());
+        for kept in [
+            "18446744073709551615",
+            "-9223372036854775808",
+            "4245191891425139.5",
+            "0.1",
+        ] {
+            let body = format!("{{\"a\":{kept}}}");
+            let read = object(body.as_bytes()).expect(kept);
+            assert_eq!(Value::Object(read).to_string(), body);
+        }
+    }
+
     proptest! {
+        #[test]
+        fn every_double_is_written_anew_as_it_was_read(value in -9.0e18..1.8e19, small in proptest::num::f64::NORMAL) {
+            // `small` has every exponent: as a fraction it is within the bounds.
+            for value in [value, if small.abs() < 1.0 { small } else { 1.0 / small }] {
+                let body = format!("{{\"a\":{value:e}}}");
+                let read = object(body.as_bytes()).expect("a number");
+                let text = Value::Object(read).to_string();
+                let number = text.strip_prefix("{\"a\":").and_then(|text| text.strip_suffix('}'));
+                // The standard library reads by a code of its own.
+                let again: f64 = number.expect("written").parse().expect("a number");
+                prop_assert_eq!(again.to_bits(), value.to_bits(), "{}", body);
+            }
+        }
+
         #[test]
         fn no_bytes_make_it_panic_and_what_it_accepts_serde_json_reads_alike(body in "[\\PC{}\\[\\]\",:0-9a-c\\\\]{0,60}") {
             if let Ok(strict) = object(body.as_bytes()) {

@@ -4,12 +4,19 @@
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
-use enforcer_proto::scope::{DatasetRef, Scope};
-use sqlparser::ast::{ObjectName, Select, Statement, TableFactor, Visit, Visitor};
+use enforcer_proto::bucket::BucketRef;
+use enforcer_proto::scope::{DatasetRef, Scope, ScopeError, TableRef};
+use sqlparser::ast::{
+    self, Ident, ObjectName, Query, Select, SetExpr, Statement, TableFactor, Visit, Visitor,
+};
 use sqlparser::dialect::BigQueryDialect;
+use sqlparser::keywords::Keyword;
 use sqlparser::parser::Parser;
+use sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 
 use super::job::DefaultDataset;
+use super::target::{Deed, deed};
+use super::text::{SCHEMA, with_domain};
 
 /// The longest text that is parsed, tokens: what a parser nests takes stack, one level for every two tokens at most. A longer one is refused.
 pub const TOKENS_MAX: usize = 20_000;
@@ -31,38 +38,50 @@ pub enum Relations {
     Unknown,
 }
 
-impl Relations {
-    /// As [`Relations::read`], on a thread with room for it where the text is long.
-    pub async fn read_with_room(
+/// What a text says of tables.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reading {
+    /// Those it names, whatever for.
+    pub relations: Relations,
+    /// Those it names to be read: BigQuery's dry run must list each. What cannot be listed there is a text.
+    pub named: Vec<Result<TableRef, String>>,
+    /// The one it writes, where it is a statement that writes one.
+    pub target: Option<TableRef>,
+    /// The bucket that its result goes to, where it is an export.
+    pub export: Option<BucketRef>,
+    /// Whether it names tables besides that one, or may.
+    pub reads: bool,
+}
+
+impl Reading {
+    /// Nothing that could be told.
+    const UNKNOWN: Self = Self {
+        relations: Relations::Unknown,
+        named: Vec::new(),
+        target: None,
+        export: None,
+        reads: true,
+    };
+
+    /// As [`Reading::of`], on a thread with room for it where the text is long.
+    pub async fn with_room(
         sql: &str,
         tokens: usize,
         scope: &Scope,
         project: &str,
         default: Option<&DefaultDataset>,
     ) -> Self {
-        if tokens <= TOKENS_ANYWHERE_MAX {
-            return Self::read(sql, tokens, scope, project, default);
-        }
         let (sql, scope, project) = (sql.to_owned(), scope.clone(), project.to_owned());
         let default = default.cloned();
-        let (sender, read) = tokio::sync::oneshot::channel();
-        let work = move || {
-            let relations = Self::read(&sql, tokens, &scope, &project, default.as_ref());
-            // Whoever waited may have gone.
-            drop(sender.send(relations));
-        };
-        let thread = std::thread::Builder::new()
-            .stack_size(STACK_BYTES)
-            .spawn(work);
-        match thread {
-            Ok(_) => read.await.unwrap_or(Self::Unknown),
-            Err(_) => Self::Unknown,
-        }
+        let read = with_room(tokens, move || {
+            Self::of(&sql, tokens, &scope, &project, default.as_ref())
+        });
+        read.await.unwrap_or(Self::UNKNOWN)
     }
 
     /// Reads a text of so many tokens. Names without a project are looked for in `project`, those without a dataset in `default`.
     #[must_use]
-    pub fn read(
+    pub fn of(
         sql: &str,
         tokens: usize,
         scope: &Scope,
@@ -70,41 +89,222 @@ impl Relations {
         default: Option<&DefaultDataset>,
     ) -> Self {
         if tokens > TOKENS_MAX {
-            return Self::Unknown;
+            return Self::UNKNOWN;
         }
-        let Ok(statements) = Parser::parse_sql(&BigQueryDialect, sql) else {
-            return Self::Unknown;
+        let Some(statements) = parse(sql) else {
+            return Self::UNKNOWN;
         };
-        let [statement @ Statement::Query(_)] = statements.as_slice() else {
-            return Self::Unknown;
+        let [statement] = statements.as_slice() else {
+            return Self::UNKNOWN;
         };
-        let mut found = Found::default();
-        let _: ControlFlow<()> = statement.visit(&mut found);
-        if found.relations.is_empty() {
-            return Self::None;
+        let names = Names { project, default };
+        match deed(statement) {
+            Some(Deed::Reads) => {
+                let Some(found) = Found::in_query(statement) else {
+                    return Self::UNKNOWN;
+                };
+                let relations = names.judge(&found, scope);
+                Self {
+                    reads: !relations.is_none(),
+                    relations,
+                    named: names.named(&found, None),
+                    target: None,
+                    export: None,
+                }
+            }
+            // What an escape makes of an address is not for two readers to tell.
+            Some(Deed::Exports(_)) if sql.contains('\\') => Self::UNKNOWN,
+            Some(Deed::Exports(bucket)) => {
+                let Some(found) = Found::in_query(statement) else {
+                    return Self::UNKNOWN;
+                };
+                let relations = names.judge(&found, scope);
+                Self {
+                    reads: !relations.is_none(),
+                    relations,
+                    named: names.named(&found, None),
+                    target: None,
+                    export: Some(bucket),
+                }
+            }
+            Some(Deed::Writes(target)) => {
+                let target = parts(target);
+                let Some(mut found) = Found::in_change(statement) else {
+                    return Self::UNKNOWN;
+                };
+                let reads =
+                    found.has_function || found.relations.iter().any(|name| *name != target);
+                let written = names.table(&target);
+                let named = names.named(&found, written.as_ref());
+                // The parser does not show the name of what is dropped.
+                found.relations.push(target);
+                Self {
+                    relations: names.judge(&found, scope),
+                    named,
+                    target: written,
+                    export: None,
+                    reads,
+                }
+            }
+            None => Self::UNKNOWN,
         }
-        let dataset_of = |name: &[String]| match name {
+    }
+}
+
+/// Does what takes stack for every token, on a thread with room for it where the text is long. None where there is no such thread.
+async fn with_room<T: Send + 'static>(
+    tokens: usize,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    if tokens <= TOKENS_ANYWHERE_MAX {
+        return Some(work());
+    }
+    let (sender, done) = tokio::sync::oneshot::channel();
+    // Whoever waited may have gone.
+    let work = move || drop(sender.send(work()));
+    let thread = std::thread::Builder::new()
+        .stack_size(STACK_BYTES)
+        .spawn(work);
+    thread.ok()?;
+    done.await.ok()
+}
+
+/// The datasets whose tables a text names.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Datasets {
+    /// Those it names, whatever for.
+    pub named: BTreeSet<DatasetRef>,
+    /// The one of the table that it writes.
+    pub written: Option<DatasetRef>,
+    /// Whether that table is made or removed as such.
+    pub defines: bool,
+    /// The bucket that its result goes to.
+    pub export: Option<BucketRef>,
+}
+
+impl Datasets {
+    /// Reads a text of so many tokens; none where that could not be told. Names are looked for as [`Reading::of`] does.
+    pub async fn of(
+        sql: &str,
+        tokens: usize,
+        project: &str,
+        default: Option<&DefaultDataset>,
+    ) -> Option<Self> {
+        if tokens > TOKENS_MAX {
+            return None;
+        }
+        let (sql, project, default) = (sql.to_owned(), project.to_owned(), default.cloned());
+        let read = move || {
+            let names = Names {
+                project: &project,
+                default: default.as_ref(),
+            };
+            Self::read(&sql, names)
+        };
+        with_room(tokens, read).await?
+    }
+
+    fn read(sql: &str, names: Names<'_>) -> Option<Self> {
+        let statements = parse(sql)?;
+        let [statement] = statements.as_slice() else {
+            return None;
+        };
+        let (found, target, export) = match deed(statement)? {
+            Deed::Reads => (Found::in_query(statement)?, None, None),
+            // What an escape makes of an address is not for two readers to tell.
+            Deed::Exports(_) if sql.contains('\\') => return None,
+            Deed::Exports(bucket) => (Found::in_query(statement)?, None, Some(bucket)),
+            Deed::Writes(target) => (Found::in_change(statement)?, Some(parts(target)), None),
+        };
+        let written = match &target {
+            Some(target) => Some(names.dataset(target)?.ok()?),
+            None => None,
+        };
+        let named = found
+            .relations
+            .iter()
+            .filter_map(|name| names.dataset(name));
+        Some(Self {
+            named: named.collect::<Result<_, _>>().ok()?,
+            written,
+            defines: matches!(
+                statement,
+                Statement::CreateTable(_) | Statement::Drop { .. }
+            ),
+            export,
+        })
+    }
+}
+
+/// Where names that are not whole are looked for.
+#[derive(Clone, Copy)]
+struct Names<'a> {
+    project: &'a str,
+    default: Option<&'a DefaultDataset>,
+}
+
+impl Names<'_> {
+    /// The dataset of a name. None for one without any: it is a local one, or BigQuery knows it as little as we do.
+    fn dataset(self, name: &[String]) -> Option<Result<DatasetRef, ScopeError>> {
+        match (name, name.get(1)) {
             // Whether it is local or not: the default dataset is judged by itself.
-            [_] => default.map(|default| {
-                let project = default.project.as_deref().unwrap_or(project);
+            ([_], _) => self.default.map(|default| {
+                let project = default.project.as_deref().unwrap_or(self.project);
                 DatasetRef::new(project, &default.dataset)
             }),
-            [dataset, _] => Some(DatasetRef::new(project, dataset)),
-            [project, dataset, ..] => Some(DatasetRef::new(project, dataset)),
-            [] => None,
-        };
-        let outside = found.relations.iter().find(|name| {
-            // A name without any dataset is a local one, or BigQuery knows it as little as we do.
-            dataset_of(name)
-                .is_some_and(|dataset| !dataset.is_ok_and(|dataset| scope.covers(&dataset)))
-        });
-        match outside {
-            Some(name) if name.len() == 2 => Self::Outside(format!("{project}.{}", name.join("."))),
-            Some(name) => Self::Outside(name.join(".")),
-            None => Self::Within,
+            // A dataset's own views of itself have a name of two parts.
+            ([dataset, ..], Some(schema)) if schema.eq_ignore_ascii_case(SCHEMA) => {
+                Some(DatasetRef::new(self.project, dataset))
+            }
+            ([dataset, _], _) => Some(DatasetRef::new(self.project, dataset)),
+            ([project, dataset, ..], _) => Some(DatasetRef::new(project, dataset)),
+            ([], _) => None,
         }
     }
 
+    /// The table of a name of one to three parts.
+    fn table(self, name: &[String]) -> Option<TableRef> {
+        let table = name.last().filter(|_| name.len() <= 3)?;
+        TableRef::new(self.dataset(name)?.ok()?, table).ok()
+    }
+
+    /// The tables that a text names to be read, besides the one that it writes: that one is compared by itself.
+    fn named(self, found: &Found, target: Option<&TableRef>) -> Vec<Result<TableRef, String>> {
+        // Without a default dataset, what has none is nothing that BigQuery would find.
+        let can_be = |name: &&Vec<String>| name.len() > 1 || self.default.is_some();
+        let tables = found.tables.iter().filter(can_be);
+        let named = tables.map(|name| {
+            // No dry run lists a dataset's views of itself by a name that is a table's.
+            let is_schema = name.iter().any(|part| part.eq_ignore_ascii_case(SCHEMA));
+            let table = self.table(name).filter(|_| !is_schema);
+            table.ok_or_else(|| name.join("."))
+        });
+        let is_read =
+            |table: &Result<TableRef, String>| table.as_ref().ok() != target || table.is_err();
+        named.filter(is_read).collect()
+    }
+
+    fn judge(self, found: &Found, scope: &Scope) -> Relations {
+        // Where there is no default dataset, a name without one is that of a common table expression, or of nothing.
+        let is_local = |name: &Vec<String>| name.len() == 1 && self.default.is_none();
+        if !found.has_function && found.relations.iter().all(is_local) {
+            return Relations::None;
+        }
+        let outside = found.relations.iter().find(|name| {
+            self.dataset(name)
+                .is_some_and(|dataset| !dataset.is_ok_and(|dataset| scope.covers(&dataset)))
+        });
+        match outside {
+            Some(name) if name.len() == 2 => {
+                Relations::Outside(format!("{}.{}", self.project, name.join(".")))
+            }
+            Some(name) => Relations::Outside(name.join(".")),
+            None => Relations::Within,
+        }
+    }
+}
+
+impl Relations {
     /// Whether the text names no table at all.
     #[must_use]
     pub fn is_none(&self) -> bool {
@@ -112,41 +312,267 @@ impl Relations {
     }
 }
 
+/// The functions whose arguments have a grammar of their own: behind `SAFE.` the parser takes none of them for a function.
+const OWN_GRAMMAR: [Keyword; 10] = [
+    Keyword::CEIL,
+    Keyword::CEILING,
+    Keyword::EXTRACT,
+    Keyword::FLOOR,
+    Keyword::LEFT,
+    Keyword::POSITION,
+    Keyword::RIGHT,
+    Keyword::SUBSTR,
+    Keyword::SUBSTRING,
+    Keyword::TRIM,
+];
+
+/// Parses a text; one that cannot be, once more as if `SAFE.` were not before such functions. It changes what they do, and nothing that is
+/// looked for here.
+fn parse(sql: &str) -> Option<Vec<Statement>> {
+    let dialect = &BigQueryDialect;
+    Parser::parse_sql(dialect, sql).ok().or_else(|| {
+        let tokens = Tokenizer::new(dialect, sql).tokenize_with_location().ok()?;
+        let tokens = without_safe(&tokens);
+        let mut parser = Parser::new(dialect).with_tokens_with_locations(tokens);
+        parser.parse_statements().ok()
+    })
+}
+
+fn without_safe(tokens: &[TokenWithSpan]) -> Vec<TokenWithSpan> {
+    let mut kept = Vec::with_capacity(tokens.len());
+    let mut rest = tokens;
+    while let [first, behind @ ..] = rest {
+        rest = match behind {
+            [dot, function, paren, ..]
+                if is_word(&first.token, "SAFE")
+                    && dot.token == Token::Period
+                    && has_own_grammar(&function.token)
+                    && paren.token == Token::LParen
+                    && kept
+                        .last()
+                        .is_none_or(|before: &TokenWithSpan| before.token != Token::Period) =>
+            {
+                &behind[1..]
+            }
+            _ => {
+                kept.push(first.clone());
+                behind
+            }
+        };
+    }
+    kept
+}
+
+fn is_word(token: &Token, word: &str) -> bool {
+    matches!(token, Token::Word(found) if found.quote_style.is_none() && found.value.eq_ignore_ascii_case(word))
+}
+
+fn has_own_grammar(token: &Token) -> bool {
+    matches!(token, Token::Word(word) if word.quote_style.is_none() && OWN_GRAMMAR.contains(&word.keyword))
+}
+
 /// What was found so far. A path into a row that was named before it in the same FROM, or around it, is no table: `finance.daily AS d,
-/// d.parts`. Only what BigQuery would see there counts: a common table expression never stands for a name with a dataset, a later name not
-/// for an earlier one, and a subquery in FROM sees nothing of what stands beside it.
+/// d.parts`. Only what BigQuery would see there counts: a common table expression never stands for a name with a dataset, and sees nothing
+/// of what stands around it; a later name does not count for an earlier one; a subquery in FROM sees nothing of what stands beside it; and
+/// behind a PIVOT the name of what it was made from is gone.
 #[derive(Debug)]
 struct Found {
     relations: Vec<Vec<String>>,
+    /// Those of them that are tables, and no common table expressions or functions.
+    tables: Vec<Vec<String>>,
+    /// Whether the name that comes next is that of a function.
+    is_function_next: bool,
+    /// How many queries stand around this point.
+    depth: usize,
+    /// The common table expressions that can be named at this point; the innermost WITH last.
+    expressions: Vec<With>,
+    /// Whether a function stands where a table can: what it reads cannot be told from its name.
+    has_function: bool,
     /// The rows that can be named at this point, in lower case; the innermost SELECT last.
     rows: Vec<BTreeSet<String>>,
+    /// Whether names may be paths into rows at all.
+    has_rows: bool,
 }
 
-impl Default for Found {
-    fn default() -> Self {
+/// The common table expressions of one WITH. Each can be named behind it; with RECURSIVE all of them in all.
+#[derive(Debug)]
+struct With {
+    /// How many queries stand around its expressions.
+    depth: usize,
+    /// Those that can be named, in lower case.
+    visible: BTreeSet<String>,
+    /// Those that cannot yet; the next last.
+    later: Vec<String>,
+}
+
+impl With {
+    fn of(with: &ast::With, depth: usize) -> Self {
+        let names = with.cte_tables.iter().rev();
+        let names = names.map(|expression| expression.alias.name.value.to_ascii_lowercase());
+        let (visible, later) = if with.recursive {
+            (names.collect(), Vec::new())
+        } else {
+            (BTreeSet::new(), names.collect())
+        };
         Self {
-            relations: Vec::new(),
-            rows: vec![BTreeSet::new()],
+            depth,
+            visible,
+            later,
         }
     }
 }
 
 impl Found {
+    fn in_query(statement: &Statement) -> Option<Self> {
+        Self::of(statement, true)
+    }
+
+    /// What a statement names that writes: every name is a table's, since it is not known which rows BigQuery would look at first there.
+    fn in_change(statement: &Statement) -> Option<Self> {
+        Self::of(statement, false)
+    }
+
+    /// None where the text names tables in a way that is not visited.
+    fn of(statement: &Statement, has_rows: bool) -> Option<Self> {
+        let mut found = Self {
+            relations: Vec::new(),
+            tables: Vec::new(),
+            is_function_next: false,
+            depth: 0,
+            expressions: Vec::new(),
+            has_function: false,
+            rows: vec![BTreeSet::new()],
+            has_rows,
+        };
+        let visited = statement.visit(&mut found);
+        visited.is_continue().then_some(found)
+    }
+
+    /// BigQuery compares such names without regard to case, in ASCII.
     fn name_row(&mut self, name: &str) {
         if let Some(rows) = self.rows.last_mut() {
-            rows.insert(name.to_lowercase());
+            rows.insert(name.to_ascii_lowercase());
         }
     }
+
+    /// Whether it is the name of a common table expression. Those have one part, and are the same in upper and lower case.
+    fn is_expression(&self, name: &[String]) -> bool {
+        let [name] = name else { return false };
+        let name = name.to_ascii_lowercase();
+        self.expressions
+            .iter()
+            .any(|with| with.visible.contains(&name))
+    }
+
+    /// Whether it is a path into a row. Quoted as a whole it never is.
+    fn is_path(&self, relation: &ObjectName) -> bool {
+        let first = whole_ident(relation, 0).map(|first| first.value.to_ascii_lowercase());
+        let rows = self.rows.last();
+        self.has_rows
+            && relation.0.len() > 1
+            && first.is_some_and(|first| rows.is_some_and(|rows| rows.contains(&first)))
+    }
+}
+
+/// The part of a name, where it was written as one; of a quoted name with dots in it the parser makes several parts, all in its place.
+fn whole_ident(name: &ObjectName, at: usize) -> Option<&Ident> {
+    let ident = name.0.get(at)?.as_ident()?;
+    let mut others = name.0.iter().enumerate().filter(|(other, _)| *other != at);
+    let is_whole = others.all(|(_, other)| {
+        other
+            .as_ident()
+            .is_none_or(|other| other.span != ident.span)
+    });
+    is_whole.then_some(ident)
 }
 
 /// The parts of a table's name; quoted, several may be one.
 fn parts(name: &ObjectName) -> Vec<String> {
     let text = name.to_string().replace('`', "");
-    text.split('.').map(str::to_owned).collect()
+    with_domain(text.split('.').map(str::to_owned).collect())
+}
+
+/// Whether a query is made of what names tables in a way that is not visited: `TABLE hr.salaries`, or a statement that writes.
+fn is_unread(body: &SetExpr) -> bool {
+    match body {
+        // Queries are visited by themselves.
+        SetExpr::Select(_) | SetExpr::Query(_) | SetExpr::Values(_) => false,
+        SetExpr::SetOperation { left, right, .. } => is_unread(left) || is_unread(right),
+        SetExpr::Insert(_)
+        | SetExpr::Update(_)
+        | SetExpr::Delete(_)
+        | SetExpr::Merge(_)
+        | SetExpr::Table(_) => true,
+    }
+}
+
+/// Which rows can be named within part of a FROM, where those are others than before it.
+enum Inside {
+    /// None: a subquery, a join in parentheses, and the time that a table is read as of see nothing of what stands beside or around them.
+    Nothing,
+    /// The same, and what is named inside is gone behind it.
+    Same,
+}
+
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the parser's kinds of tables; all others are read like a name"
+)]
+const fn inside(factor: &TableFactor) -> Option<Inside> {
+    match factor {
+        TableFactor::Derived { .. }
+        | TableFactor::NestedJoin { .. }
+        | TableFactor::Table {
+            version: Some(_), ..
+        } => Some(Inside::Nothing),
+        TableFactor::Pivot { .. }
+        | TableFactor::Unpivot { .. }
+        | TableFactor::MatchRecognize { .. } => Some(Inside::Same),
+        _ => None,
+    }
+}
+
+const fn is_function(factor: &TableFactor) -> bool {
+    matches!(
+        factor,
+        TableFactor::Table { args: Some(_), .. }
+            | TableFactor::Function { .. }
+            | TableFactor::TableFunction { .. }
+    )
 }
 
 impl Visitor for Found {
     type Break = ();
+
+    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
+        if is_unread(&query.body) {
+            return ControlFlow::Break(());
+        }
+        self.depth += 1;
+        if let Some(with) = &query.with {
+            self.expressions.push(With::of(with, self.depth));
+        }
+        // The expressions see nothing around them. What follows them would, but is not told apart here: it is refused sooner.
+        if query.with.is_some() {
+            self.rows.push(BTreeSet::new());
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
+        if query.with.is_some() {
+            self.rows.pop();
+            self.expressions.pop();
+        }
+        self.depth -= 1;
+        // The first queries right within one with a WITH are its expressions, in their order.
+        if let Some(with) = self.expressions.last_mut()
+            && with.depth == self.depth
+        {
+            with.visible.extend(with.later.pop());
+        }
+        ControlFlow::Continue(())
+    }
 
     fn pre_visit_select(&mut self, _: &Select) -> ControlFlow<()> {
         let around = self.rows.last().cloned().unwrap_or_default();
@@ -160,28 +586,37 @@ impl Visitor for Found {
     }
 
     fn pre_visit_relation(&mut self, relation: &ObjectName) -> ControlFlow<()> {
-        let parts = parts(relation);
-        let is_path = parts.len() > 1
-            && self
-                .rows
-                .last()
-                .is_some_and(|rows| rows.contains(&parts[0].to_lowercase()));
-        if !is_path {
-            self.relations.push(parts);
+        let is_function = std::mem::take(&mut self.is_function_next);
+        if !self.is_path(relation) {
+            let name = parts(relation);
+            if !is_function && !self.is_expression(&name) {
+                self.tables.push(name.clone());
+            }
+            self.relations.push(name);
         }
         ControlFlow::Continue(())
     }
 
     fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
-        if matches!(factor, TableFactor::Derived { .. }) {
-            self.rows.push(BTreeSet::new());
+        self.has_function |= is_function(factor);
+        // The name of what stands in a FROM like a table is visited right behind it.
+        self.is_function_next = matches!(factor, TableFactor::Table { args: Some(_), .. });
+        match inside(factor) {
+            Some(Inside::Nothing) => self.rows.push(BTreeSet::new()),
+            Some(Inside::Same) => self
+                .rows
+                .push(self.rows.last().cloned().unwrap_or_default()),
+            None => {}
         }
         ControlFlow::Continue(())
     }
 
     fn post_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
-        if matches!(factor, TableFactor::Derived { .. }) {
-            self.rows.pop();
+        let named = inside(factor).and_then(|_| self.rows.pop());
+        if matches!(factor, TableFactor::NestedJoin { alias: None, .. })
+            && let Some(rows) = self.rows.last_mut()
+        {
+            rows.extend(named.unwrap_or_default());
         }
         if let TableFactor::Table {
             alias: Some(alias), ..
@@ -194,10 +629,13 @@ impl Visitor for Found {
         } = factor
         {
             self.name_row(&alias.name.value);
-        } else if let TableFactor::Table { name, .. } = factor
-            && let Some(last) = parts(name).last()
+        } else if let TableFactor::Table {
+            name, args: None, ..
+        } = factor
+            && let Some(last) = whole_ident(name, name.0.len().saturating_sub(1))
         {
-            self.name_row(last);
+            // What a function makes has no name of its own.
+            self.name_row(&last.value);
         }
         ControlFlow::Continue(())
     }
@@ -209,7 +647,7 @@ mod tests {
 
     fn read(sql: &str) -> Relations {
         let scope: Scope = "p.finance:read".parse().expect("a scope");
-        Relations::read(sql, 10, &scope, "p", None)
+        Reading::of(sql, 10, &scope, "p", None).relations
     }
 
     #[test]
@@ -218,10 +656,19 @@ mod tests {
             "SELECT 1",
             "SELECT * FROM UNNEST([1, 2]) AS x",
             "SELECT u.x FROM UNNEST([STRUCT([1] AS x)]) AS u, u.x",
+            "WITH a AS (SELECT 1 AS x), b AS (SELECT x FROM a) SELECT * FROM b",
+            "WITH RECURSIVE n AS (SELECT 1 AS i UNION ALL SELECT i + 1 FROM n WHERE i < 5) SELECT * FROM n",
         ] {
             assert_eq!(read(sql), Relations::None, "{sql}");
         }
-        for sql in ["EXECUTE IMMEDIATE 'x'", "SELECT 1; SELECT 2", "not sql"] {
+        for sql in [
+            "EXECUTE IMMEDIATE 'x'",
+            "SELECT 1; SELECT 2",
+            "not sql",
+            "SELECT 1 UNION ALL (TABLE hr.salaries)",
+            "SELECT 1 UNION ALL (SELECT 2 UNION ALL TABLE hr.salaries)",
+            "WITH x AS (SELECT 1 AS a) INSERT INTO finance.daily SELECT a FROM x",
+        ] {
             assert_eq!(read(sql), Relations::Unknown, "{sql}");
         }
     }
@@ -232,7 +679,11 @@ mod tests {
             "SELECT * FROM finance.daily AS d, d.parts",
             "SELECT * FROM finance.daily, daily.parts",
             "SELECT 1 FROM finance.daily AS d WHERE EXISTS (SELECT p FROM d.parts AS p)",
+            "SELECT * FROM (finance.daily AS d JOIN d.parts), d.parts",
             "WITH c AS (SELECT * FROM `p.finance.daily`) SELECT * FROM c",
+            "SELECT * FROM `finance`.`daily`, `daily`.parts",
+            "SELECT * FROM finance.INFORMATION_SCHEMA.TABLES, p.finance.information_schema.COLUMNS",
+            "SELECT * FROM finance.daily AS d PIVOT (SUM(x) FOR y IN (1)) AS p, finance.hr AS hr, hr.parts",
         ] {
             assert_eq!(read(sql), Relations::Within, "{sql}");
         }
@@ -248,6 +699,15 @@ mod tests {
             "SELECT (SELECT 1 FROM hr.salaries) FROM finance.daily AS hr",
             "SELECT (SELECT MAX(x) FROM `hr`.salaries)",
             "SELECT * FROM `p.hr.salaries`",
+            "SELECT * FROM finance.daily AS hr, `hr.salaries`",
+            "SELECT * FROM finance.daily AS hr, `p`.hr.salaries",
+            "SELECT * FROM `finance.hr`, hr.salaries",
+            "SELECT * FROM finance.hr(1), hr.salaries",
+            "SELECT 1 FROM finance.daily AS hr WHERE 1 IN (WITH c AS (SELECT * FROM hr.salaries) SELECT 1 FROM c)",
+            "SELECT * FROM finance.daily AS hr PIVOT (SUM(x) FOR y IN (1)) AS p, hr.salaries",
+            "SELECT * FROM finance.daily AS hr UNPIVOT (x FOR y IN (a, b)), hr.salaries",
+            "SELECT * FROM finance.daily AS hr, (hr.salaries CROSS JOIN finance.daily)",
+            "SELECT 1 FROM finance.daily AS hr WHERE EXISTS (SELECT 1 FROM finance.daily FOR SYSTEM_TIME AS OF (SELECT MAX(t) FROM hr.salaries))",
         ] {
             assert_eq!(
                 read(sql),
@@ -255,6 +715,271 @@ mod tests {
                 "{sql}"
             );
         }
+    }
+
+    /// What the dry run must list, in a project `p`.
+    fn named(sql: &str, default: Option<&str>) -> Vec<String> {
+        let scope: Scope = "p.finance:read,p.scratch:write".parse().expect("a scope");
+        let default = default.map(|dataset| DefaultDataset {
+            project: None,
+            dataset: dataset.into(),
+        });
+        let reading = Reading::of(sql, 40, &scope, "p", default.as_ref());
+        let named = reading.named.into_iter();
+        named
+            .map(|table| {
+                table.map_or_else(
+                    |name| format!("no table: {name}"),
+                    |table| table.to_string(),
+                )
+            })
+            .collect()
+    }
+
+    #[test]
+    fn every_table_that_is_read_is_kept_by_its_whole_name_and_nothing_else() {
+        for (sql, wanted) in [
+            ("SELECT 1", &[][..]),
+            (
+                "SELECT * FROM finance.daily AS d, d.parts",
+                &["p.finance.daily"],
+            ),
+            (
+                "SELECT * FROM `p.finance.daily`, `finance`.`events_*`",
+                &["p.finance.daily", "p.finance.events_*"],
+            ),
+            (
+                "SELECT * FROM my-project.finance.daily",
+                &["my-project.finance.daily"],
+            ),
+            (
+                "SELECT * FROM finance.rows_of(1), finance.daily",
+                &["p.finance.daily"],
+            ),
+            (
+                "SELECT (SELECT MAX(x) FROM finance.a) FROM finance.b WHERE EXISTS (SELECT 1 FROM finance.c)",
+                &["p.finance.a", "p.finance.b", "p.finance.c"],
+            ),
+            (
+                "WITH c AS (SELECT * FROM finance.daily) SELECT * FROM C, c AS d",
+                &["p.finance.daily"],
+            ),
+            (
+                "SELECT * FROM finance.INFORMATION_SCHEMA.TABLES",
+                &["no table: finance.INFORMATION_SCHEMA.TABLES"],
+            ),
+            (
+                "SELECT * FROM p.finance.information_schema.TABLES",
+                &["no table: p.finance.information_schema.TABLES"],
+            ),
+            (
+                "SELECT * FROM `p.finance.daily.parts`",
+                &["no table: p.finance.daily.parts"],
+            ),
+            (
+                "INSERT INTO scratch.t (a) SELECT a FROM finance.daily",
+                &["p.finance.daily"],
+            ),
+            (
+                "MERGE `p.scratch.t` AS t USING finance.daily AS o ON t.a = o.a WHEN MATCHED THEN DELETE",
+                &["p.finance.daily"],
+            ),
+            (
+                "DELETE FROM scratch.t WHERE a IN (SELECT a FROM finance.daily)",
+                &["p.finance.daily"],
+            ),
+            ("DROP TABLE scratch.t", &[]),
+            (
+                "EXPORT DATA OPTIONS (uri = 'gs://out-1/*', format = 'CSV') AS SELECT a FROM finance.daily",
+                &["p.finance.daily"],
+            ),
+        ] {
+            assert_eq!(named(sql, None), wanted, "{sql}");
+        }
+    }
+
+    #[test]
+    fn a_name_without_a_dataset_is_a_common_table_expressions_only_where_that_can_be_named() {
+        let both = &["p.finance.t", "p.finance.t"][..];
+        let one = &["p.finance.t"][..];
+        for (sql, wanted) in [
+            ("SELECT * FROM t", one),
+            ("SELECT * FROM `t` AS u", one),
+            ("WITH t AS (SELECT 1) SELECT * FROM T", &[]),
+            // An expression cannot be named in itself, nor in what stands before it.
+            ("WITH t AS (SELECT * FROM t) SELECT * FROM t", one),
+            (
+                "WITH u AS (SELECT * FROM t), t AS (SELECT 1) SELECT * FROM u, t",
+                one,
+            ),
+            (
+                "WITH u AS (SELECT * FROM (SELECT * FROM t)), t AS (SELECT * FROM u) SELECT * FROM t",
+                one,
+            ),
+            (
+                "WITH t AS (SELECT 1), u AS (SELECT * FROM t) SELECT * FROM u",
+                &[],
+            ),
+            (
+                "WITH RECURSIVE u AS (SELECT * FROM t), t AS (SELECT 1 AS a UNION ALL SELECT a FROM t) SELECT * FROM u",
+                &[],
+            ),
+            // What a subquery has of its own is gone behind it.
+            (
+                "SELECT * FROM (WITH t AS (SELECT 1) SELECT * FROM t), t",
+                one,
+            ),
+            (
+                "SELECT * FROM t UNION ALL (WITH t AS (SELECT 1) SELECT * FROM t)",
+                one,
+            ),
+            (
+                "WITH t AS (SELECT 1) SELECT 1 WHERE 1 IN (SELECT * FROM t WHERE EXISTS (SELECT 1 FROM t))",
+                &[],
+            ),
+            (
+                "WITH a AS (WITH t AS (SELECT 1) SELECT * FROM t) SELECT * FROM a, t JOIN t AS u ON TRUE",
+                both,
+            ),
+        ] {
+            assert_eq!(named(sql, Some("finance")), wanted, "{sql}");
+        }
+    }
+
+    #[test]
+    fn a_project_of_a_domain_is_read_whole_and_only_where_a_table_follows() {
+        let scope: Scope = "example.com:proj.finance:read".parse().expect("a scope");
+        let read = |sql: &str| Reading::of(sql, 20, &scope, "example.com:proj", None).relations;
+        for sql in [
+            "SELECT * FROM `example.com:proj.finance.daily`",
+            "SELECT * FROM `example.com:proj`.finance.daily",
+            "SELECT * FROM `example.com:proj`.`finance.daily`",
+            "SELECT * FROM `example.com:proj`.finance.INFORMATION_SCHEMA.TABLES",
+            "SELECT * FROM finance.daily",
+        ] {
+            assert_eq!(read(sql), Relations::Within, "{sql}");
+        }
+        for sql in [
+            "SELECT * FROM `example.com:proj.hr.salaries`",
+            "SELECT * FROM `example.com:proj`.hr.salaries",
+            "SELECT * FROM `example.com:other.finance.daily`",
+            "SELECT * FROM `other.com:proj`.finance.daily",
+            "SELECT * FROM `proj`.finance.daily",
+            "SELECT * FROM `com:proj`.finance.daily",
+            // No table follows: it is no name without a dataset, either.
+            "SELECT * FROM `example.com:proj`",
+            "SELECT * FROM `example.com:proj.finance`",
+            "SELECT * FROM hr.`salaries:finance`",
+            "SELECT * FROM `hr:finance.daily`",
+        ] {
+            assert!(
+                matches!(read(sql), Relations::Outside(_)),
+                "{sql}: {:?}",
+                read(sql)
+            );
+        }
+        let scope: Scope = "example.com:proj.scratch:write".parse().expect("a scope");
+        let sql = "INSERT INTO `example.com:proj.scratch.t` (a) VALUES (1)";
+        let read = Reading::of(sql, 20, &scope, "example.com:proj", None);
+        let target = read.target.map(|table| table.to_string());
+        assert_eq!(target.as_deref(), Some("example.com:proj.scratch.t"));
+    }
+
+    #[test]
+    fn what_a_function_reads_is_not_nothing() {
+        for sql in [
+            "SELECT * FROM TABLE_QUERY(hr, 'true')",
+            "SELECT * FROM some_rows([hr.x])",
+            "WITH a AS (SELECT 1) SELECT * FROM a, f()",
+        ] {
+            assert_eq!(read(sql), Relations::Within, "{sql}");
+        }
+    }
+
+    #[test]
+    fn another_datasets_views_of_itself_are_outside() {
+        for sql in [
+            "SELECT * FROM hr.INFORMATION_SCHEMA.TABLES",
+            "SELECT * FROM p.hr.INFORMATION_SCHEMA.TABLES",
+            "SELECT * FROM INFORMATION_SCHEMA.SCHEMATA",
+            "SELECT * FROM `region-us`.INFORMATION_SCHEMA.TABLES",
+            "SELECT * FROM finance.finance.INFORMATION_SCHEMA.TABLES",
+        ] {
+            assert!(matches!(read(sql), Relations::Outside(_)), "{sql}");
+        }
+    }
+
+    #[test]
+    fn functions_of_their_own_grammar_are_read_behind_safe() {
+        for (sql, wanted) in [
+            ("SELECT SAFE.SUBSTR('a', 1), safe.floor(2)", Relations::None),
+            (
+                "SELECT SAFE.EXTRACT(DAY FROM d) FROM finance.daily",
+                Relations::Within,
+            ),
+            (
+                "SELECT SAFE.SUBSTR((SELECT MAX(name) FROM hr.salaries), 1)",
+                Relations::Outside("p.hr.salaries".into()),
+            ),
+            ("SELECT `SAFE`.SUBSTR('a', 1)", Relations::Unknown),
+            ("SELECT hr.SAFE.SUBSTR('a', 1)", Relations::Unknown),
+        ] {
+            assert_eq!(read(sql), wanted, "{sql}");
+        }
+    }
+
+    #[test]
+    fn a_rows_name_counts_for_the_same_letters_alone() {
+        // The sign for Kelvin is a small k to some, and none to BigQuery.
+        let sql = "SELECT * FROM finance.daily AS `\u{212a}`, k.salaries";
+        assert_eq!(read(sql), Relations::Outside("p.k.salaries".into()));
+        let sql = "SELECT * FROM finance.daily AS K, k.salaries";
+        assert_eq!(read(sql), Relations::Within);
+    }
+
+    #[test]
+    fn a_statement_that_writes_names_its_target_and_all_it_reads() {
+        let scope: Scope = "p.finance:read,p.scratch:write".parse().expect("a scope");
+        let read = |sql: &str| {
+            let read = Reading::of(sql, 10, &scope, "p", None);
+            (read.relations, read.target.map(|table| table.to_string()))
+        };
+        let outside = || Relations::Outside("p.hr.salaries".into());
+        let target = || Some("p.scratch.t".to_owned());
+        for (sql, relations) in [
+            (
+                "INSERT INTO scratch.t (a) SELECT amount FROM finance.daily",
+                Relations::Within,
+            ),
+            (
+                "INSERT INTO scratch.t (a) SELECT salary FROM hr.salaries",
+                outside(),
+            ),
+            (
+                "UPDATE scratch.t AS hr SET a = 1 FROM hr.salaries WHERE TRUE",
+                outside(),
+            ),
+            (
+                "MERGE `p.scratch.t` AS t USING hr.salaries AS s ON t.a = s.a WHEN MATCHED THEN DELETE",
+                outside(),
+            ),
+            (
+                "CREATE TABLE scratch.t AS SELECT * FROM hr.salaries",
+                outside(),
+            ),
+            (
+                "DELETE FROM scratch.t WHERE a IN (SELECT salary FROM hr.salaries)",
+                outside(),
+            ),
+        ] {
+            assert_eq!(read(sql), (relations, target()), "{sql}");
+        }
+        let dropped = Some("p.hr.salaries".to_owned());
+        assert_eq!(read("DROP TABLE hr.salaries"), (outside(), dropped));
+        assert_eq!(
+            read("INSERT INTO t (a) VALUES (1)"),
+            (Relations::None, None)
+        );
     }
 
     #[test]
@@ -265,7 +990,8 @@ mod tests {
                 project: None,
                 dataset: dataset.into(),
             };
-            Relations::read("SELECT * FROM t", 4, &scope, "p", Some(&default))
+            let sql = "WITH c AS (SELECT 1) SELECT * FROM t, c";
+            Reading::of(sql, 14, &scope, "p", Some(&default)).relations
         };
         assert_eq!(within("finance"), Relations::Within);
         assert_eq!(within("hr"), Relations::Outside("t".into()));
@@ -282,7 +1008,7 @@ mod tests {
                 format!("SELECT {body}1")
             }
         });
-        let parse = move || sqls.map(|sql| Relations::read(&sql, tokens, &scope, "p", None));
+        let parse = move || sqls.map(|sql| Reading::of(&sql, tokens, &scope, "p", None).relations);
         let read = std::thread::Builder::new()
             .stack_size(stack)
             .spawn(parse)
@@ -309,8 +1035,9 @@ mod tests {
             "SELECT 1 FROM hr.salaries WHERE {}TRUE",
             "TRUE OR ".repeat(4000)
         );
-        let read = |tokens| Relations::read_with_room(&sql, tokens, &scope, "p", None);
-        assert_eq!(read(8000).await, Relations::Outside("p.hr.salaries".into()));
-        assert_eq!(read(TOKENS_MAX + 1).await, Relations::Unknown);
+        let read = |tokens| Reading::with_room(&sql, tokens, &scope, "p", None);
+        let outside = Relations::Outside("p.hr.salaries".into());
+        assert_eq!(read(8000).await.relations, outside);
+        assert_eq!(read(TOKENS_MAX + 1).await, Reading::UNKNOWN);
     }
 }

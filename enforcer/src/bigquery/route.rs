@@ -1,6 +1,6 @@
 //! Which API method a request is: method and path against a table, parameters against an allow-list. Everything else is refused.
 
-use super::methods::{DOORS, Judged, METHODS, Row};
+use super::methods::{ACCESS, DESCRIPTIONS, DOORS, Judged, METHODS, Row};
 use enforcer_proto::query::{JobRef, Method};
 use enforcer_proto::refusal::{Code, Refusal};
 use enforcer_proto::scope::{DatasetRef, TableRef};
@@ -11,6 +11,8 @@ pub const URI_BYTES_MAX: usize = 8 * 1024;
 /// The longest project or job id, bytes (a job id may have 1,024).
 const ID_BYTES_MAX: usize = 1024;
 const BASE: &str = "/bigquery/v2/";
+/// Where loads are sent with their data.
+const UPLOAD: &str = "/upload/bigquery/v2/";
 /// What stays as it is in a path segment that we write; everything else is percent-encoded.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
@@ -18,6 +20,10 @@ const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'.')
     .remove(b':')
     .remove(b'$');
+
+/// How a job and its data come: in one body, or in parts.
+const MULTIPART: &str = "multipart";
+const RESUMABLE: &str = "resumable";
 
 /// Parameters that carry a credential or name another payer. They never pass.
 const CREDENTIALS: [&str; 7] = [
@@ -34,6 +40,15 @@ const COMMON: [&str; 2] = ["alt", "prettyPrint"];
 /// Chooses parts of an answer. Where we must read the answer ourselves it is dropped: the client gets more than it asked for, and cannot
 /// hide a job, its cost or its place.
 const PARTS: &str = "fields";
+/// What some clients say always, and what is so as well where nobody says it: it is dropped.
+const SAID_ANYWAY: [(Method, &str, &str); 3] = [
+    (Method::JobsList, "allUsers", "false"),
+    (Method::TablesPatch, "autodetect_schema", "false"),
+    (Method::TablesUpdate, "autodetect_schema", "false"),
+];
+/// Chooses what is said of a dataset: who may see it, too, where it is not said.
+const VIEW: &str = "datasetView";
+const VIEW_TOLD: &str = "METADATA";
 
 /// What a request names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,11 +64,11 @@ pub enum Target {
     },
     /// A dataset.
     Dataset(DatasetRef),
-    /// The tables of a dataset.
+    /// The tables of a dataset, or a new one among them.
     Tables(DatasetRef),
     /// A table.
     Table(TableRef),
-    /// The rows of a table.
+    /// The rows of a table, those there are or new ones.
     Rows(TableRef),
     /// The models or routines of a dataset, or one of them.
     Within(DatasetRef),
@@ -69,6 +84,8 @@ pub enum Target {
     },
     /// A job: its state, its results or its end.
     Job(JobRef),
+    /// A part of the data of a load that was begun under this name.
+    Upload(String),
 }
 
 /// A request that is understood.
@@ -76,6 +93,8 @@ pub enum Target {
 pub struct Route {
     /// The API method.
     pub method: Method,
+    /// The HTTP method.
+    pub verb: &'static str,
     /// What it names.
     pub target: Target,
     /// The path as it is sent on: written anew from what was understood.
@@ -87,6 +106,13 @@ pub struct Route {
 }
 
 impl Route {
+    /// Whether the data of a load comes in parts, after its job.
+    #[must_use]
+    pub fn is_resumable(&self) -> bool {
+        let mut parameters = self.parameters.iter();
+        parameters.any(|(name, value)| name == "uploadType" && value == RESUMABLE)
+    }
+
     /// The same request, of exactly this job: its location is named, so that BigQuery looks for it nowhere else.
     #[must_use]
     pub fn of_job(mut self, job: &JobRef) -> Self {
@@ -112,6 +138,46 @@ impl Route {
     }
 }
 
+/// Path and query of a job's own description (`jobs.get`).
+#[must_use]
+pub fn description_of(job: &JobRef) -> String {
+    let encoded = |text: &str| utf8_percent_encode(text, SEGMENT).to_string();
+    let path = format!(
+        "{BASE}projects/{}/jobs/{}",
+        encoded(&job.project),
+        encoded(&job.job)
+    );
+    match &job.location {
+        Some(location) => format!("{path}?location={}", encoded(location)),
+        None => path,
+    }
+}
+
+/// Where BigQuery describes a dataset.
+#[must_use]
+pub fn resource_of_dataset(dataset: &DatasetRef) -> String {
+    let encoded = |text: &str| utf8_percent_encode(text, SEGMENT).to_string();
+    format!(
+        "{BASE}projects/{}/datasets/{}",
+        encoded(dataset.project()),
+        encoded(dataset.dataset())
+    )
+}
+
+/// Where BigQuery describes a table: all of it, where a part is named.
+#[must_use]
+pub fn resource_of(table: &TableRef) -> String {
+    let encoded = |text: &str| utf8_percent_encode(text, SEGMENT).to_string();
+    let name = table.table();
+    let whole = name.split(['$', '@']).next().unwrap_or(name);
+    format!(
+        "{BASE}projects/{}/datasets/{}/tables/{}",
+        encoded(table.dataset().project()),
+        encoded(table.dataset().dataset()),
+        encoded(whole)
+    )
+}
+
 /// Understands a request line.
 ///
 /// # Errors
@@ -123,16 +189,17 @@ pub fn route(method: &str, path: &str, query: Option<&str>) -> Result<Route, Ref
             format!("The address is longer than {URI_BYTES_MAX} bytes"),
         ));
     }
-    if method == "GET"
-        && (path == "/$discovery/rest" || path == "/discovery/v1/apis/bigquery/v2/rest")
-    {
+    if method == "GET" && DESCRIPTIONS.contains(&path) {
         return finish(
-            Method::Discovery,
+            (Method::Discovery, "GET"),
             Target::Discovery,
             path.to_owned(),
             query,
             &["version"],
         );
+    }
+    if let Some(rest) = path.strip_prefix(UPLOAD) {
+        return upload(method, rest, query).ok_or_else(|| unknown(method, path))?;
     }
     if let Some(door) = DOORS.iter().find(|door| path.starts_with(door.path)) {
         return Err(refused(path, door.why));
@@ -156,12 +223,48 @@ pub fn route(method: &str, path: &str, query: Option<&str>) -> Result<Route, Ref
         .map(|part| utf8_percent_encode(part, SEGMENT).to_string())
         .collect();
     finish(
-        api,
+        (api, row.verb),
         target,
         format!("{BASE}{}", encoded.join("/")),
         query,
         allowed,
     )
+}
+
+/// A load with its data, or a part of that; none for anything else that is sent there.
+fn upload(verb: &str, rest: &str, query: Option<&str>) -> Option<Result<Route, Refusal>> {
+    let parts: Vec<&str> = rest.split('/').collect();
+    let ["projects", project, "jobs"] = parts.as_slice() else {
+        return None;
+    };
+    let api = match verb {
+        "POST" => (Method::JobsUpload, "POST"),
+        "PUT" => (Method::UploadPart, "PUT"),
+        _ => return None,
+    };
+    let read = || {
+        let project = id(&segment(project)?)?;
+        let encoded = utf8_percent_encode(&project, SEGMENT).to_string();
+        let path = format!("{UPLOAD}projects/{encoded}/jobs");
+        let target = Target::NewJob { project };
+        let route = finish(api, target, path, query, &["uploadType", "upload_id"])?;
+        let named = |wanted: &str| {
+            let mut named = route.parameters.iter().filter(|(name, _)| name == wanted);
+            named.next().map(|(_, value)| value.as_str())
+        };
+        match (api.0, named("uploadType"), named("upload_id")) {
+            (Method::JobsUpload, Some(MULTIPART | RESUMABLE), None) => Ok(route),
+            (Method::UploadPart, Some(RESUMABLE), Some(upload)) => Ok(Route {
+                target: Target::Upload(upload.to_owned()),
+                ..route
+            }),
+            _ => Err(Refusal::new(
+                Code::FieldUnknown,
+                "Only uploadType=multipart and uploadType=resumable are let through",
+            )),
+        }
+    };
+    Some(read())
 }
 
 /// The method of the table whose path this is, and what it names.
@@ -224,38 +327,59 @@ fn target(method: Method, named: &Named, query: Option<&str>) -> Result<Target, 
             project: project()?,
         },
         Method::DatasetsGet => Target::Dataset(dataset()?),
-        Method::TablesList => Target::Tables(dataset()?),
-        Method::TablesGet => Target::Table(table()?),
-        Method::TabledataList => Target::Rows(table()?),
+        Method::TablesList | Method::TablesInsert => Target::Tables(dataset()?),
+        Method::TablesGet | Method::TablesPatch | Method::TablesUpdate | Method::TablesDelete => {
+            Target::Table(table()?)
+        }
+        Method::TabledataList | Method::InsertAll => Target::Rows(table()?),
         Method::ModelsList | Method::ModelsGet | Method::RoutinesList | Method::RoutinesGet => {
             Target::Within(dataset()?)
         }
         Method::JobsList => Target::Jobs {
             project: project()?,
         },
-        Method::JobsInsert | Method::JobsQuery => Target::NewJob {
-            project: project()?,
-        },
+        Method::JobsInsert | Method::JobsQuery | Method::JobsUpload | Method::UploadPart => {
+            Target::NewJob {
+                project: project()?,
+            }
+        }
         Method::JobsGet | Method::GetQueryResults | Method::JobsCancel | Method::JobsDelete => {
             job(&named.project, &named.job, query)?
         }
+        // They have no path of the REST API's.
+        Method::StorageCreateReadSession
+        | Method::StorageReadRows
+        | Method::StorageSplitReadStream => return Err(unknown("gRPC", method.as_str())),
     })
 }
 
 fn finish(
-    method: Method,
+    (method, verb): (Method, &'static str),
     target: Target,
     path: String,
     query: Option<&str>,
     allowed: &[&str],
 ) -> Result<Route, Refusal> {
+    if let Some(query) = query.filter(|query| !has_one_reading(query)) {
+        return Err(Refusal::new(
+            Code::RequestMalformed,
+            format!("The parameters `{query}` can be read in more than one way"),
+        ));
+    }
     let (mut parameters, mut dropped) = (Vec::<(String, String)>::new(), Vec::new());
     for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
         if CREDENTIALS.contains(&name.as_ref()) {
             dropped.push(name.into_owned());
             continue;
         }
-        if name == PARTS && is_read(method) {
+        let is_description = matches!(method, Method::JobsGet | Method::JobsCancel);
+        let is_said_anyway = |(of, known, plain): &(Method, &str, &str)| {
+            *of == method && *known == name && plain.eq_ignore_ascii_case(&value)
+        };
+        if (name == PARTS && is_read(method))
+            || (name == "projection" && is_description)
+            || SAID_ANYWAY.iter().any(is_said_anyway)
+        {
             continue;
         }
         if name != PARTS && !COMMON.contains(&name.as_ref()) && !allowed.contains(&name.as_ref()) {
@@ -270,6 +394,12 @@ fn finish(
                 format!("Only alt=json is let through, not alt={value}"),
             ));
         }
+        if name == VIEW && value != VIEW_TOLD {
+            return Err(Refusal::new(
+                Code::FieldUnknown,
+                format!("Only {VIEW}={VIEW_TOLD} is let through, not {VIEW}={value}: {ACCESS}"),
+            ));
+        }
         if parameters.iter().any(|(other, _)| *other == name) {
             return Err(Refusal::new(
                 Code::RequestMalformed,
@@ -278,8 +408,12 @@ fn finish(
         }
         parameters.push((name.into_owned(), value.into_owned()));
     }
+    if method == Method::DatasetsGet && !parameters.iter().any(|(name, _)| name == VIEW) {
+        parameters.push((VIEW.to_owned(), VIEW_TOLD.to_owned()));
+    }
     Ok(Route {
         method,
+        verb,
         target,
         path,
         parameters,
@@ -291,6 +425,8 @@ fn finish(
 const fn is_read(method: Method) -> bool {
     match method {
         Method::JobsInsert
+        | Method::JobsUpload
+        | Method::UploadPart
         | Method::JobsQuery
         | Method::JobsGet
         | Method::JobsList
@@ -301,14 +437,37 @@ const fn is_read(method: Method) -> bool {
         | Method::DatasetsGet
         | Method::TablesList
         | Method::TablesGet
+        | Method::TablesInsert
+        | Method::TablesPatch
+        | Method::TablesUpdate
+        | Method::TablesDelete
+        | Method::InsertAll
         | Method::TabledataList
         | Method::ModelsList
         | Method::ModelsGet
         | Method::RoutinesList
         | Method::RoutinesGet
         | Method::JobsDelete
+        | Method::StorageCreateReadSession
+        | Method::StorageReadRows
+        | Method::StorageSplitReadStream
         | Method::GetQueryResults => false,
     }
+}
+
+/// Whether every reader takes parameters alike: not where a percent sign begins no escape, where what is escaped is no UTF-8 or no sign that is
+/// seen, or where a semicolon may divide them.
+fn has_one_reading(query: &str) -> bool {
+    let mut rest = query;
+    while let Some((_, behind)) = rest.split_once('%') {
+        let escaped = behind.as_bytes().get(..2);
+        if !escaped.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit)) {
+            return false;
+        }
+        rest = behind;
+    }
+    let decoded = percent_decode_str(query).decode_utf8();
+    !query.contains(';') && decoded.is_ok_and(|text| !text.chars().any(char::is_control))
 }
 
 /// One path segment, decoded once. What could be read in two ways is refused: encoded slashes, dot segments, second encodings.
@@ -361,7 +520,7 @@ fn table(project: &str, dataset_id: &str, table: &str) -> Result<TableRef, Refus
 
 fn job(project: &str, job: &str, query: Option<&str>) -> Result<Target, Refusal> {
     let location = form_urlencoded::parse(query.unwrap_or_default().as_bytes())
-        .find(|(name, _)| name == "location");
+        .find(|(name, value)| name == "location" && !value.is_empty());
     let location = location.map(|(_, value)| id(&value)).transpose()?;
     Ok(Target::Job(JobRef {
         project: id(project)?,
@@ -451,7 +610,8 @@ mod tests {
     #[test]
     fn everything_else_is_refused() {
         for (method, path) in [
-            ("POST", "/upload/bigquery/v2/projects/p/jobs"),
+            ("POST", "/upload/bigquery/v2/projects/p/datasets"),
+            ("DELETE", "/upload/bigquery/v2/projects/p/jobs"),
             ("POST", "/resumable/upload/bigquery/v2/projects/p/jobs"),
             ("POST", "/batch/bigquery/v2"),
             ("POST", "/mcp"),
@@ -471,11 +631,7 @@ mod tests {
                 "/bigquery/v2/projects/p/datasets/d/tables/t:getIamPolicy",
             ),
             ("POST", "/bigquery/v2/projects/p/datasets/d:undelete"),
-            ("PATCH", "/bigquery/v2/projects/p/datasets/d/tables/t"),
-            (
-                "POST",
-                "/bigquery/v2/projects/p/datasets/d/tables/t/insertAll",
-            ),
+            ("PATCH", "/bigquery/v2/projects/p/datasets/d"),
             ("GET", "/bigquery/v2/projects/p/serviceAccount"),
             ("GET", "/"),
             ("get", "/bigquery/v2/projects"),
@@ -492,16 +648,15 @@ mod tests {
     fn what_is_refused_is_called_by_its_name() {
         let tables = "/bigquery/v2/projects/p/datasets/d/tables";
         for (method, path, name) in [
-            ("DELETE", format!("{tables}/t"), "tables.delete"),
+            (
+                "POST",
+                format!("{tables}/t:getIamPolicy"),
+                "tables.getIamPolicy",
+            ),
             (
                 "POST",
                 format!("{tables}/t:setIamPolicy"),
                 "tables.setIamPolicy",
-            ),
-            (
-                "POST",
-                format!("{tables}/t/insertAll"),
-                "tabledata.insertAll",
             ),
             (
                 "POST",
@@ -515,6 +670,40 @@ mod tests {
             assert!(
                 refusal.what.contains(&format!("{name} is not")),
                 "{refusal:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_load_is_sent_with_its_data_or_before_it_and_its_parts_name_it() {
+        let path = "/upload/bigquery/v2/projects/p/jobs";
+        let whole = route("POST", path, Some("uploadType=multipart&alt=json")).expect("routes");
+        assert_eq!(
+            (whole.method, whole.is_resumable()),
+            (Method::JobsUpload, false)
+        );
+        assert_eq!(
+            whole.path_and_query(),
+            format!("{path}?uploadType=multipart&alt=json")
+        );
+        let begun = route("POST", path, Some("uploadType=resumable")).expect("routes");
+        assert_eq!(
+            (begun.method, begun.is_resumable()),
+            (Method::JobsUpload, true)
+        );
+        let part = route("PUT", path, Some("uploadType=resumable&upload_id=u")).expect("routes");
+        assert_eq!(part.target, Target::Upload("u".into()));
+        for (verb, query) in [
+            ("POST", None),
+            ("POST", Some("uploadType=media")),
+            ("POST", Some("uploadType=resumable&upload_id=u")),
+            ("PUT", Some("uploadType=resumable")),
+            ("PUT", Some("uploadType=multipart&upload_id=u")),
+        ] {
+            assert_eq!(
+                code(verb, path, query),
+                Code::FieldUnknown,
+                "{verb} {query:?}"
             );
         }
     }
@@ -559,6 +748,24 @@ mod tests {
     }
 
     #[test]
+    fn bigquerys_tools_for_agents_are_refused_by_every_path_and_method() {
+        let door = DOORS.iter().find(|door| door.path == "/mcp");
+        let door = door.expect("it has a row");
+        for method in ["POST", "GET", "DELETE"] {
+            for path in [
+                "/mcp",
+                "/mcp/",
+                "/mcp/v1",
+                "/mcp/bigquery/v2/projects/p/jobs",
+            ] {
+                let refusal = route(method, path, None).expect_err(path);
+                assert_eq!(refusal.code, Code::MethodUnknown, "{path}");
+                assert!(refusal.what.contains(door.why), "{}", refusal.what);
+            }
+        }
+    }
+
+    #[test]
     fn the_choice_of_parts_is_dropped_where_the_answer_is_read() {
         let sent = |method, path: &str| {
             let routed = route(method, path, Some("fields=kind&alt=json")).expect(path);
@@ -573,6 +780,45 @@ mod tests {
             assert!(!sent(method, path), "{path}");
         }
         assert!(sent("GET", "/bigquery/v2/projects/p/queries/j"));
+    }
+
+    #[test]
+    fn what_says_what_is_so_anyway_is_dropped_and_what_says_more_is_refused() {
+        let jobs = "/bigquery/v2/projects/p/jobs";
+        let table = "/bigquery/v2/projects/p/datasets/d/tables/t";
+        for (method, path, name) in [
+            ("GET", jobs, "allUsers"),
+            ("PATCH", table, "autodetect_schema"),
+            ("PUT", table, "autodetect_schema"),
+        ] {
+            for no in ["false", "False"] {
+                let routed = route(method, path, Some(&format!("{name}={no}"))).expect("routes");
+                assert_eq!(routed.path_and_query(), path);
+            }
+            for more in ["true", "", "0"] {
+                let refused = route(method, path, Some(&format!("{name}={more}")));
+                let code = refused.map_err(|refusal| refusal.code).expect_err(name);
+                assert_eq!(code, Code::FieldUnknown, "{name}={more}");
+            }
+        }
+        let elsewhere = route("GET", table, Some("allUsers=false"));
+        assert!(elsewhere.is_err(), "only where a client says it always");
+    }
+
+    #[test]
+    fn a_dataset_is_asked_for_without_who_may_see_it() {
+        let path = "/bigquery/v2/projects/p/datasets/d";
+        let sent = format!("{path}?datasetView=METADATA");
+        for query in [None, Some("datasetView=METADATA")] {
+            let routed = route("GET", path, query).expect("routes");
+            assert_eq!(routed.path_and_query(), sent);
+        }
+        for view in ["ACL", "FULL", "DATASET_VIEW_UNSPECIFIED", "metadata", ""] {
+            let refused = route("GET", path, Some(&format!("datasetView={view}")));
+            let refused = refused.expect_err("is refused");
+            assert_eq!(refused.code, Code::FieldUnknown);
+            assert!(refused.what.contains(&format!("datasetView={view}")));
+        }
     }
 
     #[test]

@@ -11,17 +11,27 @@ use sqlparser::tokenizer::{Token, Tokenizer};
 use super::relations::TOKENS_MAX;
 
 /// Functions that read what no dry run vouches for.
-const REFUSED: [&str; 7] = [
+const REFUSED: [&str; 8] = [
     "EXTERNAL_QUERY",
     "EXTERNAL_OBJECT_TRANSFORM",
+    // Asks Cloud KMS for the key that is named, whosever it is.
+    "DLP_KEY_CHAIN",
     "VECTOR_SEARCH",
     "APPENDS",
     "CHANGES",
     "GRAPH_TABLE",
     "GRAPH_EXPAND",
 ];
-/// The built-in functions whose names have two parts. `ML`, `AI` and `OBJ` are not among the first: those reach for models and connections.
-const NAMESPACES: [(&str, &[&str]); 5] = [
+/// The built-in functions whose names have two parts, by the first. Before a dot and a name that is called these first parts are BigQuery's
+/// own, whatever datasets there are: what is not listed under one is refused, and never taken for a dataset's routine. Under some nothing is
+/// listed: they reach for models, connections, objects in Cloud Storage, and other people's jobs. Nor are the functions of `KEYS` that ask
+/// Cloud KMS.
+const NAMESPACES: [(&str, &[&str]); 10] = [
+    ("AI", &[]),
+    ("ML", &[]),
+    ("OBJ", &[]),
+    (PROCEDURES, &[]),
+    ("VECTOR_INDEX", &[]),
     (
         "NET",
         &[
@@ -58,20 +68,21 @@ const NAMESPACES: [(&str, &[&str]); 5] = [
         "KEYS",
         &[
             "ADD_KEY_FROM_RAW_BYTES",
-            "KEYSET_CHAIN",
             "KEYSET_FROM_JSON",
             "KEYSET_LENGTH",
             "KEYSET_TO_JSON",
             "NEW_KEYSET",
-            "NEW_WRAPPED_KEYSET",
-            "REWRAP_KEYSET",
             "ROTATE_KEYSET",
-            "ROTATE_WRAPPED_KEYSET",
         ],
     ),
     ("AEAD", &["DECRYPT_BYTES", "DECRYPT_STRING", "ENCRYPT"]),
 ];
-const SCHEMA: &str = "INFORMATION_SCHEMA";
+/// BigQuery's own procedures, of which some have three parts. No project has so short an id.
+const PROCEDURES: &str = "BQ";
+/// Before a function, of one part or two, it says what becomes of an error.
+const SAFE: &str = "SAFE";
+/// What a dataset, a region or a project tells of itself.
+pub(super) const SCHEMA: &str = "INFORMATION_SCHEMA";
 
 /// A name of several parts.
 type Name = Vec<String>;
@@ -129,13 +140,53 @@ pub fn read(sql: &str) -> Result<Named, Refusal> {
     Ok(named)
 }
 
-fn is_built_in(space: &str, function: &str) -> bool {
-    NAMESPACES.iter().any(|(known, functions)| {
-        known.eq_ignore_ascii_case(space)
-            && functions
-                .iter()
-                .any(|known| known.eq_ignore_ascii_case(function))
-    })
+/// Whose a function is that is called.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Called {
+    /// BigQuery's own, and it reaches nothing.
+    BuiltIn,
+    /// BigQuery's own, and it is not known that it reaches nothing.
+    Reaching,
+    /// A dataset's.
+    Routine,
+}
+
+impl Called {
+    fn of(name: &[String]) -> Self {
+        let is_safe = |part: &str| part.eq_ignore_ascii_case(SAFE);
+        match name {
+            // Before a function of one part `SAFE` is no dataset.
+            [_] => Self::BuiltIn,
+            [space, _] if is_safe(space) => Self::BuiltIn,
+            [space, function] => Self::under(space, function),
+            [safe, space, function] if is_safe(own_part(safe)) => Self::under(space, function),
+            [first, ..] if own_part(first).eq_ignore_ascii_case(PROCEDURES) => Self::Reaching,
+            _ => Self::Routine,
+        }
+    }
+
+    fn under(space: &str, function: &str) -> Self {
+        let listed = NAMESPACES
+            .iter()
+            .find(|(known, _)| known.eq_ignore_ascii_case(own_part(space)));
+        let lists = |functions: &[&str]| {
+            let mut functions = functions.iter();
+            functions.any(|known| known.eq_ignore_ascii_case(function))
+        };
+        match listed {
+            None => Self::Routine,
+            // What stands before a minus may be a column: it is no name that is listed.
+            Some((known, functions)) if known.len() == space.len() && lists(functions) => {
+                Self::BuiltIn
+            }
+            Some(_) => Self::Reaching,
+        }
+    }
+}
+
+/// What a part with hyphens ends with: `a-F` may be a difference, and then `F` is what the name begins with.
+fn own_part(part: &str) -> &str {
+    part.rsplit('-').next().unwrap_or(part)
 }
 
 /// What is no sign of SQL: BigQuery may take it for a blank, and the tokenizer for something else.
@@ -177,28 +228,33 @@ impl Named {
     fn add(&mut self, name: Name, is_called: bool) -> Result<(), Refusal> {
         let is = |part: &str, word: &str| part.eq_ignore_ascii_case(word);
         if let Some(function) = name.last().filter(|_| is_called) {
-            // `a-F` may be a difference: then `F` is what is called.
-            let called = function.rsplit('-').next().unwrap_or(function);
-            if REFUSED.iter().any(|refused| is(called, refused)) {
-                return Err(not_vouched(format!(
-                    "{function} reads what BigQuery's dry run does not vouch for"
-                )));
-            }
-            let is_built_in = match name.as_slice() {
-                [_] => true,
-                // Before a function of one part `SAFE` is no dataset.
-                [space, function] => is(space, "SAFE") || is_built_in(space, function),
-                [safe, space, function] => is(safe, "SAFE") && is_built_in(space, function),
-                _ => false,
+            let reaches = |what: &str| {
+                not_vouched(format!(
+                    "{what} reads what BigQuery's dry run does not vouch for"
+                ))
             };
-            if !is_built_in {
-                self.routines.push(name.clone());
+            if REFUSED
+                .iter()
+                .any(|refused| is(own_part(function), refused))
+            {
+                return Err(reaches(function));
+            }
+            match Called::of(&name) {
+                Called::BuiltIn => {}
+                Called::Reaching => return Err(reaches(&name.join("."))),
+                Called::Routine => self.routines.push(name.clone()),
             }
         }
         if name.iter().any(|part| is(part, SCHEMA)) {
             self.schemas.push(name);
         }
         Ok(())
+    }
+
+    /// Whether it calls nothing by dataset and name, and reads no schema views.
+    #[must_use]
+    pub const fn is_plain(&self) -> bool {
+        self.routines.is_empty() && self.schemas.is_empty()
     }
 
     /// Judges what is named against a scope; `project` is where names without one are looked for, `outside` says that something is not in
@@ -212,10 +268,29 @@ impl Named {
         project: &str,
         outside: impl Fn(&str) -> Refusal,
     ) -> Result<(), Refusal> {
-        let covered = |dataset: Option<DatasetRef>, what: &str| match dataset {
-            Some(dataset) if scope.covers(&dataset) => Ok(()),
-            Some(_) | None => Err(outside(what)),
-        };
+        for (dataset, what) in self.reached(project)? {
+            if !dataset.is_some_and(|dataset| scope.covers(&dataset)) {
+                return Err(outside(&what));
+            }
+        }
+        Ok(())
+    }
+
+    /// The datasets whose routines it calls, and those of whose schema views it reads.
+    ///
+    /// # Errors
+    /// [`Code::NotVouched`] where one of them cannot be told: it is of a whole project, or of what is no dataset.
+    pub fn datasets(&self, project: &str) -> Result<Vec<DatasetRef>, Refusal> {
+        let reached = self.reached(project)?.into_iter();
+        let each = reached.map(|(dataset, what)| {
+            dataset.ok_or_else(|| not_vouched(format!("{what} is of no single dataset")))
+        });
+        each.collect()
+    }
+
+    /// What is named, by its dataset where it is in one.
+    fn reached(&self, project: &str) -> Result<Vec<(Option<DatasetRef>, String)>, Refusal> {
+        let mut reached = Vec::new();
         for name in &self.routines {
             let whole = name.join(".");
             let dataset = match name.as_slice() {
@@ -223,7 +298,7 @@ impl Named {
                 [project, dataset, _] => DatasetRef::new(project, dataset),
                 _ => return Err(not_vouched(format!("{whole} is no routine's name"))),
             };
-            covered(dataset.ok(), &format!("routine {whole}"))?;
+            reached.push((dataset.ok(), format!("routine {whole}")));
         }
         for name in &self.schemas {
             let at = name
@@ -235,9 +310,9 @@ impl Named {
                 // Without a dataset it tells of the whole project.
                 _ => None,
             };
-            covered(dataset, &name.join("."))?;
+            reached.push((dataset, name.join(".")));
         }
-        Ok(())
+        Ok(reached)
     }
 }
 
@@ -267,7 +342,22 @@ fn name(tokens: &[Token]) -> Result<(Name, &[Token]), Refusal> {
             _ => break,
         }
     }
-    Ok((parts, rest))
+    Ok((with_domain(parts), rest))
+}
+
+/// The parts of a name that was split at each dot, where its project may be one of a domain (`example.com:project`), which has dots of its own.
+/// It is only read so where a dataset and more follow: shorter, it is no such name, and stays in pieces that are nobody's.
+pub(super) fn with_domain(parts: Name) -> Name {
+    let colon = parts.iter().position(|part| part.contains(':'));
+    match colon {
+        Some(at) if at + 2 < parts.len() => {
+            let (project, rest) = parts.split_at(at + 1);
+            let mut whole = vec![project.join(".")];
+            whole.extend_from_slice(rest);
+            whole
+        }
+        Some(_) | None => parts,
+    }
 }
 
 /// A part of a name with the hyphens and digits that may follow, and whether a dot ends it. `my-project.d.f` and `project-12.d.f` are one
@@ -364,10 +454,9 @@ mod tests {
             "SELECT t.* FROM finance.daily, evil-1234.finance.INFORMATION_SCHEMA.TABLES t",
             "SELECT (id).(hr.secret)() FROM finance.daily",
             "SELECT * FROM hr.table_function(1)",
-            "SELECT * FROM ML.PREDICT(MODEL hr.m, TABLE finance.daily)",
-            "SELECT AI.GENERATE('x')",
-            "SELECT KEYS.secret(1), net.secret(1)",
             "SELECT hr.secret\u{a0}(1) FROM finance.daily",
+            // Of three parts it is a project's.
+            "SELECT `other`.ai.generate(1)",
         ] {
             assert_eq!(judged(sql), Err(Code::ScopeOutside), "{sql}");
         }
@@ -403,6 +492,51 @@ mod tests {
             "SELECT hr.s\u{435}cret(1) FROM finance.daily",
         ] {
             assert_eq!(judged(sql), Err(Code::NotVouched), "{sql}");
+        }
+    }
+
+    #[test]
+    fn functions_that_reach_elsewhere_are_refused_whatever_datasets_the_scope_has() {
+        let scope: Scope = "my-proj.ai:read,my-proj.ml:read,my-proj.obj:read,my-proj.net:read,my-proj.keys:read,my-proj.bq:read,my-proj.vector_index:read,a-safe.ai:read"
+            .parse()
+            .expect("a scope");
+        let outside = |what: &str| Refusal::new(Code::ScopeOutside, what);
+        let judged = |sql: &str| {
+            let read = read(sql).and_then(|named| named.within(&scope, "my-proj", outside));
+            read.map_err(|refusal| refusal.code)
+        };
+        for sql in [
+            "SELECT ai.generate('all', connection_id => 'us.conn').result",
+            "SELECT AI.GENERATE(name) FROM ai.people",
+            "SELECT obj.get_access_url(obj.make_ref('gs://elsewhere/secret', 'us.conn'), 'rw')",
+            "SELECT `ai`.`generate`('x'), 1",
+            "SELECT `ai.generate`('x')",
+            "SELECT Ai /* x */ . -- y\n generate ('x')",
+            "SELECT SAFE.ai.generate('x')",
+            "SELECT safe.`Obj`.make_ref('gs://x/y', 'us.c')",
+            "SELECT ('x').(ai.generate)()",
+            "SELECT 1-SAFE.ai.generate('x')",
+            "SELECT a-SAFE.ai.generate('x') FROM ai.t",
+            "SELECT a-ai.generate('x') FROM ai.t",
+            "SELECT * FROM ml.predict(MODEL hr.m, TABLE hr.salaries)",
+            "SELECT KEYS.KEYSET_CHAIN('gcp-kms://projects/theirs', b'k')",
+            "SELECT keys.new_wrapped_keyset('gcp-kms://projects/theirs', 'AEAD_AES_GCM_256')",
+            "SELECT DLP_KEY_CHAIN('gcp-kms://projects/theirs', b'k')",
+            "SELECT KEYS.secret(1)",
+            "SELECT net.secret(1)",
+            "SELECT * FROM VECTOR_INDEX.STATISTICS(TABLE hr.t)",
+            "CALL BQ.JOBS.CANCEL('p.j')",
+            "CALL bq.abort_session('s')",
+        ] {
+            assert_eq!(judged(sql), Err(Code::NotVouched), "{sql}");
+        }
+        // By its project a dataset's routine is told from them.
+        for sql in [
+            "SELECT my-proj.ai.own(1), `my-proj.obj`.own(1), `my-proj`.ml.own(1)",
+            "SELECT NET.HOST(x), SAFE.net.reg_domain(x), KEYS.KEYSET_LENGTH(k) FROM ai.people",
+            "SELECT generate, ai.generate, ai.t.obj FROM ai.t",
+        ] {
+            assert_eq!(judged(sql), Ok(()), "{sql}");
         }
     }
 

@@ -5,14 +5,19 @@
     reason = "this is the command line"
 )]
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::Context;
+use enforcer_proto::policy::lint;
 
 use super::Failure;
 use crate::abilities;
-use crate::config::Config;
+use enforcer_proto::policy::Policy;
+
+use crate::config::{Config, Format, Hook, Send};
 use crate::kernel::why_no_hooks;
+use crate::subordinate::Subordinate;
 use crate::workload;
 use crate::workloads::{Looked, Workloads};
 
@@ -21,20 +26,24 @@ pub(super) fn check(path: &Path, json: bool) -> Result<(), Failure> {
     let config = Config::load(path)?;
     let policy = config.load_policy()?;
     for agent in &config.agents {
-        let decides = |uid: u32| {
-            policy
-                .rules
-                .iter()
-                .any(|rule| rule.approvers.uids.contains(&uid))
-        };
-        if let Some(uid) = agent.uid.filter(|uid| decides(*uid)) {
-            eprintln!(
-                "enforcer: warning: uid {uid} of agent {} is named as an approver; what it asked for itself it cannot decide on",
-                agent.name
-            );
+        for uid in agent.own_uids() {
+            for warning in who_decides(&policy, uid, &groups_of(uid)) {
+                eprintln!(
+                    "enforcer: warning: uid {uid} of agent {} {warning}",
+                    agent.name
+                );
+            }
         }
     }
+    for warning in lint(&policy) {
+        eprintln!(
+            "enforcer: warning: policy rule {}: {}",
+            warning.rule, warning.what
+        );
+    }
     host(&config)?;
+    crate::notify::check(&config.hooks)?;
+    warn_of_hooks(&config.hooks, &policy);
     if json {
         println!(
             "{}",
@@ -52,38 +61,111 @@ pub(super) fn check(path: &Path, json: bool) -> Result<(), Failure> {
     if let Some(warning) = config.enforce.warning() {
         println!("  NOTE: {warning}");
     }
+    println!("  {}", config.shared_prefixes_said());
     for agent in &config.agents {
         let uid = agent
             .uid
             .map_or_else(|| "any uid".to_owned(), |uid| format!("uid {uid}"));
         println!("  agent {}: {}, {uid}", agent.name, agent.workload);
     }
-    for (at, rule) in policy.rules.iter().enumerate() {
-        let datasets: Vec<String> = rule.datasets.iter().map(ToString::to_string).collect();
-        let who = if rule.auto_approve {
-            "opens without a person".to_owned()
-        } else {
-            format!(
-                "uids {:?}, gids {:?} decide",
-                rule.approvers.uids, rule.approvers.gids
-            )
+    for hook in &config.hooks {
+        let how = match &hook.send {
+            Send::Command(command) => {
+                format!("runs {} as uid {}", command.words.join(" "), command.user)
+            }
+            Send::Webhook(webhook) => format!("posts to {}", webhook.host()),
         };
+        println!("  notify {}: {how}", hook.name);
+    }
+    for (at, rule) in policy.rules.iter().enumerate() {
+        let read = rule
+            .datasets
+            .iter()
+            .map(|pattern| format!("{pattern}:read"));
+        let written = rule
+            .writable
+            .iter()
+            .map(|pattern| format!("{pattern}:write"));
+        let defined = rule.ddl.iter().map(|pattern| format!("{pattern}:ddl"));
+        let datasets: Vec<String> = read.chain(written).chain(defined).collect();
         println!(
-            "  rule {}: {} for up to {}, {who}",
+            "  rule {}: {} for up to {}, decided by: {}",
             at + 1,
             datasets.join(", "),
-            rule.ttl_max
+            rule.ttl_max,
+            rule.who_decides()
         );
     }
     Ok(())
+}
+
+/// Where the policy lets an agent's uid decide: for other agents it can.
+fn who_decides(policy: &Policy, uid: u32, gids: &BTreeSet<u32>) -> Vec<String> {
+    let mut said = Vec::new();
+    for (at, rule) in policy.rules.iter().enumerate() {
+        let glass = rule.break_glass.as_ref().map(|glass| &glass.who);
+        let lists = [("approvers", Some(&rule.approvers)), ("break_glass", glass)];
+        for (list, who) in lists {
+            if who.is_some_and(|who| who.name(uid, gids)) {
+                said.push(format!(
+                    "is among the `{list}` of policy rule {}: what is asked for that agent it cannot decide on, whoever asks, and what is asked for others it can. Name people who are no agent",
+                    at + 1
+                ));
+            }
+        }
+    }
+    said
+}
+
+/// The groups of a uid, as this host knows them; of a uid that it does not know, the group of the same number.
+fn groups_of(uid: u32) -> BTreeSet<u32> {
+    let known = nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(uid)).ok();
+    let Some(user) = known.flatten() else {
+        return [uid].into();
+    };
+    let mut gids: BTreeSet<u32> = [user.gid.as_raw()].into();
+    if let Ok(name) = std::ffi::CString::new(user.name)
+        && let Ok(groups) = nix::unistd::getgrouplist(&name, user.gid)
+    {
+        gids.extend(groups.iter().map(|gid| gid.as_raw()));
+    }
+    gids
+}
+
+/// Hooks that do more, or less, than meets the eye.
+fn warn_of_hooks(hooks: &[Hook], policy: &Policy) {
+    for hook in hooks {
+        let warning = match &hook.send {
+            Send::Command(command) => {
+                let mut rules = policy.rules.iter();
+                let decides = rules.any(|rule| {
+                    let who = &rule.approvers;
+                    who.uids.contains(&command.user) || who.gids.contains(&command.group)
+                });
+                decides.then(|| {
+                    let user = command.user;
+                    format!("its command runs as uid {user}, which the policy lets decide: it could approve what it is told of")
+                })
+            }
+            Send::Webhook(webhook) => match (hook.format, &webhook.key) {
+                (Format::Json, None) => {
+                    Some("it has no key, so that its receiver cannot tell who sends".to_owned())
+                }
+                (Format::Json, Some(_)) | (Format::Slack, _) => None,
+            },
+        };
+        if let Some(warning) = warning {
+            eprintln!("enforcer: warning: notify {}: {warning}", hook.name);
+        }
+    }
 }
 
 /// What is wrong with this host: with the workloads that are there, and what runs in them.
 fn host(config: &Config) -> Result<(), Failure> {
     if let Some(why) = why_no_hooks() {
         eprintln!(
-            "enforcer: note: no programs at the kernel's security hooks (BPF LSM): {why}. None are needed while agents hold none of {}",
-            abilities::not_for_agents()
+            "enforcer: note: no programs at the kernel's security hooks (BPF LSM): {why}. Without them agents must not be root, and hold no capability but {}; start them by `enforcer run`, or with what SECURITY.md names for a unit, or they make sockets that no program sees; and give each a uid that nothing else has, or what has it may look into their processes",
+            abilities::harmless()
         );
     }
     let mount = workload::find_mount().context("looking for the cgroups")?;
@@ -93,13 +175,16 @@ fn host(config: &Config) -> Result<(), Failure> {
     let Looked {
         found,
         mut problems,
+        closed: _,
+        is_partial: _,
     } = workloads.look();
     // Where it is not there yet, the daemon makes it.
     problems.extend(workloads.daemon_problem().ok().flatten());
-    let too_able = found
-        .iter()
-        .filter_map(|(agent, found)| abilities::too_able(agent, &found.folder));
-    problems.extend(too_able);
+    let running = found.iter();
+    let running = running.map(|(agent, found)| (agent, found.folder.as_path()));
+    problems.extend(abilities::problems(running));
+    let mut subordinate = Subordinate::new(config);
+    problems.extend(subordinate.look().problems.iter().cloned());
     if problems.is_empty() {
         return Ok(());
     }

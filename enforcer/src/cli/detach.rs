@@ -7,7 +7,7 @@ use anyhow::{Context, anyhow};
 use enforcer_proto::event::Event;
 
 use super::Failure;
-use crate::audit::Log;
+use crate::audit::rebuild::rebuild;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::{kernel, workload};
@@ -21,14 +21,22 @@ pub(super) fn detach(path: &Path, reason: String, json: bool) -> Result<(), Fail
     let config = Config::load(path)?;
     let detached = kernel::let_go(&config.pin_dir, || {
         let boot_id = workload::boot_id().context("reading the boot id")?;
-        let mut opened = Log::open(&config.audit_dir(), &boot_id, |_| ())?;
-        let event = Event::Detached {
+        let mut rebuilt = rebuild(&config.audit_dir(), &boot_id)?;
+        let detached = Event::Detached {
             uid: uid.as_raw(),
             reason,
         };
-        opened
+        let aside = rebuilt.aside.into_iter();
+        let aside = aside.map(|why| Event::SnapshotSetAside { why });
+        let now = SystemClock.now();
+        let events: Vec<_> = aside
+            .chain([detached])
+            .map(|event| (now, event.bounded()))
+            .collect();
+        rebuilt
+            .opened
             .log
-            .append(&[(SystemClock.now(), event.bounded())])
+            .append(&events)
             .context("recording that the programs are detached; they still are attached")
     })?;
     if json {

@@ -11,15 +11,17 @@ use std::path::Path;
 use std::process::{ExitCode, ExitStatus, Stdio};
 
 use anyhow::Context;
+use enforcer_proto::id::RequestId;
+use enforcer_proto::policy::Ask as Terms;
 use enforcer_proto::principal::AgentName;
+use enforcer_proto::refusal::Code;
+use enforcer_proto::wire::{Ask, GrantView, Reply};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tokio::process::Child;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::wait::{self, Pending};
 use super::{Failure, ask};
-use crate::client_setup;
-use crate::config::Config;
-use crate::roots;
 use terminal::{Relay, Terminal};
 
 /// What is to be run, and for whom.
@@ -29,6 +31,12 @@ pub(super) struct Run<'a> {
     pub(super) agent: &'a AgentName,
     /// Further variables of the caller's environment that the command gets.
     pub(super) keep_env: &'a [String],
+    /// All that the command gets besides `PATH`, as NAME=VALUE; what clients need as well when empty.
+    pub(super) only_env: &'a [String],
+    /// The window that the command needs, where it is to be asked for.
+    pub(super) terms: Option<&'a Terms>,
+    /// The request that the child was started for.
+    pub(super) window_of: Option<RequestId>,
     /// Whether this is the child.
     pub(super) is_inside: bool,
     pub(super) command: &'a [OsString],
@@ -37,9 +45,17 @@ pub(super) struct Run<'a> {
 /// Runs the command to its end, and gives its exit code: that of a shell where a signal ended it.
 pub(super) fn run(run: &Run<'_>) -> Result<ExitCode, Failure> {
     if run.is_inside {
-        inside::become_command(run.socket, run.agent, run.keep_env, run.command)?;
+        inside::become_command(run)?;
     }
-    let status = ask::runtime()?.block_on(outside(run))?;
+    let status = ask::runtime()?.block_on(async {
+        let Some(terms) = run.terms else {
+            return Ok::<_, Failure>(outside(run, None).await?);
+        };
+        let grant = window(run, terms).await?;
+        let status = outside(run, Some(grant.request)).await?;
+        give_back(run.socket, &grant).await;
+        Ok(status)
+    })?;
     let code = status
         .code()
         .or_else(|| status.signal().map(|signal| 128 + signal));
@@ -47,9 +63,62 @@ pub(super) fn run(run: &Run<'_>) -> Result<ExitCode, Failure> {
     Ok(ExitCode::from(code.unwrap_or(super::EXIT_ERROR)))
 }
 
-async fn outside(run: &Run<'_>) -> anyhow::Result<ExitStatus> {
+/// Asks for the command's window, and waits for the decision. Whatever becomes of this process, the window ends with it: the daemon sees to that.
+async fn window(run: &Run<'_>, terms: &Terms) -> Result<GrantView, Failure> {
+    let mut client = ask::connect(run.socket).await?;
+    let asked = Ask::RequestForRun {
+        agent: run.agent.clone(),
+        ask: terms.clone(),
+    };
+    match ask::asked(run.socket, &mut client, &asked).await? {
+        Reply::Requested {
+            grant: Some(grant), ..
+        } => Ok(grant),
+        Reply::Requested {
+            request,
+            grant: None,
+            wanting,
+            expires_in_ns,
+        } => {
+            let pending = Pending::new(request, wanting.as_deref(), expires_in_ns);
+            wait::decided(run.socket, &mut client, &pending).await
+        }
+        Reply::Opened(_)
+        | Reply::Counted(_)
+        | Reply::Notified(_)
+        | Reply::GivenBack(_)
+        | Reply::Done
+        | Reply::Status(_)
+        | Reply::Records(_)
+        | Reply::Joined(_)
+        | Reply::Refused(_) => Err(ask::something_else("the request's number")),
+    }
+}
+
+/// Gives the window back before this process ends, so that it is closed when the caller goes on. One that has closed by itself needs nothing.
+async fn give_back(socket: &Path, grant: &GrantView) {
+    let close = Ask::Close { grant: grant.grant };
+    match ask::ask_once(socket, &close).await {
+        Ok(_) => {}
+        Err(Failure::Refused(refusal)) if refusal.code == Code::NotOpen => {}
+        Err(Failure::Refused(refusal)) => {
+            eprintln!(
+                "enforcer: window {} was not given back: {refusal}",
+                grant.grant
+            );
+        }
+        Err(Failure::Unreachable(..) | Failure::Usage(_) | Failure::Other(_)) => {
+            eprintln!(
+                "enforcer: the daemon was not reached to give back window {}; it ends with this process",
+                grant.grant
+            );
+        }
+    }
+}
+
+async fn outside(run: &Run<'_>, window_of: Option<RequestId>) -> anyhow::Result<ExitStatus> {
     let terminal = Terminal::replacing_the_callers().context("making a terminal")?;
-    let mut child = child(run, terminal.as_ref()).context("starting a process")?;
+    let mut child = child(run, terminal.as_ref(), window_of).context("starting a process")?;
     let relay = terminal
         .map(Terminal::relay)
         .transpose()
@@ -62,14 +131,21 @@ async fn outside(run: &Run<'_>) -> anyhow::Result<ExitStatus> {
 }
 
 /// Starts this program again, as the half that becomes the command.
-fn child(run: &Run<'_>, terminal: Option<&Terminal>) -> std::io::Result<Child> {
+fn child(
+    run: &Run<'_>,
+    terminal: Option<&Terminal>,
+    window_of: Option<RequestId>,
+) -> std::io::Result<Child> {
     let mut command = tokio::process::Command::new("/proc/self/exe");
     command.arg("--socket").arg(run.socket);
     if run.json {
         command.arg("--json");
     }
+    command.args(["run", "--inside", "--agent", run.agent.as_str()]);
+    if let Some(request) = window_of {
+        command.arg("--window-of").arg(request.to_string());
+    }
     command
-        .args(["run", "--inside", "--agent", run.agent.as_str()])
         .args(run.keep_env.iter().flat_map(|name| ["--keep-env", name]))
         .arg("--")
         .args(run.command);
@@ -114,42 +190,5 @@ async fn ended(child: &mut Child, relay: Option<&Relay>) -> anyhow::Result<ExitS
         {
             let _ = kill_process(pid, passed_on);
         }
-    }
-}
-
-/// Sets clients up on this host, and says what that changes.
-pub(super) fn client_setup(
-    config: &Path,
-    sdk: Option<&Path>,
-    env_file: Option<&Path>,
-    dry_run: bool,
-    json: bool,
-) -> anyhow::Result<()> {
-    let config = Config::load(config)?;
-    let files = client_setup::Files::in_run_dir(&config.run_dir);
-    let roots = roots::system(&files.bundle);
-    for change in client_setup::plan(&files, &roots, sdk, env_file)? {
-        if change.is_needed() && !dry_run {
-            change.apply()?;
-        }
-        say(&change, dry_run, json);
-    }
-    Ok(())
-}
-
-fn say(change: &client_setup::Change, dry_run: bool, json: bool) {
-    let (path, is_needed) = (change.path.display(), change.is_needed());
-    if json {
-        let done = is_needed && !dry_run;
-        println!(
-            "{}",
-            serde_json::json!({"path": change.path, "changes": is_needed, "written": done, "diff": change.shown()})
-        );
-    } else if !is_needed {
-        println!("unchanged: {path}");
-    } else if dry_run {
-        print!("would write {path}:\n{}", change.shown());
-    } else {
-        print!("wrote {path}:\n{}", change.shown());
     }
 }

@@ -1,13 +1,14 @@
 //! Answers of the daemon as text or JSON. What an agent wrote is made safe to show.
 
-use enforcer_proto::text::safe_line;
+use enforcer_proto::text::wrapped;
+use enforcer_proto::time::NS_PER_S;
 use enforcer_proto::wire::{GrantView, Reply, RequestView, Status};
 use jiff::Timestamp;
 
 use super::Failure;
 
-/// The longest reason that is shown on one line, characters.
-const REASON_CHARS: usize = 120;
+/// How wide reasons and SQL are shown, characters. They are shown whole: what is decided on is what was read.
+const WIDTH: usize = 100;
 
 pub(super) fn reply(reply: &Reply, json: bool) -> Result<(), Failure> {
     if json {
@@ -18,6 +19,7 @@ pub(super) fn reply(reply: &Reply, json: bool) -> Result<(), Failure> {
         Reply::Requested {
             request,
             grant: None,
+            ..
         } => {
             println!(
                 "{request} is pending: a person must decide. Watch it with `enforcer status`, or ask with --wait."
@@ -26,26 +28,49 @@ pub(super) fn reply(reply: &Reply, json: bool) -> Result<(), Failure> {
         Reply::Requested {
             request,
             grant: Some(grant),
+            ..
         } => {
             println!("{request} was granted by the policy.");
             print_grant(grant);
         }
         Reply::Opened(grant) => print_grant(grant),
+        Reply::Counted(waiting) => println!(
+            "counted: {} waits on for {}",
+            waiting.request,
+            waiting.wanting.as_deref().unwrap_or("nobody")
+        ),
+        Reply::GivenBack(grants) => grants.iter().for_each(print_grant),
         Reply::Done => println!("done"),
         Reply::Status(status) => print_status(status),
-        Reply::Refused(_) | Reply::Records(_) | Reply::Joined(_) => {}
+        Reply::Refused(_) | Reply::Records(_) | Reply::Joined(_) | Reply::Notified(_) => {}
     }
     Ok(())
 }
 
 fn as_json(reply: &Reply) -> Result<serde_json::Value, Failure> {
     Ok(match reply {
-        Reply::Requested { request, grant } => {
-            serde_json::json!({"request": request, "grant": grant})
+        Reply::Requested {
+            request,
+            grant,
+            wanting,
+            expires_in_ns,
+        } => {
+            let state = grant.as_ref().map_or("pending", |_| "open");
+            serde_json::json!({
+                "state": state, "request": request, "grant": grant, "wanting": wanting, "expires_in_ns": expires_in_ns,
+            })
         }
-        Reply::Opened(grant) => serde_json::json!({"grant": grant}),
+        Reply::Counted(request) => serde_json::json!({"waiting": request}),
+        Reply::Opened(grant) => {
+            serde_json::json!({"state": "open", "request": grant.request, "grant": grant})
+        }
+        Reply::GivenBack(grants) => serde_json::json!({"given_back": grants}),
         Reply::Status(status) => serde_json::to_value(status)?,
-        Reply::Done | Reply::Refused(_) | Reply::Records(_) | Reply::Joined(_) => {
+        Reply::Done
+        | Reply::Refused(_)
+        | Reply::Records(_)
+        | Reply::Joined(_)
+        | Reply::Notified(_) => {
             serde_json::json!({"done": true})
         }
     })
@@ -60,7 +85,7 @@ pub(super) fn time(unix_ns: u64) -> String {
 }
 
 /// Nanoseconds as people count them.
-fn left(ns: u64) -> String {
+pub(super) fn left(ns: u64) -> String {
     let seconds = ns.div_ceil(1_000_000_000);
     if seconds >= 120 {
         format!("{} min {:02} s", seconds / 60, seconds % 60)
@@ -82,25 +107,70 @@ fn print_grant(grant: &GrantView) {
     println!("{}  {}  {}", grant.grant, grant.agent, grant.scope);
     println!("    {state}");
     println!(
-        "    {}/{} queries, {}/{} bytes; {} decided on {}",
+        "    {}/{} queries, {}/{} bytes and {} held, {}/{} bytes of rows, {}/{} jobs at once; {} decided on {}",
         grant.queries,
         grant.queries_max,
         grant.bytes,
         grant.bytes_max,
+        grant.held_bytes,
+        grant.returned_bytes,
+        grant.returned_bytes_max,
+        grant.jobs_at_once,
+        grant.jobs_at_once_max,
         grant.approver,
         grant.request
     );
+    if let Some(reason) = &grant.break_glass {
+        print_text("OPENED IN AN EMERGENCY", reason);
+    }
 }
 
-fn print_request(request: &RequestView) {
+/// A request as approvers are shown it.
+pub(super) fn request(request: &RequestView) {
     println!(
         "{}  {}  {} for {}",
-        request.request, request.agent, request.ask.scope, request.ask.ttl
+        request.request, request.agent, request.scope, request.ttl
     );
-    println!(
-        "    reason: {}",
-        safe_line(&request.ask.reason, REASON_CHARS)
-    );
+    if (&request.scope, request.ttl) != (&request.ask.scope, request.ask.ttl) {
+        println!(
+            "    narrowed: {} for {} was asked for",
+            request.ask.scope, request.ask.ttl
+        );
+    }
+    println!("    at most: {}", request.budget);
+    print_text("reason", &request.ask.reason);
+    if request.ends_with_process {
+        println!("    for a command: it ends with that process");
+    }
+    if !request.joined.is_empty() {
+        let uids: Vec<String> = request.joined.iter().map(u32::to_string).collect();
+        println!(
+            "    queries of uids {} wait with it as well",
+            uids.join(", ")
+        );
+    }
+    if let Some(from) = &request.from_query {
+        println!(
+            "    made of a query without a window, {} so far; {}",
+            request.queries.max(1),
+            from.said()
+        );
+        if let Some(named) = &from.named {
+            println!("    its text names: {}", named.scope);
+        }
+        if let Some(estimate) = &from.estimate {
+            println!("    {}", estimate.said());
+        }
+        if let Some(sql) = &from.sql {
+            print_text("SQL", sql);
+        }
+        if let Some(cut) = &from.sql_cut {
+            println!(
+                "    it goes on: all of it is {} bytes, SHA-256 {}",
+                cut.bytes, cut.sha256
+            );
+        }
+    }
     println!(
         "    asked by pid {} (uid {}), rule {}, waits {} more",
         request.pid,
@@ -109,9 +179,52 @@ fn print_request(request: &RequestView) {
         left(request.expires_in_ns)
     );
     println!(
-        "    approve: enforcer approve {} --seen {}",
-        request.request, request.digest
+        "    held windows for {} of the last 24 h, of {} that the policy allows",
+        minutes(request.held_in_day_s),
+        minutes(request.held_in_day_s_max)
     );
+    if !request.agreed.is_empty() {
+        let agreed: Vec<String> = request.agreed.iter().map(ToString::to_string).collect();
+        println!("    agreed: uids {}", agreed.join(", "));
+    }
+}
+
+/// A text that somebody else chose: whole, made safe to show, on as many lines as it takes.
+fn print_text(name: &str, text: &str) {
+    for (nth, line) in wrapped(text, WIDTH).iter().enumerate() {
+        match nth {
+            0 => println!("    {name}: {line}"),
+            _ => println!("    | {line}"),
+        }
+    }
+}
+
+fn minutes(seconds: u64) -> String {
+    format!("{} min", seconds.div_ceil(60))
+}
+
+/// A request that was asked for by its number: it may wait no more.
+pub(super) fn request_and_state(shown: &RequestView) {
+    if shown.state == "pending" {
+        return print_request(shown);
+    }
+    request(shown);
+    println!("    {}", shown.state);
+}
+
+fn print_request(waiting: &RequestView) {
+    request(waiting);
+    match &waiting.wanting {
+        Some(wanting) => println!("    wanting: {wanting}"),
+        None => println!("    no rule of the policy covers it any more: nobody can approve it"),
+    }
+    // It is told to those who may decide.
+    if !waiting.digest.is_empty() {
+        println!(
+            "    approve: enforcer approve {} --seen {}",
+            waiting.request, waiting.digest
+        );
+    }
 }
 
 fn print_status(status: &Status) {
@@ -133,21 +246,24 @@ fn print_status(status: &Status) {
     if let Some(warning) = status.enforce.warning() {
         println!("NOTE: {warning}");
     }
-    let log = &status.log;
-    println!(
-        "log: {} records, {} MB, {} MB free",
-        log.records,
-        log.bytes / 1_000_000,
-        log.free_bytes.map_or_else(
-            || "unknown".to_owned(),
-            |free| (free / 1_000_000).to_string()
-        )
-    );
-    let kernel = &status.kernel;
-    println!(
-        "kernel: {} connections led to the proxy, {} operations refused, {} packets dropped, {} events lost",
-        kernel.redirected, kernel.denied, kernel.egress_dropped, kernel.events_lost
-    );
+    // An agent is not told of them; a log that is told of has a record.
+    if status.log.records > 0 {
+        print_log(status);
+        let kernel = &status.kernel;
+        println!(
+            "kernel: {} connections led to the proxy, {} operations refused, {} packets dropped, {} events lost",
+            kernel.redirected, kernel.denied, kernel.egress_dropped, kernel.events_lost
+        );
+    }
+    for hook in &status.hooks {
+        let trouble = hook.trouble.as_ref().map_or_else(String::new, |why| {
+            format!("; the last attempt failed: {why}")
+        });
+        println!(
+            "hook {}: {} notices delivered, {} wait, {} given up{trouble}",
+            hook.hook, hook.delivered, hook.waiting, hook.given_up
+        );
+    }
     let pending: Vec<_> = status
         .requests
         .iter()
@@ -162,7 +278,13 @@ fn print_status(status: &Status) {
         }
     );
     pending.iter().for_each(|request| print_request(request));
-    print_left_out(status.requests_left_out, "requests");
+    let wait = status.requests_waiting_left_out;
+    if wait > 0 {
+        println!(
+            "{wait} more wait and are not shown here: `enforcer status --request REQUEST` shows one."
+        );
+    }
+    print_left_out(status.requests_left_out, "requests that have ended");
     let open: Vec<_> = status.grants.iter().filter(|grant| grant.open).collect();
     println!(
         "\n{}",
@@ -174,6 +296,33 @@ fn print_status(status: &Status) {
     );
     open.iter().for_each(|grant| print_grant(grant));
     print_left_out(status.grants_left_out, "windows");
+}
+
+fn print_log(status: &Status) {
+    let log = &status.log;
+    println!(
+        "log: {} records, {} MB, {} MB free",
+        log.records,
+        log.bytes / 1_000_000,
+        log.free_bytes.map_or_else(
+            || "unknown".to_owned(),
+            |free| (free / 1_000_000).to_string()
+        )
+    );
+    if log.first_record > 1 {
+        println!(
+            "  records before {} were removed, as the retention says",
+            log.first_record
+        );
+    }
+    match log.checkpoint {
+        Some(checkpoint) => println!(
+            "  checkpoint: record {}, {} s ago",
+            checkpoint.records,
+            status.now.unix_ns.saturating_sub(checkpoint.unix_ns) / NS_PER_S
+        ),
+        None => println!("  checkpoint: none was signed yet"),
+    }
 }
 
 fn print_left_out(count: u64, what: &str) {

@@ -1,6 +1,6 @@
 //! The configuration file as written, and its checks. Every struct denies unknown keys.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
@@ -10,10 +10,16 @@ use enforcer_proto::wire::Enforce;
 use ipnet::IpNet;
 use serde::Deserialize;
 
+use super::audit::AuditFile;
+use super::estimator::EstimatorFile;
+use super::notify::{self, HookFile};
+use super::program;
 use super::{
     AGENTS_MAX, ALLOWED_NAMES_MAX, AddressClass, Agent, Config, Metadata, Resolver, TokenSource,
-    WhenClosed, WhichNames, Workload,
+    WhenAsked, WhenClosed, WhichNames, Workload,
 };
+use crate::apart::Apart;
+use crate::dns::marks::{MASK_DEFAULT, Marks};
 use crate::dns::protected;
 use crate::executables::EXECUTABLES_MAX;
 
@@ -38,8 +44,13 @@ pub(super) struct File {
     #[serde(default)]
     upstream: Upstream,
     token: Token,
+    estimator: Option<EstimatorFile>,
+    #[serde(default)]
+    audit: AuditFile,
     #[serde(rename = "agent")]
     agents: Vec<AgentFile>,
+    #[serde(rename = "notify", default)]
+    hooks: Vec<HookFile>,
 }
 
 #[derive(Deserialize)]
@@ -49,6 +60,7 @@ struct Kernel {
     pin_dir: PathBuf,
     daemon_cgroup: PathBuf,
     enforce: Enforce,
+    subuid_file: PathBuf,
 }
 
 impl Default for Kernel {
@@ -58,6 +70,7 @@ impl Default for Kernel {
             pin_dir: "/sys/fs/bpf/enforcer".into(),
             daemon_cgroup: "enforcer".into(),
             enforce: Enforce::Host,
+            subuid_file: "/etc/subuid".into(),
         }
     }
 }
@@ -70,6 +83,7 @@ struct Names {
     prefixes: Vec<Prefix>,
     shared_prefixes_file: Option<PathBuf>,
     port: u16,
+    mark_mask: u32,
 }
 
 impl Default for Names {
@@ -80,6 +94,7 @@ impl Default for Names {
             prefixes: Vec::new(),
             shared_prefixes_file: None,
             port: 842,
+            mark_mask: MASK_DEFAULT,
         }
     }
 }
@@ -161,6 +176,10 @@ struct AgentFile {
     executables: Vec<PathBuf>,
     #[serde(default = "default_closed")]
     closed: WhenClosed,
+    #[serde(default)]
+    ask: WhenAsked,
+    #[serde(default = "default_ask_ttl")]
+    ask_ttl: Ttl,
     service_account: Option<String>,
     #[serde(default)]
     allow: Vec<String>,
@@ -188,6 +207,11 @@ fn default_iam() -> String {
     "https://iamcredentials.googleapis.com".into()
 }
 
+fn default_ask_ttl() -> Ttl {
+    // 15 minutes lie within the bounds of a ttl.
+    Ttl::from_seconds(900).unwrap_or(Ttl::MIN)
+}
+
 const fn default_names() -> WhichNames {
     WhichNames::Forward
 }
@@ -207,6 +231,7 @@ impl File {
             ("state_dir", &self.state_dir),
             ("run_dir", &self.run_dir),
             ("kernel.pin_dir", &self.kernel.pin_dir),
+            ("kernel.subuid_file", &self.kernel.subuid_file),
         ] {
             if !path.is_absolute() {
                 return Err(format!(
@@ -231,7 +256,15 @@ impl File {
         }
         let token = self.token.resolve()?;
         let agents = resolve_agents(self.agents, &self.kernel.daemon_cgroup, &token)?;
+        let estimator = self.estimator;
+        let estimator = estimator.map(|file| file.resolve(&agents, &token));
+        let estimator = estimator.transpose()?;
         check_allowed(&agents, protected.as_deref())?;
+        let is_bigquerys = bigquerys_names(protected.as_deref());
+        let hooks = notify::resolve(self.hooks, &agents, is_bigquerys)?;
+        let audit = self.audit.resolve(&agents)?;
+        check_apart_from_helpers(&agents, &program::cgroup_beside(&self.kernel.daemon_cgroup))?;
+        Marks::new(self.names.mark_mask, agents.len(), 0)?;
         Ok(Config {
             host: self.host,
             state_dir: self.state_dir,
@@ -241,6 +274,7 @@ impl File {
             pin_dir: self.kernel.pin_dir,
             daemon_cgroup: self.kernel.daemon_cgroup,
             enforce: self.kernel.enforce,
+            subuid_file: self.kernel.subuid_file,
             protected,
             resolvers: self.names.resolvers,
             prefixes: self
@@ -249,8 +283,11 @@ impl File {
                 .into_iter()
                 .map(|prefix| (prefix.prefix.trunc(), prefix.class))
                 .collect(),
+            // Its file is read by who knows where the configuration is.
+            shared_prefixes: None,
             proxy_port: self.proxy.port,
             names_port: self.names.port,
+            mark_mask: self.names.mark_mask,
             metadata,
             upstream_ca: self.upstream.ca_file,
             connect_timeout: self
@@ -260,7 +297,10 @@ impl File {
                     Duration::from_secs(ttl.seconds())
                 }),
             token,
+            estimator,
+            audit,
             agents,
+            hooks,
         })
     }
 }
@@ -375,7 +415,7 @@ fn normalised(names: Vec<String>) -> Result<Vec<String>, String> {
 }
 
 /// A complete DNS name of host-name letters, in the one form that everything compares.
-fn dns_name(key: &str, name: &str) -> Result<String, String> {
+pub(super) fn dns_name(key: &str, name: &str) -> Result<String, String> {
     let good = protected::normalise(name).filter(|name| name.contains('.'));
     good.ok_or_else(|| format!("`{key}` holds `{name}`, which is not a DNS name (no wildcards)"))
 }
@@ -396,18 +436,44 @@ fn allowed(agent: &AgentName, names: Vec<String>) -> Result<BTreeSet<String>, St
 /// A name of BigQuery's is never merely allowed: what is sent to it is judged, and needs a window. That holds for the built-in names too
 /// where a shorter list is protected.
 fn check_allowed(agents: &[Agent], protected: Option<&[String]>) -> Result<(), String> {
-    let built_in = protected::protected_default();
-    let is_bigquerys = |name: &String| {
-        protected::is_bigquerys(name)
-            || built_in.contains(name)
-            || protected.is_some_and(|names| names.contains(name))
-    };
+    let is_bigquerys = bigquerys_names(protected);
     for agent in agents {
         if let Some(name) = agent.allow.iter().find(|name| is_bigquerys(name)) {
             return Err(format!(
                 "agent {}: `allow` holds `{name}`, by which BigQuery is reached: that takes a window",
                 agent.name
             ));
+        }
+    }
+    Ok(())
+}
+
+/// Says of a normalised name whether BigQuery is reached by it: one that is protected, or would be.
+fn bigquerys_names(protected: Option<&[String]>) -> impl Fn(&str) -> bool {
+    let built_in = protected::protected_default();
+    move |name| {
+        protected::is_bigquerys(name)
+            || built_in.iter().any(|known| known == name)
+            || protected.is_some_and(|names| names.iter().any(|known| known == name))
+    }
+}
+
+/// The programs that the daemon runs have cgroups of their own: who is in them is no agent.
+fn check_apart_from_helpers(agents: &[Agent], helpers: &Path) -> Result<(), String> {
+    for agent in agents {
+        match &agent.workload {
+            Workload::Cgroup(path) if is_nested(path, helpers) => {
+                return Err(format!(
+                    "agent {}: its cgroup and that of the programs that the daemon runs, {}, lie inside one another",
+                    agent.name,
+                    helpers.display()
+                ));
+            }
+            Workload::Cgroup(_)
+            | Workload::Unit(_)
+            | Workload::User(_)
+            | Workload::Container(_)
+            | Workload::Pod(_) => {}
         }
     }
     Ok(())
@@ -425,17 +491,16 @@ fn resolve_agents(
         ));
     }
     let mut agents: Vec<Agent> = Vec::new();
+    let mut taken = Taken::default();
     for file in files {
         let workload = workload_of(&file, daemon)?;
-        if let Some(other) = agents
-            .iter()
-            .find(|other| other.name == file.name || is_shared(&other.workload, &workload))
-        {
+        if let Some(other) = taken.by(&file.name, &workload) {
             return Err(format!(
-                "agents {} and {} have the same name or workload, or cgroups inside one another",
-                other.name, file.name
+                "agents {other} and {} have the same name or workload, or cgroups inside one another",
+                file.name
             ));
         }
+        taken.take(&file.name, &workload);
         if file.service_account.is_none() && matches!(token, TokenSource::Impersonation { .. }) {
             return Err(format!(
                 "agent {}: `service_account` is needed with token.kind = \"impersonation\"",
@@ -447,11 +512,14 @@ fn resolve_agents(
             uid,
             executables,
             closed,
+            ask,
+            ask_ttl,
             service_account,
             allow,
             dns,
             ..
         } = file;
+        check_ask(&name, ask, closed)?;
         let allow = allowed(&name, allow)?;
         check_executables(&name, &executables)?;
         agents.push(Agent {
@@ -460,12 +528,24 @@ fn resolve_agents(
             uid,
             executables,
             closed,
+            ask,
+            ask_ttl,
             allow,
             names: dns,
             service_account,
         });
     }
     Ok(agents)
+}
+
+/// A connection that ends without a word carries no query of which a request could be made.
+fn check_ask(agent: &AgentName, ask: WhenAsked, closed: WhenClosed) -> Result<(), String> {
+    match (ask, closed) {
+        (WhenAsked::Off, _) | (_, WhenClosed::Explain) => Ok(()),
+        (WhenAsked::Hold | WhenAsked::Refuse, WhenClosed::Drop) => Err(format!(
+            "agent {agent}: `ask` needs `closed = \"explain\"`: with \"drop\" no query arrives while there is no window"
+        )),
+    }
 }
 
 fn check_executables(agent: &AgentName, paths: &[PathBuf]) -> Result<(), String> {
@@ -538,11 +618,35 @@ fn workload_of(file: &AgentFile, daemon: &Path) -> Result<Workload, String> {
     }
 }
 
-/// Whether two workloads are one, or lie inside one another, as far as their names tell.
-fn is_shared(a: &Workload, b: &Workload) -> bool {
-    match (a, b) {
-        (Workload::Cgroup(a), Workload::Cgroup(b)) => is_nested(a, b),
-        _ => a == b,
+/// Which names and workloads agents have already.
+#[derive(Default)]
+struct Taken {
+    names: BTreeSet<AgentName>,
+    cgroups: Apart<AgentName>,
+    others: BTreeMap<Workload, AgentName>,
+}
+
+impl Taken {
+    /// The agent that has this name, or a workload that is this one or lies inside of it or around it, as far as their names tell.
+    fn by(&self, name: &AgentName, workload: &Workload) -> Option<AgentName> {
+        let of_name = self.names.get(name);
+        let of_workload = || match workload {
+            Workload::Cgroup(path) => self.cgroups.related(path),
+            Workload::Unit(_) | Workload::User(_) | Workload::Container(_) | Workload::Pod(_) => {
+                self.others.get(workload)
+            }
+        };
+        of_name.or_else(of_workload).cloned()
+    }
+
+    fn take(&mut self, name: &AgentName, workload: &Workload) {
+        self.names.insert(name.clone());
+        match workload {
+            Workload::Cgroup(path) => self.cgroups.insert(path.clone(), name.clone()),
+            Workload::Unit(_) | Workload::User(_) | Workload::Container(_) | Workload::Pod(_) => {
+                self.others.insert(workload.clone(), name.clone());
+            }
+        }
     }
 }
 

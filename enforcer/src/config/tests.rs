@@ -1,5 +1,7 @@
 //! What is accepted, and that every mistake is named.
 
+use enforcer_proto::policy::{Alone, Limits, Quorum};
+
 use super::policy::parse_bytes;
 use super::*;
 
@@ -33,8 +35,8 @@ fn policy(text: &str) -> Result<Policy, String> {
     let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().join("policy.toml");
     std::fs::write(&path, text).expect("writes");
-    load_policy(&path, &["finance-bot".parse().expect("a name")].into())
-        .map_err(|error| error.to_string())
+    let known = [("finance-bot".parse().expect("a name"), [2001].into())].into();
+    load_policy(&path, Some(&known)).map_err(|error| error.to_string())
 }
 
 #[test]
@@ -43,6 +45,45 @@ fn a_short_configuration_gets_the_documented_defaults() {
     assert_eq!(config.proxy_port, 841);
     assert_eq!(config.socket(), Path::new("/run/enforcer/control.sock"));
     assert_eq!(config.agents[0].closed, WhenClosed::Explain);
+}
+
+#[test]
+fn the_estimator_is_off_unless_it_is_turned_on_and_is_no_agents_identity() {
+    assert_eq!(load(GOOD).expect("loads").estimator, None);
+    let with = |section: &str, agents: &str| {
+        let text = GOOD.replace("[token]", &format!("[estimator]\n{section}\n[token]"));
+        load(&format!("{text}{agents}")).map(|config| config.estimator.expect("is on"))
+    };
+    let on = with("", "").expect("loads");
+    assert_eq!((on.name.as_str(), on.service_account), ("estimator", None));
+    let account = "estimator@demo-project.iam.gserviceaccount.com";
+    let own = format!("service_account = \"{account}\"");
+    let named = with(&format!("name = \"looker\"\n{own}"), "").expect("loads");
+    assert_eq!(
+        (named.name.as_str(), named.service_account.as_deref()),
+        ("looker", Some(account))
+    );
+    for (section, agents, why) in [
+        ("name = \"finance-bot\"", String::new(), "which is an agent"),
+        (
+            own.as_str(),
+            own.to_uppercase()
+                .replace("SERVICE_ACCOUNT", "service_account"),
+            "that of agent finance-bot",
+        ),
+        ("nmae = \"x\"", String::new(), "unknown field"),
+    ] {
+        let refused = with(section, &agents).expect_err(why);
+        assert!(refused.contains(why), "{refused}");
+    }
+    let impersonation = "host = \"host-a\"\n[estimator]\n[token]\nkind = \"impersonation\"\n[[agent]]\nname = \"finance-bot\"\ncgroup = \"agents/finance-bot\"\nservice_account = \"bot@p.iam.gserviceaccount.com\"\n";
+    let refused = load(impersonation).expect_err("it needs an account");
+    assert!(
+        refused.contains("`estimator.service_account` is needed"),
+        "{refused}"
+    );
+    let on = load(&impersonation.replace("[estimator]", &format!("[estimator]\n{own}")));
+    assert!(on.is_ok_and(|config| config.estimator.is_some()));
 }
 
 #[test]
@@ -179,6 +220,10 @@ fn every_mistake_in_a_policy_is_named() {
     assert!(with("[5001]", "[\"no-such-user-here\"]").contains("does not exist"));
     assert!(with("approvers", "ttl_max = \"13h\"\napprovers").contains("12h"));
     assert!(with("approvers", "bytes_max = \"many\"\napprovers").contains("bytes"));
+    assert!(with("approvers", "query_bytes_max = \"1MB\"\napprovers").contains("none could run"));
+    assert!(with("approvers", "returned_bytes_max = \"0\"\napprovers").contains("bytes"));
+    assert!(with("approvers", "jobs_at_once_max = 201\napprovers").contains("between 1 and 200"));
+    assert!(with("approvers", "queries_max = 0\napprovers").contains("between 1 and 10000"));
     assert!(with("approvers", "auto-approve = true\napprovers").contains("auto-approve"));
 }
 
@@ -189,4 +234,249 @@ fn bytes_are_read_with_decimal_units() {
     for text in ["", "GB", "0", "-1", "1GiB", "99999999999TB", "1.5GB"] {
         assert!(parse_bytes(text).is_err(), "{text:?}");
     }
+}
+
+/// A host with so many agents, each with a workload of another kind than its neighbour's.
+fn host_of(agents: usize) -> String {
+    let (before, _) = GOOD.split_once("[[agent]]").expect("an agent");
+    let agents = (0..agents).map(|at| {
+        let workload = match at % 5 {
+            0 => format!("cgroup = \"agents/bot-{at}\""),
+            1 => format!("unit = \"bot-{at}.service\""),
+            2 => format!("user = {}", at + 1),
+            3 => format!("container = \"{at:012x}\""),
+            _ => format!("pod = \"8dbc0b14-47a8-4b23-9f0e-{at:012x}\""),
+        };
+        format!("[[agent]]\nname = \"bot-{at}\"\n{workload}\nuid = 2001\n")
+    });
+    before.to_owned() + &agents.collect::<String>()
+}
+
+#[test]
+fn a_host_has_as_many_agents_as_the_kernel_has_room_for_and_one_more_is_refused_in_words() {
+    let config = load(&host_of(AGENTS_MAX)).expect("loads");
+    assert_eq!(config.agents.len(), AGENTS_MAX);
+    let names: Vec<String> = config
+        .agents
+        .iter()
+        .map(|agent| format!("\"{}\"", agent.name))
+        .collect();
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("policy.toml");
+    let one = format!("agents = [{}]", names.join(", "));
+    let text = GOOD_POLICY.replace("agents = [\"finance-bot\"]", &one);
+    std::fs::write(&path, text).expect("writes");
+    let policy = load_policy(&path, Some(&config.known_agents())).expect("loads");
+    assert_eq!(policy.rules[0].agents.len(), AGENTS_MAX);
+
+    let refused = load(&host_of(AGENTS_MAX + 1)).expect_err("is refused");
+    let said = format!(
+        "between 1 and {AGENTS_MAX} [[agent]] sections, not {}",
+        AGENTS_MAX + 1
+    );
+    assert!(refused.contains(&said), "{refused}");
+}
+
+fn rule(more: &str) -> Result<enforcer_proto::policy::Rule, String> {
+    let text = GOOD_POLICY.replace("approvers = { users = [5001] }\n", more);
+    policy(&text).map(|policy| policy.rules[0].clone())
+}
+
+#[test]
+fn a_rule_that_says_nothing_is_tight() {
+    let rule = rule("approvers = { users = [5001] }\n").expect("loads");
+    assert_eq!((rule.limits, rule.quorum), (Limits::TIGHT, Quorum::one()));
+    assert_eq!(rule.ttl_max.to_string(), "15m");
+    assert!(!rule.must_sign && rule.break_glass.is_none() && rule.alone == Alone::Never);
+}
+
+#[test]
+fn a_rule_names_how_many_decide_when_it_opens_alone_and_who_breaks_glass() {
+    let rule = rule(
+        "approvers = { users = [5001, 5002], groups = [70], count = 3, each_group = [70, 80] }\nbreak_glass = { users = [5001], ttl_max = \"5m\" }\n\
+         auto_approve = { days = [\"mon\", \"fri\"], hours = \"09:00-18:00\", zone = \"UTC\" }\ncooldown = \"5m\"\nduty_cycle_percent = 10\n",
+    )
+    .expect("loads");
+    assert_eq!(
+        rule.who_decides(),
+        "opens without a person mon fri 09:00-18:00 UTC; else 3, one for each of gids 70, 80, of uids 5001, 5002, members of gids 70, 80"
+    );
+    assert_eq!(
+        (rule.limits.cooldown_s, rule.limits.duty_percent_max),
+        (300, 10)
+    );
+}
+
+#[test]
+fn one_key_does_not_sign_for_two_people() {
+    const KEY: &str =
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDpf9sFBJd6eN87RPfYSJR4gks/ETWkkmY6KJzeZPjmp";
+    let signed = |others: u32| {
+        rule(&format!(
+            "approvers = {{ users = [5001, 5002] }}\nsigned = true\n[[signer]]\nuser = 5001\nkeys = [\"{KEY}\"]\n[[signer]]\nuser = {others}\nkeys = [\"{KEY}\"]\n"
+        ))
+    };
+    let refused = signed(5002).expect_err("one key for two");
+    assert!(
+        refused.contains("for uid 5001 and for uid 5002: whoever holds it would count as both"),
+        "{refused}"
+    );
+    signed(5001).expect("named twice for one");
+}
+
+#[test]
+fn a_rule_cannot_exceed_what_the_code_allows_or_ask_for_what_nobody_can_give() {
+    let people = "approvers = { users = [5001] }\n";
+    for (more, said) in [
+        ("ttl_max = \"13h\"\n", "between 1s and 12h"),
+        ("duty_cycle_percent = 51\n", "between 1 and 50"),
+        ("requests_per_hour = 1001\n", "between 1 and 1000"),
+        ("datasets_max = 17\n", "between 1 and 16"),
+        (
+            "pending_ttl = \"25h\"\n",
+            "`pending_ttl` must be a duration",
+        ),
+        ("cooldown = \"soon\"\n", "`cooldown` must be a duration"),
+        ("signed = true\n", "no [[signer]] may sign"),
+        (
+            "auto_approve = { hours = \"09:00-09:00\" }\n",
+            "names no time at all",
+        ),
+        (
+            "auto_approve = { hours = \"9-17\" }\n",
+            "write them as 09:00-18:00",
+        ),
+        (
+            "auto_approve = { days = [\"someday\"], hours = \"09:00-17:00\" }\n",
+            "is no day",
+        ),
+        (
+            "auto_approve = { hours = \"09:00-17:00\", zone = \"Mars/Olympus\" }\n",
+            "time zone is not known",
+        ),
+        ("break_glass = {}\n", "names nobody"),
+        (
+            "break_glass = { users = [5001], ttl_max = \"61m\" }\n",
+            "must not be longer than 60 min",
+        ),
+    ] {
+        let refused = rule(&format!("{people}{more}")).expect_err(more);
+        assert!(refused.contains(said), "{more}: {refused}");
+    }
+    for (people, said) in [
+        (
+            "approvers = { users = [5001], count = 2 }\n",
+            "2 people must agree, and only 1 may",
+        ),
+        (
+            "approvers = { each_group = [70, 80], count = 1 }\n",
+            "must lie between 2",
+        ),
+        (
+            "approvers = { users = [5001], count = 9 }\n",
+            "between 1 and 8",
+        ),
+    ] {
+        let refused = rule(people).expect_err(people);
+        assert!(refused.contains(said), "{people}: {refused}");
+    }
+}
+
+#[test]
+fn a_policy_that_others_can_change_is_refused() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("policy.toml");
+    std::fs::write(&path, GOOD_POLICY).expect("writes");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).expect("changes");
+    let refused = load_policy(&path, None)
+        .expect_err("is refused")
+        .to_string();
+    assert!(
+        refused.contains("others than root can change it"),
+        "{refused}"
+    );
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).expect("changes");
+    std::os::unix::fs::chown(&path, Some(2001), None).expect("changes");
+    assert!(load_policy(&path, None).is_err());
+}
+
+#[test]
+fn a_hook_is_a_command_or_a_webhook_and_never_tells_bigquery_anything() {
+    let with = |lines: &str| {
+        load(&format!(
+            "{GOOD}[[notify]]\nname = \"pager\"\nevents = [\"request\", \"refusal_burst\"]\n{lines}"
+        ))
+    };
+    let config = with(
+        "webhook = \"https://hooks.example.com/T0/secret\"\nkey_file = \"/etc/enforcer/pager.key\"",
+    )
+    .expect("loads");
+    assert_eq!(config.helpers_cgroup(), Path::new("enforcer-helpers"));
+    let shown = serde_json::to_string(&config).expect("JSON");
+    assert!(shown.contains("https://hooks.example.com/…") && !shown.contains("secret"));
+    let config = with("command = [\"/usr/bin/page\", \"--now\"]").expect("loads");
+    assert!(matches!(&config.hooks[0].send, Send::Command(command) if command.user == 65534));
+    for (lines, said) in [
+        ("", "one of `command` and `webhook`"),
+        (
+            "command = [\"/bin/true\"]\nwebhook = \"https://a.example.com\"",
+            "one of `command` and `webhook`",
+        ),
+        ("webhook = \"http://a.example.com\"", "https URL"),
+        ("webhook = \"https://10.0.0.1/x\"", "https URL"),
+        ("webhook = \"https://me@a.example.com/\"", "https URL"),
+        (
+            "webhook = \"https://BigQuery.googleapis.com/x\"",
+            "BigQuery is reached",
+        ),
+        (
+            "webhook = \"https://www.googleapis.com./x\"",
+            "BigQuery is reached",
+        ),
+        ("command = [\"page\"]", "whole path"),
+        ("command = [\"/bin/true\"]\nuser = 0", "must not be root"),
+        (
+            "command = [\"/bin/true\"]\nuser = 2001",
+            "uid of agent finance-bot",
+        ),
+        ("command = [\"/bin/true\"]\nkey_file = \"/k\"", "has none"),
+        (
+            "command = [\"/bin/true\"]\ntime_limit = \"61s\"",
+            "`time_limit`",
+        ),
+        (
+            "command = [\"/bin/true\"]\nburst = { refusals = 0 }",
+            "`burst.refusals`",
+        ),
+        (
+            "command = [\"/bin/true\"]\nagents = [\"ops-bot\"]",
+            "no [[agent]] section",
+        ),
+        (
+            "webhook = \"https://a.example.com\"\nkey_file = \"k\"",
+            "absolute",
+        ),
+    ] {
+        let why = with(lines).expect_err("is refused");
+        assert!(why.contains(said), "{lines}: {why}");
+    }
+    let lost = GOOD.to_owned()
+        + "[[notify]]\nname = \"a\"\nevents = [\"lost\"]\ncommand = [\"/bin/true\"]";
+    assert!(load(&lost).is_err(), "every hook is told that");
+}
+
+#[test]
+fn the_hooks_of_the_example_are_accepted_when_they_are_no_comments() {
+    let example = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("example/enforcer.toml");
+    let text = std::fs::read_to_string(example).expect("reads");
+    let (_, hooks) = text.split_once("# Who is told").expect("is there");
+    let is_key = |line: &&str| line.starts_with("[[") || line.contains(" = ");
+    let lines = hooks.lines().filter_map(|line| line.strip_prefix("# "));
+    let lines: Vec<&str> = lines
+        .filter(is_key)
+        .filter(|line| !line.contains("key_credential"))
+        .collect();
+    let config = load(&format!("{GOOD}{}", lines.join("\n"))).expect("loads");
+    assert_eq!(config.hooks.len(), 3);
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use enforcer_proto::policy::{ApproverSet, Policy};
 use enforcer_proto::principal::{AgentName, Caller, Process};
@@ -24,29 +24,56 @@ use crate::workloads::Workloads;
 #[derive(Debug)]
 pub struct Identify {
     workloads: Arc<Workloads>,
-    /// Who decides on anything.
-    approvers: ApproverSet,
+    /// Who decides on anything, as the policy is now.
+    approvers: RwLock<ApproverSet>,
+}
+
+/// Everyone who may decide on anything, in an emergency too.
+fn deciders(policy: &Policy) -> ApproverSet {
+    let mut all = ApproverSet::default();
+    for rule in &policy.rules {
+        let glass = rule.break_glass.iter().map(|glass| &glass.who);
+        for who in glass.chain([&rule.approvers]) {
+            all.uids.extend(&who.uids);
+            all.gids.extend(&who.gids);
+        }
+    }
+    all
 }
 
 impl Identify {
     /// The agents' workloads, and everyone who may decide.
     #[must_use]
     pub fn new(workloads: Arc<Workloads>, policy: &Policy) -> Self {
-        let mut approvers = ApproverSet::default();
-        for rule in &policy.rules {
-            approvers.uids.extend(&rule.approvers.uids);
-            approvers.gids.extend(&rule.approvers.gids);
-        }
         Self {
             workloads,
-            approvers,
+            approvers: RwLock::new(deciders(policy)),
         }
+    }
+
+    /// The agents' workloads.
+    #[must_use]
+    pub fn workloads(&self) -> Arc<Workloads> {
+        Arc::clone(&self.workloads)
+    }
+
+    /// From here on those decide whom this policy names.
+    pub fn take_policy(&self, policy: &Policy) {
+        let mut approvers = self
+            .approvers
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        *approvers = deciders(policy);
     }
 
     /// Whether the caller is root, or somebody who decides on something: they may read the log, and have places of their own.
     #[must_use]
     pub fn may_decide(&self, caller: &Caller) -> bool {
-        caller.agent.is_none() && (caller.process.uid == 0 || self.approvers.names(caller))
+        let approvers = self
+            .approvers
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        caller.agent.is_none() && (caller.process.uid == 0 || approvers.names(caller))
     }
 
     /// Whether the caller may join the workload of `agent`, and the uid it must go on as.
@@ -144,6 +171,14 @@ impl Peer {
         &self.caller
     }
 
+    /// The process, held once more.
+    ///
+    /// # Errors
+    /// When there are no more file descriptors.
+    pub fn pidfd(&self) -> io::Result<OwnedFd> {
+        self.pidfd.try_clone()
+    }
+
     /// Looks where the process is now: it may have been moved into a workload since it connected. It never becomes less bound.
     ///
     /// # Errors
@@ -156,6 +191,16 @@ impl Peer {
             self.caller.agent = identify.agent_of(&cgroup);
         }
         Ok(&self.caller)
+    }
+
+    /// Whether the process is in the workload of `agent` now.
+    #[must_use]
+    pub fn is_in(&self, identify: &Identify, agent: &AgentName) -> bool {
+        let cgroup = workload::cgroup_of(self.caller.process.pid).ok();
+        cgroup
+            .and_then(|cgroup| identify.agent_of(&cgroup))
+            .as_ref()
+            == Some(agent)
     }
 
     /// Moves the process into the cgroup at `folder`; `mount` is that of the hierarchy.

@@ -1,10 +1,13 @@
 //! The names BigQuery answers to, how a name is normalised, and what may be concluded from it. Pure text.
 
 use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::config::AddressClass;
 
-/// Regions with a `bigquery.REGION.rep.googleapis.com` endpoint, from the API's discovery document.
+/// Regions with a `bigquery.REGION.rep.googleapis.com` endpoint, from the API's discovery document; the storage API has its own beside it.
 const REP_REGIONS: [&str; 24] = [
     "asia-south1",
     "asia-south2",
@@ -32,7 +35,7 @@ const REP_REGIONS: [&str; 24] = [
     "us-west8",
 ];
 /// Names that are not made from a region.
-const GLOBAL: [&str; 7] = [
+const GLOBAL: [&str; 9] = [
     "bigquery.googleapis.com",
     "bigquery.mtls.googleapis.com",
     "bigquerystorage.googleapis.com",
@@ -40,7 +43,41 @@ const GLOBAL: [&str; 7] = [
     "content-bigquery.googleapis.com",
     "content.googleapis.com",
     "www.googleapis.com",
+    VIP_NAMES[0],
+    VIP_NAMES[1],
 ];
+/// The names of the addresses at which Google serves all its services to hosts without a way to the internet (Private Google Access). Hosts
+/// that use them have every name of Google's lead to one of these.
+pub const VIP_NAMES: [&str; 2] = ["private.googleapis.com", "restricted.googleapis.com"];
+/// Those addresses, and the ones that clients on Google's own machines are led to past the front ends (direct connectivity), as Google's
+/// "Configure Private Google Access" gives them: `private.`, `restricted.`, direct; protected on every host, whatever DNS says.
+const VIPS: [IpNet; 6] = [
+    v4(199, 36, 153, 8, 30),
+    v6([0x2600, 0x2d00, 2, 0x2000], 56),
+    v4(199, 36, 153, 4, 30),
+    v6([0x2600, 0x2d00, 2, 0x1000], 56),
+    v4(34, 126, 0, 0, 18),
+    v6([0x2001, 0x4860, 0x8040, 0], 42),
+];
+
+const fn v4(a: u8, b: u8, c: u8, d: u8, bits: u8) -> IpNet {
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), bits))
+}
+
+const fn v6(begins: [u16; 4], bits: u8) -> IpNet {
+    let [a, b, c, d] = begins;
+    IpNet::V6(Ipv6Net::new_assert(
+        Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0),
+        bits,
+    ))
+}
+
+/// The addresses at which Google serves everything, beside its front ends'. Those of which the operator says something are as is said.
+pub fn vips(said: &[(IpNet, AddressClass)]) -> impl Iterator<Item = (IpNet, AddressClass)> {
+    let is_left = |vip: &IpNet| !said.iter().any(|(net, _)| net.contains(vip));
+    let left = VIPS.into_iter().filter(is_left);
+    left.map(|net| (net, AddressClass::Shared))
+}
 /// Services beside BigQuery that run its statements, read its tables, or say who may: each under `googleapis.com` and `mtls.googleapis.com`.
 pub const NEIGHBOURS: [&str; 7] = [
     "analyticshub",
@@ -79,6 +116,12 @@ pub fn service(name: &str) -> Service {
     }
 }
 
+/// The name at which BigQuery's own API answers, beside a name of its storage API.
+#[must_use]
+pub fn api_beside(name: &str) -> String {
+    name.replacen(STORAGE, "bigquery", 1)
+}
+
 /// The longest DNS name, in characters without the trailing dot.
 const NAME_CHARS_MAX: usize = 253;
 
@@ -90,6 +133,8 @@ pub fn protected_default() -> Vec<String> {
             format!("bigquery.{region}.rep.googleapis.com"),
             format!("bigquery.{region}.rep.mtls.googleapis.com"),
             format!("{region}-bigquery.googleapis.com"),
+            format!("{STORAGE}.{region}.rep.googleapis.com"),
+            format!("{STORAGE}.{region}.rep.mtls.googleapis.com"),
         ]
     });
     let neighbours = NEIGHBOURS
@@ -126,9 +171,10 @@ pub fn is_bigquerys(name: &str) -> bool {
     let in_google = name
         .strip_suffix(".googleapis.com")
         .or_else(|| name.strip_suffix(".google.com"));
-    in_google.is_some_and(|rest| {
-        rest.contains("bigquery") || NEIGHBOURS.iter().any(|neighbour| rest.contains(neighbour))
-    })
+    VIP_NAMES.contains(&name)
+        || in_google.is_some_and(|rest| {
+            rest.contains("bigquery") || NEIGHBOURS.iter().any(|neighbour| rest.contains(neighbour))
+        })
 }
 
 /// What the addresses of a protected name answer for. The default domain's front ends serve every Google API;

@@ -24,12 +24,13 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio_util::sync::CancellationToken;
 
 use super::Names;
-use super::told::{NamesRules, OWN_TTL_S, Told, told};
+use super::marked::{self, Received};
+use super::questions::Questions;
+use super::told::{NamesRules, OWN_TTL_S, Told, answered, letters, told};
 use crate::accept;
 use crate::callers::{Bounds, Caller, Callers, Places};
 use crate::causes::Causes;
 use crate::clock::Clock;
-use crate::kernel::Transport;
 use crate::pace::Pace;
 use crate::proxy::Coalesce;
 use crate::proxy::tls::ProtectedNames;
@@ -63,6 +64,8 @@ pub struct Responder {
     pub protected: Arc<ProtectedNames>,
     /// Asks the resolvers.
     pub names: Names,
+    /// What became of questions.
+    pub questions: Arc<Questions>,
     /// Questions that were refused.
     pub refused: Arc<Coalesce>,
     /// Time.
@@ -93,6 +96,13 @@ impl Said {
             authority: Vec::new(),
         }
     }
+
+    fn records(records: Vec<Record>) -> Self {
+        Self {
+            records,
+            ..Self::only(ResponseCode::NoError)
+        }
+    }
 }
 
 /// Serves datagrams until `stop`.
@@ -105,12 +115,12 @@ pub async fn serve_datagrams(
     let mut buffer = vec![0; QUESTION_BYTES_MAX + 1];
     loop {
         match stop
-            .run_until_cancelled(socket.recv_from(&mut buffer))
+            .run_until_cancelled(marked::receive(&socket, &mut buffer))
             .await
         {
             None => return,
-            Some(Ok((length, peer))) if length <= QUESTION_BYTES_MAX => {
-                responder.datagram(&socket, buffer[..length].to_vec(), peer);
+            Some(Ok(received)) if received.length <= QUESTION_BYTES_MAX => {
+                responder.datagram(&socket, buffer[..received.length].to_vec(), received);
             }
             Some(Ok(_)) => {}
             // A client that has gone already, said by the kernel.
@@ -138,12 +148,20 @@ pub async fn serve_connections(
 }
 
 impl Responder {
-    fn datagram(self: &Arc<Self>, socket: &Arc<UdpSocket>, question: Vec<u8>, peer: SocketAddr) {
+    fn datagram(self: &Arc<Self>, socket: &Arc<UdpSocket>, question: Vec<u8>, received: Received) {
+        let peer = received.peer;
+        if self.callers.is_probe(received.mark) {
+            // What it asks is whether it is heard. Only root enters its cgroup.
+            if let Err(error) = socket.try_send_to(&question, peer) {
+                tracing::debug!(%error, "the daemon's own probe could not be answered");
+            }
+            return;
+        }
         let Ok(port) = socket.local_addr().map(|own| own.port()) else {
             return;
         };
-        let Some(caller) = self.callers.caller(Transport::Udp, peer, port) else {
-            return;
+        let Some(caller) = self.callers.of_datagram(received.mark, peer, port) else {
+            return self.of_nobody();
         };
         let Some(place) = self
             .places
@@ -166,8 +184,7 @@ impl Responder {
     }
 
     async fn connection(&self, mut stream: TcpStream, peer: SocketAddr) -> io::Result<()> {
-        let port = stream.local_addr()?.port();
-        let Some(caller) = self.callers.caller(Transport::Tcp, peer, port) else {
+        let Some(caller) = self.callers.of_connection(&stream).await else {
             return Ok(());
         };
         let Some(_place) = self.places.connection_of(&caller.agent) else {
@@ -199,6 +216,13 @@ impl Responder {
         Ok(())
     }
 
+    /// No program of ours has marked it: it was put on the loopback by hand, which takes rights that no agent has.
+    fn of_nobody(&self) {
+        let what = "A question for a name came without the mark of an agent's";
+        let refusal = Refusal::new(Code::CallerUnknown, what);
+        self.refused.add(None, None, refusal);
+    }
+
     fn too_many(&self, caller: Caller) {
         let what = format!("Agent {} asks for names too fast", caller.agent);
         let refusal = Refusal::new(Code::Overloaded, what);
@@ -219,6 +243,7 @@ impl Responder {
             return None;
         }
         let said = self.say(caller, &request).await;
+        self.questions.add(said.code);
         encode(&request, &said, protocol)
     }
 
@@ -230,17 +255,24 @@ impl Responder {
             return Said::only(ResponseCode::FormErr);
         };
         let name = Name::from(query.name().clone());
-        let text = name.to_ascii().trim_end_matches('.').to_ascii_lowercase();
         let kind = query.query_type();
         let rules = self.rules.get(&caller.agent);
-        match told(&caller.agent, rules, &self.protected, &text, kind) {
-            Told::Address(ip) => Said {
-                records: vec![Record::from_rdata(name, OWN_TTL_S, RData::A(A(ip)))],
-                ..Said::only(ResponseCode::NoError)
-            },
+        let mut told = told(&caller.agent, rules, &self.protected, &letters(&name), kind);
+        if told == Told::LookUp {
+            told = match self.names.records(name.clone(), kind).await {
+                Ok(found) => answered(&self.protected, kind, found.answers()),
+                Err(error) => return not_found(&error),
+            };
+        }
+        match told {
+            Told::Address(ip) => {
+                Said::records(vec![Record::from_rdata(name, OWN_TTL_S, RData::A(A(ip)))])
+            }
+            Told::Records(records) => Said::records(records),
             Told::Nothing => Said::only(ResponseCode::NoError),
             Told::NotServed => Said::only(ResponseCode::NotImp),
-            Told::LookUp => looked_up(self.names.records(name, kind).await),
+            // What was looked up is not looked up again.
+            Told::LookUp => Said::only(ResponseCode::ServFail),
             Told::Refused(refusal) => {
                 let (agent, process) = (caller.agent.clone(), caller.process.clone());
                 self.refused.add(Some(agent), Some(process), refusal);
@@ -250,26 +282,17 @@ impl Responder {
     }
 }
 
-/// What the resolvers said, in our words: their records, or that there is none.
-fn looked_up(found: Result<hickory_resolver::lookup::Lookup, NetError>) -> Said {
-    match found {
-        Ok(found) => Said {
-            records: found.answers().to_vec(),
-            ..Said::only(ResponseCode::NoError)
-        },
-        Err(NetError::Dns(DnsError::NoRecordsFound(none))) => Said {
-            authority: none
-                .soa
-                .map(|soa| soa.into_record_of_rdata())
-                .into_iter()
-                .collect(),
+/// That the resolvers said there is none, or said nothing, in our words.
+fn not_found(error: &NetError) -> Said {
+    if let NetError::Dns(DnsError::NoRecordsFound(none)) = error {
+        let soa = none.soa.clone().map(|soa| soa.into_record_of_rdata());
+        return Said {
+            authority: soa.into_iter().collect(),
             ..Said::only(none.response_code)
-        },
-        Err(error) => {
-            tracing::debug!(error = %Causes(&error), "a look-up for an agent failed");
-            Said::only(ResponseCode::ServFail)
-        }
+        };
     }
+    tracing::debug!(error = %Causes(error), "a look-up for an agent failed");
+    Said::only(ResponseCode::ServFail)
 }
 
 fn encode(request: &Request, said: &Said, protocol: Protocol) -> Option<Vec<u8>> {

@@ -21,7 +21,8 @@ use super::endpoints::{
     ADDRESSES_PER_NAME_MAX, BACKOFF_MAX, EndpointSet, GRACE, TTL_MAX, TTL_MIN, keep,
 };
 use super::protected::{
-    Service, class_of, normalise, permitted_subtrees, protected_default, service,
+    Service, VIP_NAMES, api_beside, class_of, is_bigquerys, normalise, permitted_subtrees,
+    protected_default, service, vips,
 };
 use super::*;
 use crate::clock::ManualClock;
@@ -268,14 +269,49 @@ fn names_are_compared_in_one_form_and_odd_ones_are_no_names() {
 #[test]
 fn the_built_in_names_are_sound_and_their_authority_is_confined_to_one_subtree() {
     let names = protected_default();
-    assert_eq!(names.len(), 7 + 7 * 2 + 24 * 3);
+    assert_eq!(names.len(), 9 + 7 * 2 + 24 * 5);
     for name in &names {
         assert_eq!(normalise(name).as_ref(), Some(name));
         assert_eq!(class_of(name), Shared);
     }
+    let regional = "bigquerystorage.us-east4.rep.googleapis.com";
+    assert!(names.iter().any(|name| name == regional));
+    assert_eq!(service(regional), Service::Storage);
+    assert_eq!(api_beside(regional), "bigquery.us-east4.rep.googleapis.com");
     assert_eq!(permitted_subtrees(&names), ["googleapis.com"]);
     assert_eq!(class_of("bigquery-x.p.googleapis.com"), Dedicated);
     assert_eq!(class_of("bq.corp.example"), Dedicated);
+}
+
+#[test]
+fn the_addresses_of_private_access_are_protected_as_long_as_the_operator_says_nothing_of_them() {
+    let all = |said: &[(&str, AddressClass)]| {
+        let said: Vec<_> = said
+            .iter()
+            .map(|(net, class)| (net.parse().expect("a network"), *class))
+            .collect();
+        vips(&said)
+            .map(|(net, class)| (net.to_string(), class))
+            .collect::<BTreeMap<_, _>>()
+    };
+    let documented = [
+        "199.36.153.8/30",
+        "2600:2d00:2:2000::/56",
+        "199.36.153.4/30",
+        "2600:2d00:2:1000::/56",
+        "34.126.0.0/18",
+        "2001:4860:8040::/42",
+    ];
+    let documented = documented.map(|net| (net.to_owned(), Shared));
+    assert_eq!(all(&[]), documented.clone().into());
+    let said = all(&[("199.36.153.0/24", Dedicated), ("34.126.0.0/19", Dedicated)]);
+    let left = documented
+        .into_iter()
+        .filter(|(net, _)| !net.starts_with("199."));
+    assert_eq!(said, left.collect());
+    for name in VIP_NAMES {
+        assert!(is_bigquerys(name) && protected_default().contains(&name.to_owned()));
+    }
 }
 
 /// Answers that a test can change.
@@ -530,5 +566,22 @@ fn what_answers_at_a_name_is_told_by_its_letters() {
         ("analyticshub.mtls.googleapis.com", Service::Neighbour),
     ] {
         assert_eq!(service(name), wanted, "{name}");
+    }
+}
+
+#[test]
+fn beside_a_name_of_the_storage_api_is_one_of_the_api() {
+    for (name, beside) in [
+        ("bigquerystorage.googleapis.com", "bigquery.googleapis.com"),
+        (
+            "bigquerystorage.us-east1.rep.googleapis.com",
+            "bigquery.us-east1.rep.googleapis.com",
+        ),
+        (
+            "europe-west2-bigquery.googleapis.com",
+            "europe-west2-bigquery.googleapis.com",
+        ),
+    ] {
+        assert_eq!(api_beside(name), beside);
     }
 }

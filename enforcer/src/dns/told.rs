@@ -1,14 +1,14 @@
 //! What an agent is told of a name. Pure. BigQuery's names have one address that nobody has, so that what the agent then connects to says for
-//! itself that BigQuery is meant, whatever else Google serves at the real ones.
+//! itself that BigQuery is meant, whatever else Google serves at the real ones. So has every name that leads to one of them.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use enforcer_proto::principal::AgentName;
 use enforcer_proto::refusal::{Code, Refusal};
-use hickory_resolver::proto::rr::RecordType;
+use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 
-use super::protected::is_bigquerys;
+use super::protected::{VIP_NAMES, is_bigquerys};
 use crate::config::WhichNames;
 use crate::proxy::tls::ProtectedNames;
 
@@ -62,6 +62,8 @@ pub(super) enum Told {
     Nothing,
     /// What the resolvers say.
     LookUp,
+    /// These records, which they said.
+    Records(Vec<Record>),
     /// That the type is not served.
     NotServed,
     /// Nothing, and that goes on record.
@@ -76,20 +78,8 @@ pub(super) fn told(
     name: &str,
     kind: RecordType,
 ) -> Told {
-    let own = if protected.contains(name) || is_bigquerys(name) {
-        Some(SYNTHETIC)
-    } else if METADATA_NAMES.contains(&name) {
-        Some(METADATA)
-    } else {
-        None
-    };
-    if let Some(address) = own {
-        // Not one of each family: with two, the C library tries datagrams to both to choose between them, and those are refused.
-        return if kind == RecordType::A {
-            Told::Address(address)
-        } else {
-            Told::Nothing
-        };
+    if let Some(address) = own(protected, name) {
+        return of_own(address, kind);
     }
     let is_told = rules.is_some_and(|rules| match rules.which {
         WhichNames::Forward => true,
@@ -110,8 +100,75 @@ pub(super) fn told(
     }
 }
 
+/// Decides on what the resolvers said: a name that leads to one of ours is answered as ours, whoever said so, and what was not asked for is
+/// left out. That all of Google's names lead to one at which everything is served makes none of them BigQuery's: its addresses are protected
+/// like the front ends'.
+pub(super) fn answered(protected: &ProtectedNames, kind: RecordType, found: &[Record]) -> Told {
+    let named = found.iter().flat_map(|record| {
+        let leads = leads_to(&record.data);
+        [Some(&record.name), leads].into_iter().flatten()
+    });
+    if let Some(address) = named
+        .map(letters)
+        .filter(|name| !VIP_NAMES.contains(&name.as_str()))
+        .find_map(|name| own(protected, &name))
+    {
+        return of_own(address, kind);
+    }
+    let asked_for = |record: &&Record| [kind, RecordType::CNAME].contains(&record.record_type());
+    Told::Records(found.iter().filter(asked_for).cloned().collect())
+}
+
+/// A name as everything here compares it: in lower case, without the trailing dot.
+pub(super) fn letters(name: &Name) -> String {
+    name.to_ascii().trim_end_matches('.').to_ascii_lowercase()
+}
+
+/// The address of a name that is answered from here.
+fn own(protected: &ProtectedNames, name: &str) -> Option<Ipv4Addr> {
+    if protected.contains(name) || is_bigquerys(name) {
+        Some(SYNTHETIC)
+    } else if METADATA_NAMES.contains(&name) {
+        Some(METADATA)
+    } else {
+        None
+    }
+}
+
+fn of_own(address: Ipv4Addr, kind: RecordType) -> Told {
+    // Not one of each family: with two, the C library tries datagrams to both to choose between them, and those are refused.
+    if kind == RecordType::A {
+        Told::Address(address)
+    } else {
+        Told::Nothing
+    }
+}
+
+/// The name by which a record leads to another place.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the library's enum, which is open: what else it knows is never passed on, or leads nowhere"
+)]
+const fn leads_to(data: &RData) -> Option<&Name> {
+    match data {
+        RData::CNAME(name) => Some(&name.0),
+        RData::MX(mx) => Some(&mx.exchange),
+        RData::NAPTR(naptr) => Some(&naptr.replacement),
+        RData::NS(name) => Some(&name.0),
+        RData::PTR(name) => Some(&name.0),
+        RData::SRV(srv) => Some(&srv.target),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::str::FromStr;
+
+    use hickory_resolver::proto::rr::rdata::{
+        A, AAAA, CNAME, HTTPS, MX, NAPTR, NS, PTR, SRV, SVCB,
+    };
+
     use super::*;
 
     fn ask(which: WhichNames, name: &str, kind: RecordType) -> Told {
@@ -203,5 +260,85 @@ mod tests {
             RecordType::A,
         );
         assert!(matches!(none, Told::Refused(_)));
+    }
+
+    fn name(text: &str) -> Name {
+        Name::from_str(text).unwrap()
+    }
+
+    fn record(owner: &str, data: RData) -> Record {
+        Record::from_rdata(name(owner), 30, data)
+    }
+
+    fn alias(owner: &str, of: &str) -> Record {
+        record(owner, RData::CNAME(CNAME(name(of))))
+    }
+
+    fn address(owner: &str) -> Record {
+        record(owner, RData::A(A::new(203, 0, 113, 9)))
+    }
+
+    fn heard(kind: RecordType, found: &[Record]) -> Told {
+        let protected = ["bq.psc.test".to_owned()].into_iter().collect();
+        answered(&protected, kind, found)
+    }
+
+    #[test]
+    fn an_alias_of_a_name_of_ours_has_the_address_of_that_name_wherever_it_stands() {
+        for (of, wanted) in [
+            ("bigquery.googleapis.com.", SYNTHETIC),
+            ("BigQuery.GoogleAPIs.com.", SYNTHETIC),
+            ("bq.psc.test.", SYNTHETIC),
+            ("bigquery.mars-north1.rep.googleapis.com.", SYNTHETIC),
+            ("metadata.google.internal.", METADATA),
+        ] {
+            let onward = [
+                alias("a.test.", of),
+                alias(of, "b.1e100.test."),
+                address("b.1e100.test."),
+            ];
+            let backward: Vec<Record> = onward.iter().rev().cloned().collect();
+            let alone = [address(of)];
+            for found in [&onward[..1], &onward, &backward, &alone] {
+                assert_eq!(heard(RecordType::A, found), Told::Address(wanted), "{of}");
+                assert_eq!(heard(RecordType::AAAA, found), Told::Nothing, "{of}");
+                assert_eq!(heard(RecordType::CNAME, found), Told::Nothing, "{of}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_record_of_any_other_kind_that_leads_to_bigquery_is_not_told() {
+        let bigquery = || name("bigquery.googleapis.com.");
+        let empty = || Box::from([]);
+        for data in [
+            RData::MX(MX::new(1, bigquery())),
+            RData::NAPTR(NAPTR::new(1, 1, empty(), empty(), empty(), bigquery())),
+            RData::NS(NS(bigquery())),
+            RData::PTR(PTR(bigquery())),
+            RData::SRV(SRV::new(1, 1, 443, bigquery())),
+        ] {
+            let kind = data.record_type();
+            let found = [record("example.com.", data)];
+            assert_eq!(heard(kind, &found), Told::Nothing, "{kind}");
+        }
+    }
+
+    #[test]
+    fn other_answers_pass_but_for_what_was_not_asked_for() {
+        let passed = [
+            alias("example.com.", "www.example.com."),
+            address("www.example.com."),
+        ];
+        let service = SVCB::new(1, name("elsewhere.test."), Vec::new());
+        let more = [
+            record("www.example.com.", RData::HTTPS(HTTPS(service))),
+            record(
+                "www.example.com.",
+                RData::AAAA(AAAA::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 9)),
+            ),
+        ];
+        let found = [passed.as_slice(), &more].concat();
+        assert_eq!(heard(RecordType::A, &found), Told::Records(passed.to_vec()));
     }
 }

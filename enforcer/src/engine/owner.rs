@@ -1,44 +1,61 @@
 //! The owner itself: takes messages, lets the ledger decide, performs what it says.
 
+mod deciding;
+mod pressing;
+mod recording;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use enforcer_proto::admission::{Admitted, admit};
+use enforcer_proto::asking::beyond_text;
 use enforcer_proto::audit::fits;
 use enforcer_proto::event::Event;
-use enforcer_proto::id::{GrantId, QueryId};
+use enforcer_proto::id::{GrantId, QueryId, RequestId};
 use enforcer_proto::ledger::{
-    ApproveTerms, Command, Decision, Effect, Grant, Ledger, RequestState,
+    ApproveTerms, Ceilings, Command, Decision, Effect, Grant, Ledger, Request, RequestState,
 };
 use enforcer_proto::principal::{AgentName, Caller};
 use enforcer_proto::refusal::{Code, Refusal};
+use enforcer_proto::text::safe_line;
 use enforcer_proto::time::Now;
-use enforcer_proto::wire::{Ask, Reply};
+use enforcer_proto::wire::{Ask, LogView, Reply};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
-use super::handle::{Asking, Message};
-use super::unrecorded::Unrecorded;
+use super::asking::{Waiting as WhoWaits, lost};
+use super::disk::{Disk, Recorder};
+use super::handle::{Asking, Message, Pressing};
+use super::snapshots::Snapshots;
+use super::unrecorded::{Unrecorded, is_by_record};
 use super::{
     ClosedWindow, HEARTBEAT, OpenWindow, OpenWindows, Parts, Permit, StartError, at,
     only_restricts, too_long_to_record, views,
 };
-use crate::audit::Log;
-use crate::causes::Causes;
+use pressing::{Waiters, as_recorded};
+use views::Shown;
+
+use crate::audit::{End, Log};
 use crate::tally::{FLUSH, Refusals, Refused};
 
 /// The most messages that share one sync of the log.
 const BATCH_MAX: usize = 256;
+/// How long a record that nobody waits for may wait for the sync of one that somebody does.
+const IDLE_SYNC: Duration = Duration::from_millis(5);
 /// How much room the file system of the log must have, bytes: with less, `status` says that the host is not well.
 const LOG_RESERVE_BYTES: u64 = 256 * 1024 * 1024;
+
+/// What an agent is told of whatever is wrong with the host.
+const UNWELL_FOR_AGENTS: &str =
+    "something on this host needs its operator, who sees what (enforcer status)";
 
 /// How often the enforcement itself is looked at.
 const DRIFT_LOOK: Duration = Duration::from_secs(3);
 
 /// An answer that leaves once its record is durable.
-enum Waiting {
-    Admitted(oneshot::Sender<Result<Permit, Refusal>>, Permit),
+pub(super) enum Waiting {
+    Admitted(oneshot::Sender<Result<Permit, Refusal>>, Box<Permit>),
     Refused(oneshot::Sender<Result<Permit, Refusal>>, Refusal),
     Recorded(oneshot::Sender<Result<(), Refusal>>),
 }
@@ -51,55 +68,89 @@ pub(super) struct Shared {
     pub(super) queue: mpsc::WeakSender<Message>,
 }
 
+/// What the owner tells whoever wants to know.
+pub(super) struct News {
+    pub(super) windows: watch::Sender<OpenWindows>,
+    pub(super) closed: broadcast::Sender<Arc<ClosedWindow>>,
+    /// How many records are durable.
+    pub(super) records: watch::Sender<u64>,
+    pub(super) ends: watch::Sender<End>,
+    pub(super) segments: watch::Sender<u32>,
+}
+
 pub(super) struct Owner {
-    parts: Parts,
-    ledger: Ledger,
-    log: Log,
-    windows: watch::Sender<OpenWindows>,
-    closed: broadcast::Sender<Arc<ClosedWindow>>,
-    records: watch::Sender<u64>,
+    pub(super) parts: Parts,
+    pub(super) ledger: Ledger,
+    log: Recorder,
+    pressing: Waiters,
+    /// What the ledger has taken in and the log has not yet, in the order in which it happened.
+    staged: Vec<(Now, Event)>,
+    news: News,
     shared: Shared,
     unrecorded: Unrecorded,
+    snapshots: Snapshots,
+    /// When old segments were looked for last, boot clock; `None` before the first time.
+    retained_boot_ns: Option<u64>,
+    /// Who waits for which decision.
+    pub(super) waiting: WhoWaits,
     /// When the refusals past what takes a record each were last recorded, boot clock.
     flushed_boot_ns: u64,
+    /// When the kernel was last told that the daemon lives, boot clock.
+    beaten_boot_ns: u64,
     audit_fault: Option<String>,
+    /// Why the policy file, as it is now, is not what is in force.
+    policy_fault: Option<String>,
     /// What was wrong with the enforcement when it was looked at last, and when that was, boot clock.
     drift: Vec<String>,
     looked_boot_ns: u64,
     /// Agents whose window the kernel did not let go; retried until it does.
     stuck: BTreeSet<AgentName>,
+    /// The ledger has been compared with the kernel and the boot: before, its deadlines may be those of another boot.
+    is_resumed: bool,
 }
 
 impl Owner {
     pub(super) fn new(
         parts: Parts,
         ledger: Ledger,
-        log: Log,
-        windows: watch::Sender<OpenWindows>,
-        closed: broadcast::Sender<Arc<ClosedWindow>>,
-        records: watch::Sender<u64>,
+        (log, disk): (Log, Disk),
+        pressing: mpsc::Receiver<Pressing>,
+        news: News,
         shared: Shared,
     ) -> Self {
+        let snapshots = Snapshots::since(log.segment());
         let flushed_boot_ns = parts.clock.now().boot_ns;
         Self {
             parts,
             ledger,
-            log,
-            windows,
-            closed,
-            records,
+            log: Recorder::new(log, disk),
+            pressing: Waiters::new(pressing),
+            staged: Vec::new(),
+            news,
             shared,
             unrecorded: Unrecorded::default(),
+            snapshots,
+            retained_boot_ns: None,
+            waiting: WhoWaits::default(),
             flushed_boot_ns,
+            beaten_boot_ns: 0,
             audit_fault: None,
+            policy_fault: None,
             drift: Vec::new(),
             looked_boot_ns: 0,
             stuck: BTreeSet::new(),
+            is_resumed: false,
         }
     }
 
-    pub(super) fn first_records(&mut self, now: Now, torn_bytes: u64) -> Result<(), StartError> {
-        let mut events = Vec::new();
+    pub(super) fn first_records(
+        &mut self,
+        now: Now,
+        torn_bytes: u64,
+        aside: Vec<String>,
+    ) -> Result<(), StartError> {
+        let aside = aside.into_iter();
+        let mut events: Vec<_> = aside.map(|why| Event::SnapshotSetAside { why }).collect();
         if torn_bytes > 0 {
             events.push(Event::TailRepaired { bytes: torn_bytes });
         }
@@ -108,8 +159,14 @@ impl Owner {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             policy_digest: self.parts.policy.digest.clone(),
         });
-        self.log.append(&at(now, &events))?;
-        self.records.send_replace(self.log.count());
+        let records = at(now, &events);
+        self.write(&records)?;
+        // As the next start takes them in.
+        self.ledger.in_boot(&self.parts.boot_id);
+        for (now, event) in &records {
+            self.ledger.apply(*now, event);
+        }
+        self.publish_end();
         Ok(())
     }
 
@@ -123,11 +180,14 @@ impl Owner {
         let left: Vec<_> = self.ledger.unsettled(now).map(closed_window).collect();
         let decision = self.ledger.resume(now, is_same_boot, in_kernel);
         self.restrict(now, &decision);
+        self.is_resumed = true;
+        self.commit(&mut Vec::new());
         for window in left.into_iter().flatten() {
             self.hand_over(window);
         }
-        self.publish(now);
+        self.publish_all(now);
         self.parts.kernel.heartbeat(now.boot_ns)?;
+        self.beaten_boot_ns = now.boot_ns;
         Ok(())
     }
 
@@ -153,19 +213,37 @@ impl Owner {
             let until_due = self.until_due();
             tokio::select! {
                 biased;
-                () = tokio::time::sleep(until_due) => {}
+                () = tokio::time::sleep(until_due) => drop(self.commit(&mut Vec::new())),
                 _ = heartbeat.tick() => self.beat(),
                 count = messages.recv_many(&mut batch, BATCH_MAX) => if count == 0 { break },
+                () = self.pressing.come() => {}
             }
             self.tick();
-            if self.take(std::mem::take(&mut batch)).is_break() {
+            let mut flow = self.take(std::mem::take(&mut batch));
+            if self.pressing.are_there() {
+                // What was sent before is taken in before.
+                let mut queued = messages.len();
+                while queued > 0 && flow.is_continue() {
+                    let some: Vec<_> = std::iter::from_fn(|| messages.try_recv().ok())
+                        .take(queued.min(BATCH_MAX))
+                        .collect();
+                    queued = if some.is_empty() {
+                        0
+                    } else {
+                        queued - some.len()
+                    };
+                    flow = self.take(some);
+                }
+                self.answer_pressing();
+            }
+            if flow.is_break() {
                 break;
             }
         }
         self.stop();
     }
 
-    /// How long until something is due. The timer runs on a clock that stops in suspend, so it never sleeps long; the heartbeat wakes
+    /// How long until something is due, in the ledger or of what is staged. The timer runs on a clock that stops in suspend, so it never sleeps long; the heartbeat wakes
     /// it anyway.
     fn until_due(&self) -> Duration {
         let now = self.parts.clock.now();
@@ -173,23 +251,38 @@ impl Owner {
             .ledger
             .poll_timeout()
             .map(|due| Duration::from_nanos(due.saturating_sub(now.boot_ns)));
-        due.unwrap_or(HEARTBEAT).min(HEARTBEAT)
+        let due = due.unwrap_or(HEARTBEAT).min(HEARTBEAT);
+        self.until_synced(now).map_or(due, |sync| sync.min(due))
+    }
+
+    /// How long what is staged may still wait for a sync.
+    fn until_synced(&self, now: Now) -> Option<Duration> {
+        let (oldest, _) = self.staged.first()?;
+        let waited = Duration::from_nanos(now.boot_ns.saturating_sub(oldest.boot_ns));
+        Some(IDLE_SYNC.saturating_sub(waited))
     }
 
     fn beat(&mut self) {
         let now = self.parts.clock.now();
+        self.tell_alive(now);
+        self.record_the_unrecorded();
+        self.cut_back(now);
+        self.look_for_drift(now);
+        self.look_after_the_log(now);
+        let is_due = now.boot_ns.saturating_sub(self.flushed_boot_ns) >= FLUSH.as_nanos() as u64;
+        // While the log cannot be written the counts stay counts.
+        if is_due && self.unrecorded.is_empty() {
+            self.record_the_counted(now);
+        }
+    }
+
+    fn tell_alive(&mut self, now: Now) {
+        self.beaten_boot_ns = now.boot_ns;
         if let Err(fault) = self.parts.kernel.heartbeat(now.boot_ns) {
             tracing::error!(%fault, "the kernel was not told that the daemon is alive");
         }
         for agent in std::mem::take(&mut self.stuck) {
             self.close_in_kernel(&agent);
-        }
-        self.record_the_unrecorded();
-        self.look_for_drift(now);
-        let is_due = now.boot_ns.saturating_sub(self.flushed_boot_ns) >= FLUSH.as_nanos() as u64;
-        // While the log cannot be written the counts stay counts.
-        if is_due && self.unrecorded.is_empty() {
-            self.record_the_counted(now);
         }
     }
 
@@ -203,7 +296,8 @@ impl Owner {
         if drift == self.drift {
             return;
         }
-        for fault in drift.iter().filter(|fault| !self.drift.contains(fault)) {
+        let known: BTreeSet<&String> = self.drift.iter().collect();
+        for fault in drift.iter().filter(|fault| !known.contains(fault)) {
             tracing::error!(fault, "the enforcement is not as it should be");
         }
         self.drift.clone_from(&drift);
@@ -241,7 +335,6 @@ impl Owner {
 
     fn take(&mut self, batch: Vec<Message>) -> ControlFlow<()> {
         let mut flow = ControlFlow::Continue(());
-        let mut staged = Vec::new();
         let mut waiting = Vec::new();
         for message in batch {
             let now = self.parts.clock.now();
@@ -249,37 +342,58 @@ impl Owner {
                 Message::Admit(asking, reply) => {
                     let (event, answer) = self.judge(now, &asking, reply);
                     waiting.push(answer);
-                    self.stage(now, event, &mut staged);
+                    self.stage(now, event);
                 }
+                // Whoever asked has given up waiting, and so nothing has come of it.
+                Message::Record(event, reply) if reply.is_closed() && is_by_record(&event) => {}
                 Message::Record(event, reply) => {
-                    self.stage(now, event.bounded(), &mut staged);
+                    self.stage(now, event.bounded());
                     waiting.push(Waiting::Recorded(reply));
                 }
                 Message::Note(event) => {
                     let event = event.bounded();
                     if self.ledger.is_news(&event) {
-                        self.stage(now, event.clone(), &mut staged);
+                        self.stage(now, event.clone());
                         self.hand_over_late(&event);
                     }
                 }
+                Message::Unsettled(grant, reply) => {
+                    drop(reply.send(self.ledger.unsettled_jobs(grant, now)));
+                }
+                Message::Policy(found, reply) => {
+                    self.commit(&mut waiting);
+                    drop(reply.send(self.take_policy(now, *found)));
+                }
+                Message::Wait(caller, request, reply) => self.wait(now, &caller, request, reply),
+                Message::OfQuery(query, reply) => {
+                    self.commit(&mut waiting);
+                    // The client may have gone: the request stays.
+                    drop(reply.send(self.of_query(now, *query)));
+                }
+                Message::RunEnded(caller, request) => self.run_ended(now, &caller, request),
                 Message::Stop => flow = ControlFlow::Break(()),
                 Message::Control(caller, ask, reply) => {
-                    self.commit(&mut staged, &mut waiting);
+                    self.commit(&mut waiting);
+                    let said = self.control(&caller, ask);
+                    let is_recorded = self.commit(&mut waiting);
                     // Whoever asked may have gone: what was decided stands all the same.
-                    let _ = reply.send(self.control(&caller, ask));
+                    let _ = reply.send(as_recorded(said, is_recorded));
                 }
             }
         }
-        self.commit(&mut staged, &mut waiting);
+        let is_due = self.until_synced(self.parts.clock.now()) == Some(Duration::ZERO);
+        if !waiting.is_empty() || is_due || self.staged.len() >= BATCH_MAX {
+            self.commit(&mut waiting);
+        }
         // What just finished may have spent a budget.
         self.tick();
         flow
     }
 
-    fn stage(&mut self, now: Now, event: Event, staged: &mut Vec<(Now, Event)>) {
+    fn stage(&mut self, now: Now, event: Event) {
         self.ledger.apply(now, &event);
         if self.takes_record(&event) {
-            staged.push((now, event));
+            self.staged.push((now, event));
         }
     }
 
@@ -310,20 +424,21 @@ impl Owner {
                 )
             })
             .and_then(|held| {
-                let admitted = admit(now, held, facts)?;
-                let ceiling = held.ceiling(facts, plan.bytes_max)?;
+                let admitted = admit(now, held, facts, plan.start())
+                    .map_err(|refusal| beyond_text(held.is_of_text, refusal))?;
+                let most = held.ceilings(facts, plan.bytes_max)?;
                 let query = self.ledger.next_query();
-                let event = admitted_event(query, asking, &admitted, ceiling);
+                let event = admitted_event(query, asking, &admitted, most);
                 if fits(&event) {
-                    Ok((held, admitted, ceiling, query, event))
+                    Ok((held, admitted, most, query, event))
                 } else {
                     Err(too_long_to_record())
                 }
             });
         match judged {
-            Ok((held, admitted, ceiling, query, event)) => {
-                let permit = Permit::new(query, Arc::new(open_window(held)), admitted, ceiling);
-                (event, Waiting::Admitted(reply, permit))
+            Ok((held, admitted, most, query, event)) => {
+                let permit = Permit::new(query, Arc::new(open_window(held)), admitted, most);
+                (event, Waiting::Admitted(reply, Box::new(permit)))
             }
             Err(refusal) => {
                 let event = Event::QueryRefused {
@@ -341,150 +456,95 @@ impl Owner {
         }
     }
 
-    /// Makes what is staged durable, then lets the answers go. Without durability every answer is a refusal.
-    fn commit(&mut self, staged: &mut Vec<(Now, Event)>, waiting: &mut Vec<Waiting>) {
-        let staged = std::mem::take(staged);
-        let recorded = self.append(&staged);
-        if recorded.is_err() {
-            // The ledger is what the log makes of it: what was admitted ahead of its record is taken back.
-            for (_, event) in staged.iter().rev() {
-                self.ledger.withdraw(event);
-            }
-            self.keep_unrecorded(staged);
-        }
-        for answer in waiting.drain(..) {
-            match (&recorded, answer) {
-                // Whoever asked may have gone: the permit says so itself.
-                (Ok(()), Waiting::Admitted(reply, permit)) => {
-                    drop(reply.send(Ok(permit.given(self.shared.queue.clone()))))
-                }
-                (Ok(()), Waiting::Refused(reply, refusal)) => drop(reply.send(Err(refusal))),
-                (Ok(()), Waiting::Recorded(reply)) => drop(reply.send(Ok(()))),
-                (Err(refusal), Waiting::Admitted(reply, _) | Waiting::Refused(reply, _)) => {
-                    drop(reply.send(Err(refusal.clone())))
-                }
-                (Err(refusal), Waiting::Recorded(reply)) => drop(reply.send(Err(refusal.clone()))),
-            }
-        }
-    }
-
-    fn append(&mut self, events: &[(Now, Event)]) -> Result<(), Refusal> {
-        if events.is_empty() {
-            return Ok(());
-        }
-        self.record_the_unrecorded();
-        if !self.unrecorded.is_empty() {
-            return Err(audit_unavailable());
-        }
-        self.append_now(events)
-    }
-
-    fn append_now(&mut self, events: &[(Now, Event)]) -> Result<(), Refusal> {
-        match self.log.append(events) {
-            Ok(()) => {
-                self.audit_fault = None;
-                self.records.send_replace(self.log.count());
-                Ok(())
-            }
-            Err(error) => {
-                if self.audit_fault.is_none() {
-                    tracing::error!(error = %Causes(&error), "the audit log cannot be written: nothing is allowed until it can");
-                }
-                self.audit_fault = Some(Causes(&error).to_string());
-                Err(audit_unavailable())
-            }
-        }
-    }
-
-    fn record_the_unrecorded(&mut self) {
-        while !self.unrecorded.is_empty() {
-            let oldest = self.unrecorded.oldest(BATCH_MAX);
-            if self.append_now(&oldest).is_err() {
-                return;
-            }
-            self.unrecorded.recorded(&oldest);
-        }
-    }
-
-    fn keep_unrecorded(&mut self, staged: Vec<(Now, Event)>) {
-        for (now, event) in staged {
-            if let Some(refused) = self.unrecorded.keep(now, event) {
-                self.refusals().count(refused);
-            }
-        }
-    }
-
     fn control(&mut self, caller: &Caller, ask: Ask) -> Reply {
         let now = self.parts.clock.now();
         let (command, action) = match ask {
-            Ask::Request(ask) => return self.request(now, caller, ask),
-            Ask::Status => return self.status(now, caller),
+            Ask::Request(ask) => return self.request(now, caller, &ask, Command::Request),
+            Ask::RequestForRun { ask, .. } => {
+                return self.request(now, caller, &ask, Command::RequestForRun);
+            }
             Ask::Approve {
                 request,
                 seen,
                 ttl,
-                datasets,
+                scope,
+                bytes_max,
+                queries_max,
+                signature,
             } => {
                 let terms = ApproveTerms {
                     seen,
                     ttl,
-                    datasets: datasets.map(|datasets| datasets.into_iter().collect()),
+                    scope,
+                    bytes_max,
+                    queries_max,
+                    signer: None,
                 };
-                (
-                    Command::Approve(request, terms),
-                    format!("approve {request}"),
-                )
+                return self.approve(now, caller, request, terms, signature);
+            }
+            Ask::BreakGlass {
+                request,
+                seen,
+                reason,
+                signature,
+            } => {
+                return self.break_glass(now, caller, (request, seen), reason, signature);
+            }
+            Ask::Review { grant, note } => {
+                (Command::Review(grant, note), format!("review {grant}"))
             }
             Ask::Deny { request, reason } => {
                 (Command::Deny(request, reason), format!("deny {request}"))
             }
-            Ask::Revoke { grant } => (Command::Revoke(grant), format!("revoke {grant}")),
-            Ask::Close { grant } => (Command::Close(grant), format!("close {grant}")),
-            Ask::Log { .. } | Ask::Join { .. } => {
+            Ask::Unlock { agent } => {
+                let action = format!("unlock agent {agent}");
+                (Command::Unlock(agent), action)
+            }
+            Ask::Show { request } => return self.show(now, caller, request),
+            Ask::Revoke { .. }
+            | Ask::Lock { .. }
+            | Ask::CloseAll
+            | Ask::Close { .. }
+            | Ask::Done
+            | Ask::Status
+            | Ask::Log { .. }
+            | Ask::Join { .. }
+            | Ask::Wait { .. }
+            | Ask::NotifyTest { .. } => {
                 return Reply::Refused(Refusal::new(
                     Code::InputInvalid,
                     "This is answered elsewhere",
                 ));
             }
         };
-        match self.ledger.decide(now, &self.parts.policy, caller, command) {
-            Ok(decision) => match self.perform(now, &decision) {
-                Ok(Some(grant)) => self.opened_reply(now, grant),
-                Ok(None) => Reply::Done,
-                Err(refusal) => Reply::Refused(refusal),
-            },
-            Err(refusal) => {
-                let event = Event::DecisionRefused {
-                    caller: caller.clone(),
-                    action,
-                    refusal: refusal.clone(),
-                };
-                self.refuse(now, event, refusal)
-            }
-        }
+        self.decided(now, caller, command, action)
     }
 
-    fn request(&mut self, now: Now, caller: &Caller, ask: enforcer_proto::policy::Ask) -> Reply {
-        match self.ledger.decide(
-            now,
-            &self.parts.policy,
-            caller,
-            Command::Request(ask.clone()),
-        ) {
+    fn request(
+        &mut self,
+        now: Now,
+        caller: &Caller,
+        ask: &enforcer_proto::policy::Ask,
+        command: impl FnOnce(enforcer_proto::policy::Ask) -> Command,
+    ) -> Reply {
+        let (policy, command) = (&self.parts.policy, command(ask.clone()));
+        match self.ledger.decide(now, policy, caller, command) {
             Ok(decision) => match self.perform(now, &decision) {
                 Ok(grant) => {
                     let Some(request) = self.ledger.requests().next_back() else {
-                        return Reply::Refused(Refusal::new(
-                            Code::KernelFailed,
-                            "The request was lost",
-                        ));
+                        return Reply::Refused(lost());
                     };
+                    let (policy, ledger) = (&self.parts.policy, &self.ledger);
+                    let shown = views::request(now, policy, ledger, &self.waiting, request);
+                    let wanting = shown.wanting;
                     let grant = grant
                         .and_then(|grant| self.ledger.grant(grant))
                         .map(|grant| views::grant(now, grant));
                     Reply::Requested {
                         request: request.id,
                         grant,
+                        wanting,
+                        expires_in_ns: request.expires_boot_ns.saturating_sub(now.boot_ns),
                     }
                 }
                 Err(refusal) => Reply::Refused(refusal),
@@ -492,7 +552,7 @@ impl Owner {
             Err(refusal) => {
                 let event = Event::RequestRefused {
                     caller: caller.clone(),
-                    ask: Some(ask),
+                    ask: Some(ask.clone()),
                     refusal: refusal.clone(),
                 };
                 self.refuse(now, event, refusal)
@@ -500,7 +560,7 @@ impl Owner {
         }
     }
 
-    fn refuse(&mut self, now: Now, event: Event, refusal: Refusal) -> Reply {
+    pub(super) fn refuse(&mut self, now: Now, event: Event, refusal: Refusal) -> Reply {
         let staged = if self.takes_record(&event) {
             at(now, &[event])
         } else {
@@ -522,32 +582,63 @@ impl Owner {
         }
     }
 
-    fn status(&self, now: Now, caller: &Caller) -> Reply {
+    /// Whether the caller may see windows, an agent its own.
+    fn check_may_see(&self, caller: &Caller) -> Result<(), Refusal> {
         let may_see = caller.agent.is_some()
             || caller.process.uid == 0
-            || self
-                .parts
-                .policy
-                .rules
-                .iter()
-                .any(|rule| rule.approvers.names(caller));
-        if !may_see {
-            return Reply::Refused(Refusal::new(
-                Code::CallerForbidden,
-                format!("Uid {} may not see the windows", caller.process.uid),
-            ));
+            || self.parts.policy.rules.iter().any(|rule| {
+                let glass = rule.break_glass.as_ref();
+                rule.approvers.names(caller) || glass.is_some_and(|glass| glass.who.names(caller))
+            });
+        if may_see {
+            return Ok(());
         }
+        Err(Refusal::new(
+            Code::CallerForbidden,
+            format!("Uid {} may not see the windows", caller.process.uid),
+        ))
+    }
+
+    fn status(&self, now: Now, caller: &Caller) -> Reply {
+        match self.check_may_see(caller) {
+            Ok(()) => self.shown(now, caller, Shown::All),
+            Err(refusal) => Reply::Refused(refusal),
+        }
+    }
+
+    /// One request, however many wait: what nobody can see nobody can decide on.
+    fn show(&self, now: Now, caller: &Caller, id: RequestId) -> Reply {
+        let own = |held: &&Request| caller.agent.as_ref().is_none_or(|own| *own == held.agent);
+        let found = self.check_may_see(caller).and_then(|()| {
+            self.ledger.request(id).filter(own).ok_or_else(|| {
+                let what =
+                    format!("Request {id} is none of the caller's to see, or is not remembered");
+                Refusal::new(Code::NotPending, what)
+            })
+        });
+        match found {
+            Ok(request) => self.shown(now, caller, Shown::One(request)),
+            Err(refusal) => Reply::Refused(refusal),
+        }
+    }
+
+    fn shown(&self, now: Now, caller: &Caller, what: Shown<'_>) -> Reply {
         Reply::Status(Box::new(views::status(
             now,
             &self.parts,
             &self.ledger,
-            caller,
-            self.log.room(),
-            self.faults(),
+            &self.waiting,
+            (caller, what),
+            LogView {
+                checkpoint: self.parts.watched.checkpoint(),
+                ..self.log.room()
+            },
+            self.faults(caller),
         )))
     }
 
-    fn faults(&self) -> Vec<String> {
+    /// What is wrong with the host, whoever's windows are open: for people.
+    fn faults_of_host(&self) -> Vec<String> {
         let mut faults = self.parts.kernel.drift();
         match self.log.room().free_bytes {
             Some(free) if free < LOG_RESERVE_BYTES => faults.push(format!(
@@ -556,18 +647,50 @@ impl Owner {
             Some(_) => {}
             None => faults.push("how much room the audit log has cannot be told".to_owned()),
         }
+        faults.extend(self.disk_fault(self.parts.clock.now()));
         if let Some(fault) = &self.audit_fault {
             faults.push(format!(
                 "the audit log cannot be written, so nothing is allowed: {fault}"
             ));
         }
+        if self.log.is_dirty() {
+            faults.push("what was refused, since it could not be recorded, may still be in the audit log's file: it could not be cut off, or not durably, and a daemon that starts now would take it for what has happened. It is tried again until it is cut off".to_owned());
+        }
         if self.unrecorded.lost() > 0 {
             faults.push(format!(
-                "{} events could not be recorded and were dropped",
+                "{} events could not be recorded, and there was no room to keep them: that they are lost is put on record once the log can be written",
                 self.unrecorded.lost()
             ));
         }
-        for agent in &self.stuck {
+        if let Some(fault) = &self.policy_fault {
+            faults.push(format!(
+                "the changed policy file cannot be used, and the rules stay as they were: {fault}"
+            ));
+        }
+        faults
+    }
+
+    /// What is wrong, as far as it is the caller's to know. What the host's faults say names agents, people, files and interfaces that are
+    /// nothing to an agent: it is told that there are some.
+    fn faults(&self, caller: &Caller) -> Vec<String> {
+        let mut faults = self.faults_of_host();
+        if caller.agent.is_some() && !faults.is_empty() {
+            faults = vec![UNWELL_FOR_AGENTS.to_owned()];
+        }
+        let own = |agent: &AgentName| caller.agent.as_ref().is_none_or(|own| own == agent);
+        for (grant, how) in self.ledger.unreviewed().filter(|(_, how)| own(&how.agent)) {
+            faults.push(format!(
+                "window {grant} of agent {} was opened in an emergency by {}, and nobody else has looked at it yet (enforcer review {grant} --note WHAT): {}",
+                how.agent,
+                how.by,
+                safe_line(&how.reason, 200)
+            ));
+        }
+        // Where the log is kept besides is nothing to an agent.
+        if caller.agent.is_none() {
+            faults.extend(self.parts.watched.faults());
+        }
+        for agent in self.stuck.iter().filter(|agent| own(agent)) {
             faults.push(format!(
                 "the kernel did not let go of the window of agent {agent}; the proxy refuses it"
             ));
@@ -576,7 +699,11 @@ impl Owner {
     }
 
     /// Performs a decision: closings, then the records, then openings. Gives the grant that was opened.
-    fn perform(&mut self, now: Now, decision: &Decision) -> Result<Option<GrantId>, Refusal> {
+    pub(super) fn perform(
+        &mut self,
+        now: Now,
+        decision: &Decision,
+    ) -> Result<Option<GrantId>, Refusal> {
         if decision.then.is_empty() && decision.events.iter().all(only_restricts) {
             self.restrict(now, decision);
             return Ok(None);
@@ -585,6 +712,12 @@ impl Owner {
         for event in &decision.events {
             self.ledger.apply(now, event);
         }
+        let opened = self.open(now, decision);
+        self.tell(now, &decision.events);
+        opened
+    }
+
+    fn open(&mut self, now: Now, decision: &Decision) -> Result<Option<GrantId>, Refusal> {
         let mut opened = None;
         for effect in &decision.then {
             if let Effect::OpenWindow {
@@ -601,35 +734,36 @@ impl Owner {
         Ok(opened)
     }
 
-    /// Performs what only takes away: in force at once, recorded as soon as the log can be written.
-    fn restrict(&mut self, now: Now, decision: &Decision) {
+    /// Performs what only takes away: in force at once, recorded some milliseconds later, or as soon as the log can be written.
+    pub(super) fn restrict(&mut self, now: Now, decision: &Decision) {
         let mut closed = Vec::new();
         for effect in &decision.first {
             if let Effect::CloseWindow { agent, grant, .. } = effect {
                 self.close_in_kernel(agent);
-                closed.push(*grant);
+                closed.push((agent, *grant));
             }
         }
+        let mut left = Vec::new();
         for event in &decision.events {
             self.ledger.apply(now, event);
+            // Each at once: where very many close together the ledger does not remember all of them to the end.
+            if let Event::Closed { grant, .. } = event {
+                left.extend(self.ledger.grant(*grant).and_then(closed_window));
+            }
         }
-        if !decision.first.is_empty() {
-            self.publish(now);
-        }
-        let closed = closed.iter().filter_map(|grant| self.ledger.grant(*grant));
-        for window in closed.filter_map(closed_window) {
+        self.withdraw(&closed);
+        for window in left {
             self.hand_over(window);
         }
-        let staged = at(now, &decision.events);
-        if self.append(&staged).is_err() {
-            self.keep_unrecorded(staged);
-        }
+        // Whoever is refused next because of it, on record first, shares its sync.
+        self.staged.extend(at(now, &decision.events));
+        self.tell(now, &decision.events);
     }
 
     /// Gives a closed window's jobs to whoever cancels them.
     fn hand_over(&self, window: ClosedWindow) {
         // Nobody listens any more only when the daemon stops; the next start finds what is left.
-        let _ = self.closed.send(Arc::new(window));
+        let _ = self.news.closed.send(Arc::new(window));
     }
 
     /// A job that is heard of only after its window's close: its start was under way.
@@ -639,13 +773,9 @@ impl Owner {
         };
         let grant = self.ledger.grant(*grant);
         if let Some(closed) = grant.and_then(closed_window)
-            && closed.jobs.contains(job)
+            && closed.jobs.iter().any(|left| left.job.is_same_job(job))
         {
-            self.hand_over(ClosedWindow {
-                jobs: vec![job.clone()],
-                unanswered: Vec::new(),
-                ..closed
-            });
+            self.hand_over(closed);
         }
     }
 
@@ -668,8 +798,10 @@ impl Owner {
         }
         // The entry that the kernel did not let go is overwritten: taking it away now would take the new window.
         self.stuck.remove(agent);
-        self.publish(now);
-        // The window is open and its approval is on disk; a lost "opened" takes nothing from the record of who allowed what.
+        self.publish(grant);
+        // The window is open and its approval is on disk; a lost "opened" takes nothing from the record of who allowed what. Windows may have been
+        // ended while the approval was written: it comes after those.
+        let now = self.parts.clock.now();
         let staged = at(
             now,
             &[Event::Opened {
@@ -690,20 +822,57 @@ impl Owner {
         }
     }
 
-    fn publish(&self, now: Now) {
-        let open = self.ledger.grants().filter(|grant| grant.is_open_at(now));
+    /// Shows everybody all windows that are open at `now`.
+    fn publish_all(&self, now: Now) {
+        let open = self.ledger.open_grants();
+        let open = open.filter(|grant| grant.is_open_at(now));
         let windows = open
             .map(|grant| (grant.agent.clone(), Arc::new(open_window(grant))))
             .collect();
-        self.windows.send_replace(Arc::new(windows));
+        self.news.windows.send_replace(Arc::new(windows));
+    }
+
+    /// Shows everybody one more. The others are not looked at: there may be ten thousand.
+    fn publish(&self, grant: GrantId) {
+        let Some(grant) = self.ledger.grant(grant) else {
+            return;
+        };
+        let window = Arc::new(open_window(grant));
+        self.news
+            .windows
+            .send_modify(|open| drop(Arc::make_mut(open).insert(grant.agent.clone(), window)));
+    }
+
+    /// Shows these windows to nobody any more.
+    fn withdraw(&self, closed: &[(&AgentName, GrantId)]) {
+        if closed.is_empty() {
+            return;
+        }
+        self.news.windows.send_modify(|open| {
+            let open = Arc::make_mut(open);
+            for (agent, grant) in closed {
+                if open.get(*agent).is_some_and(|held| held.grant == *grant) {
+                    open.remove(*agent);
+                }
+            }
+        });
     }
 
     /// Says that the daemon stopped. Windows stay as they are: the kernel holds their deadlines, and nothing is served without the proxy.
     fn stop(&mut self) {
         let now = self.parts.clock.now();
         self.record_the_counted(now);
-        let staged = at(now, &[Event::DaemonStopped {}]);
-        if self.append(&staged).is_err() {
+        self.commit(&mut Vec::new());
+        let mut last = Vec::new();
+        if self.is_all_recorded() {
+            let log = self.log.here();
+            last.extend(log.and_then(|log| {
+                self.snapshots
+                    .take_last(log, &self.ledger, &self.parts.audit_dir)
+            }));
+        }
+        last.push(Event::DaemonStopped {});
+        if self.append(&at(now, &last)).is_err() {
             tracing::error!("the stop could not be recorded");
         }
     }
@@ -722,27 +891,22 @@ fn closed_window(grant: &Grant) -> Option<ClosedWindow> {
     Some(ClosedWindow {
         window: Arc::new(open_window(grant)),
         reason,
-        jobs: grant.running_jobs(),
-        unanswered: grant.unanswered_jobs(),
+        jobs: grant.unsettled_jobs(),
     })
 }
 
-fn open_window(grant: &Grant) -> OpenWindow {
+pub(super) fn open_window(grant: &Grant) -> OpenWindow {
     OpenWindow {
         grant: grant.id,
         agent: grant.agent.clone(),
         scope: grant.scope.clone(),
         approver: grant.approver.clone(),
+        is_of_text: grant.is_of_text,
         closes_boot_ns: grant.closes_boot_ns,
     }
 }
 
-fn admitted_event(
-    query: QueryId,
-    asking: &Asking,
-    admitted: &Admitted,
-    ceiling: Option<u64>,
-) -> Event {
+fn admitted_event(query: QueryId, asking: &Asking, admitted: &Admitted, most: Ceilings) -> Event {
     let Asking {
         requester,
         facts,
@@ -758,11 +922,18 @@ fn admitted_event(
         method: admitted.method(),
         sql: facts.sql.clone(),
         tables: admitted.tables().to_vec(),
+        writes: admitted.writes().to_vec(),
+        imports: admitted.imports().to_vec(),
+        exports: admitted.exports().to_vec(),
         resource: facts.touch.resource(),
         bytes: admitted.bytes(),
         job: plan.job.clone(),
-        ceiling,
+        ceiling: most.bytes,
+        returned_ceiling: most.returned_bytes,
         is_dry_run: facts.is_dry_run,
+        in_parts: facts.touch.in_parts(),
+        asked: plan.asked.clone(),
+        dry_run_us: plan.dry_run_us,
     }
 }
 
@@ -773,5 +944,6 @@ pub(super) const fn state_word(state: &RequestState) -> &'static str {
         RequestState::Approved(_) => "approved",
         RequestState::Denied(_) => "denied",
         RequestState::Expired => "expired",
+        RequestState::Withdrawn => "withdrawn",
     }
 }

@@ -3,14 +3,17 @@
 use std::path::Path;
 use std::sync::Mutex;
 
-use enforcer_proto::policy::{ApproverSet, Rule};
+use enforcer_proto::id::RequestId;
+use enforcer_proto::ledger::{JobState, UnsettledJob};
+use enforcer_proto::policy::{Alone, ApproverSet, Budget, Limits, Quorum, Rule};
 use enforcer_proto::principal::{Caller, Process};
-use enforcer_proto::query::{DryRun, Method, QueryFacts, Touch};
+use enforcer_proto::query::{DryRun, Layout, Method, QueryFacts, Touch};
 use enforcer_proto::refusal::Code;
 use enforcer_proto::time::NS_PER_S;
 use enforcer_proto::wire::{Ask, Enforce, Reply, Status};
 
 use super::*;
+use crate::audit::ReadError;
 use crate::clock::ManualClock;
 
 #[derive(Debug, Default)]
@@ -21,6 +24,7 @@ struct Held {
     refuses: bool,
     /// Lets no window go.
     clings: bool,
+    drift: Vec<String>,
 }
 
 struct FakeKernel {
@@ -71,7 +75,7 @@ impl Windows for FakeKernel {
     }
 
     fn drift(&self) -> Vec<String> {
-        Vec::new()
+        self.held.lock().expect("no panic").drift.clone()
     }
 
     fn guards(&self) -> Vec<String> {
@@ -91,6 +95,10 @@ struct Host {
     dir: tempfile::TempDir,
     held: Arc<Mutex<Held>>,
     clock: Arc<ManualClock>,
+    segment_bytes: u64,
+    keep: Keep,
+    /// Whom the policy's rule speaks of.
+    agents: Vec<String>,
     running: Option<Running>,
 }
 
@@ -104,6 +112,9 @@ impl Host {
             dir: tempfile::tempdir().expect("a folder"),
             held: Arc::default(),
             clock,
+            segment_bytes: crate::audit::SEGMENT_BYTES,
+            keep: Keep::default(),
+            agents: vec!["bot".to_owned()],
             running: None,
         };
         host.start("boot-1").expect("starts");
@@ -112,16 +123,32 @@ impl Host {
 
     fn start(&mut self, boot_id: &str) -> Result<(), StartError> {
         let rule = Rule {
-            agents: ["bot".parse().expect("a name")].into(),
+            agents: self
+                .agents
+                .iter()
+                .map(|name| name.parse().expect("a name"))
+                .collect(),
             datasets: vec!["p.finance".parse().expect("a dataset")],
+            writable: Vec::new(),
+            ddl: Vec::new(),
+            buckets: std::collections::BTreeMap::new(),
             ttl_max: "1h".parse().expect("a ttl"),
-            bytes_max: 1000,
-            queries_max: 10,
+            budget: Budget {
+                bytes_max: 1000 * MIB,
+                query_bytes_max: 1000 * MIB,
+                returned_bytes_max: 1000,
+                queries_max: 10,
+                jobs_at_once_max: 10,
+            },
             approvers: ApproverSet {
                 uids: [5001].into(),
                 gids: [].into(),
             },
-            auto_approve: false,
+            quorum: Quorum::one(),
+            must_sign: false,
+            alone: Alone::Never,
+            break_glass: None,
+            limits: Limits::TIGHT,
         };
         let audit_dir = self.dir.path().join("audit");
         let kernel = Box::new(FakeKernel {
@@ -130,6 +157,8 @@ impl Host {
         });
         let policy = Policy {
             rules: vec![rule],
+            signers: Vec::new(),
+            own_uids: Default::default(),
             digest: "d".into(),
         };
         let (host, clock) = (
@@ -139,6 +168,9 @@ impl Host {
         self.running = Some(start(Parts {
             host,
             audit_dir,
+            segment_bytes: self.segment_bytes,
+            keep: self.keep,
+            watched: Arc::default(),
             boot_id: boot_id.into(),
             policy,
             kernel,
@@ -174,6 +206,10 @@ impl Host {
     }
 
     async fn request(&self) -> Reply {
+        self.request_of(2001, "bot").await
+    }
+
+    async fn request_of(&self, uid: u32, agent: &str) -> Reply {
         let ask = enforcer_proto::policy::Ask {
             scope: "p.finance:read".parse().expect("a scope"),
             ttl: "10s".parse().expect("a ttl"),
@@ -181,7 +217,7 @@ impl Host {
             bytes_max: None,
             queries_max: None,
         };
-        self.ask(2001, Some("bot"), Ask::Request(ask)).await
+        self.ask(uid, Some(agent), Ask::Request(ask)).await
     }
 
     async fn approve(&self) -> Reply {
@@ -190,39 +226,68 @@ impl Host {
 
     async fn approve_the(&self, request: &str) -> Reply {
         let request = request.parse().expect("an id");
+        let status = self.status().await;
+        let mut requests = status.requests.iter();
+        let shown = requests.find(|shown| shown.request == request);
+        let seen = shown.map_or_else(String::new, |shown| shown.digest.clone());
         self.ask(
             5001,
             None,
             Ask::Approve {
+                bytes_max: None,
+                queries_max: None,
                 request,
-                seen: None,
+                seen,
+                signature: None,
                 ttl: None,
-                datasets: None,
+                scope: None,
             },
         )
         .await
     }
 
     async fn status(&self) -> Status {
-        match self.ask(0, None, Ask::Status).await {
+        self.status_for(0, None).await
+    }
+
+    async fn status_for(&self, uid: u32, agent: Option<&str>) -> Status {
+        match self.ask(uid, agent, Ask::Status).await {
             Reply::Status(status) => *status,
             Reply::Refused(_)
             | Reply::Requested { .. }
             | Reply::Opened(_)
+            | Reply::Counted(_)
+            | Reply::GivenBack(_)
             | Reply::Done
             | Reply::Records(_)
-            | Reply::Joined(_) => panic!("no status"),
+            | Reply::Joined(_)
+            | Reply::Notified(_) => panic!("no status"),
         }
     }
 
+    /// The kinds of all events, but for the snapshot that every stop leaves.
     fn events(&self) -> Vec<String> {
-        let mut kinds = Vec::new();
-        crate::audit::verify(&self.dir.path().join("audit"), |record, _| {
-            let json = serde_json::to_value(&record.event).expect("plain data");
-            kinds.push(json["kind"].as_str().expect("a kind").to_owned());
-        })
-        .expect("the chain is whole");
+        let mut kinds = self.all_events();
+        kinds.retain(|kind| kind != "snapshot_taken");
         kinds
+    }
+
+    fn all_events(&self) -> Vec<String> {
+        let dir = self.dir.path().join("audit");
+        loop {
+            let mut kinds = Vec::new();
+            let read = crate::audit::verify(&dir, |record, _| {
+                let json = serde_json::to_value(&record.event).expect("plain data");
+                kinds.push(json["kind"].as_str().expect("a kind").to_owned());
+            });
+            match read {
+                Ok(_) => return kinds,
+                // A segment went, on record, after it was listed.
+                Err(ReadError::Io { source, .. })
+                    if source.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => panic!("the chain is whole: {error:?}"),
+            }
+        }
     }
 }
 
@@ -326,6 +391,81 @@ async fn nothing_opens_while_the_log_cannot_be_written_and_the_next_start_refuse
     assert!(matches!(host.start("boot-1"), Err(StartError::Audit(_))));
 }
 
+impl Host {
+    /// Keeps the log from being written until the folders are removed that it gives: they are where the next segments would be, and every segment is
+    /// full.
+    fn block_the_log(&self) -> Vec<std::path::PathBuf> {
+        let segment = *self.running.as_ref().expect("running").segments.borrow();
+        let dir = self.dir.path().join("audit");
+        let next = (segment + 1..segment + 20).rev();
+        let next = next.map(|number| dir.join(format!("log-{number:06}.jsonl")));
+        next.filter(|path| std::fs::create_dir(path).is_ok())
+            .collect()
+    }
+}
+
+#[tokio::test]
+async fn what_an_agent_asks_for_while_the_log_cannot_be_written_takes_no_revocation_from_the_record()
+ {
+    let mut host = Host::new();
+    host.stop();
+    host.segment_bytes = 1;
+    host.start("boot-1").expect("starts");
+    host.request().await;
+    host.approve().await;
+    let blocked = host.block_the_log();
+    let Requester {
+        agent,
+        session,
+        process,
+    } = requester();
+    let asked = Event::QueryAsked {
+        grant: GrantId(1),
+        agent: agent.clone(),
+        session,
+        process: process.clone(),
+        method: Method::JobsQuery,
+        sql: "x".repeat(400_000),
+    };
+    let joined = Event::ProcessJoined { agent, process };
+    let refused = host.engine().record(joined).await;
+    assert!(refused.is_err_and(|refusal| refusal.code == Code::AuditUnavailable));
+    for _ in 0..50 {
+        let refused = host.engine().record(asked.clone()).await;
+        assert!(refused.is_err_and(|refusal| refusal.code == Code::AuditUnavailable));
+    }
+    let revoked = host
+        .ask(5001, None, Ask::Revoke { grant: GrantId(1) })
+        .await;
+    assert!(
+        matches!(revoked, Reply::Refused(refusal) if refusal.what.contains("It is done and holds"))
+    );
+    let mut records = host.engine().records();
+    for path in blocked {
+        std::fs::remove_dir(path).expect("removes");
+    }
+    let is_closed = |_: &u64| host.all_events().contains(&"closed".to_owned());
+    records
+        .wait_for(is_closed)
+        .await
+        .expect("goes on by itself");
+    drop(records);
+    let status = host.status().await;
+    let dropped = |fault: &String| fault.contains("could not be recorded");
+    assert!(
+        !status.unhealthy.iter().any(dropped),
+        "{:?}",
+        status.unhealthy
+    );
+    host.stop();
+    let kinds = host.all_events();
+    let is_of_agent = |kind: &String| ["query_asked", "process_joined"].contains(&kind.as_str());
+    assert!(
+        !kinds.iter().any(is_of_agent),
+        "what did not happen: {kinds:?}"
+    );
+}
+
 /// What the proxy records of a request without a window.
 fn refused_query(session: enforcer_proto::id::SessionId) -> Event {
     Event::QueryRefused {
@@ -376,6 +516,12 @@ async fn an_agent_sees_only_its_own_and_a_stranger_sees_nothing() {
         panic!("refused")
     };
     assert_eq!((own.requests.len(), other.requests.len()), (1, 0));
+    assert_eq!(
+        (own.log, own.kernel),
+        Default::default(),
+        "what happens on the host"
+    );
+    assert!(own.guards.is_empty() && host.status().await.log.records > 0);
     assert!(
         matches!(host.ask(3000, None, Ask::Status).await, Reply::Refused(refusal) if refusal.code == Code::CallerForbidden)
     );
@@ -415,6 +561,8 @@ fn requester() -> Requester {
     }
 }
 
+const MIB: u64 = 1024 * 1024;
+
 /// A query that reads so many bytes.
 fn select(bytes: u64) -> QueryFacts {
     QueryFacts {
@@ -424,6 +572,9 @@ fn select(bytes: u64) -> QueryFacts {
             statement: "SELECT".into(),
             tables: vec!["p.finance.daily".parse().expect("a table")],
             routines: Vec::new(),
+            targets: Vec::new(),
+            layout: Layout::Kept,
+            to: Vec::new(),
             bytes,
         }),
         sql: None,
@@ -444,10 +595,10 @@ async fn queries_that_ask_at_once_never_get_more_than_the_budget_together() {
     host.request().await;
     host.approve().await;
     let plan = Plan {
-        bytes_max: Some(300),
+        bytes_max: Some(300 * MIB),
         ..Plan::default()
     };
-    let asked = (0..8).map(|_| host.admit(select(200), plan.clone()));
+    let asked = (0..8).map(|_| host.admit(select(200 * MIB), plan.clone()));
     let permits: Vec<_> = futures_util::future::join_all(asked).await;
     let (given, refused): (Vec<_>, Vec<_>) = permits.into_iter().partition(Result::is_ok);
     let ceilings: Vec<u64> = given
@@ -456,12 +607,30 @@ async fn queries_that_ask_at_once_never_get_more_than_the_budget_together() {
         .collect();
     assert_eq!(
         ceilings,
-        [300, 300, 300],
-        "of 1000 bytes; 100 are too few for one more"
+        [300 * MIB, 300 * MIB, 300 * MIB],
+        "of 1000 MiB; 100 are too few for one more"
     );
     for permit in refused {
         assert_eq!(permit.map(|_| ()), Err(Code::WindowBudget));
     }
+}
+
+#[tokio::test]
+async fn how_a_query_ended_is_on_record_soon_though_nobody_waits_for_it() {
+    let mut host = Host::new();
+    host.request().await;
+    host.approve().await;
+    let permit = host.admit(select(1), Plan::default()).await;
+    let mut records = host.engine().records();
+    let before = *records.borrow_and_update();
+    host.engine()
+        .finished(permit.expect("is admitted"), Outcome::default());
+    let recorded = records.wait_for(|count| *count > before);
+    // Far above what it waits for a sync, and below the heartbeat.
+    let recorded = tokio::time::timeout(Duration::from_millis(200), recorded).await;
+    assert!(recorded.is_ok_and(|count| count.is_ok()));
+    assert_eq!(on_disk(&host, "query_finished").len(), 1);
+    host.stop();
 }
 
 /// The events of one kind that are on disk.
@@ -514,6 +683,33 @@ async fn the_size_of_the_log_and_the_room_it_has_are_shown() {
 }
 
 #[tokio::test]
+async fn an_agent_is_told_that_something_is_wrong_with_the_host_and_not_what() {
+    let host = Host::new();
+    assert!(
+        host.status_for(2001, Some("bot"))
+            .await
+            .unhealthy
+            .is_empty()
+    );
+    let bad = BadPolicy {
+        digest: None,
+        why: "/etc/enforcer/policy.toml: rule 2: agent `hr-bot` is not configured".into(),
+    };
+    host.engine().policy(Err(bad)).await.expect("recorded");
+    host.held.lock().expect("no panic").drift = vec!["eth7 has no guard".into()];
+    let people = host.status().await.unhealthy.join("; ");
+    assert!(
+        people.contains("hr-bot") && people.contains("eth7"),
+        "{people}"
+    );
+    let own = host.status_for(2001, Some("bot")).await.unhealthy;
+    assert_eq!(
+        own,
+        ["something on this host needs its operator, who sees what (enforcer status)"]
+    );
+}
+
+#[tokio::test]
 async fn a_window_that_the_kernel_did_not_let_go_does_not_take_the_next_one_with_it() {
     let host = Host::new();
     host.request().await;
@@ -537,7 +733,7 @@ async fn a_permit_that_nobody_waits_for_any_more_holds_nothing() {
     host.request().await;
     host.approve().await;
     let whole = Plan {
-        bytes_max: Some(1000),
+        bytes_max: Some(1000 * MIB),
         ..Plan::default()
     };
     {
@@ -556,7 +752,7 @@ async fn a_permit_that_nobody_waits_for_any_more_holds_nothing() {
     loop {
         match host.admit(select(200), whole.clone()).await {
             Ok(permit) => {
-                host.engine().finished(permit, Outcome::default()).await;
+                host.engine().finished(permit, Outcome::default());
                 break;
             }
             Err(code) => assert_eq!(code, Code::WindowBudget),
@@ -585,6 +781,8 @@ fn seen(permit: &Permit, name: &str) -> Event {
         is_done: false,
         billed: None,
         processed: None,
+        is_compared: false,
+        names_no_table: false,
         read_outside: None,
     }
 }
@@ -596,6 +794,7 @@ impl Host {
             let plan = Plan {
                 job: Some(job(name)),
                 bytes_max: Some(300),
+                ..Plan::default()
             };
             let permit = self.admit(select(0), plan).await.expect("room");
             if name == "runs" {
@@ -606,7 +805,7 @@ impl Host {
                 is_void,
                 ..Outcome::default()
             };
-            self.engine().finished(permit, outcome).await;
+            self.engine().finished(permit, outcome);
         }
         // The engine answers in order: all of it is taken in.
         let _ = self.status().await;
@@ -615,11 +814,16 @@ impl Host {
     /// What the start of the daemon hands over: running and unanswered jobs.
     fn handed_over(&mut self) -> Vec<(Vec<String>, Vec<String>)> {
         let closings = &mut self.running.as_mut().expect("running").closings;
-        let names = |jobs: &[enforcer_proto::query::JobRef]| -> Vec<String> {
-            jobs.iter().map(|job| job.job.clone()).collect()
+        let names = |jobs: &[UnsettledJob], state: JobState| -> Vec<String> {
+            let jobs = jobs.iter().filter(|job| job.state == state);
+            jobs.map(|job| job.job.job.clone()).collect()
+        };
+        let so_far = |closed: &ClosedWindow| {
+            let names = |state| names(&closed.jobs, state);
+            (names(JobState::Running), names(JobState::Unanswered))
         };
         std::iter::from_fn(|| closings.try_recv().ok())
-            .map(|closed| (names(&closed.jobs), names(&closed.unanswered)))
+            .map(|closed| so_far(&closed))
             .collect()
     }
 }
@@ -658,6 +862,7 @@ async fn jobs_that_a_dying_daemon_did_not_get_to_are_handed_over_at_the_next_sta
             grant,
             job: job(name),
             outcome: "cancelled".into(),
+            is_settled: Some(true),
         };
         host.engine().note(cancelled).await;
     }
@@ -680,5 +885,327 @@ async fn a_job_that_is_heard_of_after_the_close_is_handed_over_then() {
     }
     let _ = host.status().await;
     assert_eq!(host.handed_over(), [(vec!["late".to_owned()], vec![])]);
-    host.engine().finished(permit, Outcome::default()).await;
+    host.engine().finished(permit, Outcome::default());
+}
+
+const DAY_NS: u64 = 86_400 * NS_PER_S;
+
+impl Host {
+    /// Sets the wall clock, and leaves the boot clock alone.
+    fn set_wall(&self, unix_ns: u64) {
+        let now = self.clock.now();
+        self.clock.set(Now { unix_ns, ..now });
+    }
+
+    async fn seen(&self) -> Box<Status> {
+        let Reply::Status(status) = self.ask(0, None, Ask::Status).await else {
+            panic!("the operator sees all")
+        };
+        status
+    }
+}
+
+#[tokio::test]
+async fn a_wall_clock_that_is_set_a_day_either_way_moves_no_deadline_and_no_record() {
+    let mut host = Host::new();
+    host.set_wall(10 * DAY_NS);
+    host.request().await;
+    host.approve().await;
+    let shown = host.seen().await.grants[0].clone();
+    assert_eq!(shown.closes_unix_ns, 10 * DAY_NS + 10 * NS_PER_S);
+    for (unix_ns, left_s) in [(11 * DAY_NS, 8), (9 * DAY_NS, 6), (0, 4)] {
+        host.set_wall(unix_ns);
+        host.clock.advance_ns(2 * NS_PER_S);
+        let shown = host.seen().await.grants[0].clone();
+        assert!(shown.open, "{left_s} s are left");
+        assert_eq!(shown.closes_in_ns, left_s * NS_PER_S);
+        host.engine()
+            .note(refused_query(host.engine().begin_session()))
+            .await;
+    }
+    host.set_wall(0);
+    host.clock.advance_ns(4 * NS_PER_S - 1);
+    assert!(host.seen().await.grants[0].open);
+    host.set_wall(0);
+    host.clock.advance_ns(1);
+    assert!(!host.seen().await.grants[0].open);
+    assert!(host.held.lock().expect("no panic").windows.is_empty());
+    // A start in between makes it no longer, whatever the wall clock says by then.
+    host.request().await;
+    host.approve_the("r-2").await;
+    host.clock.advance_ns(9 * NS_PER_S);
+    host.stop();
+    host.set_wall(20 * DAY_NS);
+    host.start("boot-1").expect("starts");
+    assert!(host.seen().await.grants[1].open);
+    host.clock.advance_ns(NS_PER_S);
+    assert!(!host.seen().await.grants[1].open);
+    host.stop();
+    let chain = crate::audit::verify(&host.dir.path().join("audit"), |_, _| ());
+    assert!(
+        chain.expect("is whole").count() > 0,
+        "records stay in the order in which they happened"
+    );
+}
+
+#[tokio::test]
+async fn the_jobs_of_a_closed_window_are_looked_after_though_the_wall_clock_is_set_a_day_either_way()
+ {
+    for unix_ns in [9 * DAY_NS, 11 * DAY_NS] {
+        let mut host = Host::new();
+        host.set_wall(10 * DAY_NS);
+        host.request().await;
+        host.approve().await;
+        host.start_jobs().await;
+        let grant = GrantId(1);
+        host.ask(5001, None, Ask::Revoke { grant }).await;
+        assert_eq!(host.handed_over(), [left()]);
+        host.set_wall(unix_ns);
+        let jobs = host.engine().unsettled(grant).await.expect("answers");
+        assert_eq!(jobs.len(), 2, "the closer goes on");
+        host.stop();
+        host.start("boot-1").expect("starts");
+        assert_eq!(host.handed_over(), [left()], "and so does a start");
+    }
+}
+
+#[tokio::test]
+async fn a_restart_in_one_boot_after_the_wall_clock_was_set_counts_no_less_of_a_day() {
+    let mut host = Host::new();
+    host.set_wall(10 * DAY_NS);
+    host.request().await;
+    host.approve().await;
+    host.clock.advance_ns(10 * NS_PER_S);
+    host.request().await;
+    let held = |status: &Status| status.requests.last().map(|asked| asked.held_in_day_s);
+    assert_eq!(held(&*host.seen().await), Some(10));
+    host.stop();
+    host.set_wall(11 * DAY_NS + 3600 * NS_PER_S);
+    host.start("boot-1").expect("starts");
+    assert_eq!(held(&*host.seen().await), Some(10));
+    host.stop();
+    host.set_wall(13 * DAY_NS);
+    host.start("boot-2").expect("starts");
+    assert_eq!(held(&*host.seen().await), Some(0), "the host was down");
+}
+
+#[tokio::test]
+async fn after_a_suspend_what_ended_meanwhile_is_gone_before_anything_else_is_answered() {
+    let host = Host::new();
+    host.request().await;
+    host.approve().await;
+    // In suspend the boot clock goes on, timers do not: nothing wakes the engine but what asks it.
+    host.clock.advance_ns(DAY_NS);
+    let permit = host
+        .engine()
+        .admit(requester(), GrantId(1), select(1), Plan::default())
+        .await;
+    assert!(permit.is_err(), "the window's end has passed");
+    assert!(!host.seen().await.grants[0].open);
+    assert!(host.held.lock().expect("no panic").windows.is_empty());
+    // Likewise what waits for a decision.
+    let waits = host.request().await;
+    assert!(matches!(waits, Reply::Requested { .. }));
+    host.clock.advance_ns(DAY_NS);
+    let late = host.approve_the("r-2").await;
+    assert!(matches!(late, Reply::Refused(refusal) if refusal.code == Code::NotPending));
+    assert_eq!(host.seen().await.requests[1].state, "expired");
+}
+
+#[tokio::test]
+async fn after_a_suspend_a_window_closes_though_nobody_asks() {
+    let host = Host::new();
+    let mut windows = host.engine().windows();
+    host.request().await;
+    host.approve().await;
+    assert_eq!(windows.borrow_and_update().len(), 1);
+    host.clock.advance_ns(DAY_NS);
+    // The timer that was set before counts what is left by another clock; the heartbeat looks anew.
+    let closed = windows.wait_for(|open| open.is_empty());
+    let closed = tokio::time::timeout(20 * HEARTBEAT, closed).await;
+    assert!(closed.expect("within a few heartbeats").is_ok());
+}
+
+#[tokio::test]
+async fn a_full_segment_leaves_a_snapshot_and_the_next_start_goes_on_from_it() {
+    let mut host = Host::new();
+    host.stop();
+    host.segment_bytes = 1;
+    host.start("boot-1").expect("starts");
+    host.request().await;
+    host.approve().await;
+    let before = host.status().await;
+    // Every record fills a segment; what is kept is named by a record within a heartbeat or two.
+    let mut records = host.engine().records();
+    let is_kept = |_: &u64| {
+        let kinds = host.all_events();
+        let opened = kinds.iter().rposition(|kind| kind == "opened");
+        let kept = kinds.iter().rposition(|kind| kind == "snapshot_taken");
+        opened < kept
+    };
+    records.wait_for(is_kept).await.expect("runs");
+    host.stop();
+    host.start("boot-1").expect("starts");
+    assert!(host.running.as_ref().expect("running").resumed.is_some());
+    let after = host.status().await;
+    assert_eq!(after.grants[0].grant, before.grants[0].grant);
+    assert!(after.grants[0].open);
+    let files = std::fs::read_dir(host.dir.path().join("audit")).expect("lists");
+    let names = files.map(|entry| entry.expect("lists").file_name());
+    let kept = names.filter(|name| name.to_string_lossy().starts_with("snapshot-"));
+    assert!(kept.count() <= 3, "old ones go");
+}
+
+#[tokio::test]
+async fn what_the_retention_does_not_keep_goes_once_that_is_on_record() {
+    let mut host = Host::new();
+    host.stop();
+    host.segment_bytes = 1;
+    host.keep.age = Some(Duration::from_secs(7 * 24 * 3600));
+    host.start("boot-1").expect("starts");
+    host.request().await;
+    host.clock.advance_ns(30 * 24 * 3600 * NS_PER_S);
+    host.request().await;
+    let mut records = host.engine().records();
+    records
+        .wait_for(|_| host.all_events().contains(&"segments_removed".to_owned()))
+        .await
+        .expect("runs");
+    host.stop();
+    let kinds = host.all_events();
+    assert!(!kinds.contains(&"daemon_started".to_owned()), "{kinds:?}");
+    host.start("boot-1").expect("goes on");
+    let status = host.status().await;
+    assert!(status.log.first_record > 1);
+    // No number is given a second time.
+    assert!(matches!(host.request().await, Reply::Requested { request, .. } if request.0 == 3));
+}
+
+#[tokio::test]
+async fn what_was_held_is_kept_on_record_though_the_wall_clock_makes_it_look_old() {
+    let mut host = Host::new();
+    host.stop();
+    host.segment_bytes = 1;
+    host.set_wall(10 * DAY_NS);
+    host.start("boot-1").expect("starts");
+    host.request().await;
+    host.clock.advance_ns(3 * DAY_NS);
+    host.request().await;
+    host.approve_the("r-2").await;
+    host.clock.advance_ns(10 * NS_PER_S);
+    host.request().await;
+    let held = |status: &Status| status.requests.last().map(|asked| asked.held_in_day_s);
+    assert_eq!(held(&*host.seen().await), Some(10));
+    host.stop();
+    // Within the boot the wall clock is set ahead, and the operator lets go of what need not be kept.
+    host.set_wall(16 * DAY_NS);
+    host.keep.bytes = Some(1);
+    host.start("boot-1").expect("starts");
+    let mut records = host.engine().records();
+    records
+        .wait_for(|_| host.all_events().contains(&"segments_removed".to_owned()))
+        .await
+        .expect("runs");
+    host.stop();
+    // As where the daemon is another version, which uses no snapshot of this one.
+    for entry in std::fs::read_dir(host.dir.path().join("audit")).expect("lists") {
+        let path = entry.expect("lists").path();
+        let name = path.file_name().expect("a file").to_string_lossy();
+        if name.starts_with("snapshot-") {
+            std::fs::remove_file(&path).expect("removes");
+        }
+    }
+    host.start("boot-1").expect("starts");
+    host.request().await;
+    let status = host.seen().await;
+    assert!(status.log.first_record > 1);
+    assert_eq!(held(&status), Some(10));
+}
+
+/// A host on which one agent's request waits among the 64 of eight others, asked `first` or last.
+async fn crowded(first: bool) -> (Host, RequestId) {
+    let mut host = Host::new();
+    host.stop();
+    host.agents = (0..9).map(|at| format!("bot-{at}")).collect();
+    host.start("boot-1").expect("starts");
+    let ask = async |host: &Host, at: u32| {
+        let asked = host.request_of(2000 + at, &format!("bot-{at}")).await;
+        let Reply::Requested { request, .. } = asked else {
+            panic!("{asked:?}")
+        };
+        request
+    };
+    let mut own = None;
+    if first {
+        own = Some(ask(&host, 8).await);
+    }
+    for at in 0..8 {
+        for _ in 0..8 {
+            ask(&host, at).await;
+        }
+    }
+    let own = match own {
+        Some(own) => own,
+        None => ask(&host, 8).await,
+    };
+    (host, own)
+}
+
+#[tokio::test]
+async fn a_request_among_more_than_are_shown_is_seen_and_approved_whenever_it_was_asked() {
+    for first in [true, false] {
+        let (host, own) = crowded(first).await;
+        let status = host.status_for(5001, None).await;
+        assert_eq!(status.requests.len(), 64);
+        assert_eq!(
+            (status.requests_waiting_left_out, status.requests_left_out),
+            (1, 0)
+        );
+        let shown = status.requests.iter().map(|shown| shown.request);
+        assert!(shown.clone().any(|shown| shown == own), "each has a share");
+        assert!(shown.is_sorted(), "newest last");
+        let approved = host.approve_the(&own.to_string()).await;
+        assert!(matches!(approved, Reply::Opened(_)), "{approved:?}");
+    }
+}
+
+#[tokio::test]
+async fn one_request_is_shown_by_its_number_to_who_may_see_it() {
+    let (host, own) = crowded(true).await;
+    let left_out = {
+        let status = host.status_for(5001, None).await;
+        let shown: Vec<_> = status.requests.iter().map(|shown| shown.request).collect();
+        let mut all = (1..=65).map(RequestId);
+        all.find(|id| !shown.contains(id)).expect("one is left out")
+    };
+    let show = async |uid, agent: Option<&str>, request| {
+        let said = host.ask(uid, agent, Ask::Show { request }).await;
+        match said {
+            Reply::Status(status) => Ok((status.requests, status.grants.len())),
+            Reply::Refused(refusal) => Err(refusal.code),
+            Reply::Requested { .. }
+            | Reply::Counted(_)
+            | Reply::Opened(_)
+            | Reply::GivenBack(_)
+            | Reply::Done
+            | Reply::Records(_)
+            | Reply::Joined(_)
+            | Reply::Notified(_) => panic!("no status"),
+        }
+    };
+    let (requests, grants) = show(5001, None, left_out).await.expect("is shown");
+    assert_eq!((requests.len(), grants), (1, 0));
+    assert_eq!(requests[0].request, left_out);
+    assert!(!requests[0].digest.is_empty(), "it can be agreed to");
+    assert!(show(2008, Some("bot-8"), own).await.is_ok());
+    assert_eq!(
+        show(2000, Some("bot-0"), own).await,
+        Err(Code::NotPending),
+        "another agent's"
+    );
+    assert_eq!(show(3000, None, own).await, Err(Code::CallerForbidden));
+    assert_eq!(
+        show(5001, None, RequestId(900)).await,
+        Err(Code::NotPending)
+    );
 }

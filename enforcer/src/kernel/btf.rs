@@ -59,6 +59,12 @@ impl Btf {
         })
     }
 
+    /// Whether the kernel has a struct.
+    pub(super) fn has(&self, structure: &str) -> bool {
+        let mut all = 1..self.types.len();
+        all.any(|id| self.types[id].1 == STRUCT && self.name_of(id) == structure.as_bytes())
+    }
+
     /// The byte offset of a member of a struct.
     pub(super) fn offset(&self, structure: &str, member: &str) -> Result<u32, KernelError> {
         let found = (1..self.types.len())
@@ -136,6 +142,7 @@ mod tests {
                 > 0
         );
         assert!(btf.offset("task_struct", "no_such_member").is_err());
+        assert!(btf.has("task_struct") && !btf.has("no_such_struct"));
     }
 
     #[test]

@@ -8,12 +8,17 @@ use std::path::{Path, PathBuf};
 use aya::programs::{Program, ProgramError, ProgramFd};
 use aya::{Ebpf, EbpfLoader};
 use enforcer_ebpf::Config;
-use enforcer_ebpf::map::{ENFORCE_HOST, TICK_NS};
+use enforcer_ebpf::map::{
+    AGENTS_MAX, ENDPOINTS_MAX, ENFORCE_HOST, SUBUIDS_MAX, TICK_NS, UIDS_MAX, WINDOWS_MAX,
+};
 use rustix::thread::{CapabilitySet, capabilities};
 
 use super::btf::Btf;
+use super::carried;
+use super::deadlines::Deadlines;
 use super::hooks::Hooks;
 use super::maps::{EndpointMaps, Kernel, Origins, Pinned};
+use super::pins::{self, Needed, Pin};
 use super::sys::{Behind, Target};
 use super::uplinks::{self, Uplinks};
 use super::{Events, KernelConfig, KernelError, clsact, io, refused, sys};
@@ -24,7 +29,7 @@ use crate::workload;
 static OBJECT: &[u8] =
     aya::include_bytes_aligned!("../../../enforcer-ebpf/prebuilt/enforcer.bpf.o");
 /// Stays: a restart must find the protected addresses of the daemon before it, or nothing would be protected until names are resolved
-/// again. A map whose layout changes gets another file in it instead.
+/// again. A map whose layout or size changes gets another file in it instead.
 const MAPS_DIR: &str = "maps-v1";
 const LINKS_DIR: &str = "links";
 /// The oldest kernel that has everything that is used.
@@ -41,23 +46,72 @@ const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
 const BPFFS_MAGIC: u64 = 0xcafe_4a11;
 
 /// The maps, and the file that each is pinned as.
-const PINNED_MAPS: [(&str, &str); 13] = [
-    ("WINDOWS", "WINDOWS"),
-    ("AGENTS", "AGENTS-2"),
+const PINNED_MAPS: [(&str, &str); 17] = [
+    ("WINDOWS", WINDOWS),
+    ("AGENTS", AGENTS),
     ("ENDPOINTS4", "ENDPOINTS4"),
     ("ENDPOINTS6", "ENDPOINTS6"),
     ("CONFIG", "CONFIG-3"),
     ("HEARTBEAT", "HEARTBEAT"),
-    ("COOKIES", "COOKIES"),
-    ("ORIGINS", ORIGINS),
+    ("LED", "LED"),
+    ("ORIGINS", "ORIGINS-4"),
+    ("ACCEPTED", ACCEPTED),
+    ("UIDS", UIDS),
+    ("SUBUIDS", SUBUIDS),
     ("ASKERS", ASKERS),
     ("ASKED", "ASKED"),
-    ("CREATORS", "CREATORS"),
+    ("CREATORS", "CREATORS-2"),
+    ("DEADLINES", DEADLINES),
     ("EVENTS", "EVENTS"),
     ("COUNTERS", "COUNTERS"),
 ];
+/// What must not be made anew while programs are attached.
+const NEEDED: [Needed; 6] = [
+    Needed {
+        name: "AGENTS",
+        files: &[AGENTS, "AGENTS-3"],
+        entries: AGENTS_MAX,
+        is_new: false,
+    },
+    Needed {
+        name: "UIDS",
+        files: &[UIDS, "UIDS"],
+        entries: UIDS_MAX,
+        is_new: false,
+    },
+    Needed {
+        name: "SUBUIDS",
+        files: &[SUBUIDS],
+        entries: SUBUIDS_MAX,
+        is_new: true,
+    },
+    Needed {
+        name: "WINDOWS",
+        files: &[WINDOWS, "WINDOWS"],
+        entries: WINDOWS_MAX,
+        is_new: false,
+    },
+    Needed {
+        name: "ENDPOINTS4",
+        files: &["ENDPOINTS4"],
+        entries: ENDPOINTS_MAX,
+        is_new: false,
+    },
+    Needed {
+        name: "ENDPOINTS6",
+        files: &["ENDPOINTS6"],
+        entries: ENDPOINTS_MAX,
+        is_new: false,
+    },
+];
+pub(super) const WINDOWS: &str = "WINDOWS-2";
+pub(super) const AGENTS: &str = "AGENTS-4";
+pub(super) const UIDS: &str = "UIDS-2";
+const SUBUIDS: &str = "SUBUIDS";
 /// What the daemon asks for the origins of connections.
-pub(super) const ORIGINS: &str = "ORIGINS-2";
+pub(super) const ACCEPTED: &str = "ACCEPTED";
+/// Where it says until when a connection of its own may say anything.
+pub(super) const DEADLINES: &str = "DEADLINES";
 /// What it asks for those of datagrams.
 pub(super) const ASKERS: &str = "ASKERS";
 /// The programs at the cgroup root, and where each is attached (`enum bpf_attach_type`). Egress first: it is the net under the others.
@@ -80,9 +134,13 @@ const AT_THE_ROOT: [(&str, u32); 12] = [
 ];
 
 /// The programs' globals, and the members of the kernel's structures whose offsets they are.
-const OFFSETS: [(&str, &str, &str); 2] = [
+const OFFSETS: [(&str, &str, &str); 6] = [
     ("OFFSET_GROUP_LEADER", "task_struct", "group_leader"),
     ("OFFSET_START_BOOTTIME", "task_struct", "start_boottime"),
+    ("OFFSET_TASK_CRED", "task_struct", "cred"),
+    ("OFFSET_CRED_USER_NS", "cred", "user_ns"),
+    ("OFFSET_USER_NS_PARENT", "user_namespace", "parent"),
+    ("OFFSET_USER_NS_OWNER", "user_namespace", "owner"),
 ];
 /// The same, of the programs at its security hooks.
 const OFFSETS_OF_HOOKS: [(&str, &str, &str); 8] = [
@@ -105,6 +163,8 @@ pub struct Attached {
     pub endpoints: EndpointMaps,
     /// Asks where a connection came from.
     pub origins: Origins,
+    /// Tells the kernel until when the daemon's connections may say anything.
+    pub deadlines: Deadlines,
     /// What the kernel refused.
     pub events: Events,
     /// Guards the interfaces that lead out.
@@ -138,11 +198,6 @@ impl Root {
         })
     }
 
-    /// The ids of the programs at one place of it, in the order in which they run.
-    pub(super) fn programs_at(&self, attach_type: u32) -> std::io::Result<Vec<u32>> {
-        sys::programs_at(Target::Cgroup(self.folder.as_fd()), attach_type)
-    }
-
     /// Whether the path still leads to this cgroup. The kernel detaches from a removed one only some time later.
     pub(super) fn is_in_place(&self) -> bool {
         workload::cgroup_id(&self.path).is_ok_and(|id| id == self.id)
@@ -162,7 +217,13 @@ pub fn attach(config: &KernelConfig) -> Result<Attached, KernelError> {
     let root = Root::open(&config.cgroup_root)?;
     let daemon_cgroup =
         workload::cgroup_id(&config.daemon_cgroup).map_err(io("read the daemon's cgroup"))?;
+    let (links_dir, maps_dir) = (
+        config.pin_dir.join(LINKS_DIR),
+        config.pin_dir.join(MAPS_DIR),
+    );
+    pins::put_back(&maps_dir, &programs_behind(&links_dir)?, &NEEDED)?;
     let (mut ebpf, unknown) = load(&config.pin_dir)?;
+    carried::over(&maps_dir)?;
     let daemon_netns = own_netns().map_err(io("read the network namespace's cookie"))?;
     let kernel_config = Config {
         daemon_cgroup,
@@ -178,26 +239,36 @@ pub fn attach(config: &KernelConfig) -> Result<Attached, KernelError> {
         reserved: 0,
     };
 
-    let links_dir = config.pin_dir.join(LINKS_DIR);
     let mut links = Vec::new();
     for (name, attach_type) in AT_THE_ROOT {
         links.push(attach_one(&mut ebpf, name, attach_type, &root, &links_dir)?);
     }
 
     let hooks = Hooks::attach(&mut ebpf, &links_dir, unknown)?;
+    carried::done(&maps_dir)?;
+    let maps = PINNED_MAPS.map(|(name, file)| Pin::of(name, maps_dir.join(file)));
+    let maps = maps.into_iter().collect::<Result<_, _>>()?;
 
     let mut pinned = Pinned::take(&mut ebpf)?;
     pinned.begin(kernel_config, config.enforce)?;
     let endpoints = pinned.take_endpoints()?;
     let events = Events::new(pinned.take_events()?)?;
-    let origins = Origins::open(&config.pin_dir.join(MAPS_DIR))?;
+    let origins = Origins::open(&maps_dir)?;
     Ok(Attached {
-        kernel: Kernel::new(pinned, root, links, hooks, lock)?,
+        kernel: Kernel::new(pinned, (root, links, maps), hooks, lock)?,
         endpoints,
         origins,
+        deadlines: Deadlines::open(&maps_dir)?,
         events,
         uplinks: Uplinks::load(ebpf, links_dir)?,
     })
+}
+
+/// The programs that stand behind the links that are pinned.
+fn programs_behind(links: &Path) -> Result<Vec<u32>, KernelError> {
+    let at_the_root = AT_THE_ROOT.iter().map(|(name, _)| links.join(name));
+    let pinned = at_the_root.filter(|pin| pin.exists());
+    pinned.map(|pin| Ok(behind(&pin)?.program)).collect()
 }
 
 /// Detaches everything that is pinned, and lets go of the maps. `before` runs when nothing stands in the way any more and nothing has been
@@ -248,7 +319,7 @@ fn pins(dir: &Path) -> Result<Vec<PathBuf>, KernelError> {
     Ok(found)
 }
 
-fn check_kernel() -> Result<(), KernelError> {
+pub(super) fn check_kernel() -> Result<(), KernelError> {
     let name = rustix::system::uname();
     let release = name.release().to_string_lossy().into_owned();
     let mut numbers = release
@@ -274,7 +345,7 @@ fn own_pid() -> Result<u32, KernelError> {
 }
 
 /// Asked before the kernel is: without them it only says that something is not supported, or nothing at all.
-fn check_capabilities() -> Result<(), KernelError> {
+pub(super) fn check_capabilities() -> Result<(), KernelError> {
     let held = capabilities(None)
         .map_err(|error| io("read the daemon's capabilities")(error.into()))?
         .effective;
@@ -368,7 +439,9 @@ fn load(pin_dir: &Path) -> Result<(Ebpf, Option<String>), KernelError> {
         Ok(found) => (found, None),
         Err(error) => (Vec::new(), Some(error.to_string())),
     };
+    let has_mptcp = u32::from(btf.has("mptcp_sock"));
     let mut loader = EbpfLoader::new();
+    loader.override_global("HAS_MPTCP", &has_mptcp, true);
     for (global, offset) in needed.iter().chain(&wanted) {
         loader.override_global(global, offset, true);
     }

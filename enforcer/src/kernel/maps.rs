@@ -1,37 +1,90 @@
 //! The maps, typed. Writes come from one owner; origins are read by every accepted connection through handles of their own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
-use aya::Ebpf;
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
+use aya::{Ebpf, Pod};
 use enforcer_ebpf::address::mapped;
 use enforcer_ebpf::map::{
-    CLASS_DEDICATED, CLASS_METADATA, CLASS_SHARED, ENFORCE_AGENTS, ENFORCE_HOST,
+    AGENTS_MAX, CLASS_DEDICATED, CLASS_METADATA, CLASS_SHARED, ENDPOINTS_MAX, ENFORCE_AGENTS,
+    ENFORCE_HOST, SUBUIDS_MAX, UIDS_MAX, WINDOWS_MAX,
 };
 use enforcer_ebpf::{Agent, Config, Counters, Endpoint, Origin, PortKey, Window};
 use enforcer_proto::wire::Enforce;
 use ipnet::IpNet;
 
+use super::before::{Before, Ours};
 use super::hooks::Hooks;
-use super::load::{ASKERS, Link, ORIGINS, Root, behind};
-use super::{KernelError, refused};
+use super::load::{ACCEPTED, ASKERS, Link, Root, behind};
+use super::pins::Pin;
+use super::{KernelError, refused, sys};
 use crate::causes::Causes;
 use crate::config::AddressClass;
+use crate::subordinate::Prefix;
 
 /// The maps that the daemon writes, as the loader left them.
 pub(super) struct Pinned {
-    windows: HashMap<MapData, u64, Window>,
-    agents: HashMap<MapData, u64, Agent>,
+    windows: Hash<u64, Window>,
+    agents: Hash<u64, Agent>,
+    uids: Hash<u32, u32>,
+    subordinate: LpmTrie<MapData, [u8; 4], u32>,
     endpoints: Option<EndpointMaps>,
     config: Array<MapData, Config>,
     heartbeat: Array<MapData, u64>,
     counters: PerCpuArray<MapData, Counters>,
     events: Option<RingBuf<MapData>>,
+}
+
+/// A map as the loader left it.
+fn taken(ebpf: &mut Ebpf, name: &str) -> Result<Map, KernelError> {
+    let map = ebpf.take_map(name);
+    map.ok_or_else(|| KernelError::Unsuited(format!("the kernel object has no map {name}")))
+}
+
+fn typed<T: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &str) -> Result<T, KernelError> {
+    let map = taken(ebpf, name)?;
+    T::try_from(map).map_err(|error| refused(format!("open the map {name}"))(&error))
+}
+
+/// A hash that is written entry by entry, and read as a whole with few questions: there may be ten thousand entries, and who reads them is the
+/// thread that decides.
+struct Hash<K, V> {
+    map: HashMap<MapData, K, V>,
+    fd: OwnedFd,
+}
+
+impl<K: Pod + Ord, V: Pod> Hash<K, V> {
+    fn take(ebpf: &mut Ebpf, name: &str) -> Result<Self, KernelError> {
+        let map = taken(ebpf, name)?;
+        let fail = || refused(format!("open the map {name}"));
+        let Map::HashMap(data) = &map else {
+            return Err(KernelError::Unsuited(format!("the map {name} is no hash")));
+        };
+        let fd = data.fd().as_fd().try_clone_to_owned();
+        Ok(Self {
+            fd: fd.map_err(|error| fail()(&error))?,
+            map: HashMap::try_from(map).map_err(|error| fail()(&error))?,
+        })
+    }
+
+    fn insert(&mut self, key: K, value: V) -> Result<(), MapError> {
+        self.map.insert(key, value, 0)
+    }
+
+    /// One that is not there is removed already.
+    fn remove(&mut self, key: &K) -> Result<(), MapError> {
+        absent_is_done(self.map.remove(key))
+    }
+
+    fn all(&self) -> std::io::Result<BTreeMap<K, V>> {
+        Ok(sys::entries(self.fd.as_fd())?.into_iter().collect())
+    }
 }
 
 impl std::fmt::Debug for Pinned {
@@ -42,18 +95,11 @@ impl std::fmt::Debug for Pinned {
 
 impl Pinned {
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
-        fn typed<T: TryFrom<Map, Error = MapError>>(
-            ebpf: &mut Ebpf,
-            name: &str,
-        ) -> Result<T, KernelError> {
-            let map = ebpf.take_map(name).ok_or_else(|| {
-                KernelError::Unsuited(format!("the kernel object has no map {name}"))
-            })?;
-            T::try_from(map).map_err(|error| refused(format!("open the map {name}"))(&error))
-        }
         Ok(Self {
-            windows: typed(ebpf, "WINDOWS")?,
-            agents: typed(ebpf, "AGENTS")?,
+            windows: Hash::take(ebpf, "WINDOWS")?,
+            agents: Hash::take(ebpf, "AGENTS")?,
+            uids: Hash::take(ebpf, "UIDS")?,
+            subordinate: typed(ebpf, "SUBUIDS")?,
             endpoints: Some(EndpointMaps {
                 v4: typed(ebpf, "ENDPOINTS4")?,
                 v6: typed(ebpf, "ENDPOINTS6")?,
@@ -85,6 +131,17 @@ impl Pinned {
         self.set_config(Config { enforce, ..config })
     }
 
+    /// The uids that are subordinate to agents' as the kernel has them.
+    fn subordinate(&self) -> Result<BTreeSet<Prefix>, MapError> {
+        let held = self.subordinate.keys().map(|key| {
+            key.map(|key| Prefix {
+                first: u32::from_be_bytes(key.data()),
+                bits: key.prefix_len(),
+            })
+        });
+        held.collect()
+    }
+
     pub(super) fn take_endpoints(&mut self) -> Result<EndpointMaps, KernelError> {
         self.endpoints
             .take()
@@ -103,6 +160,8 @@ impl Pinned {
 struct Written {
     windows: BTreeMap<u64, Window>,
     agents: BTreeMap<u64, Agent>,
+    uids: BTreeSet<u32>,
+    subordinate: BTreeSet<Prefix>,
     config: Config,
 }
 
@@ -112,6 +171,7 @@ pub struct Kernel {
     pinned: Pinned,
     root: Root,
     links: Vec<Link>,
+    maps: Vec<Pin>,
     hooks: Hooks,
     written: Written,
     /// Held while this daemon lives: a second one cannot share the pins.
@@ -122,29 +182,26 @@ impl Kernel {
     /// The owner of what was attached; what the maps hold now is taken for what was written.
     pub(super) fn new(
         pinned: Pinned,
-        root: Root,
-        links: Vec<Link>,
+        (root, links, maps): (Root, Vec<Link>, Vec<Pin>),
         hooks: Hooks,
         lock: File,
     ) -> Result<Self, KernelError> {
-        let fail = |error: MapError| refused("read the kernel's maps")(&error);
+        let fail = |error: std::io::Error| refused("read the kernel's maps")(&error);
+        let config = pinned.config.get(&0, 0);
         let written = Written {
-            windows: pinned
-                .windows
-                .iter()
-                .collect::<Result<_, _>>()
-                .map_err(fail)?,
-            agents: pinned
-                .agents
-                .iter()
-                .collect::<Result<_, _>>()
-                .map_err(fail)?,
-            config: pinned.config.get(&0, 0).map_err(fail)?,
+            windows: pinned.windows.all().map_err(fail)?,
+            agents: pinned.agents.all().map_err(fail)?,
+            uids: pinned.uids.all().map_err(fail)?.into_keys().collect(),
+            subordinate: pinned
+                .subordinate()
+                .map_err(|error| refused("read the kernel's maps")(&error))?,
+            config: config.map_err(|error| refused("read the kernel's maps")(&error))?,
         };
         Ok(Self {
             pinned,
             root,
             links,
+            maps,
             hooks,
             written,
             _lock: lock,
@@ -158,7 +215,7 @@ impl Kernel {
     pub fn open(&mut self, cgroup: u64, window: Window) -> Result<(), KernelError> {
         self.pinned
             .windows
-            .insert(cgroup, window, 0)
+            .insert(cgroup, window)
             .map_err(|error| refused("open a window in the kernel")(&error))?;
         self.written.windows.insert(cgroup, window);
         Ok(())
@@ -169,7 +226,9 @@ impl Kernel {
     /// # Errors
     /// When the map cannot be written.
     pub fn close(&mut self, cgroup: u64) -> Result<(), KernelError> {
-        absent_is_done(self.pinned.windows.remove(&cgroup))
+        self.pinned
+            .windows
+            .remove(&cgroup)
             .map_err(|error| refused("close a window in the kernel")(&error))?;
         self.written.windows.remove(&cgroup);
         Ok(())
@@ -180,29 +239,105 @@ impl Kernel {
     /// # Errors
     /// When the map cannot be read.
     pub fn windows(&self) -> Result<BTreeMap<u64, Window>, KernelError> {
-        let read: Result<_, _> = self.pinned.windows.iter().collect();
-        read.map_err(|error: MapError| refused("read the windows in the kernel")(&error))
+        self.pinned
+            .windows
+            .all()
+            .map_err(|error| refused("read the windows in the kernel")(&error))
     }
 
-    /// Makes these the agents, and no others.
+    /// The agents that the kernel holds.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    pub fn agents(&self) -> Result<BTreeMap<u64, Agent>, KernelError> {
+        self.pinned
+            .agents
+            .all()
+            .map_err(|error| refused("read the agents in the kernel")(&error))
+    }
+
+    /// Makes these the agents, and no others: new ones first, where there is room for both.
     ///
     /// # Errors
     /// When the map cannot be written.
     pub fn set_agents(&mut self, agents: &BTreeMap<u64, Agent>) -> Result<(), KernelError> {
         let fail = |error: MapError| refused("write the agents into the kernel")(&error);
-        for (cgroup, agent) in agents {
-            self.pinned.agents.insert(cgroup, agent, 0).map_err(fail)?;
-        }
-        let held: Vec<u64> = self
-            .pinned
-            .agents
+        let held = self.agents()?;
+        let gone: Vec<u64> = held
             .keys()
-            .collect::<Result<_, _>>()
-            .map_err(fail)?;
-        for cgroup in held.iter().filter(|cgroup| !agents.contains_key(cgroup)) {
-            absent_is_done(self.pinned.agents.remove(cgroup)).map_err(fail)?;
+            .filter(|cgroup| !agents.contains_key(cgroup))
+            .copied()
+            .collect();
+        let is_crowded = agents.len() + gone.len() > AGENTS_MAX as usize;
+        let (before, after) = gone.split_at(if is_crowded { gone.len() } else { 0 });
+        for cgroup in before {
+            self.pinned.agents.remove(cgroup).map_err(fail)?;
+        }
+        // Only what is not there: ten thousand agents are not written anew because one unit has restarted.
+        for (cgroup, agent) in agents {
+            if held.get(cgroup) != Some(agent) {
+                self.pinned.agents.insert(*cgroup, *agent).map_err(fail)?;
+            }
+        }
+        for cgroup in after {
+            self.pinned.agents.remove(cgroup).map_err(fail)?;
         }
         self.written.agents.clone_from(agents);
+        Ok(())
+    }
+
+    /// Makes these the uids that agents run as, and no others: who runs as one outside every workload is refused.
+    ///
+    /// # Errors
+    /// When the map cannot be written.
+    pub fn set_uids(&mut self, uids: &BTreeSet<u32>) -> Result<(), KernelError> {
+        let fail = |error: MapError| refused("write the agents' uids into the kernel")(&error);
+        let held = self
+            .pinned
+            .uids
+            .all()
+            .map_err(|error| refused("read the agents' uids in the kernel")(&error))?;
+        for uid in uids.iter().filter(|uid| !held.contains_key(uid)) {
+            self.pinned.uids.insert(*uid, 1).map_err(fail)?;
+        }
+        for uid in held.keys().filter(|uid| !uids.contains(uid)) {
+            self.pinned.uids.remove(uid).map_err(fail)?;
+        }
+        self.written.uids.clone_from(uids);
+        Ok(())
+    }
+
+    /// The uids that are subordinate to agents', as they were written last.
+    #[must_use]
+    pub const fn subordinate(&self) -> &BTreeSet<Prefix> {
+        &self.written.subordinate
+    }
+
+    /// Makes these the uids that are subordinate to agents', and no others: new ones first, where
+    /// there is room for both.
+    ///
+    /// # Errors
+    /// When the map is full or cannot be written.
+    pub fn set_subordinate(&mut self, prefixes: &BTreeSet<Prefix>) -> Result<(), KernelError> {
+        let fail = |error: MapError| {
+            refused("write the uids subordinate to agents' into the kernel")(&error)
+        };
+        let key = |prefix: &Prefix| Key::new(prefix.bits, prefix.first.to_be_bytes());
+        let held = self.pinned.subordinate().map_err(fail)?;
+        let map = &mut self.pinned.subordinate;
+        let is_crowded = held.union(prefixes).count() > SUBUIDS_MAX as usize;
+        let gone: Vec<_> = held.difference(prefixes).map(key).collect();
+        let (before, after) = gone.split_at(if is_crowded { gone.len() } else { 0 });
+        for key in before {
+            absent_is_done(map.remove(key)).map_err(fail)?;
+        }
+        for prefix in prefixes.difference(&held) {
+            map.insert(&key(prefix), 1, 0).map_err(fail)?;
+        }
+        for key in after {
+            absent_is_done(map.remove(key)).map_err(fail)?;
+        }
+        self.written.subordinate.clone_from(prefixes);
         Ok(())
     }
 
@@ -262,6 +397,25 @@ impl Kernel {
         self.hooks.to_string()
     }
 
+    /// How much room is left in the maps that agents and their windows are written to, as a sentence.
+    #[must_use]
+    pub fn room(&self) -> String {
+        let Written {
+            windows,
+            agents,
+            uids,
+            subordinate,
+            config: _,
+        } = &self.written;
+        format!(
+            "the kernel's maps hold {} of {AGENTS_MAX} agents' cgroups, {} of {WINDOWS_MAX} windows, {} of {UIDS_MAX} uids and {} of {SUBUIDS_MAX} ranges subordinate to them",
+            agents.len(),
+            windows.len(),
+            uids.len(),
+            subordinate.len()
+        )
+    }
+
     /// What is not as it was attached and written: one sentence each, empty when all is well.
     #[must_use]
     pub fn drift(&self) -> Vec<String> {
@@ -273,53 +427,91 @@ impl Kernel {
         });
         let links = self.links.iter();
         root.into_iter()
-            .chain(links.clone().filter_map(attached))
-            .chain(links.filter_map(|link| self.overtaken(link)))
+            .chain(links.filter_map(attached))
+            .chain(self.overtaken())
+            .chain(self.maps.iter().filter_map(Pin::lost))
             .chain(self.hooks.drift())
             .chain(self.edited())
             .collect()
     }
 
-    /// Whether somebody else's program runs before ours: it could hide from ours where a socket goes.
-    fn overtaken(&self, link: &Link) -> Option<String> {
-        let ids = self.root.programs_at(link.attach_type).ok()?;
-        let ours = ids.iter().position(|id| *id == link.behind.program)?;
-        let before = ids[..ours].iter().map(ToString::to_string);
-        let before: Vec<String> = before.collect();
-        (!before.is_empty()).then(|| {
-            format!(
-                "before {} runs program {} of somebody else's, and could hide from it what is protected: detach it (bpftool cgroup), or restart it after the daemon",
-                link.name,
-                before.join(", ")
-            )
-        })
+    /// What of somebody else's runs before ours everywhere.
+    #[must_use]
+    pub fn overtaken(&self) -> Vec<String> {
+        self.ours().overtaken_in(&self.root.path, &Before::new())
     }
 
-    /// What stands in the maps otherwise than it was written.
-    fn edited(&self) -> Option<String> {
-        let agents: Result<BTreeMap<u64, Agent>, MapError> = self.pinned.agents.iter().collect();
-        let mut edited = Vec::new();
-        if self.windows().is_ok_and(|now| now != self.written.windows) {
-            edited.push("WINDOWS");
-        }
-        if agents.is_ok_and(|now| now != self.written.agents) {
-            edited.push("AGENTS");
-        }
-        if self
-            .pinned
-            .config
-            .get(&0, 0)
-            .is_ok_and(|now| now != self.written.config)
-        {
-            edited.push("CONFIG");
-        }
-        (!edited.is_empty()).then(|| {
-            format!(
-                "somebody else wrote the kernel's map {}: find out who, and restart the daemon",
-                edited.join(" and ")
-            )
-        })
+    /// The same, as the programs' ids. Where they are not known, none is taken for known: that is said of each workload then.
+    #[must_use]
+    pub fn before_everywhere(&self) -> Before {
+        self.ours().before_in(&self.root.path).unwrap_or_default()
     }
+
+    /// What of ours must run first.
+    #[must_use]
+    pub fn ours(&self) -> Ours {
+        Ours::of(&self.links)
+    }
+
+    /// What stands in the maps otherwise than it was written, and which of them cannot be read: those may be, too.
+    fn edited(&self) -> Vec<String> {
+        let Written {
+            windows,
+            agents,
+            uids,
+            subordinate,
+            config,
+        } = &self.written;
+        let maps = &self.pinned;
+        compared([
+            (
+                "WINDOWS",
+                causes(maps.windows.all()).map(|now| now == *windows),
+            ),
+            (
+                "AGENTS",
+                causes(maps.agents.all()).map(|now| now == *agents),
+            ),
+            (
+                "UIDS",
+                causes(maps.uids.all()).map(|now| now.keys().eq(uids)),
+            ),
+            (
+                "SUBUIDS",
+                causes(maps.subordinate()).map(|now| now == *subordinate),
+            ),
+            (
+                "CONFIG",
+                causes(maps.config.get(&0, 0)).map(|now| now == *config),
+            ),
+        ])
+    }
+}
+
+fn causes<T, E: std::error::Error + 'static>(read: Result<T, E>) -> Result<T, String> {
+    read.map_err(|error| Causes(&error).to_string())
+}
+
+/// What is wrong with maps, of each of which is said whether it is as it was written, or why it cannot be read.
+fn compared<const N: usize>(maps: [(&str, Result<bool, String>); N]) -> Vec<String> {
+    let mut edited = Vec::new();
+    let mut problems = Vec::new();
+    for (name, is_same) in maps {
+        match is_same {
+            Ok(true) => {}
+            Ok(false) => edited.push(name),
+            Err(error) => problems.push(format!(
+                "the kernel's map {name} cannot be read, so whether somebody else wrote it is not known: {error}"
+            )),
+        }
+    }
+    if !edited.is_empty() {
+        problems.push(format!(
+            "somebody else wrote the kernel's map {}: find out who, and restart the daemon",
+            edited.join(" and ")
+        ));
+    }
+    problems
 }
 
 /// Whether a program is attached as it was.
@@ -360,6 +552,12 @@ impl EndpointMaps {
     /// # Errors
     /// When a map cannot be read.
     pub fn held(&self) -> Result<BTreeMap<IpNet, AddressClass>, KernelError> {
+        let read = self.read()?.into_iter();
+        Ok(read.map(|(net, class)| (net, class_of(class))).collect())
+    }
+
+    /// The same, with their classes' numbers.
+    fn read(&self) -> Result<BTreeMap<IpNet, u32>, KernelError> {
         let read4 = self.v4.iter().map(|entry| {
             entry.map(|(key, endpoint)| (IpAddr::from(key.data()), key.prefix_len(), endpoint))
         });
@@ -371,53 +569,73 @@ impl EndpointMaps {
             .collect::<Result<_, MapError>>()
             .map_err(|error| refused("read the protected addresses in the kernel")(&error))?;
         let named = read.into_iter().filter_map(|(address, length, endpoint)| {
-            Some((network(address, length)?, class_of(endpoint)))
+            Some((network(address, length)?, endpoint.class))
         });
         Ok(named.collect())
     }
 
-    /// Makes these the protected prefixes, and no others: new ones first, so that nothing is ever unprotected in between.
+    /// Makes these the protected prefixes, and no others: new ones first, so that nothing is ever unprotected in between. Where there is no room for
+    /// both, what is not to be protected goes first.
     ///
     /// # Errors
-    /// When a map is full or cannot be written; what was protected before still is.
+    /// When a map is full or cannot be written; what was protected before, and is to be, still is.
     pub fn set(&mut self, endpoints: &BTreeMap<IpNet, AddressClass>) -> Result<(), KernelError> {
         let fail =
             |error: MapError| refused("write the protected addresses into the kernel")(&error);
+        let held = self.read()?;
+        let is_gone = |net: &&IpNet| !endpoints.contains_key(*net);
+        let gone: Vec<IpNet> = held.keys().filter(is_gone).copied().collect();
+        let (before, after) = gone.split_at(if is_crowded(&held, endpoints) {
+            gone.len()
+        } else {
+            0
+        });
+        for net in before {
+            self.remove(*net).map_err(fail)?;
+        }
         for (net, class) in endpoints {
-            let class = match class {
-                AddressClass::Dedicated => CLASS_DEDICATED,
-                AddressClass::Shared => CLASS_SHARED,
-                AddressClass::Metadata => CLASS_METADATA,
-            };
-            match net {
-                IpNet::V4(net) => self
-                    .v4
-                    .insert(&key4(*net), Endpoint { class }, 0)
-                    .map_err(fail)?,
-                IpNet::V6(net) => self
-                    .v6
-                    .insert(&key6(*net), Endpoint { class }, 0)
-                    .map_err(fail)?,
+            let class = number_of(*class);
+            // Only what is not there: before 6.13 a full map does not even take what it has.
+            if held.get(net) != Some(&class) {
+                self.insert(*net, Endpoint { class }).map_err(fail)?;
             }
         }
-        let held4: Vec<_> = self.v4.keys().collect::<Result<_, _>>().map_err(fail)?;
-        let held6: Vec<_> = self.v6.keys().collect::<Result<_, _>>().map_err(fail)?;
-        let is_gone = |address: IpAddr, length: u32| {
-            network(address, length).is_none_or(|net| !endpoints.contains_key(&net))
-        };
-        for key in held4
-            .iter()
-            .filter(|key| is_gone(IpAddr::from(key.data()), key.prefix_len()))
-        {
-            absent_is_done(self.v4.remove(key)).map_err(fail)?;
-        }
-        for key in held6
-            .iter()
-            .filter(|key| is_gone(IpAddr::from(key.data()), key.prefix_len()))
-        {
-            absent_is_done(self.v6.remove(key)).map_err(fail)?;
+        for net in after {
+            self.remove(*net).map_err(fail)?;
         }
         Ok(())
+    }
+
+    fn insert(&mut self, net: IpNet, endpoint: Endpoint) -> Result<(), MapError> {
+        match net {
+            IpNet::V4(net) => self.v4.insert(&key4(net), endpoint, 0),
+            IpNet::V6(net) => self.v6.insert(&key6(net), endpoint, 0),
+        }
+    }
+
+    fn remove(&mut self, net: IpNet) -> Result<(), MapError> {
+        absent_is_done(match net {
+            IpNet::V4(net) => self.v4.remove(&key4(net)),
+            IpNet::V6(net) => self.v6.remove(&key6(net)),
+        })
+    }
+}
+
+/// Whether one of the maps has no room for what it holds and what is to come.
+fn is_crowded(held: &BTreeMap<IpNet, u32>, coming: &BTreeMap<IpNet, AddressClass>) -> bool {
+    let new = coming.keys().filter(|net| !held.contains_key(*net));
+    let (v4, v6): (Vec<&IpNet>, Vec<&IpNet>) = held
+        .keys()
+        .chain(new)
+        .partition(|net| matches!(net, IpNet::V4(_)));
+    v4.len().max(v6.len()) > ENDPOINTS_MAX as usize
+}
+
+const fn number_of(class: AddressClass) -> u32 {
+    match class {
+        AddressClass::Dedicated => CLASS_DEDICATED,
+        AddressClass::Shared => CLASS_SHARED,
+        AddressClass::Metadata => CLASS_METADATA,
     }
 }
 
@@ -426,15 +644,15 @@ fn network(address: IpAddr, length: u32) -> Option<IpNet> {
 }
 
 /// A class that is not known is looked at more closely.
-const fn class_of(endpoint: Endpoint) -> AddressClass {
-    match endpoint.class {
+const fn class_of(class: u32) -> AddressClass {
+    match class {
         CLASS_DEDICATED => AddressClass::Dedicated,
         CLASS_METADATA => AddressClass::Metadata,
         _ => AddressClass::Shared,
     }
 }
 
-fn absent_is_done(removed: Result<(), MapError>) -> Result<(), MapError> {
+pub(super) fn absent_is_done(removed: Result<(), MapError>) -> Result<(), MapError> {
     match removed {
         Err(MapError::KeyNotFound | MapError::ElementNotFound) => Ok(()),
         Err(MapError::SyscallError(error))
@@ -454,46 +672,37 @@ fn key6(net: ipnet::Ipv6Net) -> Key<[u8; 16]> {
     Key::new(u32::from(net.prefix_len()), net.network().octets())
 }
 
-/// How something came to a port of the daemon's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Transport {
-    /// As a connection.
-    Tcp,
-    /// As a datagram.
-    Udp,
-}
-
 /// Asks where a connection or a datagram wanted to go. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Origins {
-    connections: Arc<HashMap<MapData, PortKey, Origin>>,
+    connections: Arc<OwnedFd>,
     datagrams: Arc<HashMap<MapData, PortKey, Origin>>,
 }
 
 impl Origins {
     pub(super) fn open(maps: &Path) -> Result<Self, KernelError> {
-        let open = |file: &str| {
-            let fail = |error: MapError| refused(format!("open the map {file}"))(&error);
-            let data = MapData::from_pin(maps.join(file)).map_err(fail)?;
-            let map = Map::from_map_data(data).map_err(fail)?;
-            Ok(Arc::new(HashMap::try_from(map).map_err(fail)?))
-        };
+        let fail = |error: MapError| refused(format!("open the map {ASKERS}"))(&error);
+        let data = MapData::from_pin(maps.join(ASKERS)).map_err(fail)?;
+        let map = Map::from_map_data(data).map_err(fail)?;
+        let connections = sys::open_pin(&maps.join(ACCEPTED))
+            .map_err(|error| refused(format!("open the map {ACCEPTED}"))(&error))?;
         Ok(Self {
-            connections: open(ORIGINS)?,
-            datagrams: open(ASKERS)?,
+            connections: Arc::new(connections),
+            datagrams: Arc::new(HashMap::try_from(map).map_err(fail)?),
         })
     }
 
-    /// The origin of what came from `peer` in the network namespace `netns` to a port of the daemon's; `None` where it was not led here by
-    /// the kernel.
+    /// The origin of a connection that the daemon has accepted; `None` where it was not led here by the kernel. The kernel has left it with
+    /// this very socket before the daemon was told of the connection.
     #[must_use]
-    pub fn origin(
-        &self,
-        transport: Transport,
-        peer: SocketAddr,
-        netns: u64,
-        server_port: u16,
-    ) -> Option<Origin> {
+    pub fn of_connection(&self, accepted: BorrowedFd<'_>) -> Option<Origin> {
+        sys::look_up_socket(self.connections.as_fd(), accepted).ok()
+    }
+
+    /// The origin of the last datagram from `peer` in the network namespace `netns` to a port of the daemon's; `None` where none was led here by
+    /// the kernel, or too many others were since. An earlier one need not be the same process's, or agent's.
+    #[must_use]
+    pub fn of_datagram(&self, peer: SocketAddr, netns: u64, server_port: u16) -> Option<Origin> {
         let client = match peer.ip() {
             IpAddr::V4(ip) => mapped(ip.octets()),
             IpAddr::V6(ip) => ip.octets(),
@@ -504,10 +713,24 @@ impl Origins {
             client_port: u32::from(peer.port()),
             server_port: u32::from(server_port),
         };
-        let origins = match transport {
-            Transport::Tcp => &self.connections,
-            Transport::Udp => &self.datagrams,
-        };
-        origins.get(&key, 0).ok()
+        self.datagrams.get(&key, 0).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::compared;
+
+    #[test]
+    fn a_map_that_cannot_be_read_is_not_taken_for_what_was_written() {
+        let unreadable = || Err("EMFILE".to_owned());
+        assert!(compared([("A", Ok(true)), ("B", Ok(true))]).is_empty());
+        let said = compared([("A", Ok(false)), ("B", unreadable()), ("C", Ok(false))]);
+        assert!(
+            said.len() == 2
+                && said[0].contains("map B cannot be read")
+                && said[1].contains("wrote the kernel's map A and C"),
+            "{said:?}"
+        );
     }
 }

@@ -3,14 +3,23 @@
 
 use std::ffi::CString;
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use aya::Pod;
+use enforcer_ebpf::Origin;
+
+const BPF_MAP_LOOKUP_ELEM: libc::c_int = 1;
+const BPF_MAP_UPDATE_ELEM: libc::c_int = 2;
+const BPF_MAP_LOOKUP_BATCH: libc::c_int = 24;
 const BPF_OBJ_PIN: libc::c_int = 6;
 const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const BPF_PROG_QUERY: libc::c_int = 16;
+/// How many entries of a map are read at once. More than ever share a bucket.
+const ENTRIES_AT_ONCE: usize = 4096;
 /// The most programs at one place that are told apart.
 const PROGRAMS_MAX: usize = 64;
 const BPF_LINK_CREATE: libc::c_int = 28;
@@ -23,6 +32,19 @@ struct ObjGet {
     path: u64,
     fd: u32,
     flags: u32,
+}
+
+/// The last fields are zero.
+#[repr(C)]
+struct Batch {
+    from: u64,
+    to: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map: u32,
+    element_flags: u64,
+    flags: u64,
 }
 
 #[repr(C)]
@@ -45,6 +67,9 @@ struct LinkUpdate {
 }
 
 /// Whole: the kernel answers in the last field too, whatever length it is told.
+/// Of `BPF_PROG_QUERY`: what runs, and not what is attached.
+const BPF_F_QUERY_EFFECTIVE: u32 = 1;
+
 #[repr(C)]
 struct Query {
     target: u32,
@@ -112,12 +137,12 @@ pub(super) struct Behind {
 }
 
 /// For the commands that only read their attributes.
-fn bpf<T>(command: libc::c_int, attributes: &T) -> io::Result<i32> {
+pub(super) fn bpf<T>(command: libc::c_int, attributes: &T) -> io::Result<i32> {
     call(command, std::ptr::from_ref(attributes))
 }
 
 /// For the commands that answer in them.
-fn bpf_mut<T>(command: libc::c_int, attributes: &mut T) -> io::Result<i32> {
+pub(super) fn bpf_mut<T>(command: libc::c_int, attributes: &mut T) -> io::Result<i32> {
     call(command, std::ptr::from_mut(attributes))
 }
 
@@ -129,6 +154,101 @@ fn call<T>(command: libc::c_int, attributes: *const T) -> io::Result<i32> {
         Err(io::Error::last_os_error())
     } else {
         i32::try_from(done).map_err(io::Error::other)
+    }
+}
+
+#[repr(C)]
+struct LookUp {
+    map: u32,
+    reserved: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// What a map of socket storage holds of a socket of ours (`BPF_MAP_LOOKUP_ELEM`).
+pub(super) fn look_up_socket(map: BorrowedFd<'_>, socket: BorrowedFd<'_>) -> io::Result<Origin> {
+    let key: libc::c_int = socket.as_raw_fd();
+    let mut value = MaybeUninit::<Origin>::zeroed();
+    bpf(
+        BPF_MAP_LOOKUP_ELEM,
+        &LookUp {
+            map: number(map),
+            reserved: 0,
+            key: std::ptr::from_ref(&key) as u64,
+            value: value.as_mut_ptr() as u64,
+            flags: 0,
+        },
+    )?;
+    // SAFETY: the kernel has written a value of the map, which is of this type; every bit pattern is one.
+    Ok(unsafe { value.assume_init() })
+}
+
+#[repr(C)]
+struct Update {
+    map: u32,
+    reserved: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// Leaves a number with a socket of ours in a map of socket storage (`BPF_MAP_UPDATE_ELEM`).
+pub(super) fn leave_with_socket(
+    map: BorrowedFd<'_>,
+    socket: BorrowedFd<'_>,
+    number_of: u64,
+) -> io::Result<()> {
+    let key: libc::c_int = socket.as_raw_fd();
+    bpf(
+        BPF_MAP_UPDATE_ELEM,
+        &Update {
+            map: number(map),
+            reserved: 0,
+            key: std::ptr::from_ref(&key) as u64,
+            value: std::ptr::from_ref(&number_of) as u64,
+            flags: 0,
+        },
+    )?;
+    Ok(())
+}
+
+/// Every entry of a hash, as its buckets are when they are read.
+pub(super) fn entries<K: Pod, V: Pod>(map: BorrowedFd<'_>) -> io::Result<Vec<(K, V)>> {
+    let mut found = Vec::new();
+    let mut keys = Vec::<K>::with_capacity(ENTRIES_AT_ONCE);
+    let mut values = Vec::<V>::with_capacity(ENTRIES_AT_ONCE);
+    let (mut place, mut is_first) = (0_u32, true);
+    loop {
+        let at = &raw mut place;
+        let mut batch = Batch {
+            from: if is_first { 0 } else { at as u64 },
+            to: at as u64,
+            keys: keys.as_mut_ptr() as u64,
+            values: values.as_mut_ptr() as u64,
+            count: ENTRIES_AT_ONCE as u32,
+            map: number(map),
+            element_flags: 0,
+            flags: 0,
+        };
+        let read = bpf_mut(BPF_MAP_LOOKUP_BATCH, &mut batch);
+        let is_last = match read {
+            Ok(_) => false,
+            // So the kernel says that the last bucket has been read.
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => true,
+            Err(error) => return Err(error),
+        };
+        let count = (batch.count as usize).min(ENTRIES_AT_ONCE);
+        // SAFETY: the kernel has written so many of both, which there is room for; every bit pattern is valid for either.
+        unsafe {
+            keys.set_len(count);
+            values.set_len(count);
+        }
+        found.extend(keys.drain(..).zip(values.drain(..)));
+        if is_last {
+            return Ok(found);
+        }
+        is_first = false;
     }
 }
 
@@ -208,13 +328,22 @@ pub(super) fn create_link(
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// The ids of the programs at one place, in the order in which they run.
+/// The ids of the programs that are attached at one place.
 pub(super) fn programs_at(target: Target<'_>, attach_type: u32) -> io::Result<Vec<u32>> {
+    query(target, attach_type, 0)
+}
+
+/// The ids of the programs that run for whoever is in a cgroup, those of the cgroups above included, in the order in which they do.
+pub(super) fn running_at(target: Target<'_>, attach_type: u32) -> io::Result<Vec<u32>> {
+    query(target, attach_type, BPF_F_QUERY_EFFECTIVE)
+}
+
+fn query(target: Target<'_>, attach_type: u32, query_flags: u32) -> io::Result<Vec<u32>> {
     let mut programs = vec![0_u32; PROGRAMS_MAX];
     let mut query = Query {
         target: target.number(),
         attach_type,
-        query_flags: 0,
+        query_flags,
         attach_flags: 0,
         programs: programs.as_mut_ptr() as u64,
         count: PROGRAMS_MAX as u32,

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 use aya::Ebpf;
 use aya::programs::{Program, SchedClassifier};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage};
+use serde::{Deserialize, Serialize};
 
 use super::clsact::{self, Filter};
 use super::load::pin_over;
@@ -22,7 +24,7 @@ const PIN: &str = "uplink-";
 const TCX_EGRESS: u32 = 47;
 
 /// Whether frames on an interface begin with an Ethernet header.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Framing {
     /// They do.
     Ethernet,
@@ -44,15 +46,58 @@ impl Framing {
 
 /// An interface that leads out.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Uplink {
+pub struct Interface {
     /// Its index; not used again while the host is up, unless it wraps.
     pub index: u32,
     /// Its name.
     pub name: String,
     /// How its frames begin.
     pub framing: Framing,
+}
+
+impl Interface {
+    /// The one that this message is about; none where it leads nowhere but here.
+    #[must_use]
+    pub fn that_leads_out(link: &LinkMessage) -> Option<Self> {
+        if link.header.flags.contains(LinkFlags::Loopback) {
+            return None;
+        }
+        let name = link.attributes.iter().find_map(|attribute| {
+            if let LinkAttribute::IfName(name) = attribute {
+                Some(name.clone())
+            } else {
+                None
+            }
+        })?;
+        let framing = if link.header.link_layer_type == LinkLayerType::Ether {
+            Framing::Ethernet
+        } else {
+            Framing::None
+        };
+        Some(Self {
+            index: link.header.index,
+            name,
+            framing,
+        })
+    }
+}
+
+/// One of them as the guard sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Uplink {
+    /// The interface.
+    pub interface: Interface,
     /// What filters its way out, in the order in which that runs: looked at only where [`Uplinks::reads_filters`].
     pub egress: Vec<Filter>,
+}
+
+impl From<Interface> for Uplink {
+    fn from(interface: Interface) -> Self {
+        Self {
+            interface,
+            egress: Vec::new(),
+        }
+    }
 }
 
 /// The guard's one owner.
@@ -105,16 +150,19 @@ impl Uplinks {
 
     /// Makes these the guarded interfaces. Gives what stands in the way, one sentence each: what is guarded already stays so.
     pub fn set(&mut self, uplinks: &[Uplink]) -> Vec<String> {
-        self.guarded
-            .retain(|index, _| uplinks.iter().any(|uplink| uplink.index == *index));
+        self.guarded.retain(|index, _| {
+            uplinks
+                .iter()
+                .any(|uplink| uplink.interface.index == *index)
+        });
         let mut problems = Vec::new();
         for uplink in uplinks {
             if let Err(error) = self.keep(uplink) {
                 // Tried again at the next look.
-                self.guarded.remove(&uplink.index);
+                self.guarded.remove(&uplink.interface.index);
                 problems.push(format!(
                     "frames that a capability holder makes can leave by {}: {}",
-                    uplink.name,
+                    uplink.interface.name,
                     Causes(&error)
                 ));
             }
@@ -139,11 +187,11 @@ impl Uplinks {
 
     /// Guards an interface where it is not guarded yet, and sees that nothing stands in the guard's way.
     fn keep(&mut self, uplink: &Uplink) -> Result<(), KernelError> {
-        if let Some(guard) = self.guarded.get(&uplink.index) {
+        if let Some(guard) = self.guarded.get(&uplink.interface.index) {
             return in_place(guard, uplink);
         }
         self.guard(uplink)?;
-        match self.guarded.get(&uplink.index) {
+        match self.guarded.get(&uplink.interface.index) {
             // A filter just put is not among those that were read before.
             Some(guard) if guard.held != Held::Filter => in_place(guard, uplink),
             Some(_) | None => Ok(()),
@@ -151,37 +199,42 @@ impl Uplinks {
     }
 
     fn guard(&mut self, uplink: &Uplink) -> Result<(), KernelError> {
-        let action = format!("guard {}", uplink.name);
-        let pin = self.links.join(format!("{PIN}{}", uplink.index));
-        let program = program(&mut self.ebpf, uplink.framing.program())?;
+        let action = format!("guard {}", uplink.interface.name);
+        let pin = self.links.join(format!("{PIN}{}", uplink.interface.index));
+        let program = program(&mut self.ebpf, uplink.interface.framing.program())?;
         let id = program
             .info()
             .map_err(|error| refused(&action)(&error))?
             .id();
         let fd = program.fd().map_err(|error| refused(&action)(&error))?;
-        let held = if pin.exists() && interface_of(&pin)? == uplink.index {
+        let held = if pin.exists() && interface_of(&pin)? == uplink.interface.index {
             let link = sys::open_pin(&pin).map_err(io(&action))?;
             sys::update_link(link.as_fd(), fd.as_fd()).map_err(io(&action))?;
             Held::Link(pin)
         } else {
-            match sys::create_link(fd.as_fd(), Target::Device(uplink.index), TCX_EGRESS) {
+            match sys::create_link(
+                fd.as_fd(),
+                Target::Device(uplink.interface.index),
+                TCX_EGRESS,
+            ) {
                 Ok(link) => {
                     pin_over(link.as_fd(), &pin)?;
                     Held::Link(pin)
                 }
                 Err(error) if is_without_tcx(&error) => {
-                    clsact::put(program, &uplink.name).map_err(|error| refused(&action)(&error))?;
+                    clsact::put(program, &uplink.interface.name)
+                        .map_err(|error| refused(&action)(&error))?;
                     Held::Filter
                 }
                 Err(error) => return Err(io(&action)(error)),
             }
         };
         let guard = Guard {
-            name: uplink.name.clone(),
+            name: uplink.interface.name.clone(),
             held,
             program: id,
         };
-        self.guarded.insert(uplink.index, guard);
+        self.guarded.insert(uplink.interface.index, guard);
         Ok(())
     }
 
@@ -210,7 +263,7 @@ fn in_place(guard: &Guard, uplink: &Uplink) -> Result<(), KernelError> {
             let action = format!("read {}", pin.display());
             let link = sys::open_pin(pin).map_err(io(&action))?;
             let now = sys::behind_device(link.as_fd()).map_err(io(&action))?;
-            if now.interface == uplink.index && now.program == guard.program {
+            if now.interface == uplink.interface.index && now.program == guard.program {
                 return is_first(guard, uplink);
             }
             false
@@ -228,8 +281,8 @@ fn in_place(guard: &Guard, uplink: &Uplink) -> Result<(), KernelError> {
 
 /// Whether nobody else's program runs before the guard: one that lets a frame pass ends the chain.
 fn is_first(guard: &Guard, uplink: &Uplink) -> Result<(), KernelError> {
-    let action = format!("read what stands on {}", uplink.name);
-    let target = Target::Device(uplink.index);
+    let action = format!("read what stands on {}", uplink.interface.name);
+    let target = Target::Device(uplink.interface.index);
     let programs = sys::programs_at(target, TCX_EGRESS).map_err(io(action))?;
     match programs.first() {
         Some(first) if *first == guard.program => Ok(()),

@@ -102,8 +102,8 @@ pub(super) fn answer<B>(config: &Metadata, agent: &AgentName, request: &Request<
             .project
             .as_ref()
             .map_or_else(Reply::not_there, Reply::text),
-        // Digits, or a client takes this for no such host.
-        ["project", "numeric-project-id"] => {
+        // Digits, or a client takes this for no such host; and it had better do so where there is no project: the Cloud SDK ends without one.
+        ["project", "numeric-project-id"] if config.project.is_some() => {
             Reply::text(config.project_number.unwrap_or(0).to_string())
         }
         ["universe", "universe-domain"] => Reply::text("googleapis.com"),
@@ -158,6 +158,23 @@ mod tests {
             request = request.header(*name, *value);
         }
         answer(&config, &"bot".parse().unwrap(), &request.body(()).unwrap())
+    }
+
+    #[test]
+    fn where_no_project_is_known_there_is_no_metadata_server_for_the_cloud_sdk() {
+        let config = Metadata {
+            port: 843,
+            project: None,
+            project_number: None,
+        };
+        for path in ["project-id", "numeric-project-id"] {
+            let uri = format!("/computeMetadata/v1/project/{path}");
+            let request = Request::builder()
+                .uri(uri)
+                .header("Metadata-Flavor", "Google");
+            let reply = answer(&config, &"bot".parse().unwrap(), &request.body(()).unwrap());
+            assert_eq!(reply, Reply::not_there(), "{path}");
+        }
     }
 
     fn google(path: &str) -> Reply {

@@ -12,6 +12,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde::{Deserialize, Serialize};
 
 use super::path::Way;
+use crate::kernel::Framing;
 
 /// The port that is tried.
 pub(super) const PORT: u16 = 443;
@@ -40,6 +41,8 @@ pub struct Wire {
     pub index: u32,
     /// Its own addresses.
     pub near: [IpAddr; 2],
+    /// How its frames begin.
+    pub framing: Framing,
 }
 
 impl Wire {
@@ -53,6 +56,7 @@ impl Wire {
                 std::net::Ipv4Addr::UNSPECIFIED.into(),
                 std::net::Ipv6Addr::UNSPECIFIED.into(),
             ],
+            framing: Framing::Ethernet,
         }
     }
 }
@@ -135,6 +139,7 @@ impl Attempt {
             Way::UringConnect => uring::connect(to),
             Way::UringSend => uring::send(to),
             Way::UdpSend => flow::send_to(flow::Kind::Udp, to),
+            Way::UdpConnect => flow::connect_kind(flow::Kind::Udp, to, |_| Ok(())),
             Way::UdpConnected => flow::connected_send(to),
             Way::UdpSendMany => flow::send_many(to),
             Way::UdpCorked => flow::corked(to),

@@ -80,6 +80,8 @@ const FAMILIES: &[Spelling] = &[Spelling::V4, Spelling::V6, Spelling::Mapped];
 const BOTH: &[Spelling] = &[Spelling::V4, Spelling::V6];
 /// IPv4's own.
 const V4: &[Spelling] = &[Spelling::V4];
+/// None: what is no way out by itself.
+const NONE: &[Spelling] = &[];
 /// IPv6's own.
 const V6: &[Spelling] = &[Spelling::V6];
 
@@ -95,7 +97,7 @@ ways! {
     /// data with the first packet: TCP_FASTOPEN_CONNECT
     TcpFastOpenConnect = "tcp-fastopen-connect", Anyone, FAMILIES;
     /// a TCP connection bound to a device
-    TcpOnDevice = "tcp-on-device", CapabilityHolder, BOTH;
+    TcpOnDevice = "tcp-on-device", Anyone, BOTH;
     /// a TCP connection with a mark for routing
     TcpMarked = "tcp-marked", CapabilityHolder, BOTH;
     /// a multipath TCP connection
@@ -112,6 +114,8 @@ ways! {
     UringSend = "uring-send", Anyone, BOTH;
     /// a datagram, as QUIC sends it
     UdpSend = "udp-send", Anyone, EVERY;
+    /// a datagram socket that is connected, and sends nothing
+    UdpConnect = "udp-connect", Anyone, NONE;
     /// a datagram over a connected socket
     UdpConnected = "udp-connected", Anyone, FAMILIES;
     /// several datagrams with one call: sendmmsg
@@ -180,6 +184,20 @@ impl Spelling {
             Self::LocalNat64 => "local-nat64",
             Self::SixToFour => "6to4",
             Self::Teredo => "teredo",
+        }
+    }
+
+    /// Whether packets in this spelling are IPv6's.
+    #[must_use]
+    pub const fn is_ipv6(self) -> bool {
+        match self {
+            Self::V4 | Self::Mapped => false,
+            Self::V6
+            | Self::Compatible
+            | Self::Nat64
+            | Self::LocalNat64
+            | Self::SixToFour
+            | Self::Teredo => true,
         }
     }
 

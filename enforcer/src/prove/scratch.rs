@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
 use futures_util::TryStreamExt;
-use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage};
+use rtnetlink::packet_route::link::LinkMessage;
 use rtnetlink::packet_route::route::RouteScope;
 use rtnetlink::{Handle, LinkUnspec, LinkVeth, RouteMessageBuilder};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
@@ -18,6 +18,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::attempt::Wire;
 use super::canary;
 use super::path::Spelling;
+use crate::kernel::{Framing, Interface};
+use crate::loopback;
 use crate::workload;
 
 /// The name of the near end; the process id follows.
@@ -33,23 +35,9 @@ pub(super) struct Scratch {
     near: String,
     index: u32,
     sniffer: Socket,
+    has_ipv6: bool,
     /// The namespace lives as long as this; the wire goes with it.
     _far: OwnedFd,
-}
-
-/// The name and index of an interface whose frames begin with an Ethernet header, and lead out.
-fn ethernet(link: &LinkMessage) -> Option<(String, u32)> {
-    let is_ethernet = link.header.link_layer_type == LinkLayerType::Ether
-        && !link.header.flags.contains(LinkFlags::Loopback);
-    let name = link.attributes.iter().find_map(|attribute| {
-        if let LinkAttribute::IfName(name) = attribute {
-            Some(name.clone())
-        } else {
-            None
-        }
-    });
-    name.filter(|_| is_ethernet)
-        .map(|name| (name, link.header.index))
 }
 
 impl Scratch {
@@ -61,15 +49,29 @@ impl Scratch {
         let near = format!("{NEAR}{}", std::process::id() % 1_000_000);
         let far = new_netns().context("making a network namespace")?;
         let made = wire(&near, &far).await;
-        let index = made.inspect_err(|_| drop(std::fs::remove_dir(&cgroup)))?;
+        let Laid { index, has_ipv6 } = made.inspect_err(|_| drop(std::fs::remove_dir(&cgroup)))?;
         let sniffer = sniffer(&far).context("opening the sniffer")?;
         Ok(Self {
             cgroup,
             near,
             index,
             sniffer,
+            has_ipv6,
             _far: far,
         })
+    }
+
+    /// Takes the wire away, and its routes with it, before the proof ends. The namespace would take them along, but only when the kernel
+    /// comes to it: a proof that begins meanwhile would find its routes taken.
+    pub(super) async fn cut(self) {
+        if let Err(error) = cut(self.index).await {
+            tracing::warn!(%error, "the scratch wire is left to go with its namespace");
+        }
+    }
+
+    /// Whether the wire has IPv6: where the host has it switched off, it has not.
+    pub(super) const fn has_ipv6(&self) -> bool {
+        self.has_ipv6
     }
 
     /// The wire, for the ways that name it.
@@ -78,22 +80,28 @@ impl Scratch {
             name: self.near.clone(),
             index: self.index,
             near: [canary::NEAR4.into(), canary::NEAR6.into()],
+            framing: Framing::Ethernet,
         }
     }
 
-    /// The host's own interfaces that carry Ethernet frames out, by name and index.
-    pub(super) async fn others(&self) -> Result<Vec<(String, u32)>> {
+    /// The host's own interfaces that lead out.
+    pub(super) async fn others(&self) -> Result<Vec<Interface>> {
         let (connection, handle, _) = rtnetlink::new_connection()?;
         let connection = tokio::spawn(connection);
         let links: Vec<LinkMessage> = handle.link().get().execute().try_collect().await?;
         connection.abort();
-        let others = links.iter().filter_map(ethernet);
-        Ok(others.filter(|(_, index)| *index != self.index).collect())
+        let others = links.iter().filter_map(Interface::that_leads_out);
+        Ok(others.filter(|other| other.index != self.index).collect())
     }
 
     /// Where a process is written to enter the cgroup.
     pub(super) fn procs(&self) -> Result<File> {
         procs(&self.cgroup)
+    }
+
+    /// Where a process is written to enter the cgroup above.
+    pub(super) fn procs_above(&self) -> Result<File> {
+        procs(self.cgroup.parent().unwrap_or(&self.cgroup))
     }
 
     /// Forgets what arrived before: it does not count for what is tried next.
@@ -204,7 +212,7 @@ fn on_a_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Resu
 
 /// Lays the wire: a veth whose far end is in the namespace, and routes to the canaries and the open addresses, in every spelling. Without
 /// ARP, so that nobody has to answer.
-async fn wire(near: &str, far: &OwnedFd) -> Result<u32> {
+async fn wire(near: &str, far: &OwnedFd) -> Result<Laid> {
     let (connection, handle, _) = rtnetlink::new_connection().context("opening netlink")?;
     let task = tokio::spawn(connection);
     let laid = lay(&handle, near, far).await;
@@ -212,7 +220,21 @@ async fn wire(near: &str, far: &OwnedFd) -> Result<u32> {
     laid
 }
 
-async fn lay(handle: &Handle, near: &str, far: &OwnedFd) -> Result<u32> {
+async fn cut(index: u32) -> Result<()> {
+    let (connection, handle, _) = rtnetlink::new_connection().context("opening netlink")?;
+    let task = tokio::spawn(connection);
+    let done = handle.link().del(index).execute().await;
+    task.abort();
+    done.context("removing the scratch wire")
+}
+
+/// The near end's index, and whether it could be given an address of IPv6's.
+struct Laid {
+    index: u32,
+    has_ipv6: bool,
+}
+
+async fn lay(handle: &Handle, near: &str, far: &OwnedFd) -> Result<Laid> {
     let far_name = format!("{near}f");
     let pair = LinkVeth::new(near, &far_name).build();
     let made = handle.link().add(pair).execute().await;
@@ -238,6 +260,7 @@ async fn lay(handle: &Handle, near: &str, far: &OwnedFd) -> Result<u32> {
         .execute()
         .await
         .context("setting the wire up")?;
+    let mut has_ipv6 = true;
     for near in [IpAddr::from(canary::NEAR4), canary::NEAR6.into()] {
         let length = if near.is_ipv4() { 32 } else { 128 };
         let added = handle
@@ -245,9 +268,14 @@ async fn lay(handle: &Handle, near: &str, far: &OwnedFd) -> Result<u32> {
             .add(near_index, near, length)
             .execute()
             .await;
+        if added.is_err() && near.is_ipv6() && !loopback::has_ipv6() {
+            has_ipv6 = false;
+            continue;
+        }
         added.with_context(|| format!("giving the wire the address {near}"))?;
     }
-    for to in destinations() {
+    let is_had = |to: &IpAddr| has_ipv6 || to.is_ipv4();
+    for to in destinations().into_iter().filter(is_had) {
         let route = RouteMessageBuilder::<IpAddr>::new()
             .destination_prefix(to, if to.is_ipv4() { 32 } else { 128 })?
             .output_interface(near_index)
@@ -258,7 +286,10 @@ async fn lay(handle: &Handle, near: &str, far: &OwnedFd) -> Result<u32> {
             format!("leading {to} to the scratch wire (does another `enforcer prove` run here?)")
         })?;
     }
-    Ok(near_index)
+    Ok(Laid {
+        index: near_index,
+        has_ipv6,
+    })
 }
 
 /// Everything that a way could be tried toward.

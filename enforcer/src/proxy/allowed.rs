@@ -13,8 +13,9 @@ use http::{Method, Request, Response, Uri, request};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
+use super::asked::check_host;
 use super::cut::BodyError;
-use super::request::{Body, check_host, record, refusal_response};
+use super::request::{Body, record, refusal_response};
 use super::{Proxy, Session};
 use crate::causes::Causes;
 use crate::upstream;

@@ -80,6 +80,7 @@ struct State {
 
 struct Leaf {
     key: Arc<CertifiedKey>,
+    not_before_s: u64,
     not_after_s: u64,
 }
 
@@ -118,7 +119,7 @@ impl Authority {
     /// [`AuthorityError`]; the present one stays in use.
     pub fn renew(&self, now: Now) -> Result<bool, AuthorityError> {
         let mut state = self.locked();
-        if lasts(state.not_after_s, AUTHORITY_MARGIN, now) {
+        if lasts(state.not_after_s, AUTHORITY_MARGIN, now) && !is_ahead(state.not_after_s, now) {
             return Ok(false);
         }
         *state = make(&self.options, now)?;
@@ -149,6 +150,7 @@ impl Authority {
         let mut state = self.locked();
         if let Some(leaf) = state.leaves.get(name)
             && lasts(leaf.not_after_s, LEAF_MARGIN, now)
+            && leaf.not_before_s <= unix_s(now)
         {
             return Ok(Arc::clone(&leaf.key));
         }
@@ -196,6 +198,7 @@ impl State {
         .map_err(AuthorityError::Use)?;
         Ok(Leaf {
             key: Arc::new(certified),
+            not_before_s: begins_s(unix_s(now)),
             not_after_s,
         })
     }
@@ -240,7 +243,7 @@ fn load(options: &AuthorityOptions, now: Now) -> Result<Option<State>, Authority
         );
         return Ok(None);
     };
-    if !lasts(not_after_s, AUTHORITY_MARGIN, now) {
+    if !lasts(not_after_s, AUTHORITY_MARGIN, now) || is_ahead(not_after_s, now) {
         return Ok(None);
     }
     let issuer = Issuer::from_ca_cert_der(&certificate, key).map_err(AuthorityError::Make)?;
@@ -330,6 +333,11 @@ const fn unix_s(now: Now) -> u64 {
     now.unix_ns / NS_PER_S
 }
 
+/// Whether an authority that ends then begins only later: it was made by a wall clock that has been set back since, and no client takes it.
+const fn is_ahead(not_after_s: u64, now: Now) -> bool {
+    not_after_s > unix_s(now) + AUTHORITY_LIFE.as_secs() + BACKDATE.as_secs()
+}
+
 fn lasts(not_after_s: u64, margin: Duration, now: Now) -> bool {
     not_after_s > unix_s(now).saturating_add(margin.as_secs())
 }
@@ -337,9 +345,13 @@ fn lasts(not_after_s: u64, margin: Duration, now: Now) -> bool {
 /// Sets the validity, from a little before `from_s` until `until_s` (unix seconds).
 fn last(params: &mut CertificateParams, from_s: u64, until_s: u64) {
     let epoch = rcgen::date_time_ymd(1970, 1, 1);
-    let start_s = from_s.saturating_sub(BACKDATE.as_secs());
-    params.not_before = epoch + Duration::from_secs(start_s);
+    params.not_before = epoch + Duration::from_secs(begins_s(from_s));
     params.not_after = epoch + Duration::from_secs(until_s);
+}
+
+/// When what is made at `from_s` begins to be valid.
+const fn begins_s(from_s: u64) -> u64 {
+    from_s.saturating_sub(BACKDATE.as_secs())
 }
 
 #[cfg(test)]

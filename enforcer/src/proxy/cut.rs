@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio_util::sync::DropGuard;
 
 use super::forward::Finish;
+use super::pages::Sealing;
 use crate::clock::Clock;
 use crate::engine::{OpenWindow, OpenWindows};
 
@@ -63,11 +64,29 @@ pub async fn closed(
 pub(super) struct Source {
     ready: Bytes,
     rest: Option<Incoming>,
+    /// What seals the tokens in it as it passes.
+    sealing: Option<Sealing>,
 }
 
 impl Source {
     pub(super) const fn new(ready: Bytes, rest: Option<Incoming>) -> Self {
-        Self { ready, rest }
+        Self {
+            ready,
+            rest,
+            sealing: None,
+        }
+    }
+
+    /// The same with its tokens sealed: at once what is there whole, as it passes what is not.
+    pub(super) fn sealed(self, mut sealing: Sealing) -> Self {
+        let Self { ready, rest, .. } = self;
+        let ready = sealing.pass(&ready);
+        let sealing = rest.is_some().then_some(sealing);
+        Self {
+            ready,
+            rest,
+            sealing,
+        }
     }
 
     fn poll_frame(
@@ -79,10 +98,16 @@ impl Source {
             let part = self.ready.split_to(self.ready.len().min(PART_BYTES));
             return Poll::Ready(Some(Ok(Frame::data(part))));
         }
-        match &mut self.rest {
-            Some(rest) => Pin::new(rest).poll_frame(context),
-            None => Poll::Ready(None),
-        }
+        let Some(rest) = &mut self.rest else {
+            return Poll::Ready(None);
+        };
+        let frame = std::task::ready!(Pin::new(rest).poll_frame(context));
+        let Some(sealing) = &mut self.sealing else {
+            return Poll::Ready(frame);
+        };
+        let sealed =
+            frame.map(|frame| frame.map(|frame| frame.map_data(|part| sealing.pass(&part))));
+        Poll::Ready(sealed)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -90,6 +115,10 @@ impl Source {
     }
 
     fn size_hint(&self) -> SizeHint {
+        // A sealed token has another length.
+        if self.sealing.is_some() {
+            return SizeHint::default();
+        }
         let mut hint = self
             .rest
             .as_ref()
@@ -121,7 +150,6 @@ impl CutBody {
         inner: Source,
         closed: Pin<Box<dyn Future<Output = ()> + Send>>,
         mut finish: Finish,
-        most: Option<u64>,
         done: DropGuard,
     ) -> Self {
         // A server does not ask for a body that is empty.
@@ -131,8 +159,8 @@ impl CutBody {
         Self {
             inner,
             closed,
+            most: finish.passed_on_max(),
             finish,
-            most,
             is_short: false,
             _done: done,
         }

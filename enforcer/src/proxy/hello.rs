@@ -8,9 +8,9 @@
 use std::collections::BTreeSet;
 
 /// The most bytes a hello may have, the heads of its records included. Those with post-quantum keys have about two thousand.
-pub(crate) const HELLO_BYTES_MAX: usize = 16 * 1024;
+pub const HELLO_BYTES_MAX: usize = 16 * 1024;
 /// The most records a hello may come in.
-pub(crate) const RECORDS_MAX: usize = 64;
+pub const RECORDS_MAX: usize = 64;
 /// The most bytes of a record's content (RFC 8446, 5.1).
 const RECORD_BYTES_MAX: usize = 1 << 14;
 /// The bytes of a record's head: kind, version, length.
@@ -37,16 +37,16 @@ const LABEL_BYTES_MAX: usize = 63;
 
 /// What a hello says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Hello {
+pub struct Hello {
     /// The server it names, lower case and without a trailing dot.
-    pub(crate) name: String,
+    pub name: String,
     /// The protocols it offers, in its order.
-    pub(crate) alpn: Vec<Vec<u8>>,
+    pub alpn: Vec<Vec<u8>>,
 }
 
 /// Why a hello is not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum HelloRefusal {
+pub enum HelloRefusal {
     /// No TLS at all.
     #[error("what came is no TLS hello")]
     NotTls,
@@ -72,7 +72,7 @@ pub(crate) enum HelloRefusal {
 
 /// Reads one hello, piece by piece.
 #[derive(Debug, Default)]
-pub(crate) struct HelloReader {
+pub struct HelloReader {
     /// Bytes that came, at most [`HELLO_BYTES_MAX`].
     came: usize,
     records: usize,
@@ -87,7 +87,7 @@ impl HelloReader {
     ///
     /// # Errors
     /// [`HelloRefusal`], as early as it is certain. Nothing may be pushed after that.
-    pub(crate) fn push(&mut self, mut bytes: &[u8]) -> Result<Option<Hello>, HelloRefusal> {
+    pub fn push(&mut self, mut bytes: &[u8]) -> Result<Option<Hello>, HelloRefusal> {
         while !bytes.is_empty() && self.came < HELLO_BYTES_MAX {
             let room = HELLO_BYTES_MAX - self.came;
             let wanted = match self.record_left {

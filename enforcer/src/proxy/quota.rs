@@ -10,17 +10,23 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::splice::FILES_PER_SPLICE;
 use crate::callers::{Bounds, Places};
+use crate::config::AGENTS_MAX;
 use crate::pace::Pace;
+use crate::upstream::KEPT_MAX;
 
-/// The most agents' connections at once, on all listeners together. Past it they wait in the kernel's backlog.
-pub const CONNECTIONS_MAX: usize = 2048;
+/// The most agents' connections at once, on all listeners together: one for each agent that a host may have. Past it they wait in the
+/// kernel's backlog. Fewer where the daemon may not open as many files: see [`Room`].
+pub const CONNECTIONS_MAX: usize = AGENTS_MAX;
+/// What of [`CONNECTIONS_MAX`] there must be room for; with less the daemon does not start.
+pub const CONNECTIONS_LEAST: usize = 2048;
 /// The most connections of one agent at once; one more is reset.
 pub const CONNECTIONS_PER_AGENT_MAX: usize = 128;
 /// The most requests of one agent that are read or answered at once, on all its connections together; one more waits. Each may hold a
 /// body of [`crate::bigquery::json::BODY_BYTES_MAX`], so this bounds an agent's memory as well.
 pub const REQUESTS_PER_AGENT_MAX: usize = 128;
 /// How fast an agent may ask: a request takes a token, and one more for every [`BODY_BYTES_PER_TOKEN`] of its body. One more is refused. What
-/// an agent is answered takes records, and a text that is judged is recorded whole: this bounds what it adds to the log.
+/// an agent is answered takes records, and a text that is judged is recorded whole: this bounds what it adds to the log. Rows and loads are not
+/// recorded; the window's budget bounds them.
 pub const PACE: Pace = Pace {
     burst: 2000,
     per_second: 50,
@@ -31,23 +37,64 @@ pub const BODY_BYTES_PER_TOKEN: usize = 2048;
 pub const TURN: Duration = Duration::from_secs(10);
 /// The most connections of processes that are no agent's at once; one more is reset. They are not among [`CONNECTIONS_MAX`].
 pub const NOBODYS_CONNECTIONS_MAX: usize = 2048;
+/// What of [`NOBODYS_CONNECTIONS_MAX`] there is room for before agents have all of theirs.
+pub const NOBODYS_CONNECTIONS_LEAST: usize = 1024;
 /// The most of them of one uid.
 pub const CONNECTIONS_PER_UID_MAX: usize = 512;
-/// The file descriptors of a connection: its own, and the one that resets it.
-const FILES_PER_CONNECTION: usize = 2;
-/// The file descriptors for everything else: upstream, control, maps, log, `/proc`.
+/// The file descriptors for everything else: requests on their way upstream, control, maps, log, `/proc`.
 const FILES_BESIDE: usize = 2048;
 /// The file descriptors that the daemon must be allowed to have open at once.
-pub const FILES_MIN: usize = CONNECTIONS_MAX * FILES_PER_CONNECTION
-    + NOBODYS_CONNECTIONS_MAX * FILES_PER_SPLICE
-    + FILES_BESIDE;
+pub const FILES_LEAST: usize =
+    CONNECTIONS_LEAST + NOBODYS_CONNECTIONS_LEAST * FILES_PER_SPLICE + KEPT_MAX + FILES_BESIDE;
+/// With how many it has room for all that the bounds allow.
+pub const FILES_WANTED: usize =
+    CONNECTIONS_MAX + NOBODYS_CONNECTIONS_MAX * FILES_PER_SPLICE + KEPT_MAX + FILES_BESIDE;
 
-const BOUNDS: Bounds = Bounds {
-    connections: CONNECTIONS_MAX,
-    connections_per_agent: CONNECTIONS_PER_AGENT_MAX,
-    questions_per_agent: REQUESTS_PER_AGENT_MAX,
-    pace: PACE,
-};
+/// How many connections there is room for at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// Of agents: at most [`CONNECTIONS_MAX`].
+    pub agents: usize,
+    /// Of others: at most [`NOBODYS_CONNECTIONS_MAX`].
+    pub nobodys: usize,
+}
+
+impl Room {
+    /// As much as there ever is.
+    pub const ALL: Self = Self {
+        agents: CONNECTIONS_MAX,
+        nobodys: NOBODYS_CONNECTIONS_MAX,
+    };
+
+    /// The room that so many open files give; agents' connections come before what others have past their least. `None`: too few.
+    #[must_use]
+    pub fn within(files: usize) -> Option<Self> {
+        let past_least = files.checked_sub(FILES_LEAST)?;
+        let agents = past_least.min(CONNECTIONS_MAX - CONNECTIONS_LEAST);
+        let nobodys = (past_least - agents) / FILES_PER_SPLICE;
+        Some(Self {
+            agents: CONNECTIONS_LEAST + agents,
+            nobodys: (NOBODYS_CONNECTIONS_LEAST + nobodys).min(NOBODYS_CONNECTIONS_MAX),
+        })
+    }
+}
+
+impl std::fmt::Display for Room {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { agents, nobodys } = self;
+        write!(
+            f,
+            "room for {agents} connections of agents and {nobodys} of others"
+        )?;
+        if *self == Self::ALL {
+            return Ok(());
+        }
+        write!(
+            f,
+            " instead of {CONNECTIONS_MAX} and {NOBODYS_CONNECTIONS_MAX}, since the daemon may open fewer than {FILES_WANTED} files (systemd: LimitNOFILE={FILES_WANTED})"
+        )
+    }
+}
 
 /// The connections of processes that are no agent's, by uid. A uid without any is not held: there are as many as a process likes.
 #[derive(Debug, Default)]
@@ -81,18 +128,26 @@ impl Drop for NobodysPlace {
 pub struct Quota {
     places: Places,
     nobodys: Arc<Nobodys>,
-}
-
-impl Default for Quota {
-    fn default() -> Self {
-        Self {
-            places: Places::new(BOUNDS),
-            nobodys: Arc::default(),
-        }
-    }
+    room: Room,
 }
 
 impl Quota {
+    /// All of this room free.
+    #[must_use]
+    pub fn new(room: Room) -> Self {
+        let bounds = Bounds {
+            connections: room.agents,
+            connections_per_agent: CONNECTIONS_PER_AGENT_MAX,
+            questions_per_agent: REQUESTS_PER_AGENT_MAX,
+            pace: PACE,
+        };
+        Self {
+            places: Places::new(bounds),
+            nobodys: Arc::default(),
+            room,
+        }
+    }
+
     /// Waits for a place for anybody's connection.
     pub async fn connection(&self) -> OwnedSemaphorePermit {
         self.places.connection().await
@@ -121,9 +176,10 @@ impl Quota {
             format!(
                 "Uid {uid} has {CONNECTIONS_PER_UID_MAX} connections to shared addresses already"
             )
-        } else if all >= NOBODYS_CONNECTIONS_MAX {
+        } else if all >= self.room.nobodys {
             format!(
-                "{NOBODYS_CONNECTIONS_MAX} connections to shared addresses are passed on already"
+                "{} connections to shared addresses are passed on already",
+                self.room.nobodys
             )
         } else {
             held.insert(uid, own + 1);
@@ -148,7 +204,7 @@ impl Quota {
         })
     }
 
-    /// Takes what a request with a body of so many bytes costs of `agent`'s pace.
+    /// Takes what a request with a body of so many bytes that may be recorded costs of `agent`'s pace.
     ///
     /// # Errors
     /// [`Code::Overloaded`] when it asks too fast.
@@ -163,34 +219,35 @@ impl Quota {
             return Ok(());
         }
         let what = format!(
-            "Agent {agent} asks faster than {} requests a second",
+            "Agent {agent} asks faster than {} requests a second, of which every {BODY_BYTES_PER_TOKEN} bytes of text that is recorded count as one more",
             PACE.per_second
         );
         Err(Refusal::new(Code::Overloaded, what))
     }
 }
 
-/// Allows this process as many files as its quotas can ask for.
+/// Allows this process as many files as its bounds can ask for, or as many as the host lets it have: what there is room for then.
 ///
 /// # Errors
-/// When the host allows fewer: an agent could then use up what the control socket and the log need.
-pub fn allow_files() -> anyhow::Result<()> {
+/// When that is too few: an agent could then use up what the control socket and the log need.
+pub fn allow_files() -> anyhow::Result<Room> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let needed = FILES_MIN as u64;
+    let wanted = FILES_WANTED as u64;
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    if current.is_none_or(|current| current >= needed) {
-        return Ok(());
+    let most = maximum.map_or(wanted, |maximum| maximum.min(wanted));
+    let room = Room::within(usize::try_from(most)?).ok_or_else(|| {
+        anyhow::anyhow!(
+            "the daemon may open {most} files, and needs {FILES_LEAST}, or {wanted} for all connections that it takes: raise the limit (systemd: LimitNOFILE={wanted}; shell: ulimit -n {wanted})"
+        )
+    })?;
+    if current.is_some_and(|current| current < most) {
+        let raised = Rlimit {
+            current: Some(most),
+            maximum,
+        };
+        setrlimit(Resource::Nofile, raised)?;
     }
-    anyhow::ensure!(
-        maximum.is_none_or(|maximum| maximum >= needed),
-        "the daemon may open {} files, and its quotas need {needed}: raise the limit (systemd: LimitNOFILE={needed}; shell: ulimit -n {needed})",
-        maximum.unwrap_or_default()
-    );
-    let raised = Rlimit {
-        current: Some(needed),
-        maximum,
-    };
-    Ok(setrlimit(Resource::Nofile, raised)?)
+    Ok(room)
 }
 
 #[cfg(test)]
@@ -201,9 +258,32 @@ mod tests {
         name.parse().expect("a name")
     }
 
+    #[test]
+    fn fewer_files_give_less_room_to_agents_last_and_too_few_give_none() {
+        let room = |files| Room::within(files).map(|room| (room.agents, room.nobodys));
+        assert_eq!(room(FILES_LEAST - 1), None);
+        assert_eq!(room(FILES_LEAST), Some((2048, 1024)));
+        assert_eq!(room(FILES_LEAST + 5), Some((2053, 1024)));
+        let agents = CONNECTIONS_MAX - CONNECTIONS_LEAST;
+        assert_eq!(room(FILES_LEAST + agents), Some((CONNECTIONS_MAX, 1024)));
+        let past = FILES_LEAST + agents + FILES_PER_SPLICE;
+        assert_eq!(room(past), Some((CONNECTIONS_MAX, 1025)));
+        assert_eq!(
+            Room::within(FILES_WANTED - 6).map(|room| room.nobodys),
+            Some(2047)
+        );
+        assert_eq!(Room::within(FILES_WANTED), Some(Room::ALL));
+        assert_eq!(Room::within(usize::MAX), Some(Room::ALL));
+        for files in FILES_LEAST..=FILES_WANTED {
+            let room = Room::within(files).expect("room");
+            let used = room.agents + room.nobodys * FILES_PER_SPLICE + KEPT_MAX + FILES_BESIDE;
+            assert!(used <= files, "{room} with {files}");
+        }
+    }
+
     #[tokio::test]
     async fn an_agent_that_holds_all_its_connections_takes_none_of_anothers() {
-        let quota = Quota::default();
+        let quota = Quota::new(Room::ALL);
         let (greedy, modest) = (agent("greedy"), agent("modest"));
         let mut held: Vec<_> = (0..CONNECTIONS_PER_AGENT_MAX)
             .map(|_| quota.connection_of(&greedy).expect("a place"))
@@ -217,18 +297,20 @@ mod tests {
 
     #[test]
     fn an_agent_that_asks_too_fast_or_too_much_is_refused_and_no_other_is() {
-        let quota = Quota::default();
+        let quota = Quota::new(Room::ALL);
         let (greedy, modest) = (agent("greedy"), agent("modest"));
         let asked = (0..3000).filter(|_| quota.pace_of(&greedy, 100, 1).is_ok());
         assert_eq!(asked.count(), PACE.burst as usize);
         assert!(quota.pace_of(&modest, 1_000_000, 1).is_ok());
         let large = (0..10).filter(|_| quota.pace_of(&modest, 1_000_000, 1).is_ok());
         assert_eq!(large.count(), 3);
+        let refused = quota.pace_of(&modest, 1_000_000, 1).expect_err("too fast");
+        assert!(refused.what.contains("every 2048 bytes of text"));
     }
 
     #[test]
     fn a_uid_that_holds_all_its_connections_takes_none_of_anothers_and_all_together_are_bounded() {
-        let quota = Quota::default();
+        let quota = Quota::new(Room::ALL);
         let mut held = Vec::new();
         for uid in 0..NOBODYS_CONNECTIONS_MAX / CONNECTIONS_PER_UID_MAX {
             let uid = u32::try_from(uid).expect("fits");
@@ -253,7 +335,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_request_waits_for_its_turn_and_is_refused_when_it_does_not_come() {
-        let quota = Quota::default();
+        let quota = Quota::new(Room::ALL);
         let bot = agent("bot");
         let mut held = Vec::new();
         for _ in 0..REQUESTS_PER_AGENT_MAX {

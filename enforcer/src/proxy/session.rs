@@ -1,24 +1,26 @@
 //! One agent's connection once TLS is agreed on: HTTP over it, each request answered by itself, and cut when a window says so.
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use enforcer_proto::refusal::{Code, Refusal};
-use hyper::server::conn::{http1, http2};
+use futures_util::TryFutureExt;
+use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
+use super::parked::Counting;
 use super::resets::Resets;
 use super::strict::{HEAD_BYTES_MAX, Strict, Unreadable};
 use super::tls::Accepted;
-use super::{Proxy, allowed, request, reset};
+use super::{Proxy, allowed, parked, request, reset};
 use crate::causes::Causes;
 use crate::engine::Requester;
+use crate::shared::Shared;
 
-/// How long the head of a request may take.
-const HEAD: Duration = Duration::from_secs(30);
+/// How often an HTTP/2 connection is asked whether its client is still there, and how long the answer may take; then it ends.
+const PING: Duration = Duration::from_secs(30);
 /// The most requests at once on one HTTP/2 connection.
 const STREAMS_MAX: u32 = 100;
 
@@ -47,14 +49,14 @@ pub struct Session {
 }
 
 impl Proxy {
-    /// Answers what comes over one connection until it ends or is cut; `socket` is a second handle on it.
+    /// Answers what comes over one connection until it ends or is cut; `socket` is held besides.
     pub(super) async fn session<S>(
         self: Arc<Self>,
         accepted: Accepted<S>,
         serves: Serves,
         requester: Requester,
         barred: Option<Refusal>,
-        socket: Option<&OwnedFd>,
+        socket: &Shared,
     ) where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -66,37 +68,38 @@ impl Proxy {
             barred,
             unreadable: Unreadable::default(),
         });
-        let service = hyper::service::service_fn(|request| {
+        let service = |request| {
             let (proxy, session) = (Arc::clone(&self), Arc::clone(&session));
-            async move {
+            // In a place of its own, which goes with the request: the HTTP library keeps room for one as long as the connection lives.
+            Box::pin(async move {
                 Ok::<_, std::convert::Infallible>(match serves {
                     Serves::BigQuery => request::answer(&proxy, &session, request).await,
                     Serves::Allowed => allowed::answer(&proxy, &session, request).await,
                 })
-            }
-        });
+            })
+        };
         // TLS has agreed on the protocol: nothing is guessed from the first bytes, for which no clock would run.
         let served = async {
             if h2 {
                 let stream = Resets::new(stream, || self.was_reset(&session));
+                let service = hyper::service::service_fn(service);
                 http2()
                     .serve_connection(TokioIo::new(stream), service)
                     .await
             } else {
                 let stream = Strict::new(stream, session.unreadable.clone());
-                http1()
-                    .serve_connection(TokioIo::new(stream), service)
-                    .await
+                let exchanges = stream.exchanges().clone();
+                let service = hyper::service::service_fn(move |request| {
+                    let exchanges = exchanges.clone();
+                    service(request).map_ok(move |answer| Counting::of(&exchanges, answer))
+                });
+                parked::serve(stream, service).await
             }
         };
         tokio::select! {
             biased;
             // What the kernel still holds for the client is thrown away too, however slowly it reads.
-            () = session.cut.cancelled() => {
-                if let Some(socket) = socket {
-                    reset(socket);
-                }
-            }
+            () = session.cut.cancelled() => reset(socket),
             served = served => {
                 if let Err(error) = served {
                     self.malformed(&session, &error);
@@ -142,21 +145,12 @@ fn breaks_http2(error: &hyper::Error) -> bool {
     source.is_some_and(|error: &h2::Error| error.is_library())
 }
 
-fn http1() -> http1::Builder {
-    let mut builder = http1::Builder::new();
-    builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD)
-        .max_buf_size(HEAD_BYTES_MAX);
-    builder
-}
-
 fn http2() -> http2::Builder<TokioExecutor> {
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())
-        .keep_alive_interval(HEAD)
-        .keep_alive_timeout(HEAD)
+        .keep_alive_interval(PING)
+        .keep_alive_timeout(PING)
         .max_concurrent_streams(STREAMS_MAX)
         .max_header_list_size(HEAD_BYTES_MAX as u32);
     builder

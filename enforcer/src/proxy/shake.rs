@@ -1,9 +1,6 @@
 //! From the first byte to agreed TLS: reads the hello, asks where it may go, and answers only an agent's. One bound on the time of it all.
 
-use std::os::fd::OwnedFd;
-
 use enforcer_proto::refusal::{Code, Refusal};
-use tokio::net::TcpStream;
 
 use super::peek::{Replayed, peek};
 use super::session::Serves;
@@ -11,13 +8,14 @@ use super::tls::{Accepted, TlsRefusal};
 use super::way::{Way, Who, way};
 use super::{HANDSHAKE, Peer, Proxy, reset};
 use crate::causes::Causes;
+use crate::shared::Shared;
 
 /// What a hello has led to.
 pub(super) enum Shaken {
     /// An agent's connection, TLS agreed on.
-    Agent(Box<Accepted<Replayed<TcpStream>>>, Serves),
+    Agent(Box<Accepted<Replayed<Shared>>>, Serves),
     /// Somebody else's, to be passed on: its hello, and what follows.
-    Splice(Replayed<TcpStream>),
+    Splice(Replayed<Shared>),
 }
 
 /// A refused handshake, and whether the client has been told.
@@ -29,16 +27,15 @@ enum No {
 }
 
 impl Proxy {
-    /// Reads the hello and goes as far as TLS, all within [`HANDSHAKE`]. What is refused is recorded and, where no alert was sent, reset by
-    /// the second handle on the socket.
+    /// Reads the hello and goes as far as TLS, all within [`HANDSHAKE`]. What is refused is recorded and, where no alert was sent, reset.
     pub(super) async fn shake(
         &self,
-        stream: TcpStream,
+        socket: &Shared,
         peer: &Peer,
         barred: Option<&Refusal>,
-        socket: Option<&OwnedFd>,
     ) -> Option<Shaken> {
-        let shaken = tokio::time::timeout(HANDSHAKE, self.shaken(stream, peer, barred)).await;
+        let shaking = self.shaken(socket.clone(), peer, barred);
+        let shaken = tokio::time::timeout(HANDSHAKE, shaking).await;
         let no = match shaken {
             Ok(Ok(shaken)) => return Some(shaken),
             Ok(Err(no)) => no,
@@ -53,9 +50,7 @@ impl Proxy {
         let refusal = match no {
             No::Alerted(refusal) => refusal,
             No::Reset(refusal) => {
-                if let Some(socket) = socket {
-                    reset(socket);
-                }
+                reset(socket);
                 refusal
             }
         };
@@ -65,7 +60,7 @@ impl Proxy {
 
     async fn shaken(
         &self,
-        stream: TcpStream,
+        stream: Shared,
         peer: &Peer,
         barred: Option<&Refusal>,
     ) -> Result<Shaken, No> {
@@ -73,7 +68,10 @@ impl Proxy {
         let serves = match way(&hello.name, &self.protected, self.who(peer, barred)) {
             Way::Splice => return Ok(Shaken::Splice(stream)),
             Way::Refused(refusal) => return Err(No::Reset(refusal)),
-            Way::BigQuery => Serves::BigQuery,
+            Way::BigQuery => {
+                self.begin_token(peer, barred);
+                Serves::BigQuery
+            }
             Way::Allowed => Serves::Allowed,
         };
         let accepted = self.tls.accept(stream).await;
@@ -83,6 +81,16 @@ impl Proxy {
         }
         let what = "The TLS library read another name than was judged";
         Err(No::Reset(Refusal::new(Code::HostMismatch, what)))
+    }
+
+    /// While TLS is agreed on, and the first request comes, is read and recorded, its token can be on its way already.
+    fn begin_token(&self, peer: &Peer, barred: Option<&Refusal>) {
+        let agent = peer.agent.as_ref().filter(|_| barred.is_none());
+        let window = agent.and_then(|agent| self.engine.windows().borrow().get(agent).cloned());
+        // Whether it is open still is asked again where one is minted.
+        if let Some(window) = window {
+            self.tokens.begin(&window);
+        }
     }
 
     fn who<'a>(&'a self, peer: &'a Peer, barred: Option<&'a Refusal>) -> Who<'a> {

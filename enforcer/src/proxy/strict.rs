@@ -8,15 +8,21 @@ use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use enforcer_proto::refusal::{Code, Refusal};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::time::{Sleep, sleep};
+
+use super::parked::Exchanges;
 
 /// The most bytes a request's head may have; more is refused.
 pub(super) const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// The most header lines a head may have; more is refused. The HTTP library's own bound is the same.
 const HEADERS_MAX: usize = 100;
+/// How long the head of a request may take from its first byte on; then the connection ends.
+const HEAD: Duration = Duration::from_secs(30);
 /// The most hexadecimal digits of a chunk's size.
 const CHUNK_DIGITS_MAX: usize = 8;
 /// How much is read at once, bytes.
@@ -30,11 +36,12 @@ const BROKEN_CHUNK: &[u8] = b"!\r\n";
 
 /// Why what came over a connection is not read on, once it is so. Shared by the reader and those who answer.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Unreadable(Arc<OnceLock<String>>);
+pub struct Unreadable(Arc<OnceLock<String>>);
 
 impl Unreadable {
     /// Why it is not read on, where it is not.
-    pub(super) fn refusal(&self) -> Option<Refusal> {
+    #[must_use]
+    pub fn refusal(&self) -> Option<Refusal> {
         self.0
             .get()
             .map(|why| Refusal::new(Code::RequestMalformed, why))
@@ -83,12 +90,38 @@ impl Gate {
         }
     }
 
-    fn feed(&mut self, bytes: &[u8]) {
+    /// Whether a head has begun, and is not whole.
+    fn has_begun(&self) -> bool {
+        self.next == Next::Head && !self.held.is_empty()
+    }
+
+    /// Nothing is kept of what has been handed on: a connection may be idle for long.
+    fn let_go(&mut self) {
+        if self.held.is_empty() && self.ready.is_empty() {
+            (self.held, self.ready) = (BytesMut::new(), BytesMut::new());
+        }
+    }
+
+    /// Whether all that came was handed on, and nothing of a request is to come.
+    fn is_between(&self) -> bool {
+        self.next == Next::Head && self.held.is_empty() && self.ready.is_empty()
+    }
+
+    /// Takes in what has come; gives how many heads, those that stand in for others among them, may be handed on for it.
+    fn feed(&mut self, bytes: &[u8]) -> u64 {
+        let mut heads = 0;
         if self.next == Next::Refused {
-            return;
+            return heads;
         }
         self.held.extend_from_slice(bytes);
-        while !self.held.is_empty() && self.step() {}
+        while !self.held.is_empty() {
+            let was_head = self.next == Next::Head;
+            if !self.step() {
+                break;
+            }
+            heads += u64::from(was_head);
+        }
+        heads
     }
 
     /// Judges one part of what is held; says whether there was enough of it.
@@ -291,17 +324,75 @@ fn chunk_size(held: &[u8]) -> Result<Option<(usize, Next)>, String> {
 
 /// A connection of which only what has one reading is read.
 #[derive(Debug)]
-pub(super) struct Strict<S> {
+pub struct Strict<S> {
     inner: S,
     gate: Gate,
+    /// When the head that has begun must be whole.
+    due: Option<Pin<Box<Sleep>>>,
+    exchanges: Exchanges,
 }
 
 impl<S> Strict<S> {
-    pub(super) fn new(inner: S, unreadable: Unreadable) -> Self {
+    /// Reads from `inner`; `unreadable` says why it is not read on, once it is so.
+    pub fn new(inner: S, unreadable: Unreadable) -> Self {
         Self {
             inner,
             gate: Gate::new(unreadable),
+            due: None,
+            exchanges: Exchanges::default(),
         }
+    }
+
+    /// How far what comes over it is answered.
+    pub(super) const fn exchanges(&self) -> &Exchanges {
+        &self.exchanges
+    }
+
+    /// Nothing has come. Whether the head that has begun is too late.
+    fn is_late(&mut self, context: &mut Context<'_>) -> bool {
+        if !self.gate.has_begun() {
+            self.due = None;
+            return false;
+        }
+        let due = self.due.get_or_insert_with(|| Box::pin(sleep(HEAD)));
+        due.as_mut().poll(context).is_ready()
+    }
+}
+
+impl<S: AsyncRead + Unpin> Strict<S> {
+    /// Waits until there is a whole head to be handed on; `false` where the connection ends instead.
+    pub(super) async fn whole_head(&mut self) -> io::Result<bool> {
+        std::future::poll_fn(|context| self.poll_ready(context)).await
+    }
+
+    /// Reads to the end what nobody is to see.
+    pub(super) async fn throw_away(&mut self) -> io::Result<()> {
+        // Not in the future, which every connection has one of.
+        let mut space = vec![0; READ_BYTES];
+        while self.inner.read(&mut space).await? > 0 {}
+        Ok(())
+    }
+
+    /// Reads until there is something to be handed on; `false` at the end of all.
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        while self.gate.ready.is_empty() {
+            let mut space = [0; READ_BYTES];
+            let mut came = ReadBuf::new(&mut space);
+            match Pin::new(&mut self.inner).poll_read(context, &mut came) {
+                Poll::Pending if self.is_late(context) => {
+                    return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+                }
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(read) => read?,
+            }
+            if came.filled().is_empty() {
+                return Poll::Ready(Ok(false));
+            }
+            let heads = self.gate.feed(came.filled());
+            (0..heads).for_each(|_| self.exchanges.begin());
+            self.exchanges.set_read(false);
+        }
+        Poll::Ready(Ok(true))
     }
 }
 
@@ -312,18 +403,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for Strict<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        while this.gate.ready.is_empty() {
-            let mut space = [0; READ_BYTES];
-            let mut came = ReadBuf::new(&mut space);
-            ready!(Pin::new(&mut this.inner).poll_read(context, &mut came))?;
-            if came.filled().is_empty() {
-                return Poll::Ready(Ok(()));
-            }
-            this.gate.feed(came.filled());
+        if !ready!(this.poll_ready(context))? {
+            return Poll::Ready(Ok(()));
         }
         let length = this.gate.ready.len().min(buffer.remaining());
         buffer.put_slice(&this.gate.ready[..length]);
         this.gate.ready.advance(length);
+        this.gate.let_go();
+        this.exchanges.set_read(this.gate.is_between());
         Poll::Ready(Ok(()))
     }
 }
@@ -334,6 +421,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Strict<S> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.exchanges.set_sent(false);
         Pin::new(&mut self.inner).poll_write(context, bytes)
     }
 
@@ -342,6 +430,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Strict<S> {
         context: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.exchanges.set_sent(false);
         Pin::new(&mut self.inner).poll_write_vectored(context, parts)
     }
 
@@ -350,7 +439,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Strict<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(context)
+        let flushed = Pin::new(&mut self.inner).poll_flush(context);
+        // Nobody flushes who has more to write.
+        if let Poll::Ready(Ok(())) = flushed {
+            self.exchanges.set_sent(true);
+        }
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

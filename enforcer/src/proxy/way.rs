@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use enforcer_proto::principal::AgentName;
 use enforcer_proto::refusal::{Code, Refusal};
 
+use super::asking::Asks;
 use super::tls::ProtectedNames;
 use crate::dns::protected::is_bigquerys;
 use crate::executables::Executables;
@@ -16,6 +17,8 @@ pub struct Rules {
     pub allow: BTreeSet<String>,
     /// Without a window its connections to BigQuery end, instead of being answered with why.
     pub is_dropped: bool,
+    /// What its queries do without a window.
+    pub asks: Option<Asks>,
     /// What its processes must run.
     pub executables: Executables,
 }

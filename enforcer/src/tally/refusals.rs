@@ -3,15 +3,16 @@
 use std::collections::BTreeMap;
 
 use enforcer_proto::event::{Event, Refuser};
-use enforcer_proto::principal::{AgentName, Caller};
+use enforcer_proto::principal::{AgentName, Caller, Process};
 use enforcer_proto::refusal::Code;
 
 /// How many refusals of one agent or uid take a record each before further ones are only counted.
 pub const REFUSALS_BURST_MAX: u32 = 60;
 /// How many of these come back between two flushes: what a lasting flood adds to the log beside its counts.
 pub const REFUSALS_PER_FLUSH: u32 = 2;
-/// The most agents and uids that are told apart between two flushes; those past it share one count, without a name.
-pub const WHO_MAX: usize = 256;
+/// The most uids outside every workload that are told apart between two flushes; those past it share one count, without a name. Every agent
+/// has a count of its own.
+pub const UIDS_MAX: usize = 256;
 
 /// Whose refusals share an allowance.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,7 +21,7 @@ pub enum Who {
     Agent(AgentName),
     /// Somebody outside every workload.
     Uid(u32),
-    /// Everybody past [`WHO_MAX`].
+    /// Every uid past [`UIDS_MAX`].
     Others,
 }
 
@@ -70,13 +71,94 @@ impl Refused {
     }
 }
 
+/// Refusals of somebody's that have no record of their own, only a count.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Counted {
+    /// Of whom.
+    pub who: Who,
+    /// By whom.
+    pub by: Refuser,
+    /// Why; absent where they are of more kinds than are told apart.
+    pub code: Option<Code>,
+    /// How many.
+    pub count: u64,
+}
+
+impl From<Refused> for Counted {
+    fn from(Refused { who, by, code }: Refused) -> Self {
+        Self {
+            who,
+            by,
+            code: Some(code),
+            count: 1,
+        }
+    }
+}
+
+impl Counted {
+    /// What `event` refused, where it is the record of refusals, whether of one or of many.
+    #[must_use]
+    pub fn of(event: &Event) -> Option<Self> {
+        if let Some(refused) = Refused::of(event) {
+            return Some(refused.into());
+        }
+        let (who, by, code, count) = if let Event::ConnectionRefused {
+            agent,
+            process,
+            refusal,
+            count,
+        } = event
+        {
+            let who = whose(agent.as_ref(), process.as_ref().map(|process| process.uid));
+            (who, Refuser::Proxy, Some(refusal.code), *count)
+        } else if let Event::KernelRefused {
+            agent,
+            process: Process { uid, .. },
+            count,
+            ..
+        } = event
+        {
+            let who = whose(agent.as_ref(), Some(*uid));
+            (who, Refuser::Kernel, None, *count)
+        } else if let Event::FurtherRefused {
+            by,
+            agent,
+            uid,
+            code,
+            count,
+        } = event
+        {
+            (whose(agent.as_ref(), *uid), *by, *code, *count)
+        } else {
+            return None;
+        };
+        Some(Self {
+            who,
+            by,
+            code,
+            count,
+        })
+    }
+}
+
+fn whose(agent: Option<&AgentName>, uid: Option<u32>) -> Who {
+    match (agent, uid) {
+        (Some(agent), _) => Who::Agent(agent.clone()),
+        (None, Some(uid)) => Who::Uid(uid),
+        (None, None) => Who::Others,
+    }
+}
+
+/// Whose, by whom, and why: the text of the code orders them.
+type Kind = (Who, Refuser, Option<&'static str>);
+
 /// What was refused since the last flush.
 #[derive(Debug, Default)]
 pub struct Refusals {
     /// How many records of their own each has had; falls with every flush.
     spent: BTreeMap<Who, u32>,
-    /// Refusals without a record of their own. The text of the code orders them.
-    counted: BTreeMap<(Who, Refuser, &'static str), (Code, u64)>,
+    /// Refusals without a record of their own.
+    counted: BTreeMap<Kind, (Option<Code>, u64)>,
 }
 
 impl Refusals {
@@ -92,16 +174,21 @@ impl Refusals {
         false
     }
 
-    /// Counts one that takes no record of its own.
-    pub fn count(&mut self, refused: Refused) {
-        let Refused { who, by, code } = refused;
+    /// Counts what takes no record of its own.
+    pub fn count(&mut self, refused: impl Into<Counted>) {
+        let Counted {
+            who,
+            by,
+            code,
+            count: more,
+        } = refused.into();
         let who = self.known(who);
         self.spent.entry(who.clone()).or_insert(0);
         let (_, count) = self
             .counted
-            .entry((who, by, code.as_str()))
+            .entry((who, by, code.map(Code::as_str)))
             .or_insert((code, 0));
-        *count = count.saturating_add(1);
+        *count = count.saturating_add(more);
     }
 
     /// Starts anew and gives what was counted as events.
@@ -121,7 +208,7 @@ impl Refusals {
                 by,
                 agent,
                 uid,
-                code: Some(code),
+                code,
                 count,
             }
         };
@@ -129,10 +216,12 @@ impl Refusals {
     }
 
     fn known(&self, who: Who) -> Who {
-        if self.spent.len() < WHO_MAX || self.spent.contains_key(&who) {
-            who
-        } else {
-            Who::Others
+        let uids = || self.spent.range(Who::Uid(0)..=Who::Uid(u32::MAX)).count();
+        match who {
+            // There are no more than are configured.
+            Who::Agent(_) => who,
+            Who::Uid(_) if self.spent.contains_key(&who) || uids() < UIDS_MAX => who,
+            Who::Uid(_) | Who::Others => Who::Others,
         }
     }
 }
@@ -181,7 +270,7 @@ mod tests {
         fn no_refusal_is_lost_and_memory_is_bounded(uids in prop::collection::vec(0_u32..600, 0..3000)) {
             let mut refusals = Refusals::default();
             let own = uids.iter().filter(|uid| refusals.takes_record(refused(**uid))).count() as u64;
-            prop_assert!(refusals.spent.len() <= WHO_MAX + 1);
+            prop_assert!(refusals.spent.len() <= UIDS_MAX + 1);
             let counted: u64 = counts(&refusals.flush()).iter().map(|(_, count)| count).sum();
             prop_assert_eq!(own + counted, uids.len() as u64);
         }

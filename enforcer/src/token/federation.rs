@@ -13,8 +13,8 @@ use zeroize::Zeroizing;
 use super::exchange::{Post, post};
 use super::impersonation::{impersonate, impersonated_principal};
 use super::{
-    AccessToken, BEYOND_WINDOW, Endpoint, IssuerKey, MintRequest, Minted, Minter, SCOPE_BIGQUERY,
-    SCOPE_CLOUD_PLATFORM, TokenError, plus,
+    AccessToken, BEYOND_WINDOW, Bearer, Endpoint, IssuerKey, MintRequest, Minted, Minter,
+    SCOPE_BIGQUERY, SCOPE_CLOUD_PLATFORM, TokenError, plus,
 };
 use crate::upstream::Upstream;
 
@@ -119,6 +119,8 @@ impl Federation {
         let iat = now_s.saturating_sub(BACKDATE_S);
         let wanted = request.remaining.saturating_add(BEYOND_WINDOW).as_secs();
         let cap = iat.saturating_add(self.options.assertion_life_max.as_secs());
+        let read = request.datasets.iter().map(|name| format!("ds:{name}"));
+        let written = request.writable.iter().map(|name| format!("dsw:{name}"));
         let claims = Claims {
             iss: &self.options.issuer,
             aud: &self.options.audience,
@@ -127,15 +129,11 @@ impl Federation {
             exp: now_s.saturating_add(wanted).min(cap),
             jti: &request.session,
             host: &request.host,
-            agent: &request.agent,
+            agent: &agent_claim(request),
             session: &request.session,
             grant: &request.grant,
             approver: &request.approver,
-            datasets: request
-                .datasets
-                .iter()
-                .map(|name| format!("ds:{name}"))
-                .collect(),
+            datasets: read.chain(written).collect(),
         };
         let size = serde_json::to_vec(&claims)
             .map_err(|_| TokenError::Sign)?
@@ -232,8 +230,22 @@ impl StsAnswer {
     }
 }
 
+/// The estimator's is of another kind than agents', so that no agent that is named like it has ever had its rights.
 fn subject(request: &MintRequest) -> String {
-    format!("{}/agent/{}", request.host, request.agent)
+    let kind = match request.bearer {
+        Bearer::Agent => "agent",
+        Bearer::Estimator => "estimator",
+    };
+    format!("{}/{kind}/{}", request.host, request.agent)
+}
+
+/// The claim that Google may map to `attribute.agent`. All claims are there for the estimator too, since a mapping that finds none fails; a slash
+/// is in no agent's name, so no binding to an agent is one to the estimator.
+fn agent_claim(request: &MintRequest) -> String {
+    match request.bearer {
+        Bearer::Agent => request.agent.clone(),
+        Bearer::Estimator => format!("estimator/{}", request.agent),
+    }
 }
 
 /// The pool a provider belongs to.

@@ -28,11 +28,13 @@ const ACCOUNT: &str = "finance-bot@demo-project.iam.gserviceaccount.com";
 
 fn request(remaining_s: u64) -> MintRequest {
     MintRequest {
+        bearer: Bearer::Agent,
         agent: "finance-bot".to_owned(),
         host: "host-a".to_owned(),
         grant: "g-7".to_owned(),
         session: "boot-g-7-1".to_owned(),
         datasets: vec!["demo-project.finance".to_owned()],
+        writable: vec!["demo-project.finance".to_owned()],
         approver: "alice".to_owned(),
         service_account: None,
         remaining: Duration::from_secs(remaining_s),
@@ -172,7 +174,10 @@ async fn the_assertion_verifies_against_the_published_keys_and_carries_every_cla
     assert_eq!(claims["sub"], "host-a/agent/finance-bot");
     assert_eq!(claims["iat"], now_s - 10);
     assert_eq!(claims["exp"], now_s + 360);
-    assert_eq!(claims["datasets"], json!(["ds:demo-project.finance"]));
+    assert_eq!(
+        claims["datasets"],
+        json!(["ds:demo-project.finance", "dsw:demo-project.finance"])
+    );
     for (name, value) in [
         ("host", "host-a"),
         ("agent", "finance-bot"),
@@ -228,6 +233,35 @@ async fn a_service_account_that_would_change_the_path_is_never_sent() {
             "{account}"
         );
     }
+}
+
+#[tokio::test]
+async fn the_estimator_has_a_subject_that_no_agent_can_have_and_names_no_window() {
+    let world = world().await;
+    let of = |bearer, agent: &str| MintRequest {
+        bearer,
+        agent: agent.to_owned(),
+        grant: "none".to_owned(),
+        approver: "none".to_owned(),
+        datasets: Vec::new(),
+        writable: Vec::new(),
+        ..request(600)
+    };
+    for bearer in [Bearer::Estimator, Bearer::Agent] {
+        let minted = world.federation.mint(&of(bearer, "bot")).await;
+        minted.expect("a token");
+    }
+    let seen = world.seen.lock().unwrap();
+    let claims = &seen[0]["claims"];
+    assert_eq!(claims["sub"], "host-a/estimator/bot");
+    assert_eq!(claims["agent"], "estimator/bot");
+    assert_eq!(
+        (&claims["grant"], &claims["approver"]),
+        (&json!("none"), &json!("none"))
+    );
+    assert_eq!(claims["datasets"], json!([]));
+    assert_eq!(seen[1]["claims"]["sub"], "host-a/agent/bot");
+    assert_eq!(seen[0]["scope"], SCOPE_BIGQUERY);
 }
 
 #[tokio::test]
@@ -592,6 +626,57 @@ async fn a_token_is_minted_once_and_kept_until_shortly_before_its_end() {
 }
 
 #[tokio::test]
+async fn a_wall_clock_that_is_set_keeps_no_token_longer_and_a_suspend_drops_it() {
+    const DAY_NS: u64 = 86400 * NS_PER_S;
+    let window = window(3600, 600);
+    assert_eq!(window.text().await, "token-1");
+    for unix_ns in [0, DAY_NS, 7] {
+        let now = window.clock.now();
+        window.clock.set(Now { unix_ns, ..now });
+        window.pass(100);
+        assert_eq!(window.text().await, "token-1");
+    }
+    window.pass(280);
+    assert_eq!(
+        window.text().await,
+        "token-2",
+        "its end is on the boot clock"
+    );
+    // The boot clock goes on in suspend.
+    window.pass(86400);
+    assert!(matches!(
+        window.tokens.token().await,
+        Err(TokenError::Closed)
+    ));
+    assert!(matches!(
+        window.tokens.for_cancel().await,
+        Err(TokenError::Closed)
+    ));
+}
+
+#[tokio::test]
+async fn an_assertion_made_by_a_wrong_wall_clock_lives_no_longer_and_its_token_ends_on_the_boot_clock()
+ {
+    for unix_s in [86400_u64, 1_700_000_000, 4_000_000_000] {
+        // Google's clock is its own: it refuses what this host's gets wrong. Here nobody looks.
+        let world = world_with(|_| Some(always(200, LONG))).await;
+        let right = request(300);
+        let wrong = MintRequest {
+            now: Now {
+                unix_ns: unix_s * NS_PER_S,
+                ..right.now
+            },
+            ..right
+        };
+        let minted = world.federation.mint(&wrong).await.unwrap();
+        assert_eq!(minted.expires_boot_ns, plus(wrong.now.boot_ns, 599));
+    }
+}
+
+/// An answer of STS's.
+const LONG: &str = r#"{"access_token": "a.long-one", "issued_token_type": "urn:ietf:params:oauth:token-type:access_token", "token_type": "Bearer", "expires_in": 599}"#;
+
+#[tokio::test]
 async fn a_token_that_outlives_its_window_is_never_replaced_and_short_lives_do_not_mint_per_call() {
     let outliving = window(60, 65);
     outliving.text().await;
@@ -650,7 +735,8 @@ async fn from_the_close_on_nothing_is_handed_out_though_it_is_cached() {
         window.tokens.for_cancel().await.unwrap().expose(),
         "token-1"
     );
-    window.pass(59);
+    // Until its jobs cannot run any more: their timeouts end with the window as it was granted.
+    window.pass(3659);
     window.tokens.close();
     assert!(window.tokens.for_cancel().await.is_ok());
     window.pass(1);

@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 use super::{AccessToken, MintRequest, Minted, Minter, TokenError};
 use crate::clock::Clock;
 
-/// How long after the close the last token may still cancel jobs.
+/// How long after the close, and after the end of the window as it was granted, a token may still cancel jobs. It is dropped as soon as they are.
 pub const CANCEL_GRACE: Duration = super::BEYOND_WINDOW;
 /// A token this close to its end is replaced; less for tokens that live shortly.
 const REFRESH_MARGIN_NS: u64 = 20 * NS_PER_S;
@@ -131,6 +131,21 @@ impl WindowTokens {
         }
     }
 
+    /// Begins to mint, where no token is held or being minted, and waits for nothing: whoever asks next shares what comes of it.
+    pub fn begin(self: &Arc<Self>) {
+        // Who holds the lock mints already.
+        let is_wanted = self.state.try_lock().is_ok_and(|state| {
+            let now_boot_ns = self.clock.now().boot_ns;
+            let held = state.held.as_ref();
+            !held.is_some_and(|held| held.fresh(now_boot_ns, self.closes_boot_ns))
+        });
+        if is_wanted && self.open_now().is_ok() {
+            let own = Arc::clone(self);
+            // Why none could be had is for those who ask for one.
+            tokio::spawn(async move { drop(own.token().await) });
+        }
+    }
+
     /// A token for cancelling this window's jobs, only until shortly after the close: the last one, or, when the window has closed and
     /// none is held (the daemon was dead), one that is minted with the shortest life. [`Self::token`] never gives it out: that asks
     /// first whether the window is open.
@@ -206,10 +221,11 @@ impl WindowTokens {
 
     fn cancel_until_boot_ns(&self) -> u64 {
         let grace = u64::try_from(CANCEL_GRACE.as_nanos()).unwrap_or(u64::MAX);
-        // Whoever was dead or frozen at the deadline closes late, and has its jobs to cancel all the same.
+        // As long as BigQuery may run its jobs: each has a timeout that ends with the window as it was granted. Whoever was dead or frozen at the
+        // deadline closes late, and has its jobs to cancel all the same.
         let ended_boot_ns = match self.closed_boot_ns.load(Ordering::SeqCst) {
             OPEN => self.closes_boot_ns,
-            closed => closed,
+            closed => closed.max(self.closes_boot_ns),
         };
         ended_boot_ns.saturating_add(grace)
     }

@@ -1,6 +1,8 @@
 //! Opens one verified connection: look-up, TCP to the first address that answers, TLS, HTTP handshake. Keeps nothing.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +10,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::select_ok;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustix::net::sockopt::set_socket_linger;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
@@ -15,9 +18,11 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::flow::{Flow, Watched};
 use super::pool::{Connection, Place};
-use super::{Origin, UpstreamError, UpstreamOptions};
+use super::{Deadlines, Origin, UpstreamError, UpstreamOptions};
 use crate::dns::Lookup;
+use crate::shared::Shared;
 
 /// Addresses of one answer that are tried.
 const ADDRESSES_TRIED_MAX: usize = 8;
@@ -37,6 +42,7 @@ pub(super) struct Dialer {
     names: Arc<dyn Lookup>,
     tls: Arc<ClientConfig>,
     limit: Duration,
+    deadlines: Option<Arc<dyn Deadlines>>,
 }
 
 impl Dialer {
@@ -47,6 +53,7 @@ impl Dialer {
             names: options.resolver,
             tls: Arc::new(tls),
             limit: options.connect_timeout,
+            deadlines: options.deadlines,
         }
     }
 
@@ -67,8 +74,9 @@ impl Dialer {
             host: host.clone(),
             limit: self.limit,
         };
-        let stop = place.stop();
-        let connecting = tokio::time::timeout(self.limit, self.open(origin));
+        let stop = place.sealed();
+        let connecting =
+            tokio::time::timeout(self.limit, self.open(origin, place.closes_boot_ns()));
         let stream = stop
             .run_until_cancelled(connecting)
             .await
@@ -82,7 +90,11 @@ impl Dialer {
             .map_err(|source| super::http(origin, source))
     }
 
-    async fn open(&self, origin: &Origin) -> Result<TlsStream<TcpStream>, UpstreamError> {
+    async fn open(
+        &self,
+        origin: &Origin,
+        closes_boot_ns: Option<u64>,
+    ) -> Result<TlsStream<Shared>, UpstreamError> {
         let host = || origin.host.clone();
         let bare = origin.host.trim_start_matches('[').trim_end_matches(']');
         let answer = self
@@ -96,9 +108,14 @@ impl Dialer {
         let tcp = reach(interleaved(&answer.addresses), origin).await?;
         // Small requests and answers in turn: waiting for more bytes only adds latency. Failing to set it costs nothing else.
         let _ = tcp.set_nodelay(true);
+        self.bound(&tcp, closes_boot_ns)
+            .map_err(|source| UpstreamError::Connect {
+                host: host(),
+                source,
+            })?;
         let name = ServerName::try_from(bare.to_owned()).map_err(|_| UpstreamError::NotHttps)?;
         TlsConnector::from(Arc::clone(&self.tls))
-            .connect(name, tcp)
+            .connect(name, Shared::new(tcp))
             .await
             .map_err(|source| UpstreamError::Handshake {
                 host: host(),
@@ -107,9 +124,25 @@ impl Dialer {
     }
 }
 
-async fn start(stream: TlsStream<TcpStream>, place: Place) -> Result<Connection, hyper::Error> {
+impl Dialer {
+    /// Before anything is said on it: what is not sent when it is closed never is, also where the daemon is killed (else the kernel would go on
+    /// sending by itself), and nothing is past the deadline, also where the daemon is frozen.
+    fn bound(&self, tcp: &TcpStream, closes_boot_ns: Option<u64>) -> io::Result<()> {
+        set_socket_linger(tcp, Some(Duration::ZERO))?;
+        match (&self.deadlines, closes_boot_ns) {
+            (Some(deadlines), Some(closes)) => deadlines.set(tcp.as_fd(), closes),
+            (None, _) | (_, None) => Ok(()),
+        }
+    }
+}
+
+async fn start(stream: TlsStream<Shared>, place: Place) -> Result<Connection, hyper::Error> {
     let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    let io = TokioIo::new(stream);
+    let flow = Flow::new(stream.get_ref().0.clone(), h2);
+    let out = Arc::downgrade(&flow);
+    // From here on it can be sealed.
+    place.adopt(&out);
+    let io = TokioIo::new(Watched::new(stream, flow));
     if h2 {
         let (sender, driver) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
@@ -118,13 +151,13 @@ async fn start(stream: TlsStream<TcpStream>, place: Place) -> Result<Connection,
             .keep_alive_timeout(H2_PING_TIMEOUT)
             .handshake(io)
             .await?;
-        Ok(place.keep_h2(sender, driver))
+        Ok(place.keep_h2(sender, driver, out))
     } else {
         let (sender, driver) = hyper::client::conn::http1::Builder::new()
             .max_buf_size(H1_BUFFER_BYTES)
             .handshake(io)
             .await?;
-        Ok(place.keep_h1(sender, driver))
+        Ok(place.keep_h1(sender, driver, out))
     }
 }
 

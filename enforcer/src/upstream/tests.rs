@@ -63,6 +63,7 @@ pub(crate) fn unused() -> Upstream {
         tls: verified_tls(vec![authority.cert.der().clone()], None).unwrap(),
         connect_timeout: Duration::from_secs(1),
         resolver: Arc::new(Loopback),
+        deadlines: None,
     })
 }
 
@@ -101,6 +102,7 @@ impl Server {
             tls: verified_tls(Vec::new(), Some(self.roots.path())).unwrap(),
             connect_timeout: Duration::from_secs(5),
             resolver: Arc::new(Loopback),
+            deadlines: None,
         })
     }
 
@@ -350,6 +352,7 @@ async fn two_requests(closes_after_first: bool) -> (Result<(), UpstreamError>, u
         tls: verified_tls(Vec::new(), Some(roots.path())).unwrap(),
         connect_timeout: Duration::from_secs(5),
         resolver: Arc::new(Loopback),
+        deadlines: None,
     });
     text(client.send(1, get(&url)).await.unwrap()).await;
     settle().await;
@@ -373,6 +376,124 @@ async fn a_connection_the_server_closed_while_idle_is_replaced() {
         match second {
             Ok(()) => assert_eq!(requests, 2),
             Err(error) => assert!(matches!(error, UpstreamError::Http { .. }) && requests == 1),
+        }
+    }
+}
+
+/// A server that agrees on TLS, then reads nothing until it is let, then everything, and says how that ended.
+struct Slow {
+    url: String,
+    client: Upstream,
+    may_read: tokio::sync::oneshot::Sender<()>,
+    read: JoinHandle<std::io::Result<usize>>,
+}
+
+async fn slow(alpn: &[&str]) -> Slow {
+    use tokio::io::AsyncReadExt;
+    let (tls, roots) = identity("a.test", alpn);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://a.test:{}/", listener.local_addr().unwrap().port());
+    let (may_read, let_read) = tokio::sync::oneshot::channel();
+    let read = tokio::spawn(async move {
+        let (tcp, _) = listener.accept().await.unwrap();
+        let mut stream = tls.accept(tcp).await?;
+        let _ = let_read.await;
+        let mut all = Vec::new();
+        stream.read_to_end(&mut all).await
+    });
+    let client = Upstream::new(UpstreamOptions {
+        tls: verified_tls(Vec::new(), Some(roots.path())).unwrap(),
+        connect_timeout: Duration::from_secs(5),
+        resolver: Arc::new(Loopback),
+        deadlines: None,
+    });
+    Slow {
+        url,
+        client,
+        may_read,
+        read,
+    }
+}
+
+/// Over at the close, which the test says.
+fn until(close: &tokio_util::sync::CancellationToken) -> Until {
+    Until {
+        closes_boot_ns: 1,
+        ended: Box::pin(close.clone().cancelled_owned()),
+    }
+}
+
+fn post(url: &str, bytes: usize) -> Request<Body> {
+    Request::post(url).body(full(vec![7; bytes])).unwrap()
+}
+
+#[tokio::test]
+async fn what_is_not_sent_at_the_close_never_is() {
+    for alpn in ["http/1.1", "h2"] {
+        let server = slow(&[alpn]).await;
+        let (close, progress) = (
+            tokio_util::sync::CancellationToken::new(),
+            Progress::default(),
+        );
+        // More than the two ends' kernels hold.
+        let request = post(&server.url, 64 << 20);
+        let sent = server
+            .client
+            .send_until(1, || until(&close), request, &progress);
+        let closing = async {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            close.cancel();
+        };
+        let (sent, ()) = tokio::join!(sent, closing);
+        assert!(
+            matches!(sent, Err(UpstreamError::Forgotten { .. })),
+            "{sent:?}"
+        );
+        let sent = progress.end();
+        assert!(
+            matches!(sent, Sent::Part | Sent::Unacknowledged),
+            "{sent:?}"
+        );
+        server.may_read.send(()).unwrap();
+        // What its own kernel had is all that it gets, and it is told of no end of it.
+        let read = server.read.await.unwrap();
+        assert!(read.is_err(), "{alpn}: {read:?}");
+        let (late, progress) = (post(&server.url, 1), Progress::default());
+        let late = server
+            .client
+            .send_until(1, || until(&close), late, &progress)
+            .await;
+        assert!(matches!(late, Err(UpstreamError::Forgotten { .. })));
+        assert_eq!(progress.end(), Sent::Nothing);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_is_sent_whole_at_the_close_is_still_answered() {
+    for alpn in ["http/1.1", "h2"] {
+        let answers: Answers = Arc::new(|request| {
+            // The far side's own work, which is the subject.
+            std::thread::sleep(Duration::from_millis(400));
+            Response::new(Full::from(request.body().len().to_string()))
+        });
+        let server = Server::start("a.test", &[alpn], answers).await;
+        let (client, url) = (server.client(), server.url("a.test", "/"));
+        for bytes in [0, 100_000] {
+            let (close, progress) = (
+                tokio_util::sync::CancellationToken::new(),
+                Progress::default(),
+            );
+            let request = post(&url, bytes);
+            let key = bytes as u64;
+            let sent = client.send_until(key, || until(&close), request, &progress);
+            let closing = async {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                close.cancel();
+            };
+            let (sent, ()) = tokio::join!(sent, closing);
+            assert_eq!(progress.end(), Sent::Whole, "{alpn}");
+            assert_eq!(text(sent.unwrap()).await, bytes.to_string());
+            assert!(!client.waits(key));
         }
     }
 }

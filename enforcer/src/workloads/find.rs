@@ -1,13 +1,19 @@
 //! Finds the cgroups that configured workloads mean. By its name, below folders that root alone made: whoever owns a folder of cgroups (a
-//! user's own service manager) gives them whatever names he likes, so nothing is looked for there.
+//! user's own service manager) gives them whatever names he likes, so nothing is looked for there. What could not be looked at is no proof that
+//! nothing is there: it is a doubt, and said.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::DirEntry;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::config::Workload;
+use crate::config::{AGENTS_MAX, Workload};
+use crate::workload::is_gone;
 
-/// The most cgroups that are looked at; on a host with more no workload is found by its name.
-const LOOKED_AT_MAX: usize = 20_000;
+/// The most cgroups that are looked at: four for each agent that a host may have. On a host with more it is in doubt where those are that are
+/// found by their names.
+const LOOKED_AT_MAX: usize = 4 * AGENTS_MAX;
 /// How runtimes name a container's cgroup, before and after its id: Docker and Podman under systemd, containerd and CRI-O, and those that
 /// make cgroups themselves.
 const CONTAINERS: [(&str, &str); 6] = [
@@ -21,33 +27,65 @@ const CONTAINERS: [(&str, &str); 6] = [
 /// The length of a container's id, in hexadecimal digits.
 const CONTAINER_ID_CHARS: usize = 64;
 
-/// The folder of the cgroup that each of `workloads` means, below `root`, in their order; `None` while there is none.
-///
-/// # Errors
-/// For each by itself, why it cannot be told: more than one, or more cgroups than are looked at.
-pub fn find(root: &Path, workloads: &[&Workload]) -> Vec<Result<Option<PathBuf>, String>> {
+/// What there is of one workload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sought {
+    /// Nothing: everything was looked at.
+    Absent,
+    /// Its cgroup.
+    At(PathBuf),
+    /// It cannot be told where it is.
+    InDoubt {
+        /// What may be it, as far as was looked.
+        any: Vec<PathBuf>,
+        /// Whether everything was looked at.
+        is_whole: bool,
+        /// Why, in words.
+        why: String,
+    },
+}
+
+/// Where each of `workloads` is below `root`, in their order.
+pub fn find(root: &Path, workloads: &[&Workload]) -> Vec<Sought> {
     let by_name = workloads
         .iter()
         .copied()
         .filter(|workload| is_named(workload));
     let mut walk = Walk {
-        named: by_name.collect(),
-        matching: Vec::new(),
+        id_chars: workloads
+            .iter()
+            .filter_map(|wanted| id_chars(wanted))
+            .collect(),
+        matching: by_name.map(|workload| (workload, Vec::new())).collect(),
         looked_at: 0,
+        unseen: None,
     };
-    if !walk.named.is_empty() {
+    if !walk.matching.is_empty() {
         walk.below(root);
     }
     let found = workloads.iter().map(|workload| match workload {
-        Workload::Cgroup(path) => Ok(there(root.join(path))),
-        Workload::User(uid) => Ok(there(root.join(format!("user.slice/user-{uid}.slice")))),
+        Workload::Cgroup(path) => there(root.join(path)),
+        Workload::User(uid) => there(root.join(format!("user.slice/user-{uid}.slice"))),
         Workload::Unit(_) | Workload::Container(_) | Workload::Pod(_) => walk.the_one(workload),
     });
     found.collect()
 }
 
-fn there(folder: PathBuf) -> Option<PathBuf> {
-    folder.is_dir().then_some(folder)
+fn there(folder: PathBuf) -> Sought {
+    match std::fs::metadata(&folder) {
+        Ok(meta) if meta.is_dir() => Sought::At(folder),
+        Ok(_) => Sought::Absent,
+        Err(error) if is_gone(&error) => Sought::Absent,
+        Err(error) => Sought::InDoubt {
+            why: unseen(&folder, &error),
+            is_whole: false,
+            any: vec![folder],
+        },
+    }
+}
+
+fn unseen(folder: &Path, error: &io::Error) -> String {
+    format!("{} cannot be looked at: {error}", folder.display())
 }
 
 /// Whether a workload is found by its cgroup's name, wherever that is.
@@ -58,98 +96,144 @@ const fn is_named(workload: &Workload) -> bool {
     }
 }
 
-/// Whether a cgroup of this name is the workload's.
-fn is_called(name: &str, workload: &Workload) -> bool {
+/// How much of its id a workload that is a container names.
+fn id_chars(workload: &Workload) -> Option<usize> {
     match workload {
-        Workload::Unit(unit) => name == unit,
-        Workload::Container(id) => is_container(name, id),
-        Workload::Pod(uid) => is_pod(name, uid),
-        Workload::Cgroup(_) | Workload::User(_) => false,
+        Workload::Container(id) => Some(id.len()),
+        Workload::Unit(_) | Workload::Pod(_) | Workload::Cgroup(_) | Workload::User(_) => None,
     }
 }
 
 /// One walk over the cgroups, for all workloads that are found by name.
 struct Walk<'a> {
-    named: Vec<&'a Workload>,
-    matching: Vec<(&'a Workload, PathBuf)>,
+    /// Those, each with what is called so.
+    matching: BTreeMap<&'a Workload, Vec<PathBuf>>,
+    /// How much of a container's id is named.
+    id_chars: BTreeSet<usize>,
     looked_at: usize,
+    /// Why not everything was looked at, if so.
+    unseen: Option<String>,
 }
 
 impl Walk<'_> {
     /// Looks at the folders below `folder`, but for what lies below one that is not root's.
     fn below(&mut self, folder: &Path) {
-        // Gone meanwhile: nothing is there.
-        let Ok(entries) = std::fs::read_dir(folder) else {
+        let entries = std::fs::read_dir(folder);
+        let Some(entries) = self.seen(folder, entries) else {
             return;
         };
-        for entry in entries.flatten() {
-            // A cgroup has dozens of files: what an entry is stands in its folder already.
-            if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+        for entry in entries {
+            let Some(entry) = self.seen(folder, entry) else {
                 continue;
-            }
-            if !entry.metadata().is_ok_and(|meta| meta.uid() == 0) {
-                continue;
-            }
-            self.looked_at += 1;
+            };
             if self.looked_at > LOOKED_AT_MAX {
                 return;
             }
-            let path = entry.path();
-            if let Some(name) = entry.file_name().to_str() {
-                let called = self
-                    .named
-                    .iter()
-                    .filter(|workload| is_called(name, workload));
-                let called = called.map(|workload| (*workload, path.clone()));
-                self.matching.extend(called);
+            self.at(&entry);
+        }
+    }
+
+    /// Looks at one entry of a folder. Its name comes first: one that is called like a workload and is not root's is no less called so.
+    fn at(&mut self, entry: &DirEntry) {
+        let path = entry.path();
+        // A cgroup has dozens of files: what an entry is stands in its folder already.
+        let kind = entry.file_type();
+        if !self.seen(&path, kind).is_some_and(|kind| kind.is_dir()) {
+            return;
+        }
+        if let Some(name) = entry.file_name().to_str() {
+            self.called(name, &path);
+        }
+        let meta = entry.metadata();
+        if self.seen(&path, meta).is_none_or(|meta| meta.uid() != 0) {
+            return;
+        }
+        self.looked_at += 1;
+        if self.looked_at > LOOKED_AT_MAX {
+            let why = format!("the host has more than {LOOKED_AT_MAX} cgroups");
+            self.unseen.get_or_insert(why);
+            return;
+        }
+        self.below(&path);
+    }
+
+    /// What came of a look at a folder. What has gone meanwhile is not there; any other failure leaves a doubt.
+    fn seen<T>(&mut self, folder: &Path, looked: io::Result<T>) -> Option<T> {
+        match looked {
+            Ok(seen) => Some(seen),
+            Err(error) if is_gone(&error) => None,
+            Err(error) => {
+                self.unseen.get_or_insert_with(|| unseen(folder, &error));
+                None
             }
-            self.below(&path);
+        }
+    }
+
+    /// Takes in a cgroup of this name, for the workloads that are called so.
+    fn called(&mut self, name: &str, path: &Path) {
+        let ids = container_ids(name);
+        let beginnings = ids.flat_map(|id| self.id_chars.iter().map(|chars| &id[..*chars]));
+        let containers = beginnings.map(|id| Workload::Container(id.to_owned()));
+        let pod = pod_uid(name).map(Workload::Pod);
+        let unit = Workload::Unit(name.to_owned());
+        let named: BTreeSet<Workload> = containers.chain(pod).chain([unit]).collect();
+        for workload in &named {
+            if let Some(matching) = self.matching.get_mut(workload) {
+                matching.push(path.to_owned());
+            }
         }
     }
 
     /// The one cgroup of a workload's.
-    fn the_one(&self, workload: &Workload) -> Result<Option<PathBuf>, String> {
-        if self.looked_at > LOOKED_AT_MAX {
-            return Err(format!("the host has more than {LOOKED_AT_MAX} cgroups"));
+    fn the_one(&self, workload: &Workload) -> Sought {
+        let any = self.matching.get(workload).map_or(&[][..], Vec::as_slice);
+        if let Some(why) = &self.unseen {
+            return Sought::InDoubt {
+                any: any.to_owned(),
+                is_whole: false,
+                why: why.clone(),
+            };
         }
-        let mut matching = self.matching.iter().filter(|(of, _)| *of == workload);
-        match (matching.next(), matching.next()) {
-            (None, _) => Ok(None),
-            (Some((_, one)), None) => Ok(Some(one.clone())),
-            (Some((_, one)), Some((_, other))) => Err(format!(
-                "both {} and {} are called so",
-                one.display(),
-                other.display()
-            )),
+        match any {
+            [] => Sought::Absent,
+            [one] => Sought::At(one.clone()),
+            [one, other, ..] => Sought::InDoubt {
+                any: any.to_owned(),
+                is_whole: true,
+                why: format!(
+                    "both {} and {} are called so",
+                    one.display(),
+                    other.display()
+                ),
+            },
         }
     }
 }
 
-/// Whether a cgroup is that of the container whose id begins so.
-fn is_container(name: &str, id: &str) -> bool {
-    let is_id = |text: &str| {
-        text.len() == CONTAINER_ID_CHARS
-            && text.bytes().all(|byte| byte.is_ascii_hexdigit())
-            && text.starts_with(id)
+/// The ids of containers whose cgroup may be called so.
+fn container_ids(name: &str) -> impl Iterator<Item = &str> {
+    let is_id = |text: &&str| {
+        text.len() == CONTAINER_ID_CHARS && text.bytes().all(|byte| byte.is_ascii_hexdigit())
     };
-    CONTAINERS.iter().any(|(before, after)| {
-        let inner = name.strip_prefix(before);
-        inner
-            .and_then(|rest| rest.strip_suffix(after))
-            .is_some_and(is_id)
-    })
+    let inner = CONTAINERS.iter().filter_map(|(before, after)| {
+        let inner = name.strip_prefix(before)?;
+        inner.strip_suffix(after)
+    });
+    inner.filter(is_id)
 }
 
-/// Whether a cgroup is that of the pod with this uid: `podUID`, or `kubepods-QUALITY-podUID.slice` with underscores in it.
-fn is_pod(name: &str, uid: &str) -> bool {
-    let slice = name
-        .strip_suffix(".slice")
-        .map(|rest| rest.replace('_', "-"));
-    let plain = name.strip_prefix("pod");
-    plain == Some(uid)
-        || slice.is_some_and(|slice| {
-            slice.starts_with("kubepods") && slice.ends_with(&format!("-pod{uid}"))
-        })
+/// The uid of the pod whose cgroup is called so: `podUID`, or `kubepods-QUALITY-podUID.slice` with underscores in it.
+fn pod_uid(name: &str) -> Option<String> {
+    let of_slice = || {
+        let slice = name.strip_suffix(".slice")?.replace('_', "-");
+        let (_, uid) = slice
+            .starts_with("kubepods")
+            .then(|| slice.rsplit_once("-pod"))??;
+        Some(uid.to_owned())
+    };
+    name.strip_prefix("pod")
+        .map(str::to_owned)
+        .or_else(of_slice)
 }
 
 #[cfg(test)]
@@ -168,11 +252,13 @@ mod tests {
     }
 
     fn found(root: &tempfile::TempDir, workload: &Workload) -> Option<String> {
-        let mut found = find(root.path(), &[workload]);
-        found.remove(0).expect("no doubt").map(|path| {
-            let below = path.strip_prefix(root.path()).expect("below");
-            below.display().to_string()
-        })
+        let path = match find(root.path(), &[workload]).remove(0) {
+            Sought::Absent => return None,
+            Sought::At(path) => path,
+            Sought::InDoubt { why, .. } => panic!("{why}"),
+        };
+        let below = path.strip_prefix(root.path()).expect("below");
+        Some(below.display().to_string())
     }
 
     #[test]
@@ -224,12 +310,69 @@ mod tests {
         assert_eq!(found(&root, &Workload::User(2002)), None);
     }
 
+    /// What a look found that leaves a doubt: what may be the workload, whether everything was looked at, and why.
+    fn in_doubt(found: &Sought) -> (Vec<PathBuf>, bool, &str) {
+        match found {
+            Sought::InDoubt { any, is_whole, why } => {
+                let mut any = any.clone();
+                any.sort();
+                (any, *is_whole, why)
+            }
+            Sought::Absent | Sought::At(_) => panic!("no doubt: {found:?}"),
+        }
+    }
+
     #[test]
-    fn two_of_one_name_are_none() {
+    fn two_of_one_name_are_both_in_doubt_and_nobody_elses() {
         let root = tree(&["a.slice/bot.service", "b.slice/bot.service"]);
         let [bot, other] =
             ["bot.service", "other.service"].map(|name| Workload::Unit(name.to_owned()));
         let found = find(root.path(), &[&bot, &other]);
-        assert!(found[0].is_err() && found[1] == Ok(None), "{found:?}");
+        let both = ["a.slice", "b.slice"].map(|slice| root.path().join(slice).join("bot.service"));
+        let (any, is_whole, why) = in_doubt(&found[0]);
+        assert_eq!((any, is_whole), (both.to_vec(), true));
+        assert!(why.contains("called so"), "{why}");
+        assert_eq!(found[1], Sought::Absent);
+    }
+
+    #[test]
+    fn one_that_is_not_roots_is_found_and_nothing_below_it_is() {
+        let root = tree(&["a.slice/bot.service/inner.service"]);
+        let bot = root.path().join("a.slice/bot.service");
+        std::os::unix::fs::chown(&bot, Some(3003), None).expect("gives it away");
+        let [unit, inner] =
+            ["bot.service", "inner.service"].map(|name| Workload::Unit(name.to_owned()));
+        let found = find(root.path(), &[&unit, &inner]);
+        assert_eq!(found, [Sought::At(bot), Sought::Absent]);
+    }
+
+    #[test]
+    fn what_cannot_be_looked_at_leaves_a_doubt_about_all_that_are_found_by_name() {
+        let root = tree(&["a.slice/bot.service"]);
+        // A folder that no number of open files leads into: its path is longer than one may be.
+        let deep = "d".repeat(200);
+        let mut folder = rustix::fs::openat(
+            rustix::fs::CWD,
+            root.path(),
+            rustix::fs::OFlags::DIRECTORY,
+            rustix::fs::Mode::empty(),
+        )
+        .expect("opens");
+        for _ in 0..21 {
+            rustix::fs::mkdirat(&folder, &*deep, rustix::fs::Mode::RWXU).expect("makes a folder");
+            let flags = rustix::fs::OFlags::DIRECTORY;
+            folder = rustix::fs::openat(&folder, &*deep, flags, rustix::fs::Mode::empty())
+                .expect("opens");
+        }
+        let unit = |name: &str| Workload::Unit(name.to_owned());
+        let [bot, other] = ["bot.service", "other.service"].map(unit);
+        let by_path = Workload::Cgroup("a.slice/bot.service".into());
+        let found = find(root.path(), &[&bot, &other, &by_path]);
+        let there = root.path().join("a.slice/bot.service");
+        let (any, is_whole, why) = in_doubt(&found[0]);
+        assert_eq!((any, is_whole), (vec![there.clone()], false));
+        assert!(why.contains("cannot be looked at"), "{why}");
+        assert_eq!(in_doubt(&found[1]).0, Vec::<PathBuf>::new());
+        assert_eq!(found[2], Sought::At(there));
     }
 }

@@ -5,11 +5,13 @@ use std::time::Duration;
 use enforcer::clock::{Clock, SystemClock};
 use enforcer::proxy::authority::{AUTHORITY_LIFE, Authority, AuthorityOptions};
 use enforcer_proto::time::Now;
-use harness::stage::{BIGQUERY4, Side};
-use harness::world::{AGENT_UID, Who, enforcer, wait_for};
+use harness::capture::Capture;
+use harness::stage::{BIGQUERY4, OTHER4, Side};
+use harness::world::{AGENT_UID, Who, World, enforcer, wait_for};
 use rustix::process::{Resource, Signal, getrlimit};
 use serde_json::{Value, json};
 
+use super::shown::{nothing_on, said_so};
 use super::talk::{BIGQUERY, DATASETS, JOBS, Talk, each, each_is_refused, get, post, query, talk};
 use super::{CONNECT, EPERM, Helper, Lock, agents, cases, refusal_is_on_record, said};
 
@@ -34,23 +36,46 @@ for _ in range(2):
     stream.settimeout(30)
 "#;
 
+/// Tries BigQuery, the metadata server beside the port that is stood in for, and a name server of its own choice.
+const EVERYTHING: &str = r#"
+import errno, socket, sys
+def tell(what, how):
+    try:
+        how()
+        print(what, "ok")
+    except OSError as error:
+        print(what, errno.errorcode.get(error.errno, error))
+datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+tell("bigquery", lambda: socket.create_connection((sys.argv[1], 443), 1))
+tell("metadata", lambda: socket.create_connection(("169.254.169.254", 8080), 1))
+tell("names", lambda: datagrams.sendto(b"a secret question", (sys.argv[2], 53)))
+"#;
+
 /// Sends a request so many times over one connection, the last of them with its end, and counts the refusals.
+/// One thread both writes and reads: OpenSSL's connections are not for two threads at once.
 const FLOOD: &str = r#"
-import socket, ssl, sys, threading
+import select, socket, ssl, sys
 context = ssl.create_default_context(cafile=sys.argv[1])
 name = "bigquery.googleapis.com"
 stream = context.wrap_socket(socket.create_connection((sys.argv[2], 443), 60), server_hostname=name)
+stream.setblocking(False)
 count = int(sys.argv[3])
 junk = b"GET /junk HTTP/1.1\r\nHost: bigquery.googleapis.com\r\n\r\n"
-last = junk[:-2] + b"Connection: close\r\n\r\n"
-sender = threading.Thread(target=lambda: stream.sendall(junk * (count - 1) + last))
-sender.start()
-refused, rest = 0, b""
-while part := stream.recv(65536):
+left = junk * (count - 1) + junk[:-2] + b"Connection: close\r\n\r\n"
+refused, rest, part = 0, b"", None
+while part != b"":
+    select.select([stream], [stream] if left else [], [], 60)
+    try:
+        left = left[stream.send(left[:16384]):] if left else left
+    except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+        pass
+    try:
+        part = stream.recv(65536)
+    except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+        continue
     whole = rest + part
     refused += whole.count(b"HTTP/1.1 403")
     rest = whole[-11:]
-sender.join()
 print(refused)
 "#;
 
@@ -107,7 +132,7 @@ cases! {
         let mut command = lock.world.stage.command(Side::Host, enforcer());
         let output = command.arg("daemon").arg("--config").arg(lock.world.config()).output().expect("runs");
         let told = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.code() == Some(1) && told.contains("kernell"), "{told}");
+        said_so(output.status.code() == Some(1) && told.contains("kernell"), &told);
         assert!([EPERM, "Connection refused"].contains(&connect(&lock).as_str()));
         lock.nothing_got_out();
         lock.world.edit_config("[kernell]", "[kernel]");
@@ -133,7 +158,8 @@ cases! {
         assert!(full, "the log ran full");
         each_is_refused(&lock.world, &[("audit.unavailable", query(DAILY)), ("audit.unavailable", get(DATASETS))]);
         lock.nothing_got_out();
-        assert!(unhealthy(&lock).contains("audit log cannot be written"));
+        let told = unhealthy(&lock);
+        said_so(told.contains("audit log cannot be written"), &told);
     }
 
     /// a token service that cannot be reached
@@ -190,6 +216,31 @@ cases! {
         assert_eq!(waiting.line(), "ConnectionResetError", "what waited is judged when there are files again");
         refusal_is_on_record(&lock.world, "tls.hello", agents);
         each_is_refused(&lock.world, &[("token.unavailable", query(DAILY))]);
+    }
+
+    /// a daemon that may open no more files, where only agents are enforced on, and one of them is a unit without a uid: it cannot be looked for
+    56 FailsClosed fn a_daemon_without_files_takes_no_agent_for_nobody() {
+        let mut lock = Lock::without_daemon();
+        lock.world.edit_config("cgroup = \"agents/finance-bot\"\nuid = 2001", "unit = \"finance-bot.service\"");
+        lock.world.edit_config("[kernel]", "[kernel]\nenforce = \"agents\"");
+        lock.world.start_daemon();
+        let unit = lock.world.stage.cgroups.make("system.slice/finance-bot.service");
+        let elsewhere = [OTHER4.into(), [169, 254, 169, 254].into()];
+        let everything = || said(&mut lock.script(&unit, Some(AGENT_UID), EVERYTHING, &[&BIGQUERY4.to_string(), &OTHER4.to_string()]));
+        // A unit that was not seen yet is nobody's: what it sends until then is not counted.
+        wait_for("the unit to be seen", || everything().contains("metadata EPERM"));
+        let wires = [Capture::start(&lock.world.stage, World::bigquery()), Capture::start(&lock.world.stage, elsewhere)];
+        let closed = "bigquery EPERM\nmetadata EPERM\nnames ok";
+        assert_eq!(everything(), closed);
+        lock.world.limit_files_of_daemon(3);
+        wait_for("a word about it", || lock.world.daemon_log().contains("cannot be looked at"));
+        assert_eq!(everything(), closed);
+        lock.world.limit_files_of_daemon(getrlimit(Resource::Nofile).maximum.expect("a bound"));
+        for wire in &wires {
+            nothing_on(wire, "packets for BigQuery, the metadata server or its own name server");
+        }
+        lock.is_on_record("connect4", agents);
+        wait_for("everything to be well again", || unhealthy(&lock) == "[]");
     }
 
     /// a flood of refusals, so that some are left out of the log: all are counted

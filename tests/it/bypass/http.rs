@@ -1,13 +1,16 @@
 //! Tricks inside a connection that was let in: TLS hellos, requests that mean two things, answers that lead elsewhere. Where the far side is
-//! silent, not one packet for BigQuery may leave; where it answers, what counts is what it says that it was sent.
+//! silent, not one packet for BigQuery may leave; where it answers, what counts is what it says that it was sent, and that none of what must
+//! not leave is on the wire as it is.
 
 use std::process::Stdio;
 
+use harness::capture::Capture;
 use harness::programs::tls_hello;
-use harness::stage::BIGQUERY4;
+use harness::stage::{BIGQUERY4, OTHER4};
 use harness::world::{AGENT_UID, Family, Who, World};
 use serde_json::{Value, json};
 
+use super::shown::{nothing_more_on, nothing_on, on_record};
 use super::talk::{
     BIGQUERY, DATASETS, JOBS, QUERIES, Talk, each, each_is_refused, get, get_of, post, query, talk,
 };
@@ -27,6 +30,11 @@ fn with_bigquery() -> World {
     let world = World::start(Family::V4);
     let _ = world.open_window("demo-project.finance:read", "5m");
     world
+}
+
+/// A sniffer for what would be on the wire if the agent's bytes left by another way than through the daemon, whose own are encrypted.
+fn wire_with<const N: usize>(world: &World, texts: [&str; N]) -> Capture {
+    Capture::of_text(&world.stage, texts.map(str::to_owned))
 }
 
 /// Everything the far side's BigQuery was sent.
@@ -157,7 +165,7 @@ fn bodies_that_are_not_read() -> Vec<(&'static str, String)> {
         ),
         ("api.malformed", with("", "")),
         (
-            "api.method",
+            "api.field",
             post(
                 "/upload/bigquery/v2/projects/demo-project/jobs?uploadType=resumable",
                 "",
@@ -364,6 +372,7 @@ cases! {
     /// a second request over a connection that was let in: out of scope, of another host, after the close
     39 Refused fn every_request_of_a_connection_is_judged_anew() {
         let world = World::start(Family::V4);
+        let wire = wire_with(&world, ["marker"]);
         let grant = world.open_window("demo-project.finance:read", "5m");
         let parts = vec![
             query(DAILY),
@@ -378,10 +387,13 @@ cases! {
         let mut client = world.client();
         assert!(client.query(DAILY)["rows"].is_array());
         assert_eq!(world.json(Who::Approver, &["revoke", &grant])["done"], true);
-        let before = sent_to_bigquery(&world).len();
+        let to_bigquery = Capture::start(&world.stage, [BIGQUERY4.into()]);
+        let before = (sent_to_bigquery(&world).len(), to_bigquery.settled());
         assert!(client.query("SELECT 'marker'")["error"].to_string().contains("[window.none]"));
+        nothing_more_on(&to_bigquery, before.1);
+        nothing_on(&wire, "a query that was refused");
         let sent = sent_to_bigquery(&world);
-        assert_eq!(sent.len(), before, "nothing more was sent");
+        assert_eq!(sent.len(), before.0, "nothing more was sent");
         // Which tables a text reads only BigQuery's dry run says, which reads none of them.
         let ran = sent.iter().filter(|request| !request["body"].to_string().contains("dryRun"));
         assert!(!ran.clone().any(|request| request.to_string().contains("marker")), "{sent:?}");
@@ -432,6 +444,7 @@ cases! {
     /// an upgrade of the connection: asked for by the client (h2c, WebSocket), or answered unasked
     40 NoEffect fn a_connection_does_not_become_another_protocol() {
         let world = with_bigquery();
+        let wire = wire_with(&world, ["h2c", "websocket", "afterwards"]);
         let upgrade = |to: &str| get(DATASETS).replacen("\r\n\r\n", &format!("\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: {to}\r\nHTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"), 1);
         for answer in each(&world, &["h2c", "websocket"].map(upgrade)) {
             assert!(answer.starts_with("HTTP/1.1 200"), "it is answered as if it had not been asked for: {answer}");
@@ -443,6 +456,11 @@ cases! {
         for answer in &unasked {
             assert!(answer.starts_with("HTTP/1.1 403") && answer.contains("[upstream.failed]"), "{answer}");
         }
+        // What is said as if it had become another connection leads nowhere.
+        let _ = talk(&world, Who::Agent, &[(BIGQUERY, vec![get(DATASETS), "afterwards\r\n\r\n".to_owned()])]);
+        nothing_on(&wire, "another protocol");
+        let sent = sent_to_bigquery(&world);
+        assert!(!sent.iter().any(|request| request.to_string().contains("afterwards")), "{sent:?}");
         refusal_is_on_record(&world, "upstream.failed", agents);
     }
 
@@ -468,7 +486,7 @@ cases! {
         for (name, answer) in names.iter().zip(talk(&lock.world, Who::Agent, &talks)) {
             assert_eq!(answer, ["ConnectionResetError"], "{name}");
         }
-        let paths = ["/upload/bigquery/v2/projects/demo-project/jobs", "/batch/bigquery/v2", "/batch", "/mcp", "/google.cloud.bigquery.storage.v1.BigQueryRead/CreateReadSession"];
+        let paths = ["/upload/bigquery/v2/projects/demo-project/datasets", "/resumable/upload/bigquery/v2/projects/demo-project/jobs", "/batch/bigquery/v2", "/batch", "/mcp", "/google.cloud.bigquery.storage.v1.BigQueryRead/CreateReadSession"];
         each_is_refused(&lock.world, &paths.map(|path| ("api.method", post(path, "", "{}"))));
         lock.nothing_got_out();
         refusal_is_on_record(&lock.world, "host.not_allowed", agents);
@@ -500,6 +518,7 @@ cases! {
     /// credentials and payers of the agent's own: headers, parameters, cookies; a method override is refused
     43 NoEffect fn what_the_agent_calls_itself_does_not_leave() {
         let world = with_bigquery();
+        let wire = wire_with(&world, [OWN]);
         let answer = each(&world, &[with_credentials_of_its_own("")]).remove(0);
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
         let before = sent_to_bigquery(&world).len();
@@ -509,12 +528,14 @@ cases! {
         assert_eq!(sent_to_bigquery(&world).len(), before);
         has_only_minted_tokens(&world);
         holds_no_token(&world, &answer);
+        nothing_on(&wire, "the agent's own credentials");
         refusal_is_on_record(&world, "api.malformed", agents);
     }
 
     /// `Connection` that names the headers which the daemon sets
     44 NoEffect fn no_connection_header_takes_away_what_the_daemon_sets() {
         let world = with_bigquery();
+        let wire = wire_with(&world, [OWN]);
         let more = "Connection: authorization, content-type, host, content-length, x-goog-user-project\r\nKeep-Alive: timeout=5\r\nTE: trailers\r\nProxy-Connection: authorization\r\n";
         let answer = each(&world, &[with_credentials_of_its_own(more)]).remove(0);
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
@@ -523,8 +544,10 @@ cases! {
             let headers = request["headers"].to_string();
             assert!(!headers.contains("keep-alive") && !headers.contains("trailers") && !headers.contains("proxy-connection"), "{headers}");
         }
+        nothing_on(&wire, "the agent's own credentials");
         // It is let through, so what is on record is the query, under who sent it.
         assert!(world.events("query_admitted").iter().any(|event| agents(event) && event["sql"] == DAILY));
+        on_record();
     }
 
     /// bodies that are not read whole and as one thing: oversized, compressed, multipart, resumable, double keys, other encodings
@@ -540,6 +563,7 @@ cases! {
     /// an answer of BigQuery's that leads to another host
     46 Refused fn an_answer_that_leads_elsewhere_is_neither_followed_nor_passed_on() {
         let world = with_bigquery();
+        let elsewhere = Capture::start(&world.stage, [OTHER4.into()]);
         for status in [301, 302, 303, 307, 308] {
             world.set_faults(&json!({"instead": [status, {"location": "https://example.com/stolen"}]}));
             for answer in each(&world, &[get(DATASETS), query(DAILY)]) {
@@ -549,6 +573,7 @@ cases! {
         }
         let sent = world.far_requests();
         assert!(sent.iter().all(|request| request["host"] != "example.com"), "{sent:?}");
+        nothing_on(&elsewhere, "packets for where the answer leads");
         has_only_minted_tokens(&world);
         refusal_is_on_record(&world, "upstream.failed", agents);
     }
@@ -556,12 +581,14 @@ cases! {
     /// an answer of BigQuery's that repeats the token in a header that is passed on
     47 Refused fn an_answer_that_repeats_the_token_is_not_passed_on() {
         let world = with_bigquery();
+        let wire = wire_with(&world, ["Bearer "]);
         world.set_faults(&json!({"echo_authorization": true}));
         for answer in each(&world, &[get(DATASETS), query(DAILY)]) {
             assert!(answer.starts_with("HTTP/1.1 403") && answer.contains("[upstream.failed]"), "{answer}");
             holds_no_token(&world, &answer);
         }
         assert!(!world.tokens().is_empty());
+        nothing_on(&wire, "a token");
         refusal_is_on_record(&world, "upstream.failed", agents);
     }
 

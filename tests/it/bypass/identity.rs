@@ -398,5 +398,8 @@ cases! {
         assert!(!connect(&ops, OTHER_AGENT_UID).is("EPERM"));
         assert!(connect(&ops, AGENT_UID).is("EPERM"));
         lock.nothing_got_out();
+        // Each on record as whose workload it was tried in, with the uid that tried.
+        lock.is_on_record("connect4", |event| agents(event) && event["process"]["uid"] == OTHER_AGENT_UID);
+        lock.is_on_record("connect4", |event| event["agent"] == "ops-bot" && event["process"]["uid"] == AGENT_UID);
     }
 }

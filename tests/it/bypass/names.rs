@@ -8,6 +8,7 @@ use harness::stage::{BIGQUERY4, OTHER4, OTHER6, Side};
 use harness::world::{AGENT_UID, Family, Who, World, wait_for};
 use serde_json::{Value, json};
 
+use super::shown::nothing_on;
 use super::talk::{BIGQUERY, DATASETS, Talk, each_is_refused, get, get_of, talk};
 use super::{CONNECT, EPERM, Lock, agents, cases, refusal_is_on_record, said};
 
@@ -28,6 +29,16 @@ for s in (old, socket.socket(socket.AF_INET, socket.SOCK_DGRAM)):
         s.sendto(b"a question", (sys.argv[1], 53)); print("ok")
     except OSError as error:
         print(error.strerror)
+"#;
+
+/// Connects a datagram socket, as for QUIC.
+const UDP: &str = r#"
+import socket, sys
+try:
+    socket.socket(socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET, socket.SOCK_DGRAM).connect((sys.argv[1], 443))
+    print("ok")
+except OSError as error:
+    print(error.strerror)
 "#;
 
 /// Sends a TLS hello that names each server it is given (hexadecimal; as it is, whatever it is), and prints what comes back: the content
@@ -103,6 +114,7 @@ cases! {
         let mut world = World::without_daemon(Family::V4);
         world.edit_config("uid = 2001", &format!("uid = 2001\nallow = [\"{STORAGE}\"]"));
         world.start_daemon();
+        let wire = Capture::of_text(&world.stage, [DATASETS.to_owned()]);
         let allowed = || (STORAGE, vec![get_of("/b", STORAGE), get_of(DATASETS, BIGQUERY)]);
         let talks: [Talk; 4] = [
             allowed(),
@@ -117,6 +129,7 @@ cases! {
         }
         let sent = world.far_requests();
         assert!(!sent.is_empty() && !sent.iter().any(for_bigquery), "{sent:?}");
+        nothing_on(&wire, "a request for BigQuery");
         refusal_is_on_record(&world, "api.host", agents);
     }
 
@@ -139,6 +152,23 @@ cases! {
         lock.is_on_record("connect4", agents);
     }
 
+    /// an address at which Google serves everything, and that no name has led to here: of Private Google Access, or of direct connectivity
+    42 Refused fn the_addresses_of_private_access_are_protected_whatever_names_lead_to() {
+        let lock = Lock::new();
+        let vips = ["199.36.153.8", "199.36.153.7", "34.126.63.255", "2600:2d00:2:1000::1", "2600:2d00:2:20ff::1", "2001:4860:8040::1"];
+        let wire = Capture::start(&lock.world.stage, vips.map(|vip| vip.parse().expect("an address")));
+        let agent = lock.world.cgroup_of(Who::Agent);
+        let other = lock.world.stage.cgroups.make("other");
+        for vip in vips {
+            assert_eq!(said(&mut lock.script(&agent, Some(AGENT_UID), CONNECT, &[vip])), EPERM, "{vip}");
+            // Who is no agent gets there by way of the proxy alone, which reads the name.
+            assert_eq!(said(&mut lock.script(&other, Some(3003), UDP, &[vip])), EPERM, "{vip}");
+        }
+        nothing_on(&wire, "packets for the addresses of private access");
+        lock.is_on_record("connect4", |event| agents(event) && event["destination"] == "199.36.153.8:443");
+        lock.is_on_record("connect6", |event| agents(event) && event["destination"] == "[2600:2d00:2:1000::1]:443");
+    }
+
     /// rebinding: the name answers with loopback, link-local and metadata addresses
     33 Refused fn answers_that_lead_inside_are_not_believed() {
         let mut world = World::without_daemon(Family::V4);
@@ -156,7 +186,7 @@ cases! {
         assert!(answers.concat().contains("[upstream.failed]"), "{answers:?}");
         waiting.set_nonblocking(true).expect("sets");
         assert_eq!(waiting.accept().map(drop).map_err(|error| error.kind()), Err(ErrorKind::WouldBlock), "nobody came");
-        assert_eq!(metadata.packets(), 0);
+        nothing_on(&metadata, "packets for addresses inside");
         let sent = world.far_requests();
         assert!(sent.iter().all(|request| request["host"] == "sts.googleapis.com"), "{sent:?}");
         refusal_is_on_record(&world, "upstream.failed", agents);
@@ -165,10 +195,13 @@ cases! {
     /// a socket that was made outside the workload, which asks for names inside it: whose the question is could not be told
     34 Refused fn a_socket_from_outside_asks_for_no_names() {
         let lock = Lock::new();
+        let server = Capture::start(&lock.world.stage, [OTHER4.into()]);
         let other = lock.world.stage.cgroups.make("other");
         let procs = lock.world.cgroup_of(Who::Agent).join("cgroup.procs").display().to_string();
         let told = said(&mut lock.script(&other, None, ASKS_FROM_OUTSIDE, &[&OTHER4.to_string(), &procs, &AGENT_UID.to_string()]));
         assert_eq!(told, format!("{EPERM}\nok"), "the old one, and one of its own");
+        nothing_on(&server, "a question");
+        lock.nothing_got_out();
         lock.is_on_record("sendmsg4 refused: the socket was made outside", agents);
     }
 
@@ -235,6 +268,32 @@ cases! {
         lock.is_on_record("connect4", agents);
     }
 
+    /// an alias of BigQuery's name in anybody's zone, with addresses that nothing has learnt
+    34 Refused fn an_alias_leads_where_the_name_leads() {
+        let lock = Lock::new();
+        let elsewhere = Capture::start(&lock.world.stage, [OTHER4.into(), OTHER6.into()]);
+        let addresses = json!([OTHER4, OTHER6]);
+        lock.world.set_names(&json!({
+            BIGQUERY: {"addresses": addresses, "ttl_s": 600},
+            "whole.test": {"alias": BIGQUERY, "addresses": addresses, "ttl_s": 1},
+            // The resolver goes on from here by itself, to what it is told of the name.
+            "bare.test": {"alias": BIGQUERY, "addresses": [], "ttl_s": 1},
+        }));
+        for (name, kind, wanted) in [
+            ("whole.test", "A", json!(["192.0.2.80"])),
+            ("whole.test", "AAAA", json!([])),
+            ("bare.test", "A", json!(["192.0.2.80"])),
+            ("bare.test", "AAAA", json!([])),
+        ] {
+            let told = lock.world.script_of(Who::Agent, "agent/ask.py", &["sent", "192.0.2.53", name, kind]);
+            assert_eq!(told["answers"], wanted, "{name} {kind}: {told}");
+            assert_eq!(connect(&lock, name), EPERM, "{name}");
+        }
+        assert_eq!(elsewhere.packets(), 0);
+        lock.nothing_got_out();
+        lock.is_on_record("connect4", |event| agents(event) && event["destination"] == "192.0.2.80:443");
+    }
+
     /// data in the names that are asked for, where the agent is told only the names on its list, and over TLS on port 853
     35 Refused fn names_that_carry_data_out_are_not_asked_for() {
         let mut lock = Lock::without_daemon();
@@ -248,6 +307,12 @@ cases! {
                 assert_eq!(told["code"], "REFUSED", "{name} {kind}");
             }
         }
+        // What the daemon looks up for others is seen where it asks.
+        let other = lock.world.script_of(Who::OtherAgent, "agent/ask.py", &["sent", &OTHER4.to_string(), "example.com", "A"]);
+        assert_eq!(other["answers"], json!(["192.0.2.9"]));
+        let asked = lock.world.asked_names();
+        assert!(asked.iter().any(|name| name == "example.com"), "{asked:?}");
+        assert!(!asked.iter().any(|name| name.contains("c2vjcmv0")), "{asked:?}");
         assert_eq!(lock.world.probe_port(Who::Agent, "tcp", OTHER4.into(), 853), "EPERM");
         assert_eq!(wire.packets(), 0);
         lock.nothing_got_out();

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use super::{Case, Shows, failing, http, identity, kernel, names};
+use super::{Case, Shows, failing, full, http, identity, interfaces, kernel, names, ports};
 
 const BEGIN: &str = "<!-- bypass: made from the suite -->\n";
 const END: &str = "<!-- /bypass -->";
@@ -13,6 +13,9 @@ fn table() -> String {
         ("kernel", kernel::CASES),
         ("identity", identity::CASES),
         ("names", names::CASES),
+        ("ports", ports::CASES),
+        ("interfaces", interfaces::CASES),
+        ("full", full::CASES),
         ("http", http::CASES),
         ("failing", failing::CASES),
     ];

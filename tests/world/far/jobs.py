@@ -1,5 +1,6 @@
 """BigQuery's jobs in front of the SQL engine: they run on their own, can be polled and cancelled, and say what they read."""
 
+import hashlib
 import json
 import re
 import secrets
@@ -8,11 +9,16 @@ import time
 
 import requests
 
+import router
+from analyser import DDL, EXPORT
+
 PROJECT = "demo-project"
 MIB = 1024 * 1024
 DEFAULT_LOCATIONS = ["US", "EU"]
 #: The hidden dataset that holds the results of jobs that name no table for them.
 ANONYMOUS = "_" + secrets.token_hex(20)
+#: Where the engine is given results to keep that are read by the storage API: it has no hidden datasets.
+RESULTS = "results"
 #: How long a new job is waited for before it is answered as running, seconds.
 AT_ONCE_S = 0.3
 
@@ -20,12 +26,29 @@ SEED = [
     "CREATE TABLE finance.daily AS SELECT DATE_ADD(DATE '2026-01-01', INTERVAL n DAY) AS day, n * 7 AS amount "
     "FROM UNNEST(GENERATE_ARRAY(1, 1000)) AS n",
     "CREATE TABLE finance.accounts AS SELECT n AS id, CONCAT('account ', CAST(n AS STRING)) AS name FROM UNNEST(GENERATE_ARRAY(1, 20)) AS n",
+    "CREATE TABLE finance.invoices AS SELECT n AS id, [STRUCT(CONCAT('sku ', CAST(n AS STRING)) AS sku, n AS price)] AS parts "
+    "FROM UNNEST(GENERATE_ARRAY(1, 5)) AS n",
+    "CREATE TABLE scratch.notes (id INT64, text STRING)",
     "CREATE TABLE hr.salaries AS SELECT 'ada' AS name, 100 AS salary UNION ALL SELECT 'grace', 120",
 ]
 VIEWS = {
     "hr_view": "SELECT name, salary FROM `demo-project.hr.salaries`",
     "daily_view": "SELECT day, amount FROM `demo-project.finance.daily`",
 }
+
+
+#: Who may see a dataset, as BigQuery says it.
+ACCESS = [{"role": "READER", "userByEmail": "reader@example.com"},
+          {"view": {"projectId": PROJECT, "datasetId": "hr", "tableId": "authorised"}}]
+
+
+def reference(table):
+    return dict(zip(("projectId", "datasetId", "tableId"), table))
+
+
+def failed(why):
+    """The answer of a query that failed when it ran."""
+    return 400, {"error": {"code": 400, "message": why, "errors": [{"message": why, "reason": "invalidQuery"}]}}
 
 
 class Job:
@@ -36,23 +59,29 @@ class Job:
         self.done = threading.Event()
         self.answer = None
         self.is_cancelled = False
+        #: Its result has gone to a bucket, and the engine knows nothing of it.
+        self.is_export = False
         #: The engine knows no locations: every job has an id of its own there.
-        self.engine_id = f"{reference['location'].lower()}-{reference['jobId']}"
+        self.engine_id = f"{reference['location'].lower()}-{reference.get('jobId')}"
+
+    def cancelled(self):
+        self.is_cancelled = not self.done.is_set()
 
     def resource(self, state, error=None):
         status = {"state": state}
         if error:
             status.update(errorResult=error, errors=[error])
         return {
-            "kind": "bigquery#job", "id": f"{PROJECT}:{self.reference['jobId']}", "jobReference": self.reference,
+            "kind": "bigquery#job", "id": f"{PROJECT}:{self.reference.get('jobId', '')}", "jobReference": self.reference,
             "configuration": self.configuration, "status": status,
             "statistics": {"creationTime": str(self.started_ms), "startTime": str(self.started_ms), "query": {}},
         }
 
 
 class Jobs:
-    def __init__(self, engine, analyser, faults):
+    def __init__(self, engine, analyser, buckets, faults):
         self.engine = engine
+        self.buckets = buckets
         self.analyser = analyser
         self.faults = faults
         self.lock = threading.Lock()
@@ -61,6 +90,8 @@ class Jobs:
     def call(self, method, path, query=None, body=None):
         answer = requests.request(method, self.engine + path, params=query, data=body, timeout=600,
                                   headers={"content-type": "application/json"})
+        if answer.status_code == 204:
+            return 204, b""
         try:
             return answer.status_code, answer.json()
         except ValueError:
@@ -68,7 +99,7 @@ class Jobs:
 
     def seed(self):
         base = f"/bigquery/v2/projects/{PROJECT}"
-        for dataset in ("finance", "hr"):
+        for dataset in ("finance", "hr", "scratch", RESULTS):
             reference = {"datasetReference": {"datasetId": dataset, "projectId": PROJECT}}
             self.must("POST", f"{base}/datasets", reference)
         for statement in SEED:
@@ -85,74 +116,192 @@ class Jobs:
             raise SystemExit(f"seeding failed: {answer}")
 
     def serve(self, method, path, query, body):
-        for pattern, verb, serve in (
-            (r"/bigquery/v2/projects/([^/]+)/jobs", "POST", self.insert),
-            (r"/bigquery/v2/projects/([^/]+)/jobs", "GET", self.list),
-            (r"/bigquery/v2/projects/([^/]+)/jobs/([^/]+)/delete", "DELETE", self.delete),
-            (r"/bigquery/v2/projects/([^/]+)/queries", "POST", self.query),
-            (r"/bigquery/v2/projects/([^/]+)/jobs/([^/]+)", "GET", self.get),
-            (r"/bigquery/v2/projects/([^/]+)/queries/([^/]+)", "GET", self.results),
-            (r"/bigquery/v2/projects/([^/]+)/jobs/([^/]+)/cancel", "POST", self.cancel),
-            (rf"/bigquery/v2/projects/([^/]+)/datasets/{ANONYMOUS}/tables/([^/]+)/data", "GET", self.rows),
-        ):
-            match = re.fullmatch(pattern, path)
-            if match and method == verb:
-                return serve(*match.groups(), query, body)
-        return self.call(method, path, query, body)
+        name, names, _ = router.read(method, path) or (None, {}, {})
+        own = {
+            "jobs.insert": self.insert, "jobs.list": self.list, "jobs.delete": self.delete, "jobs.query": self.query, "jobs.get": self.get,
+            "jobs.getQueryResults": self.results, "jobs.cancel": self.cancel, "tables.get": self.table, "datasets.get": self.dataset,
+        }
+        if name == "tabledata.list" and names["dataset"] == ANONYMOUS:
+            return self.rows(names["project"], names["table"], query, body)
+        if name == "tabledata.list" and "pages" in self.faults():
+            page = self.page_of(query)
+            return self.paged(page, self.call(method, path, query, body))
+        serve = own.get(name)
+        return serve(*names.values(), query, body) if serve else self.call(method, path, query, body)
+
+    def table(self, project, dataset, name, query, body):
+        """A table, how long it is and the tag of its state, which the engine does not say."""
+        status, answer = self.call("GET", f"/bigquery/v2/projects/{project}/datasets/{dataset}/tables/{name}", query)
+        if status == 200:
+            answer["etag"] = f'"{hashlib.sha256(json.dumps(answer, sort_keys=True).encode()).hexdigest()[:22]}"'
+            answer["numBytes"] = str(self.analyser.bytes([(project, dataset, name)]))
+            if (project, dataset, name) in self.analyser.views:
+                answer["view"] = {"query": self.analyser.views[(project, dataset, name)], "useLegacySql": False}
+        return status, answer
+
+    def condition(self, method, path, headers):
+        """What becomes of a request of a table that is to be carried out in one state of it alone; None: it is carried out."""
+        wanted, seen = headers.get("if-match"), headers.get("if-none-match")
+        if not (wanted or seen):
+            return None
+        _, there = self.serve("GET", path, {}, b"")
+        if method == "GET" and seen == there.get("etag"):
+            return 304, b""
+        if method != "GET" and wanted not in (None, "*", there.get("etag")):
+            why = "Precondition check failed."
+            return 412, {"error": {"code": 412, "message": why, "errors": [{"message": why, "reason": "conditionNotMet"}]}}
+        return None
+
+    def dataset(self, project, dataset, query, body):
+        """A dataset, where it lies and who may see it, which the engine does not say; whatever view is asked for, where a fault says so."""
+        view = query.pop("datasetView", ["FULL"])[0]
+        status, answer = self.call("GET", f"/bigquery/v2/projects/{project}/datasets/{dataset}", query)
+        answer.pop("access", None)
+        if status == 200:
+            answer["location"] = "US"
+            if view != "METADATA" or self.faults().get("tells_access"):
+                answer["access"] = ACCESS
+        return status, answer
 
     def insert(self, project, query, body):
         asked = json.loads(body)
         configuration = asked["configuration"]
+        if "query" not in configuration:
+            return self.start(project, asked, {})
         sql = configuration["query"]
         dataset = (sql.get("defaultDataset") or {}).get("datasetId")
-        kind, tables = self.analyser.read(sql["query"], project, dataset)
-        statistics = self.statistics(kind, tables)
+        kind, tables, target = self.analyser.read(sql["query"], project, dataset)
+        statistics = self.statistics(kind, tables, target)
         if configuration.get("dryRun"):
-            return self.dry_run(project, asked, kind, statistics)
+            if "estimate" in self.faults():
+                statistics["totalBytesProcessed"] = str(self.faults()["estimate"])
+            return self.dry_run(project, asked, kind, target, self.told("dry_run", statistics))
         most = int(sql.get("maximumBytesBilled") or 1 << 62)
         billed = self.billed(statistics)
         if billed > most:
             why = f"Query exceeded limit for bytes billed: {most}. {billed} or higher required."
             return 400, {"error": {"code": 400, "message": why, "errors": [{"message": why, "reason": "bytesBilledLimitExceeded"}]}}
-        reference = dict(asked.get("jobReference") or {})
-        reference = {"projectId": project, "jobId": reference.get("jobId") or f"job_{secrets.token_hex(12)}",
-                     "location": reference.get("location") or "US"}
-        place = (reference["location"].lower(), reference["jobId"])
-        with self.lock:
-            if place in self.jobs:
-                return 409, {"error": {"code": 409, "message": "Already Exists: Job", "errors": [{"reason": "duplicate", "message": "Already Exists"}]}}
-            job = self.jobs[place] = Job(reference, configuration)
-        asked = {"jobReference": {"projectId": project, "jobId": job.engine_id}, "configuration": json.loads(json.dumps(configuration))}
-        sql.setdefault("destinationTable", {"projectId": project, "datasetId": ANONYMOUS, "tableId": f"anon{secrets.token_hex(16)}"})
-        threading.Thread(target=self.run, args=(job, project, asked, statistics), daemon=True).start()
-        job.done.wait(AT_ONCE_S)
-        return self.get(project, reference["jobId"], {"location": [reference["location"]]}, body)
+        if target:
+            destination = reference(target)
+        else:
+            destination = {"projectId": project, "datasetId": ANONYMOUS, "tableId": f"anon{secrets.token_hex(16)}"}
+        return self.start(project, asked, statistics, destination)
 
-    def dry_run(self, project, asked, kind, statistics):
-        """The engine runs what it is given as a dry run, too: it gets the query's shape, of which nothing is computed."""
+    def start(self, project, asked, statistics, destination=None, data=None):
+        """Starts a job, of a load with its data. The engine is asked without the table for its result, where the client named none."""
+        configuration = asked["configuration"]
+        place = dict(asked.get("jobReference") or {})
+        place = {"projectId": project, "jobId": place.get("jobId") or f"job_{secrets.token_hex(12)}",
+                 "location": place.get("location") or "US"}
+        name = (place["location"].lower(), place["jobId"])
+        with self.lock:
+            if name in self.jobs:
+                return 409, {"error": {"code": 409, "message": "Already Exists: Job", "errors": [{"reason": "duplicate", "message": "Already Exists"}]}}
+            job = self.jobs[name] = Job(place, configuration)
+        asked = {"jobReference": {"projectId": project, "jobId": job.engine_id}, "configuration": json.loads(json.dumps(configuration))}
+        if destination:
+            configuration["query"].setdefault("destinationTable", destination)
+        threading.Thread(target=self.run, args=(job, project, asked, statistics, data), daemon=True).start()
+        # What is known to run for long is not waited for.
+        is_long = self.faults().get("run_ms", 0) >= 10_000 or self.faults().get("held")
+        job.done.wait(0 if is_long else AT_ONCE_S)
+        return self.get(project, place["jobId"], {"location": [place["location"]]}, b"")
+
+    def dry_run(self, project, asked, kind, target, statistics):
+        """The engine runs what it is given as a dry run, too: it gets a query's shape, of which nothing is computed, and what cannot be read,
+        to say what is wrong with it. Anything else is not for it to see."""
         sql = asked["configuration"]["query"]
+        if target:
+            if kind not in ("CREATE_TABLE", "CREATE_TABLE_AS_SELECT") and not self.analyser.resource(target):
+                why = f"Not found: Table {target[0]}:{target[1]}.{target[2]}"
+                return 404, {"error": {"code": 404, "message": why, "errors": [{"message": why, "reason": "notFound"}]}}
+            job = Job({"projectId": project, "location": "US"}, dict(asked["configuration"]))
+            answer = self.enriched(job.resource("DONE"), statistics)
+            if "ddlTargetTable" not in statistics:
+                answer["configuration"]["query"] = dict(sql, destinationTable=reference(target))
+            return 200, answer
         text = sql["query"]
+        if kind not in ("SELECT", "UNREADABLE"):
+            answer = Job({"projectId": project, "location": "US"}, asked["configuration"]).resource("DONE")
+            return 200, self.enriched(answer, statistics)
         if kind == "SELECT":
             sql["query"] = f"SELECT * FROM (\n{text.strip().rstrip(';')}\n) LIMIT 0"
+        asked = json.loads(json.dumps(asked))
+        destination = asked["configuration"]["query"].pop("destinationTable", None)
         status, answer = self.call("POST", f"/bigquery/v2/projects/{project}/jobs", None, json.dumps(asked))
         if status != 200:
             return status, answer
         answer["configuration"]["query"]["query"] = text
+        if destination:
+            answer["configuration"]["query"]["destinationTable"] = destination
         return status, self.enriched(answer, statistics)
 
-    def run(self, job, project, asked, statistics):
+    def run(self, job, project, asked, statistics, data):
         time.sleep(self.faults().get("run_ms", 0) / 1000)
-        status, answer = self.call("POST", f"/bigquery/v2/projects/{project}/jobs", None, json.dumps(asked))
+        while self.faults().get("held"):
+            time.sleep(0.02)
+        kept = asked["configuration"].get("query", {}).pop("destinationTable", None)
+        if "sourceUris" in asked["configuration"].get("load", {}):
+            data = self.buckets.read(asked["configuration"]["load"].pop("sourceUris"))
+        if "extract" in asked["configuration"] or statistics.get("statementType") == "EXPORT_DATA":
+            status, answer = 200, self.export(job, project, asked["configuration"])
+            if "export_fails" in self.faults():
+                # It has written by then.
+                job.answer = failed(self.faults()["export_fails"])
+                job.done.set()
+                return
+        elif data is None:
+            status, answer = self.call("POST", f"/bigquery/v2/projects/{project}/jobs", None, json.dumps(asked))
+        else:
+            status, answer = self.load(project, asked, data)
+        if status == 200 and kept:
+            # The engine keeps no results in named tables by itself.
+            name = ".".join(kept[part] for part in ("projectId", "datasetId", "tableId"))
+            sql = f"CREATE OR REPLACE TABLE `{name}` AS {asked['configuration']['query']['query']}"
+            self.must("POST", f"/bigquery/v2/projects/{project}/queries", {"query": sql, "useLegacySql": False})
         # A view that has become another since its dry run.
-        also = [dict(zip(("projectId", "datasetId", "tableId"), table)) for table in self.faults().get("reads_also", [])]
+        also = [reference(table) for table in self.faults().get("reads_also", [])]
+        if self.faults().get("names_no_table"):
+            statistics = {name: said for name, said in statistics.items() if name != "referencedTables"}
+        statistics = self.told("job", statistics)
         if also:
             statistics = dict(statistics, referencedTables=statistics.get("referencedTables", []) + also)
         if status == 200:
-            self.enriched(answer, statistics)["configuration"]["query"]["destinationTable"] = job.configuration["query"]["destinationTable"]
+            if "query" in job.configuration:
+                self.enriched(answer, statistics)["configuration"]["query"]["destinationTable"] = job.configuration["query"]["destinationTable"]
             answer["jobReference"] = job.reference
             answer["configuration"]["labels"] = job.configuration.get("labels", {})
+        if "fails_naming_nothing" in self.faults():
+            # Of a failure nobody knows what it has read, if it does not say so.
+            why = self.faults()["fails_naming_nothing"]
+            status, answer = 200, job.resource("DONE", {"reason": "invalidQuery", "message": why, "location": "query"})
+            answer["statistics"]["query"] = {"statementType": "SELECT", "totalBytesBilled": "0"}
         job.answer = (status, answer)
         job.done.set()
+
+    def export(self, job, project, configuration):
+        """Writes a table, or a query's result, to buckets."""
+        if "extract" in configuration:
+            extract = configuration["extract"]
+            uris = extract.get("destinationUris") or [extract["destinationUri"]]
+            sql = "SELECT * FROM `{projectId}.{datasetId}.{tableId}`".format(**extract["sourceTable"])
+        else:
+            export = EXPORT.fullmatch(configuration["query"]["query"])
+            sql, uris = export["query"], re.findall(r"uri\s*=\s*['\"]([^'\"]+)", export["options"], re.IGNORECASE)
+        asked = {"query": sql, "useLegacySql": False, "defaultDataset": configuration.get("query", {}).get("defaultDataset")}
+        _, result = self.call("POST", f"/bigquery/v2/projects/{project}/queries", None, json.dumps(asked))
+        for uri in uris:
+            self.buckets.write(uri, result)
+        job.is_export = True
+        return job.resource("DONE")
+
+    def load(self, project, asked, data):
+        boundary = secrets.token_hex(16)
+        head = f'--{boundary}\r\nContent-Type: application/json\r\n\r\n{json.dumps(asked)}\r\n--{boundary}\r\nContent-Type: text/plain\r\n\r\n'
+        body = head.encode() + data + f"\r\n--{boundary}--".encode()
+        answer = requests.post(f"{self.engine}/upload/bigquery/v2/projects/{project}/jobs", params={"uploadType": "multipart"}, data=body,
+                               headers={"content-type": f"multipart/related; boundary={boundary}"}, timeout=600)
+        return answer.status_code, answer.json()
 
     def query(self, project, query, body):
         asked = json.loads(body)
@@ -181,8 +330,13 @@ class Jobs:
         return job.answer if job.done.is_set() else (200, job.resource("RUNNING"))
 
     def list(self, project, query, body):
-        jobs = [self.get(project, name, {"location": [place]}, body)[1] for place, name in self.jobs]
-        return 200, {"kind": "bigquery#jobList", "jobs": jobs}
+        """A page of them; the token of the next says which job it begins with."""
+        places = list(self.jobs)
+        most = int(query.get("maxResults", ["1000"])[0])
+        first = next((at for at, (_, name) in enumerate(places) if [name] == query.get("pageToken")), 0)
+        jobs = [self.get(project, name, {"location": [place]}, body)[1] for place, name in places[first:first + most]]
+        more = {"nextPageToken": places[first + most][1]} if len(places) > first + most else {}
+        return 200, {"kind": "bigquery#jobList", "jobs": jobs, **more}
 
     def delete(self, project, name, query, body):
         job = self.find(name, query)
@@ -203,40 +357,86 @@ class Jobs:
         if job.is_cancelled:
             why = "Job execution was cancelled: User requested cancellation"
             return 400, {"error": {"code": 400, "message": why, "errors": [{"message": why, "reason": "stopped"}]}}
+        if "fails_with" in self.faults():
+            return failed(self.faults()["fails_with"])
         if not job.done.is_set():
             return 200, {"kind": "bigquery#getQueryResultsResponse", "jobReference": job.reference, "jobComplete": False}
         if job.answer[0] != 200:
             return job.answer
-        status, answer = self.call("GET", f"/bigquery/v2/projects/{project}/queries/{job.engine_id}", query)
+        error = job.answer[1].get("status", {}).get("errorResult")
+        if error:
+            return 400, {"error": {"code": 400, "message": error.get("message", ""), "errors": [error]}}
+        if job.is_export:
+            return 200, {"kind": "bigquery#getQueryResultsResponse", "jobReference": job.reference, "jobComplete": True, "schema": {"fields": []},
+                         "totalRows": "0", "totalBytesProcessed": job.answer[1]["statistics"]["totalBytesProcessed"]}
+        page = self.page_of(query)
+        status, answer = self.paged(page, self.call("GET", f"/bigquery/v2/projects/{project}/queries/{job.engine_id}", query))
         answer["jobReference"] = job.reference
         answer["totalBytesProcessed"] = job.answer[1]["statistics"]["totalBytesProcessed"]
+        return status, answer
+
+    def page_of(self, query):
+        """Which rows a request asks for, where a fault has results in pages; their tokens say with which row a page begins, of whatever it is."""
+        if "pages" not in self.faults():
+            return None
+        first = int(query.pop("pageToken", ["row-0"])[0].removeprefix("row-"))
+        return first, first + int(query.pop("maxResults", [self.faults()["pages"]])[0])
+
+    @staticmethod
+    def paged(page, served):
+        status, answer = served
+        if page and status == 200:
+            rows = answer.get("rows", [])
+            answer["rows"] = rows[page[0]:page[1]]
+            if len(rows) > page[1]:
+                answer["pageToken"] = f"row-{page[1]}"
         return status, answer
 
     def rows(self, project, table, query, body):
         """The rows of a result, to whoever has a token: BigQuery asks only for the rights of whoever started the job."""
         for job in self.jobs.values():
-            if job.configuration["query"]["destinationTable"]["tableId"] == table:
+            if job.configuration.get("query", {}).get("destinationTable", {}).get("tableId") == table:
                 status, answer = self.results_of(job, project, query)
                 return status, {"kind": "bigquery#tableDataList", **{part: answer[part] for part in ("totalRows", "rows") if part in answer}}
         return 404, {"error": {"code": 404, "message": f"Not found: Table {project}:{ANONYMOUS}.{table}", "errors": [{"reason": "notFound"}]}}
+
+    def kept(self, table):
+        """The table of the engine's that holds a result, by the hidden table's name; None where no job has it."""
+        for job in list(self.jobs.values()):
+            query = job.configuration.get("query", {})
+            if query.get("destinationTable", {}).get("tableId") == table:
+                asked = {part: query[part] for part in ("defaultDataset",) if part in query}
+                asked.update(query=f"CREATE OR REPLACE TABLE `{PROJECT}.{RESULTS}.{table}` AS {query['query']}", useLegacySql=False)
+                self.must("POST", f"/bigquery/v2/projects/{PROJECT}/queries", asked)
+                return RESULTS, table
+        return None
 
     def cancel(self, project, name, query, body):
         job = self.find(name, query)
         if job is None:
             return self.get(project, name, query, body)
         if not job.done.is_set():
-            job.is_cancelled = True
+            # It is answered before the job has ended.
+            threading.Timer(self.faults().get("cancel_ms", 0) / 1000, job.cancelled).start()
+            time.sleep(0.01)
         status, resource = self.get(project, name, {"location": [job.reference["location"]]}, body)
         return status, {"kind": "bigquery#jobCancelResponse", "job": resource}
 
-    def statistics(self, kind, tables):
+    def statistics(self, kind, tables, target):
         statistics = {"statementType": kind, "totalBytesProcessed": "0"}
         if tables is not None:
             statistics["totalBytesProcessed"] = str(self.analyser.bytes(tables))
             if tables:
-                names = ("projectId", "datasetId", "tableId")
-                statistics["referencedTables"] = [dict(zip(names, table)) for table in tables]
+                statistics["referencedTables"] = [reference(table) for table in tables]
+        if target and kind in DDL:
+            statistics["ddlTargetTable"] = reference(target)
+            statistics["ddlOperationPerformed"] = "DROP" if kind == "DROP_TABLE" else "CREATE"
         return statistics
+
+    def told(self, where, statistics):
+        """What is said of a query in a dry run, or at the end of its job: where a fault says so, other tables than it reads."""
+        others = self.faults().get("names_only", {}).get(where)
+        return statistics if others is None else dict(statistics, referencedTables=[reference(table) for table in others])
 
     @staticmethod
     def billed(statistics):

@@ -3,7 +3,7 @@
 import json
 import socketserver
 
-from dnslib import AAAA, A, DNSRecord, QTYPE, RCODE, RR
+from dnslib import AAAA, CNAME, A, DNSRecord, QTYPE, RCODE, RR
 from dnslib.dns import DNSError
 from dnslib.server import BaseResolver, DNSHandler, DNSServer, TCPServer, UDPServer
 
@@ -17,7 +17,8 @@ class Zones(BaseResolver):
         self.changes = changes
 
     def now(self, name):
-        """The addresses and the ttl of a name, or None: as started, unless the test has said {NAME: {"addresses": […], "ttl_s": …}}."""
+        """The addresses, the ttl and the alias of a name, or None: as started, unless the test has said
+        {NAME: {"addresses": […], "ttl_s": …, "alias": NAME}}, of which the last may be left out: then the addresses are the name's own."""
         try:
             changes = json.loads(self.changes.read_text())
         except FileNotFoundError:
@@ -25,20 +26,26 @@ class Zones(BaseResolver):
         if changes == "down":
             raise DNSError("the test has asked for silence")
         if name in changes:
-            return changes[name]["addresses"], changes[name]["ttl_s"]
-        return (self.zones[name], TTL_S) if name in self.zones else None
+            return changes[name]["addresses"], changes[name]["ttl_s"], changes[name].get("alias")
+        return (self.zones[name], TTL_S, None) if name in self.zones else None
 
     def resolve(self, request, handler):
         reply = request.reply()
-        known = self.now(str(request.q.qname).rstrip(".").lower())
+        name = str(request.q.qname).rstrip(".").lower()
+        with self.changes.with_name("asked.jsonl").open("a") as asked:
+            asked.write(json.dumps({"name": name, "type": QTYPE[request.q.qtype]}) + "\n")
+        known = self.now(name)
         if known is None:
             reply.header.rcode = RCODE.NXDOMAIN
             return reply
-        addresses, ttl_s = known
+        addresses, ttl_s, alias = known
+        owner = alias or request.q.qname
+        if alias:
+            reply.add_answer(RR(request.q.qname, QTYPE.CNAME, rdata=CNAME(alias), ttl=ttl_s))
         for address in addresses:
             kind, data = ("AAAA", AAAA) if ":" in address else ("A", A)
             if QTYPE[request.q.qtype] == kind:
-                reply.add_answer(RR(request.q.qname, getattr(QTYPE, kind), rdata=data(address), ttl=ttl_s))
+                reply.add_answer(RR(owner, getattr(QTYPE, kind), rdata=data(address), ttl=ttl_s))
         return reply
 
 

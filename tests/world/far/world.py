@@ -21,12 +21,16 @@ import trustme
 
 import discovery
 import names
+import storage
 import tokens
 from analyser import Analyser
+from buckets import Buckets
 from jobs import Jobs
+from uploads import Uploads
 
 NAMES = [
     "bigquery.googleapis.com",
+    storage.NAME,
     "storage.googleapis.com",
     "www.googleapis.com",
     "sts.googleapis.com",
@@ -42,11 +46,13 @@ class World:
     def __init__(self, options):
         self.dir = pathlib.Path(options.dir)
         self.engine = options.engine
+        self.storage = options.storage
         self.lock = threading.Lock()
         self.requests = open(self.dir / "requests.jsonl", "a", buffering=1)
         self.tokens = tokens.Tokens(self.dir, pathlib.Path(options.jwks))
         self.analyser = Analyser(self.engine)
-        self.jobs = Jobs(self.engine, self.analyser, self.faults)
+        self.jobs = Jobs(self.engine, self.analyser, Buckets(self.dir / "buckets"), self.faults)
+        self.uploads = Uploads(self.jobs)
 
     def faults(self):
         """What the test has asked to go wrong: {"sts": "down", "hold_ms": 100, "drip_ms": 100, "run_ms": 100, "instead": [302, {"location": "…"}], ...}."""
@@ -69,7 +75,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def handle_any(self):
         length = int(self.headers.get("content-length") or 0)
-        body = self.rfile.read(length)
+        try:
+            body = self.rfile.read(length)
+        except OSError:
+            body = b""
+        if len(body) < length:
+            # Cut off on its way.
+            self.world.record({"unix": time.time(), "method": self.command, "path": self.path, "cut": len(body)})
+            return self.connection.close()
         host = (self.headers.get("host") or "").split(":")[0]
         self.world.record({
             "unix": time.time(), "at": self.connection.getsockname()[0], "host": host, "method": self.command, "path": self.path,
@@ -84,6 +97,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         fault = faults.get(host.split(".")[0])
         if fault == "down":
             self.answer(503, {"error": "unavailable"})
+        elif fault == "hang":
+            time.sleep(3600)
+        elif fault == "moved":
+            self.answer(302, {}, {"location": "https://example.com/elsewhere"})
         elif served:
             self.answer(*served(self.command, self.path, self.headers, body))
         elif host in ("bigquery.googleapis.com", "www.googleapis.com"):
@@ -106,8 +123,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
         more = {"etag": bearer} if faults.get("echo_authorization") else {}
         if self.command == "GET" and url.path in discovery.PATHS:
             return self.answer(*discovery.serve(query), more)
-        status, value = self.world.jobs.serve(self.command, url.path, query, body)
-        if self.command == "POST" and url.path.endswith("/jobs") and not json.loads(body)["configuration"].get("dryRun"):
+        if url.path.startswith("/upload/"):
+            return self.answer(*self.world.uploads.serve(self.command, url, self.headers, body))
+        is_start = self.command == "POST" and url.path.endswith("/jobs") and not json.loads(body)["configuration"].get("dryRun")
+        if is_start and "start_instead" in faults:
+            return self.answer(faults["start_instead"], {})
+        status, value = self.world.jobs.condition(self.command, url.path, self.headers) or self.world.jobs.serve(self.command, url.path, query, body)
+        if is_start and "start_answers" in faults:
+            return self.answer(faults["start_answers"], {})
+        if is_start:
             time.sleep(faults.get("hold_start_ms", 0) / 1000)
         return self.answer(status, value, more)
 
@@ -153,13 +177,14 @@ class Server(http.server.ThreadingHTTPServer):
         pass
 
 
-def serve_tls(world, addresses):
+def serve_tls(world, zones):
     authority = trustme.CA(organization_name="the test world")
     authority.cert_pem.write_to_path(str(world.dir / "world-ca.pem"))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert(*NAMES).configure_cert(context)
     Handler.world = world
-    for address in addresses:
+    storage.serve(world, zones[storage.NAME], authority.issue_cert(storage.NAME))
+    for address in sorted({address for name, where in zones.items() if name != storage.NAME for address in where}):
         threading.Thread(target=Server(address, context).serve_forever, daemon=True).start()
 
 
@@ -177,6 +202,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--dir", required=True)
     parser.add_argument("--engine", default="http://127.0.0.1:9050")
+    parser.add_argument("--storage", default="127.0.0.1:9060", help="the engine's storage API")
     parser.add_argument("--jwks", required=True)
     parser.add_argument("--dns", nargs="+", required=True)
     parser.add_argument("--address", nargs="+", required=True, help="NAME=ADDRESS[,ADDRESS]")
@@ -186,7 +212,7 @@ def main():
     world.jobs.seed()
     zones = {name: where.split(",") for name, where in (entry.split("=") for entry in options.address)}
     names.serve(zones, options.dns, world.dir / "names.json")
-    serve_tls(world, sorted({address for where in zones.values() for address in where}))
+    serve_tls(world, zones)
     (world.dir / "ready").write_text(secrets.token_hex(4))
     threading.Event().wait()
 

@@ -14,7 +14,17 @@ const MODULES: &[&str] = &[
     "kernel::",
     "bypass::kernel::",
     "bypass::identity::",
+    "bypass::names::",
+    "bypass::ports::",
+    "bypass::interfaces::",
+    "bypass::full::",
     "drift::a_guard_",
+];
+
+/// Tests of these modules that need a far side that serves BigQuery, and so run here alone: what they show is the proxy's work.
+const NEED_BIGQUERY: [&str; 2] = [
+    "bypass::names::an_allowed_name_leads_to_no_other_at_its_address",
+    "bypass::names::answers_that_lead_inside_are_not_believed",
 ];
 
 /// What was built.
@@ -81,7 +91,12 @@ fn tests(program: &Path, only: &[String]) -> Result<Vec<String>> {
     let said = sh::output(Command::new(program).args(["--list", "--format", "terse"]))?;
     let all = said.lines().filter_map(|line| line.strip_suffix(": test"));
     let is_wanted = |name: &&str| only.is_empty() || only.iter().any(|only| name.starts_with(only));
-    let all: Vec<&str> = all.filter(is_wanted).collect();
+    let all: Vec<&str> = all
+        .filter(|name| !NEED_BIGQUERY.contains(name))
+        .filter(is_wanted)
+        .collect();
+    let are_known = NEED_BIGQUERY.iter().all(|name| said.contains(name));
+    ensure!(are_known, "a test that is left out is not there any more");
     let mut ours = Vec::new();
     for module in MODULES {
         let of_it = all.iter().filter(|name| name.starts_with(module));

@@ -3,12 +3,13 @@
 
 use std::collections::BTreeSet;
 
-use super::{Event, SqlCut};
+use super::{Event, SqlCut, kind_named};
+use crate::asking::FromQuery;
 use crate::audit::sha256_hex;
 use crate::principal::{Caller, Process};
 use crate::query::JobRef;
 use crate::refusal::Refusal;
-use crate::text::shorten;
+use crate::text::{keep, shorten};
 
 /// The longest text in a record but for those named below, bytes: reasons, outcomes, troubles, what was refused. Longer ones are shortened.
 /// It holds the longest sentence of a refusal, each of its characters made visible.
@@ -23,7 +24,7 @@ pub const COMM_BYTES_MAX: usize = 64;
 /// The most groups of a caller that a record names; the lowest.
 pub const GIDS_RECORDED_MAX: usize = 64;
 
-/// The most faults that one record names; there are only so many things that can be wrong at once.
+/// The most faults that one record names; those past it are counted in the place of the last.
 const FAULTS_RECORDED_MAX: usize = 32;
 /// The longest sentence about one of them, bytes.
 const FAULT_BYTES_MAX: usize = 512;
@@ -31,7 +32,7 @@ const FAULT_BYTES_MAX: usize = 512;
 impl Event {
     /// The event with every text that somebody else chose within its bound. What was shortened says so.
     ///
-    /// All but [`Event::QueryAsked`] and [`Event::QueryAdmitted`] then fit a line of the log: those are recorded whole or refused.
+    /// All but [`Event::QueryAsked`], [`Event::EstimateAsked`] and [`Event::QueryAdmitted`] then fit a line of the log: those are recorded whole or refused.
     #[must_use]
     #[expect(clippy::too_many_lines, reason = "one arm for each kind of event")]
     pub fn bounded(mut self) -> Self {
@@ -47,11 +48,13 @@ impl Event {
                 process,
                 ask,
                 digest,
+                from_query,
                 ..
             } => {
                 bound_process(process);
                 bound_text(&mut ask.reason);
                 bound_text(digest);
+                from_query.iter_mut().for_each(FromQuery::bound);
             }
             Self::RequestRefused {
                 caller,
@@ -62,8 +65,34 @@ impl Event {
                 ask.iter_mut().for_each(|ask| bound_text(&mut ask.reason));
                 bound_refusal(refusal);
             }
-            Self::Approved { digest, .. } => bound_text(digest),
-            Self::Denied { reason, .. } => bound_text(reason),
+            Self::ApprovalGiven {
+                digest,
+                next_digest,
+                signer,
+                gids,
+                ..
+            } => {
+                bound_text(digest);
+                bound_text(next_digest);
+                signer.iter_mut().for_each(bound_text);
+                bound_gids(gids);
+            }
+            Self::Approved {
+                digest,
+                signer,
+                break_glass,
+                ..
+            } => {
+                bound_text(digest);
+                signer.iter_mut().chain(break_glass).for_each(bound_text);
+            }
+            Self::Reviewed { note, .. } => bound_text(note),
+            Self::PolicyLoaded { digest, .. } => bound_text(digest),
+            Self::PolicyRejected { digest, why } => {
+                digest.iter_mut().for_each(bound_text);
+                bound_text(why);
+            }
+            Self::Denied { reason, .. } | Self::AgentLocked { reason, .. } => bound_text(reason),
             Self::DecisionRefused {
                 caller,
                 action,
@@ -73,7 +102,9 @@ impl Event {
                 bound_text(action);
                 bound_refusal(refusal);
             }
-            Self::Closed { by, .. } => by.iter_mut().for_each(bound_process),
+            Self::Closed { by, .. } | Self::RequestWithdrawn { by, .. } => {
+                by.iter_mut().for_each(bound_process)
+            }
             Self::JobSeen {
                 job, read_outside, ..
             } => {
@@ -120,13 +151,20 @@ impl Event {
                 bound_text(destination);
             }
             Self::HealthChanged { faults } => {
-                faults.truncate(FAULTS_RECORDED_MAX);
+                keep(faults, FAULTS_RECORDED_MAX);
                 faults
                     .iter_mut()
                     .for_each(|fault| shorten(fault, FAULT_BYTES_MAX));
             }
             Self::TooLong { event, .. } => bound_text(event),
-            Self::ProcessJoined { process, .. } => bound_process(process),
+            // No more than there are kinds: whoever makes it names them.
+            Self::EventsLost { kinds } => kinds.retain(|kind, _| kind_named(kind).is_ok()),
+            Self::SnapshotSetAside { why } => bound_text(why),
+            Self::SegmentsRemoved { head, .. } => bound_text(head),
+            Self::SnapshotTaken { sha256, .. } => bound_text(sha256),
+            Self::ProcessJoined { process, .. } | Self::RequestJoined { process, .. } => {
+                bound_process(process)
+            }
             Self::Detached { reason, .. } => bound_text(reason),
             Self::Forwarded {
                 process, request, ..
@@ -134,11 +172,17 @@ impl Event {
                 process.iter_mut().for_each(bound_process);
                 shorten(request, REQUEST_LINE_BYTES_MAX);
             }
+            Self::NotificationFailed { hook, why, .. } => {
+                bound_text(hook);
+                bound_text(why);
+            }
             Self::DaemonStopped {}
             | Self::TailRepaired { .. }
+            | Self::AgentUnlocked { .. }
             | Self::Opened { .. }
             | Self::RequestExpired { .. }
             | Self::QueryAsked { .. }
+            | Self::EstimateAsked { .. }
             | Self::QueryAdmitted { .. }
             | Self::FurtherRefused { .. } => {}
         }
@@ -172,14 +216,12 @@ fn bound_process(process: &mut Process) {
 
 fn bound_caller(caller: &mut Caller) {
     bound_process(&mut caller.process);
-    if caller.gids.len() > GIDS_RECORDED_MAX {
-        let lowest: BTreeSet<u32> = caller
-            .gids
-            .iter()
-            .copied()
-            .take(GIDS_RECORDED_MAX)
-            .collect();
-        caller.gids = lowest;
+    bound_gids(&mut caller.gids);
+}
+
+fn bound_gids(gids: &mut BTreeSet<u32>) {
+    if gids.len() > GIDS_RECORDED_MAX {
+        *gids = gids.iter().copied().take(GIDS_RECORDED_MAX).collect();
     }
 }
 
@@ -207,10 +249,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::asking::{Estimate, Named};
     use crate::audit::{Chain, fits};
     use crate::event::{CloseReason, Refuser};
     use crate::id::{GrantId, QueryId, RequestId, SessionId};
-    use crate::policy::Ask;
+    use crate::policy::{Ask, QUORUM_MAX};
     use crate::principal::{AgentName, Approver};
     use crate::query::Method;
     use crate::refusal::Code;
@@ -219,7 +262,14 @@ mod tests {
 
     fn widest_scope() -> Scope {
         let dataset = |n| DatasetRef::new("p", &format!("{n:a>1024}")).expect("a dataset");
-        Scope::new((10..26).map(dataset).collect(), Access::Read).expect("sixteen")
+        let bucket = |n| {
+            format!("gs://{n:a>222}")
+                .parse::<crate::bucket::BucketRef>()
+                .expect("a bucket")
+        };
+        let datasets = (10..26).map(|at| (dataset(at), Access::Write)).collect();
+        let buckets = (10..18).map(|at| (bucket(at), Access::Write)).collect();
+        Scope::new(datasets, buckets).expect("sixteen and eight")
     }
 
     fn widest_table() -> TableRef {
@@ -278,6 +328,26 @@ mod tests {
                 rule: u32::MAX,
                 digest: text(),
                 expires_boot_ns: u64::MAX,
+                from_query: Some(FromQuery {
+                    method: Method::JobsQuery,
+                    sql: Some(text()),
+                    sql_cut: None,
+                    is_verified: true,
+                    estimate: Some(Estimate {
+                        bytes: Some(u64::MAX),
+                        tables: vec![widest_table(); 50],
+                        routines: vec![widest_table(); 50],
+                        left_out: 0,
+                        failed: Some(text()),
+                    }),
+                    named: Some(Named {
+                        scope: widest_scope(),
+                        ttl: ask.ttl,
+                        rule: u32::MAX,
+                    }),
+                }),
+                ends_with_process: false,
+                budget: Some(crate::policy::Budget::UNBOUNDED),
             },
             Event::RequestRefused {
                 caller: caller.clone(),
@@ -294,9 +364,53 @@ mod tests {
                 ttl: ask.ttl,
                 bytes_max: u64::MAX,
                 queries_max: u64::MAX,
+                query_bytes_max: Some(u64::MAX),
+                returned_bytes_max: Some(u64::MAX),
+                jobs_at_once_max: Some(u64::MAX),
                 opens_boot_ns: u64::MAX,
                 closes_boot_ns: u64::MAX,
                 closes_unix_ns: u64::MAX,
+                agreed: vec![approver.clone(); QUORUM_MAX as usize],
+                signer: Some(text()),
+                break_glass: Some(text()),
+                rule: Some(u32::MAX),
+            },
+            Event::ApprovalGiven {
+                request,
+                agent: agent.clone(),
+                approver: approver.clone(),
+                gids: caller.gids.clone(),
+                digest: text(),
+                scope: widest_scope(),
+                ttl: ask.ttl,
+                next_digest: text(),
+                signer: Some(text()),
+                budget: Some(crate::policy::Budget::UNBOUNDED),
+                rule: Some(u32::MAX),
+            },
+            Event::Reviewed {
+                grant,
+                agent: agent.clone(),
+                reviewer: approver.clone(),
+                note: text(),
+            },
+            Event::AgentLocked {
+                agent: agent.clone(),
+                by: approver.clone(),
+                reason: text(),
+            },
+            Event::AgentUnlocked {
+                agent: agent.clone(),
+                by: approver.clone(),
+            },
+            Event::PolicyLoaded {
+                digest: text(),
+                rules: u32::MAX,
+                is_same_text: true,
+            },
+            Event::PolicyRejected {
+                digest: Some(text()),
+                why: text(),
             },
             Event::Opened {
                 grant,
@@ -311,6 +425,11 @@ mod tests {
             Event::RequestExpired {
                 request,
                 agent: agent.clone(),
+            },
+            Event::RequestWithdrawn {
+                request,
+                agent: agent.clone(),
+                by: Some(process.clone()),
             },
             Event::DecisionRefused {
                 caller,
@@ -345,6 +464,8 @@ mod tests {
                 is_done: true,
                 billed: Some(u64::MAX),
                 processed: Some(u64::MAX),
+                is_compared: false,
+                names_no_table: true,
                 read_outside: Some(text()),
             },
             Event::QueryRefused {
@@ -367,6 +488,7 @@ mod tests {
                 grant,
                 job,
                 outcome: text(),
+                is_settled: Some(false),
             },
             Event::KernelRefused {
                 agent: Some(agent.clone()),
@@ -386,6 +508,19 @@ mod tests {
                 event: text(),
                 bytes: u64::MAX,
             },
+            Event::RequestJoined {
+                request,
+                agent: agent.clone(),
+                process: process.clone(),
+            },
+            Event::EventsLost {
+                kinds: crate::event::KINDS
+                    .iter()
+                    .map(|kind| (*kind).to_owned())
+                    .chain([text()])
+                    .map(|kind| (kind, u64::MAX))
+                    .collect(),
+            },
             Event::ProcessJoined {
                 agent: agent.clone(),
                 process: process.clone(),
@@ -395,6 +530,11 @@ mod tests {
                 process: Some(process),
                 request: text(),
                 count: u64::MAX,
+            },
+            Event::NotificationFailed {
+                hook: text(),
+                count: u64::MAX,
+                why: text(),
             },
         ]
     }
@@ -423,11 +563,18 @@ mod tests {
             method: Method::JobsInsert,
             sql: Some(sql),
             tables: vec![widest_table(); tables],
+            writes: vec![widest_table()],
+            imports: Vec::new(),
+            exports: Vec::new(),
             resource: None,
             bytes: u64::MAX,
             ceiling: Some(u64::MAX),
+            returned_ceiling: Some(u64::MAX),
             is_dry_run: false,
+            dry_run_us: Some(u64::MAX),
             job: None,
+            in_parts: false,
+            asked: None,
         }
     }
 

@@ -1,29 +1,32 @@
-//! What people and agents tell the ledger, and what it decides. Every "no" is a refusal; the caller records it.
+//! What people and agents tell the ledger. Every "no" is a refusal; the caller records it. How it decides is beside this.
 
-use std::collections::BTreeSet;
-
-use super::{Decision, Effect, Grant, Ledger, Request, RequestState};
-use crate::audit::sha256_hex;
-use crate::event::{CloseReason, Event};
+use super::{Decision, Grant, Ledger, Origin};
+use crate::event::CloseReason;
 use crate::id::{GrantId, RequestId};
-use crate::policy::{Ask, PENDING_PER_AGENT_MAX, PENDING_TTL_S, Policy, Rule};
-use crate::principal::{AgentName, Approver, Caller};
+use crate::policy::{Ask, Policy, Rule};
+use crate::principal::{AgentName, Caller, Process};
 use crate::refusal::{Code, Refusal};
-use crate::scope::{DatasetRef, Scope};
-use crate::time::{NS_PER_S, Now, Ttl};
+use crate::scope::Scope;
+use crate::time::{Now, Ttl};
 
 /// The longest reason, characters.
 pub const REASON_CHARS_MAX: usize = 500;
 
-/// How an approver narrows what was asked; absent means as asked.
+/// What an approver agrees to; absent means as shown.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ApproveTerms {
-    /// The digest of what the approver was shown; absent where a person typed only the id.
-    pub seen: Option<String>,
+    /// The digest of what the approver was shown.
+    pub seen: String,
     /// A shorter ttl.
     pub ttl: Option<Ttl>,
-    /// Fewer datasets.
-    pub datasets: Option<BTreeSet<DatasetRef>>,
+    /// Less than was shown.
+    pub scope: Option<Scope>,
+    /// Fewer bytes that may be billed.
+    pub bytes_max: Option<u64>,
+    /// Fewer queries.
+    pub queries_max: Option<u64>,
+    /// The key that signed this decision, by its name in the list of signers. Whoever fills it in has checked the signature.
+    pub signer: Option<String>,
 }
 
 /// A command, with who gave it.
@@ -31,14 +34,39 @@ pub struct ApproveTerms {
 pub enum Command {
     /// An agent asks for a window.
     Request(Ask),
+    /// The same for a command: the window ends with the process that asks.
+    RequestForRun(Ask),
+    /// The process that asked for a command has ended: its request is withdrawn, or its window given back. Only the daemon says so.
+    Withdraw(RequestId),
     /// A person approves.
     Approve(RequestId, ApproveTerms),
     /// A person denies, with a reason.
     Deny(RequestId, String),
+    /// A person opens a window without the others whom the policy asks for, and says why; the digest is of what the person was shown.
+    BreakGlass {
+        /// Which request.
+        request: RequestId,
+        /// The digest of what was shown.
+        seen: String,
+        /// Why it cannot wait.
+        reason: String,
+        /// The key that signed it, as in [`ApproveTerms::signer`].
+        signer: Option<String>,
+    },
+    /// Another person has looked at such a window.
+    Review(GrantId, String),
     /// A person ends a window.
     Revoke(GrantId),
+    /// A person keeps an agent from windows, and says why.
+    Lock(AgentName, String),
+    /// A person lets it have windows again.
+    Unlock(AgentName),
+    /// A person ends every window.
+    CloseAll,
     /// The agent gives its window back.
     Close(GrantId),
+    /// The agent gives back whatever it holds.
+    Done,
 }
 
 impl Ledger {
@@ -54,215 +82,38 @@ impl Ledger {
         command: Command,
     ) -> Result<Decision, Refusal> {
         match command {
-            Command::Request(ask) => self.ask(now, policy, caller, ask),
+            Command::Request(ask) => self.ask(now, policy, caller, ask, Origin::Asked),
+            Command::RequestForRun(ask) => self.ask(now, policy, caller, ask, Origin::ForRun),
+            Command::Withdraw(request) => Ok(self.withdraw_request(caller, request)),
             Command::Approve(request, terms) => self.approve(now, policy, caller, request, terms),
             Command::Deny(request, reason) => self.deny(now, policy, caller, request, &reason),
+            Command::BreakGlass {
+                request,
+                seen,
+                reason,
+                signer,
+            } => self.break_glass(now, policy, caller, (request, &seen), (&reason, signer)),
+            Command::Review(grant, note) => self.review(policy, caller, grant, &note),
             Command::Revoke(grant) => self.revoke(policy, caller, grant),
+            Command::Lock(agent, reason) => self.lock(policy, caller, &agent, &reason),
+            Command::Unlock(agent) => self.unlock(policy, caller, &agent),
+            Command::CloseAll => self.close_all(policy, caller),
             Command::Close(grant) => self.give_back(caller, grant),
+            Command::Done => self.give_back_all(caller),
         }
-    }
-
-    fn ask(
-        &self,
-        now: Now,
-        policy: &Policy,
-        caller: &Caller,
-        ask: Ask,
-    ) -> Result<Decision, Refusal> {
-        let agent = caller.agent.as_ref().ok_or_else(|| {
-            Refusal::new(
-                Code::CallerUnknown,
-                format!(
-                    "Process {} is in no agent's workload, so no window can be asked for",
-                    caller.process.pid
-                ),
-            )
-        })?;
-        check_reason(&ask.reason)?;
-        let covered = policy.cover(agent, &ask)?;
-        let pending = self
-            .requests
-            .values()
-            .filter(|held| held.agent == *agent && held.state == RequestState::Pending)
-            .count();
-        if pending >= PENDING_PER_AGENT_MAX {
-            return Err(Refusal::new(
-                Code::TooManyPending,
-                format!("Agent {agent} has {pending} requests waiting, and may have no more"),
-            ));
-        }
-        let id = RequestId(self.last_request).next();
-        let request = Request {
-            id,
-            agent: agent.clone(),
-            process: caller.process.clone(),
-            digest: digest_of(id, agent, &ask),
-            ask,
-            rule: covered.number,
-            asked: now,
-            expires_boot_ns: now.boot_ns.saturating_add(PENDING_TTL_S * NS_PER_S),
-            state: RequestState::Pending,
-        };
-        let mut decision = Decision {
-            events: vec![Event::Requested {
-                request: id,
-                agent: agent.clone(),
-                process: request.process.clone(),
-                ask: request.ask.clone(),
-                rule: request.rule,
-                digest: request.digest.clone(),
-                expires_boot_ns: request.expires_boot_ns,
-            }],
-            ..Decision::default()
-        };
-        if covered.rule.auto_approve && self.held_grant(agent).is_none() {
-            let approver = Approver::Policy {
-                rule: covered.number,
-            };
-            self.open_window(
-                now,
-                &request,
-                covered.rule,
-                approver,
-                &ApproveTerms::default(),
-                &mut decision,
-            )?;
-        }
-        Ok(decision)
-    }
-
-    fn approve(
-        &self,
-        now: Now,
-        policy: &Policy,
-        caller: &Caller,
-        id: RequestId,
-        terms: ApproveTerms,
-    ) -> Result<Decision, Refusal> {
-        let request = self.pending(now, id)?;
-        let covered = may_decide(policy, caller, request)?;
-        if let Some(held) = self.held_grant(&request.agent) {
-            return Err(Refusal::new(
-                Code::WindowOpen,
-                format!("Agent {} already holds window {}", request.agent, held.id),
-            ));
-        }
-        if terms
-            .seen
-            .as_ref()
-            .is_some_and(|seen| *seen != request.digest)
-        {
-            return Err(Refusal::new(
-                Code::DigestChanged,
-                format!("Request {id} is not what was shown"),
-            ));
-        }
-        let mut decision = Decision::default();
-        self.open_window(
-            now,
-            request,
-            covered,
-            Approver::Person {
-                uid: caller.process.uid,
-            },
-            &terms,
-            &mut decision,
-        )?;
-        Ok(decision)
-    }
-
-    fn open_window(
-        &self,
-        now: Now,
-        request: &Request,
-        rule: &Rule,
-        approver: Approver,
-        terms: &ApproveTerms,
-        decision: &mut Decision,
-    ) -> Result<(), Refusal> {
-        let ttl = terms.ttl.unwrap_or(request.ask.ttl);
-        let scope = match &terms.datasets {
-            Some(datasets) => Scope::new(datasets.clone(), request.ask.scope.access())
-                .map_err(|error| Refusal::new(Code::InputInvalid, error.to_string()))?,
-            None => request.ask.scope.clone(),
-        };
-        if ttl > request.ask.ttl || !scope.is_within(&request.ask.scope) {
-            return Err(Refusal::new(
-                Code::ApprovalWider,
-                format!(
-                    "{scope} for {ttl} is more than request {} asks for",
-                    request.id
-                ),
-            ));
-        }
-        let grant = GrantId(self.last_grant).next();
-        let closes_boot_ns = now.boot_ns.saturating_add(ttl.ns());
-        decision.events.push(Event::Approved {
-            request: request.id,
-            grant,
-            agent: request.agent.clone(),
-            approver,
-            digest: request.digest.clone(),
-            scope,
-            ttl,
-            bytes_max: request
-                .ask
-                .bytes_max
-                .unwrap_or(rule.bytes_max)
-                .min(rule.bytes_max),
-            queries_max: request
-                .ask
-                .queries_max
-                .unwrap_or(rule.queries_max)
-                .min(rule.queries_max),
-            opens_boot_ns: now.boot_ns,
-            closes_boot_ns,
-            closes_unix_ns: now.unix_ns.saturating_add(ttl.ns()),
-        });
-        decision.then.push(Effect::OpenWindow {
-            agent: request.agent.clone(),
-            grant,
-            opens_boot_ns: now.boot_ns,
-            closes_boot_ns,
-        });
-        Ok(())
-    }
-
-    fn deny(
-        &self,
-        now: Now,
-        policy: &Policy,
-        caller: &Caller,
-        id: RequestId,
-        reason: &str,
-    ) -> Result<Decision, Refusal> {
-        let request = self.pending(now, id)?;
-        may_decide(policy, caller, request)?;
-        check_reason(reason)?;
-        let denied = Event::Denied {
-            request: id,
-            agent: request.agent.clone(),
-            approver: Approver::Person {
-                uid: caller.process.uid,
-            },
-            reason: reason.to_owned(),
-        };
-        Ok(Decision {
-            events: vec![denied],
-            ..Decision::default()
-        })
     }
 
     /// Revoking is easier than granting: whoever may approve anything for this agent may end its window, and so may root.
     fn revoke(&self, policy: &Policy, caller: &Caller, id: GrantId) -> Result<Decision, Refusal> {
-        let grant = self.held(id)?;
-        let named = policy
-            .rules
-            .iter()
-            .any(|rule| rule.agents.contains(&grant.agent) && rule.approvers.names(caller));
-        if caller.agent.is_some() || !(named || caller.process.uid == 0) {
+        let may_revoke = match self.grants.get(&id) {
+            Some(grant) => may_watch_over(policy, caller, &grant.agent),
+            None => may_watch_over_any(policy, caller),
+        };
+        // Before its state: whoever may not is told nothing of it.
+        if !may_revoke {
             return Err(forbidden(caller, &format!("revoke {id}")));
         }
+        let grant = self.held(id)?;
         let mut decision = Decision::default();
         grant.close(
             CloseReason::Revoked,
@@ -273,10 +124,16 @@ impl Ledger {
     }
 
     fn give_back(&self, caller: &Caller, id: GrantId) -> Result<Decision, Refusal> {
-        let grant = self.held(id)?;
-        if caller.agent.as_ref() != Some(&grant.agent) {
+        let is_for_caller = |process: &Process| process.is_same_life(&caller.process);
+        let is_own = |grant: &Grant| {
+            caller.agent.as_ref() == Some(&grant.agent)
+                || grant.ends_with.as_ref().is_some_and(is_for_caller)
+        };
+        // Before its state: of another's, and of one that is not there, the same is told.
+        if !self.grants.get(&id).is_some_and(is_own) {
             return Err(forbidden(caller, &format!("close {id}")));
         }
+        let grant = self.held(id)?;
         let mut decision = Decision::default();
         grant.close(
             CloseReason::GivenBack,
@@ -284,20 +141,6 @@ impl Ledger {
             &mut decision,
         );
         Ok(decision)
-    }
-
-    fn pending(&self, now: Now, id: RequestId) -> Result<&Request, Refusal> {
-        self.requests
-            .get(&id)
-            .filter(|request| {
-                request.state == RequestState::Pending && now.boot_ns < request.expires_boot_ns
-            })
-            .ok_or_else(|| {
-                Refusal::new(
-                    Code::NotPending,
-                    format!("Request {id} is not waiting for a decision"),
-                )
-            })
     }
 
     fn held(&self, id: GrantId) -> Result<&Grant, Refusal> {
@@ -308,31 +151,29 @@ impl Ledger {
     }
 }
 
-/// The rule under which `caller` may decide on `request`. The policy in force now is asked again: a rule that is gone decides nothing.
-fn may_decide<'a>(
-    policy: &'a Policy,
-    caller: &Caller,
-    request: &Request,
-) -> Result<&'a Rule, Refusal> {
-    // A process in any agent's workload decides nothing, whatever its uid; nor does the uid that asked.
-    if caller.agent.is_some() || caller.process.uid == request.process.uid {
-        return Err(Refusal::new(
-            Code::SelfApproval,
-            format!(
-                "Uid {} asked for {}, or acts from an agent's workload, and cannot decide on it",
-                caller.process.uid, request.id
-            ),
-        ));
-    }
-    let covered = policy.cover(&request.agent, &request.ask)?;
-    if covered.rule.approvers.names(caller) {
-        Ok(covered.rule)
-    } else {
-        Err(forbidden(caller, &format!("decide on {}", request.id)))
-    }
+/// Who may decide anything for an agent, and root, may end its windows, look at what was opened in an emergency, and be told what BigQuery's dry
+/// run said of its queries. No process of an agent may.
+#[must_use]
+pub fn may_watch_over(policy: &Policy, caller: &Caller, agent: &AgentName) -> bool {
+    is_named_by(policy, caller, |rule| rule.agents.contains(agent))
 }
 
-fn forbidden(caller: &Caller, what: &str) -> Refusal {
+/// Whether there is an agent of which that is so.
+pub(super) fn may_watch_over_any(policy: &Policy, caller: &Caller) -> bool {
+    is_named_by(policy, caller, |_| true)
+}
+
+fn is_named_by(policy: &Policy, caller: &Caller, counts: impl Fn(&Rule) -> bool) -> bool {
+    let mut rules = policy.rules.iter().filter(|rule| counts(rule));
+    let is_named = rules.any(|rule| {
+        let glass = rule.break_glass.as_ref();
+        let breaks = glass.is_some_and(|glass| glass.who.names(caller));
+        rule.approvers.names(caller) || breaks
+    });
+    caller.agent.is_none() && (is_named || caller.process.uid == 0)
+}
+
+pub(super) fn forbidden(caller: &Caller, what: &str) -> Refusal {
     let who = match &caller.agent {
         Some(agent) => format!("Agent {agent}"),
         None => format!("Uid {}", caller.process.uid),
@@ -340,7 +181,7 @@ fn forbidden(caller: &Caller, what: &str) -> Refusal {
     Refusal::new(Code::CallerForbidden, format!("{who} may not {what}"))
 }
 
-fn check_reason(reason: &str) -> Result<(), Refusal> {
+pub(super) fn check_reason(reason: &str) -> Result<(), Refusal> {
     let count = reason.chars().count();
     if reason.trim().is_empty() || count > REASON_CHARS_MAX {
         return Err(Refusal::new(
@@ -349,22 +190,4 @@ fn check_reason(reason: &str) -> Result<(), Refusal> {
         ));
     }
     Ok(())
-}
-
-/// SHA-256 over what approvers are shown, each part with its length so that no two requests share a spelling.
-fn digest_of(id: RequestId, agent: &AgentName, ask: &Ask) -> String {
-    let parts = [
-        id.to_string(),
-        agent.to_string(),
-        ask.scope.to_string(),
-        ask.ttl.to_string(),
-        ask.reason.clone(),
-        format!("{:?}", ask.bytes_max),
-        format!("{:?}", ask.queries_max),
-    ];
-    let text: String = parts
-        .iter()
-        .map(|part| format!("{}:{part}\n", part.len()))
-        .collect();
-    sha256_hex(text.as_bytes())
 }

@@ -11,12 +11,12 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 
 use anyhow::{Context, anyhow};
-use enforcer_proto::principal::AgentName;
 use enforcer_proto::wire::{Ask, Reply};
 use nix::unistd::{Gid, Uid, User, setgid, setgroups, setuid};
 use rustix::process::Signal;
 
 use super::super::{Failure, ask};
+use super::Run;
 use super::confine::confine;
 
 /// What a command gets of the caller's environment without being asked for.
@@ -24,21 +24,18 @@ const KEPT: [&str; 4] = ["PATH", "LANG", "TERM", "TZ"];
 /// Where programs are looked for when the caller has no PATH.
 const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
-/// Becomes `command` inside the workload of `agent`. Returns only when that failed.
-pub(super) fn become_command(
-    socket: &Path,
-    agent: &AgentName,
-    keep_env: &[String],
-    command: &[OsString],
-) -> Result<(), Failure> {
-    let (program, arguments) = command
+/// Becomes the command inside the agent's workload. Returns only when that failed.
+pub(super) fn become_command(run: &Run<'_>) -> Result<(), Failure> {
+    let (program, arguments) = run
+        .command
         .split_first()
         .ok_or_else(|| anyhow!("there is no command to run"))?;
     leave_the_callers_session().context("leaving the caller's session")?;
     let reply = ask::runtime()?.block_on(ask::ask_once(
-        socket,
+        run.socket,
         &Ask::Join {
-            agent: agent.clone(),
+            agent: run.agent.clone(),
+            run: run.window_of,
         },
     ))?;
     let Reply::Joined(joined) = reply else {
@@ -57,13 +54,17 @@ pub(super) fn become_command(
         .context("being told of the caller's end")?;
     close_on_exec_from(3).context("closing the caller's files")?;
     let home = user.map_or_else(|| OsString::from("/"), |user| user.dir.into_os_string());
-    let environment = environment(
-        |name| std::env::var_os(name),
-        keep_env,
-        &home,
-        socket,
-        &joined.env,
-    );
+    let environment = if run.only_env.is_empty() {
+        environment(
+            |name| std::env::var_os(name),
+            run.keep_env,
+            &home,
+            run.socket,
+            &joined.env,
+        )
+    } else {
+        only(std::env::var_os("PATH"), run.only_env)
+    };
     let error = std::process::Command::new(program)
         .args(arguments)
         .env_clear()
@@ -93,6 +94,16 @@ fn environment(
     let client = client.iter();
     environment.extend(client.map(|(name, value)| (name.into(), value.into())));
     environment
+}
+
+/// `PATH`, and what is named.
+fn only(path: Option<OsString>, named: &[String]) -> Vec<(OsString, OsString)> {
+    let path = path.unwrap_or_else(|| DEFAULT_PATH.into());
+    let named = named.iter().filter_map(|variable| variable.split_once('='));
+    let named = named.map(|(name, value)| (name.into(), value.into()));
+    std::iter::once(("PATH".into(), path))
+        .chain(named)
+        .collect()
 }
 
 /// Leaves the caller's terminal behind. A terminal that was handed in is a fresh one, and becomes that of the new session.

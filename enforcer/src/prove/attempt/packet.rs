@@ -8,6 +8,7 @@ use socket2::{Domain, SockAddr, SockAddrStorage, Socket, Type};
 
 use super::flow::switch_on;
 use super::{Wire, raw};
+use crate::kernel::Framing;
 
 const ETH_P_IP: u16 = 0x0800;
 const ETH_P_IPV6: u16 = 0x86dd;
@@ -31,23 +32,28 @@ const fn ethertype(to: IpAddr) -> u16 {
     }
 }
 
-/// A frame with its own link-layer header.
+/// A frame with its own link-layer header, where the interface has one.
 pub(super) fn frame(wire: &Wire, from: IpAddr, to: IpAddr, how: How) -> io::Result<()> {
     let socket = Socket::new(Domain::PACKET, Type::RAW, None)?;
-    let mut frame = [TO_ALL, FROM].concat();
-    match how {
-        How::Plain => {}
-        How::Tagged => {
-            frame.extend(ETH_P_8021Q.to_be_bytes());
-            frame.extend([0, 7]);
-        }
-        How::Bypassing => {
-            switch_on(&socket, libc::SOL_PACKET, libc::PACKET_QDISC_BYPASS)?;
-        }
+    if matches!(how, How::Bypassing) {
+        switch_on(&socket, libc::SOL_PACKET, libc::PACKET_QDISC_BYPASS)?;
     }
-    frame.extend(ethertype(to).to_be_bytes());
+    let mut frame = match wire.framing {
+        Framing::Ethernet => ethernet(how, to),
+        Framing::None => Vec::new(),
+    };
     frame.extend(raw::packet(from, to));
     socket.send_to(&frame, &link(wire, ethertype(to))).map(drop)
+}
+
+fn ethernet(how: How, to: IpAddr) -> Vec<u8> {
+    let mut header = [TO_ALL, FROM].concat();
+    if matches!(how, How::Tagged) {
+        header.extend(ETH_P_8021Q.to_be_bytes());
+        header.extend([0, 7]);
+    }
+    header.extend(ethertype(to).to_be_bytes());
+    header
 }
 
 /// A packet that the kernel puts into a frame.

@@ -207,6 +207,38 @@ fn the_authority_on_disk_is_used_again_until_it_ends_soon() {
 }
 
 #[test]
+fn what_was_made_by_a_wall_clock_that_was_set_back_since_is_made_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let ahead = START.plus_ns(DAY_NS);
+    let authority = Authority::open(options(dir.path()), ahead).unwrap();
+    let name = "bigquery.googleapis.com";
+    let first = authority.leaf(name, ahead).unwrap();
+    // A little behind is within what certificates allow for.
+    let behind = Now {
+        unix_ns: ahead.unix_ns - BACKDATE.as_secs() * NS_PER_S,
+        ..ahead
+    };
+    assert!(!authority.renew(behind).unwrap());
+    assert!(Arc::ptr_eq(&first, &authority.leaf(name, behind).unwrap()));
+    let set_back = Now {
+        unix_ns: START.unix_ns,
+        ..ahead
+    };
+    assert!(authority.renew(set_back).unwrap());
+    let anew = authority.leaf(name, set_back).unwrap();
+    assert!(!Arc::ptr_eq(&first, &anew));
+    let (accepted, said) = openssl_verify(dir.path(), &anew.cert[0], name);
+    assert!(accepted, "{said}");
+    // Likewise at a start.
+    let other = tempfile::tempdir().unwrap();
+    let made = Authority::open(options(other.path()), ahead).unwrap().pem();
+    let reopened = Authority::open(options(other.path()), set_back).unwrap();
+    assert_ne!(made, reopened.pem());
+    // Set forward past its end, a day is nothing.
+    assert!(!reopened.renew(START.plus_ns(DAY_NS)).unwrap());
+}
+
+#[test]
 fn other_constraints_a_foreign_key_or_garbage_on_disk_make_a_new_authority() {
     let dir = tempfile::tempdir().unwrap();
     let first = Authority::open(options(dir.path()), START).unwrap().pem();

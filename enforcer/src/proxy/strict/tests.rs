@@ -167,3 +167,21 @@ proptest! {
         prop_assert_eq!(through(pieces), whole);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_head_that_has_begun_is_waited_for_so_long_and_an_idle_connection_is_not_hurried() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let (mut client, server) = tokio::io::duplex(1024);
+    let mut strict = Strict::new(server, Unreadable::default());
+    let began = tokio::time::Instant::now();
+    let mut got = [0; PLAIN.len()];
+    let (read, written) = tokio::join!(strict.read_exact(&mut got), async {
+        sleep(10 * HEAD).await;
+        client.write_all(PLAIN.as_bytes()).await
+    });
+    assert!(read.is_ok() && written.is_ok() && got == PLAIN.as_bytes());
+    client.write_all(b"GET /a HT").await.expect("writes");
+    let ended = strict.read(&mut got).await.expect_err("ends");
+    assert_eq!(ended.kind(), io::ErrorKind::TimedOut);
+    assert_eq!(began.elapsed(), 11 * HEAD);
+}

@@ -1,0 +1,377 @@
+//! What lies over the screen. One that asks whether to do something holds what is to be done: what was shown is what is asked for, whatever has
+//! happened to the lists since.
+
+use enforcer_proto::id::{GrantId, RequestId};
+use enforcer_proto::principal::AgentName;
+use enforcer_proto::scope::Scope;
+use enforcer_proto::time::{NS_PER_S, Ttl};
+use enforcer_proto::wire::{Ask, GrantView, RequestView};
+
+use super::form::{Reason, Terms};
+use super::tail::Entry;
+use super::{Link, Model};
+
+/// What is agreed to.
+#[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
+pub(crate) struct Approval {
+    /// Which request.
+    pub(crate) request: RequestId,
+    /// The digest of what you were shown: `show` prints it.
+    #[arg(long)]
+    pub(crate) seen: String,
+    /// For a shorter time.
+    #[arg(long)]
+    pub(crate) ttl: Option<Ttl>,
+    /// Less than is asked for.
+    #[arg(long)]
+    pub(crate) scope: Option<Scope>,
+    /// Fewer bytes.
+    #[arg(long)]
+    pub(crate) bytes_max: Option<u64>,
+    /// Fewer queries.
+    #[arg(long)]
+    pub(crate) queries_max: Option<u64>,
+}
+
+/// What the daemon is to be asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Deed {
+    /// Agree to a request.
+    Approve(Approval),
+    /// Deny it.
+    Deny {
+        /// Which.
+        request: RequestId,
+        /// Why.
+        reason: String,
+    },
+    /// End a window.
+    Revoke(GrantId),
+    /// Keep an agent from windows, and end the one that it has.
+    Lock {
+        /// Which.
+        agent: AgentName,
+        /// Why.
+        reason: String,
+    },
+    /// Let it have windows again.
+    Unlock(AgentName),
+    /// End every window.
+    CloseAll,
+}
+
+impl Deed {
+    /// How it is asked for.
+    pub(crate) fn ask(&self) -> Ask {
+        match self.clone() {
+            Self::Approve(Approval {
+                request,
+                seen,
+                ttl,
+                scope,
+                bytes_max,
+                queries_max,
+            }) => Ask::Approve {
+                request,
+                seen,
+                ttl,
+                scope,
+                bytes_max,
+                queries_max,
+                signature: None,
+            },
+            Self::Deny { request, reason } => Ask::Deny { request, reason },
+            Self::Revoke(grant) => Ask::Revoke { grant },
+            Self::Lock { agent, reason } => Ask::Lock { agent, reason },
+            Self::Unlock(agent) => Ask::Unlock { agent },
+            Self::CloseAll => Ask::CloseAll,
+        }
+    }
+
+    /// What it is, in words.
+    pub(crate) fn said(&self) -> String {
+        match self {
+            Self::Approve(approval) => format!("approve {}", approval.request),
+            Self::Deny { request, .. } => format!("deny {request}"),
+            Self::Revoke(grant) => format!("revoke {grant}"),
+            Self::Lock { agent, .. } => format!("lock {agent}"),
+            Self::Unlock(agent) => format!("unlock {agent}"),
+            Self::CloseAll => "close every window".to_owned(),
+        }
+    }
+}
+
+/// The word that must be typed before every window is ended.
+pub(crate) const CLOSE_ALL_WORD: &str = "close all";
+
+/// Whether to do something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Confirm {
+    /// What this is.
+    pub(crate) title: String,
+    /// What is asked for, whole.
+    pub(crate) lines: Vec<String>,
+    /// What happens on a yes.
+    pub(crate) deed: Deed,
+    /// What must be typed instead of a single key, and what has been.
+    pub(crate) word: Option<(&'static str, String)>,
+    /// The first line that is shown.
+    pub(crate) from: usize,
+}
+
+/// What lies over the screen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Popup {
+    /// All keys, from this line on.
+    Help(usize),
+    /// Whether to do something.
+    Confirm(Confirm),
+    /// For what reason.
+    Reason(Reason),
+    /// How much of what was asked for.
+    Terms(Box<Terms>),
+    /// Records of a window, or why there are none.
+    Story {
+        /// What it is.
+        title: String,
+        /// The records; or why there are none.
+        found: Option<Result<Vec<Entry>, String>>,
+        /// The first line that is shown.
+        from: usize,
+    },
+    /// Why something was so.
+    Why {
+        /// What it is of.
+        title: String,
+        /// What there is to say.
+        lines: Vec<String>,
+        /// The first line that is shown.
+        from: usize,
+    },
+    /// What shows that windows have ended.
+    Proof(usize),
+}
+
+/// Everything about a request that its approver is to know, a line each, unwrapped.
+pub(crate) fn request_lines(model: &Model, request: &RequestView) -> Vec<String> {
+    let mut lines = vec![
+        format!("agent    {}", request.agent),
+        format!("scope    {}", request.scope),
+        format!("for      {}", request.ttl),
+        format!("at most  {}", request.budget),
+    ];
+    if (&request.scope, request.ttl) != (&request.ask.scope, request.ask.ttl) {
+        lines.push(format!(
+            "narrowed: {} for {} was asked for",
+            request.ask.scope, request.ask.ttl
+        ));
+    }
+    lines.push(format!("reason   {}", request.ask.reason));
+    lines.push(format!(
+        "asked by pid {} (uid {}), under rule {}, waits {} more",
+        request.pid,
+        request.uid,
+        request.rule,
+        minutes_seconds(model.left_ns(request.expires_in_ns))
+    ));
+    if request.ends_with_process {
+        lines.push("for a command: the window ends with it".to_owned());
+    }
+    if let Some(from) = &request.from_query {
+        lines.push(format!(
+            "made of a query without a window, {} so far; {}",
+            request.queries.max(1),
+            from.said()
+        ));
+        lines.extend(
+            from.named
+                .as_ref()
+                .map(|named| format!("its text names {}", named.scope)),
+        );
+        lines.extend(
+            from.estimate
+                .as_ref()
+                .map(enforcer_proto::asking::Estimate::said),
+        );
+        lines.extend(from.sql.as_ref().map(|sql| format!("SQL      {sql}")));
+        lines.extend(from.sql_cut.as_ref().map(|cut| {
+            format!(
+                "it goes on: all of it is {} bytes, SHA-256 {}",
+                cut.bytes, cut.sha256
+            )
+        }));
+    }
+    let with = request.held_in_day_s.saturating_add(request.ttl.seconds());
+    lines.push(format!(
+        "windows for {} min of the last 24 h; with this {} of {} min that the policy allows",
+        request.held_in_day_s.div_ceil(60),
+        with.div_ceil(60),
+        request.held_in_day_s_max / 60
+    ));
+    lines.extend(history_line(model, &request.agent));
+    if !request.joined.is_empty() {
+        let joined: Vec<String> = request.joined.iter().map(ToString::to_string).collect();
+        lines.push(format!(
+            "waiting with it: queries of uids {}",
+            joined.join(", ")
+        ));
+    }
+    if !request.agreed.is_empty() {
+        let agreed: Vec<String> = request.agreed.iter().map(ToString::to_string).collect();
+        lines.push(format!("agreed   uids {}", agreed.join(", ")));
+    }
+    lines.push(match &request.wanting {
+        Some(wanting) => format!("wanting  {wanting}"),
+        None => "no rule of the policy covers it any more: nobody can approve it".to_owned(),
+    });
+    lines
+}
+
+fn history_line(model: &Model, agent: &AgentName) -> Option<String> {
+    let agent = model.agent(agent)?;
+    Some(format!(
+        "of its requests lately {} were approved, {} denied, {} left undecided",
+        agent.approved, agent.denied, agent.undecided
+    ))
+}
+
+/// Everything about a window, a line each, unwrapped.
+pub(crate) fn grant_lines(model: &Model, grant: &GrantView) -> Vec<String> {
+    let state = match &grant.closed {
+        None if grant.open => format!(
+            "open, closes in {}",
+            minutes_seconds(model.left_ns(grant.closes_in_ns))
+        ),
+        None => "past its end".to_owned(),
+        Some(why) => format!("closed: {why}"),
+    };
+    let mut lines = vec![
+        format!("agent    {}", grant.agent),
+        format!("scope    {}", grant.scope),
+        format!("state    {state}"),
+        format!("ends     {} UTC", clock(grant.closes_unix_ns)),
+        format!("queries  {} of {}", grant.queries, grant.queries_max),
+        format!(
+            "bytes    {} of {}, and {} held for what runs",
+            bytes(grant.bytes),
+            bytes(grant.bytes_max),
+            bytes(grant.held_bytes)
+        ),
+        format!(
+            "rows     {} of {} passed on",
+            bytes(grant.returned_bytes),
+            bytes(grant.returned_bytes_max)
+        ),
+        format!(
+            "jobs     {} of {} at once",
+            grant.jobs_at_once, grant.jobs_at_once_max
+        ),
+        format!("decided  by {} on {}", grant.approver, grant.request),
+    ];
+    lines.extend(
+        grant
+            .break_glass
+            .as_ref()
+            .map(|why| format!("OPENED IN AN EMERGENCY: {why}")),
+    );
+    lines
+}
+
+/// Nanoseconds as minutes and seconds, the begun second counting.
+pub(crate) fn minutes_seconds(ns: u64) -> String {
+    let all = ns.div_ceil(NS_PER_S);
+    if all >= 3600 {
+        format!("{}:{:02}:{:02}", all / 3600, all / 60 % 60, all % 60)
+    } else {
+        format!("{}:{:02}", all / 60, all % 60)
+    }
+}
+
+/// The time of day, UTC.
+pub(crate) fn clock(unix_ns: u64) -> String {
+    let all = unix_ns / NS_PER_S;
+    format!(
+        "{:02}:{:02}:{:02}",
+        all / 3600 % 24,
+        all / 60 % 60,
+        all % 60
+    )
+}
+
+/// The same with milliseconds.
+pub(crate) fn clock_ms(unix_ns: u64) -> String {
+    format!("{}.{:03}", clock(unix_ns), unix_ns / 1_000_000 % 1000)
+}
+
+/// Bytes in their largest unit, rounded down to a tenth.
+pub(crate) fn bytes(count: u64) -> String {
+    const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
+    if count < 1000 {
+        return format!("{count} B");
+    }
+    let (mut tenths, mut unit) = (count / 100, 0);
+    while tenths >= 10_000 && unit + 1 < UNITS.len() {
+        tenths /= 1000;
+        unit += 1;
+    }
+    format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
+}
+
+impl Model {
+    /// Why a deed cannot be asked for now.
+    pub(crate) fn hindered(&self) -> Option<String> {
+        if let Some(why) = self.mode.refuses() {
+            return Some(why.to_owned());
+        }
+        match &self.link {
+            Link::Up => None,
+            Link::Never | Link::Down { .. } => {
+                Some("not connected: the daemon hears nothing of it".to_owned())
+            }
+        }
+    }
+
+    /// Why what a popup holds can no longer be asked for: what it was shown for is no more what it was.
+    pub(crate) fn outdated(&self, deed: &Deed) -> Option<String> {
+        match deed {
+            Deed::Approve(Approval { request, seen, .. }) => {
+                let Some(now) = self.waiting().find(|now| now.request == *request) else {
+                    return Some(format!("{request} does not wait any more"));
+                };
+                (now.digest != *seen).then(|| {
+                    format!("{request} has changed since this was shown: esc, and look at it again")
+                })
+            }
+            Deed::Deny { request, .. } => {
+                let waits = self.waiting().any(|now| now.request == *request);
+                (!waits).then(|| format!("{request} does not wait any more"))
+            }
+            Deed::Revoke(grant) => {
+                let is_open = self.open().any(|open| open.grant == *grant);
+                (!is_open).then(|| format!("{grant} is not open any more"))
+            }
+            Deed::Lock { .. } | Deed::Unlock(_) | Deed::CloseAll => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_said_in_their_largest_unit() {
+        assert_eq!(bytes(999), "999 B");
+        assert_eq!(bytes(1000), "1.0 kB");
+        assert_eq!(bytes(10_485_760), "10.4 MB");
+        assert_eq!(bytes(999_999), "999.9 kB");
+        assert_eq!(bytes(u64::MAX), "18.4 EB");
+    }
+
+    #[test]
+    fn what_is_left_is_said_in_minutes_and_seconds() {
+        assert_eq!(minutes_seconds(1), "0:01");
+        assert_eq!(minutes_seconds(61 * NS_PER_S), "1:01");
+        assert_eq!(minutes_seconds(3_661 * NS_PER_S), "1:01:01");
+    }
+}

@@ -1,0 +1,250 @@
+//! What keys do: each script with the effects that come of it.
+
+use enforcer_proto::wire::Status;
+
+use super::key::Key;
+use super::popup::{Approval, Deed, Popup};
+use super::*;
+use crate::demo;
+
+fn busy(mode: Mode) -> Model {
+    let mut model = Model::new(mode);
+    for msg in demo::story().expect("it is well made") {
+        model.update(0, msg);
+    }
+    model
+}
+
+fn typed(model: &mut Model, keys: &str) -> Vec<Effect> {
+    let key = |key| match key {
+        '⏎' => Key::Enter,
+        '⎋' => Key::Esc,
+        '⇥' => Key::Tab,
+        '⌫' => Key::Delete,
+        key => Key::Char(key),
+    };
+    let effects = keys.chars().flat_map(|c| model.update(0, Msg::Key(key(c))));
+    effects.collect()
+}
+
+fn deeds(keys: &str) -> Vec<Deed> {
+    let effects = typed(&mut busy(Mode::Full), keys);
+    let deed = |effect| match effect {
+        Effect::Do(deed) => Some(deed),
+        Effect::Find(_) | Effect::Quit => None,
+    };
+    effects.into_iter().filter_map(deed).collect()
+}
+
+fn changed(model: &mut Model, change: impl FnOnce(&mut Status)) {
+    let mut status = model.status().expect("one came").clone();
+    change(&mut status);
+    model.update(0, Msg::Status(Box::new(status)));
+}
+
+fn digest() -> String {
+    let model = busy(Mode::Full);
+    model.waiting().next().expect("one waits").digest.clone()
+}
+
+#[test]
+fn an_approval_names_what_was_shown_and_only_y_gives_it() {
+    assert_eq!(
+        deeds("2ay"),
+        [Deed::Approve(Approval {
+            request: "r-7".parse().expect("an id"),
+            seen: digest(),
+            ttl: None,
+            scope: None,
+            bytes_max: None,
+            queries_max: None,
+        })]
+    );
+    for keys in ["2a", "2a⏎", "2an", "2a⎋y", "2a ", "1a", "ay"] {
+        assert_eq!(deeds(keys), [], "{keys}");
+    }
+}
+
+#[test]
+fn less_than_was_asked_for_is_typed_and_more_is_not_taken() {
+    let less = deeds("2e⌫5m⏎y");
+    assert!(
+        matches!(&less[..], [Deed::Approve(Approval { ttl: Some(ttl), scope: None, bytes_max: None, .. })] if ttl.to_string() == "5m"),
+        "{less:?}"
+    );
+    let narrow = deeds("2e⇥⇥⌫1000⇥⌫1⏎y");
+    assert!(
+        matches!(
+            &narrow[..],
+            [Deed::Approve(Approval {
+                ttl: None,
+                bytes_max: Some(1000),
+                queries_max: Some(1),
+                ..
+            })]
+        ),
+        "{narrow:?}"
+    );
+    for keys in ["2e⌫1h⏎y", "2e⌫never⏎y", "2e⇥⌫*⏎y", "2e⇥⇥⌫99999999999999⏎y"]
+    {
+        assert_eq!(deeds(keys), [], "{keys}");
+    }
+}
+
+#[test]
+fn a_denial_and_a_lock_need_a_reason_and_a_yes() {
+    assert_eq!(
+        deeds("2jdmonth is closed⏎y"),
+        [Deed::Deny {
+            request: "r-8".parse().expect("an id"),
+            reason: "month is closed".to_owned(),
+        }]
+    );
+    assert_eq!(
+        deeds("6Lodd⏎y"),
+        [Deed::Lock {
+            agent: "finance-bot".parse().expect("a name"),
+            reason: "odd".to_owned(),
+        }]
+    );
+    assert_eq!(
+        deeds("6jjjLy"),
+        [Deed::Unlock("support-bot".parse().expect("a name"))]
+    );
+    for keys in ["2d⏎y", "2d  ⏎y", "6L⏎y", "2dno⏎n"] {
+        assert_eq!(deeds(keys), [], "{keys}");
+    }
+}
+
+#[test]
+fn every_window_ends_by_a_typed_word_alone() {
+    assert_eq!(deeds("Xclose all⏎"), [Deed::CloseAll]);
+    for keys in ["Xy", "X⏎", "Xclose⏎", "Xclose all", "Xclose all⎋⏎"] {
+        assert_eq!(deeds(keys), [], "{keys}");
+    }
+}
+
+#[test]
+fn a_revocation_is_of_what_is_selected_and_shows_its_proof() {
+    let grant = |text: &str| Deed::Revoke(text.parse().expect("an id"));
+    assert_eq!(
+        deeds("1ry"),
+        [grant("g-6")],
+        "the first to close stands first"
+    );
+    assert_eq!(deeds("1jry"), [grant("g-5")]);
+    assert_eq!(deeds("1:revoke g-5⏎y"), [grant("g-5")]);
+    assert_eq!(deeds("3ry"), [grant("g-5")], "the window of the query");
+    assert_eq!(deeds("1jjry"), [], "it is closed");
+    let mut model = busy(Mode::Full);
+    typed(&mut model, "1ry");
+    assert!(matches!(model.popup, Some(Popup::Proof(_))));
+    assert_eq!(model.ended.len(), 1);
+}
+
+#[test]
+fn what_is_selected_stays_selected_while_the_list_moves() {
+    let mut model = busy(Mode::Full);
+    typed(&mut model, "1j");
+    changed(&mut model, |status| {
+        for grant in &mut status.grants {
+            grant.closes_in_ns = if grant.grant.to_string() == "g-5" {
+                1
+            } else {
+                900_000_000_000
+            };
+        }
+    });
+    let effects = typed(&mut model, "ry");
+    assert!(
+        matches!(&effects[..], [Effect::Do(Deed::Revoke(grant))] if grant.to_string() == "g-5"),
+        "{effects:?}"
+    );
+}
+
+#[test]
+fn what_has_changed_since_it_was_shown_cannot_be_approved() {
+    let mut model = busy(Mode::Full);
+    typed(&mut model, "2a");
+    changed(&mut model, |status| {
+        status.requests[0].digest = "another".to_owned()
+    });
+    assert_eq!(typed(&mut model, "y"), []);
+    assert!(
+        model
+            .notice
+            .as_ref()
+            .is_some_and(|notice| notice.text.contains("changed"))
+    );
+    let mut model = busy(Mode::Full);
+    typed(&mut model, "2a");
+    changed(&mut model, |status| {
+        status.requests[0].state = "denied".to_owned()
+    });
+    assert_eq!(typed(&mut model, "y"), []);
+}
+
+#[test]
+fn nothing_is_asked_for_without_a_connection_or_a_right() {
+    let mut model = busy(Mode::Full);
+    typed(&mut model, "2a");
+    let lost = Msg::Lost {
+        why: "gone".to_owned(),
+        retry_ms: 1,
+        tries: 1,
+    };
+    model.update(0, lost);
+    assert_eq!(typed(&mut model, "y"), []);
+    for mode in [Mode::ReadOnly, Mode::Demo] {
+        for keys in ["2ay", "2dno⏎y", "1ry", "6Lno⏎y", "XX"] {
+            assert_eq!(typed(&mut busy(mode), keys), [], "{mode:?} {keys}");
+        }
+    }
+    // Who may look, and not decide, is shown no digest.
+    let mut model = busy(Mode::Full);
+    changed(&mut model, |status| status.requests[0].digest.clear());
+    assert_eq!(typed(&mut model, "2ay"), []);
+}
+
+#[test]
+fn pasted_text_presses_no_key() {
+    let mut model = busy(Mode::Full);
+    typed(&mut model, "2a");
+    assert_eq!(model.update(0, Msg::Paste("y\ny".to_owned())), []);
+    typed(&mut model, "⎋d");
+    assert_eq!(
+        model.update(0, Msg::Paste("no\r\nand\u{1b}y".to_owned())),
+        []
+    );
+    let Some(Popup::Reason(reason)) = &model.popup else {
+        panic!("it is still being typed");
+    };
+    assert_eq!(reason.field.text, "no  and y");
+}
+
+#[test]
+fn records_that_were_let_go_are_counted_and_those_that_come_twice_change_nothing() {
+    let mut model = busy(Mode::Full);
+    let mut entry = model.tail.iter().next_back().expect("some").clone();
+    model.update(0, Msg::Records(vec![entry.clone()], 0));
+    assert_eq!((model.tail.skipped, model.tail.iter().count()), (0, 9));
+    entry.record.seq += 11;
+    model.update(0, Msg::Records(vec![entry], 0));
+    assert_eq!((model.tail.skipped, model.tail.iter().count()), (10, 10));
+}
+
+#[test]
+fn nothing_is_drawn_while_nothing_changes() {
+    let mut model = busy(Mode::Full);
+    changed(&mut model, |status| {
+        status.grants.clear();
+        status.requests.clear();
+    });
+    model.is_dirty = false;
+    for second in 1..5 {
+        let status = model.status().expect("one came").clone();
+        model.update(second * 100, Msg::Status(Box::new(status)));
+        model.update(second * 100, Msg::Tick);
+    }
+    assert!(!model.is_dirty);
+}

@@ -1,0 +1,490 @@
+//! What each message makes of the model.
+
+use enforcer_proto::event::{About, Event};
+use enforcer_proto::id::GrantId;
+use enforcer_proto::principal::AgentName;
+use enforcer_proto::wire::Status;
+
+use super::form::Field;
+use super::key::{Cmd, Key, pressed, typed};
+use super::popup::Popup;
+use super::rows::Row;
+use super::tail::Entry;
+use super::{Effect, Known, Link, Model, Msg, Notice, RATES_MAX, Typing, View};
+
+/// How long a notice stands, milliseconds.
+const NOTICE_MS: u64 = 8_000;
+/// How often what a window used is looked at for its sparkline, milliseconds.
+const RATE_MS: u64 = 1_000;
+
+impl Model {
+    /// Takes in what happened at `at_ms`, and gives what is to be done about it.
+    pub(crate) fn update(&mut self, at_ms: u64, msg: Msg) -> Vec<Effect> {
+        self.at_ms = self.at_ms.max(at_ms);
+        match msg {
+            Msg::Key(key) => {
+                self.is_dirty = true;
+                return self.key(key);
+            }
+            Msg::Paste(text) => {
+                self.is_dirty = true;
+                self.paste(&text);
+            }
+            Msg::Click(_, row) => {
+                self.is_dirty = true;
+                self.click(row);
+            }
+            Msg::Resize => self.is_dirty = true,
+            Msg::Tick => self.tick(),
+            Msg::Status(status) => self.take_status(*status),
+            Msg::Records(entries, unreadable) => self.take_records(entries, unreadable),
+            Msg::Lost {
+                why,
+                retry_ms,
+                tries,
+            } => {
+                self.is_dirty = true;
+                self.link = Link::Down {
+                    why,
+                    retry_at_ms: self.at_ms.saturating_add(retry_ms),
+                    tries,
+                };
+            }
+            Msg::Answered { is_done, said } => self.notice(said, !is_done),
+            Msg::Found { title, found } => self.found(title, found),
+        }
+        Vec::new()
+    }
+
+    pub(crate) fn notice(&mut self, text: impl Into<String>, is_bad: bool) {
+        self.is_dirty = true;
+        self.notice = Some(Notice {
+            text: text.into(),
+            is_bad,
+            at_ms: self.at_ms,
+        });
+    }
+
+    fn tick(&mut self) {
+        // Countdowns, ages and waits move by themselves; where there are none, nothing on screen does.
+        let is_old = |notice: &Notice| self.at_ms.saturating_sub(notice.at_ms) > NOTICE_MS;
+        if self.notice.as_ref().is_some_and(is_old) {
+            self.notice = None;
+            self.is_dirty = true;
+        }
+        let moves = self.open().next().is_some()
+            || self.waiting().next().is_some()
+            || self.link != Link::Up;
+        self.is_dirty |= moves;
+    }
+
+    fn take_status(&mut self, status: Status) {
+        let is_first = self.known.is_none();
+        self.is_dirty |= self.link != Link::Up || is_first || !self.is_as_before(&status);
+        self.link = Link::Up;
+        self.known = Some(Known {
+            status,
+            at_ms: self.at_ms,
+        });
+        self.take_rates();
+    }
+
+    /// Whether nothing that is shown has changed but the time.
+    fn is_as_before(&self, status: &Status) -> bool {
+        let Some(before) = self.status() else {
+            return false;
+        };
+        let without_time = |status: &Status| {
+            let mut status = status.clone();
+            status.now = before.now;
+            status
+                .grants
+                .iter_mut()
+                .for_each(|grant| grant.closes_in_ns = 0);
+            status
+                .requests
+                .iter_mut()
+                .for_each(|request| request.expires_in_ns = 0);
+            status
+        };
+        without_time(status) == without_time(before)
+    }
+
+    fn take_rates(&mut self) {
+        let Some(known) = &self.known else { return };
+        let at_ms = self.at_ms;
+        let grants = &known.status.grants;
+        self.rates
+            .retain(|id, _| grants.iter().any(|grant| grant.grant == *id && grant.open));
+        for grant in grants.iter().filter(|grant| grant.open) {
+            let rate = self.rates.entry(grant.grant).or_default();
+            let used = grant.queries;
+            match rate.last {
+                Some((at, _)) if at_ms.saturating_sub(at) < RATE_MS => continue,
+                Some((_, before)) => rate.each.push(used.saturating_sub(before)),
+                None => {}
+            }
+            rate.last = Some((at_ms, used));
+            let over = rate.each.len().saturating_sub(RATES_MAX);
+            rate.each.drain(..over);
+        }
+    }
+
+    fn take_records(&mut self, entries: Vec<Entry>, unreadable: u64) {
+        self.tail.unreadable = self.tail.unreadable.saturating_add(unreadable);
+        self.is_dirty |= unreadable > 0;
+        for entry in entries {
+            if let Some(entry) = self.tail.take(entry) {
+                self.queries.take(&entry.record);
+                self.refusals.take(&entry.record, &entry.sentence);
+                self.is_dirty = true;
+            }
+        }
+    }
+
+    fn found(&mut self, wanted: String, result: Result<Vec<Entry>, String>) {
+        // One that was put away meanwhile is not brought back.
+        if let Some(Popup::Story { title, found, .. }) = &mut self.popup
+            && *title == wanted
+        {
+            *found = Some(result);
+            self.is_dirty = true;
+        }
+    }
+
+    fn paste(&mut self, text: &str) {
+        if let Some(field) = self.field() {
+            field.paste(text);
+            self.apply_search();
+        } else {
+            self.notice("pasted text is not taken for keys", true);
+        }
+    }
+
+    /// The field that is being typed, in a popup or at the foot of the screen.
+    fn field(&mut self) -> Option<&mut Field> {
+        let at_foot = self.typing.as_mut().map(|typing| match typing {
+            Typing::Search(field) | Typing::Command(field) => field,
+        });
+        match &mut self.popup {
+            Some(Popup::Reason(reason)) => Some(&mut reason.field),
+            Some(Popup::Terms(terms)) => terms.fields.get_mut(terms.at),
+            Some(
+                Popup::Help(_)
+                | Popup::Confirm(_)
+                | Popup::Story { .. }
+                | Popup::Why { .. }
+                | Popup::Proof(_),
+            ) => None,
+            None => at_foot,
+        }
+    }
+
+    /// A click selects the row under it: `row` counts from the top of the list.
+    fn click(&mut self, row: u16) {
+        if self.popup.is_some() {
+            return;
+        }
+        let rows = self.rows();
+        let first = crate::view::first_shown(self, &rows);
+        let at = first + usize::from(row);
+        if at < rows.len() {
+            self.select(&rows, at);
+        }
+    }
+
+    fn key(&mut self, key: Key) -> Vec<Effect> {
+        if self.popup.is_some() {
+            return self.popup_key(key);
+        }
+        if self.typing.is_some() {
+            return self.typing_key(key);
+        }
+        match pressed(self.view, key) {
+            Some(cmd) => self.perform(cmd),
+            None => Vec::new(),
+        }
+    }
+
+    fn typing_key(&mut self, key: Key) -> Vec<Effect> {
+        if key == Key::Ctrl('c') {
+            return vec![Effect::Quit];
+        }
+        if let (Some(edit), Some(field)) = (key.edit(), self.field()) {
+            field.edit(edit);
+            self.apply_search();
+            return Vec::new();
+        }
+        match (key, self.typing.take()) {
+            (Key::Esc, Some(Typing::Search(_))) => self.place_mut().search.clear(),
+            (Key::Enter, Some(Typing::Command(line))) => return self.command(line.text.trim()),
+            (Key::Esc | Key::Enter, _) => {}
+            (_, typing) => self.typing = typing,
+        }
+        Vec::new()
+    }
+
+    fn apply_search(&mut self) {
+        if let Some(Typing::Search(field)) = &self.typing {
+            let text = field.text.clone();
+            self.place_mut().search = text;
+        }
+    }
+
+    /// A command of the command line: a word, and for some what it is about.
+    fn command(&mut self, line: &str) -> Vec<Effect> {
+        let (word, about) = line.split_once(' ').unwrap_or((line, ""));
+        if word.is_empty() {
+            return Vec::new();
+        }
+        let about = about.trim();
+        if !about.is_empty()
+            && let Err(why) = self.go_to(about)
+        {
+            self.notice(why, true);
+            return Vec::new();
+        }
+        match typed(self.view, word) {
+            Ok(cmd) => self.perform(cmd),
+            Err(why) => {
+                self.notice(why, true);
+                Vec::new()
+            }
+        }
+    }
+
+    /// Selects what is named: a window, a request, a query, an agent.
+    fn go_to(&mut self, name: &str) -> Result<(), String> {
+        let (view, row) = if let Ok(grant) = name.parse() {
+            (View::Windows, Row::Grant(grant))
+        } else if let Ok(request) = name.parse() {
+            (View::Requests, Row::Request(request))
+        } else if let Ok(query) = name.parse() {
+            (View::Sessions, Row::Query(query))
+        } else if let Ok(agent) = name.parse::<AgentName>() {
+            (View::Agents, Row::Agent(agent))
+        } else {
+            return Err(format!("`{name}` is no window, request, query or agent"));
+        };
+        self.view = view;
+        self.places[view.place()].search.clear();
+        let rows = self.rows();
+        let at = rows.iter().position(|known| *known == row);
+        let at = at.ok_or_else(|| format!("there is no {name} here"))?;
+        self.select(&rows, at);
+        Ok(())
+    }
+
+    fn select(&mut self, rows: &[Row], at: usize) {
+        let is_newest = match self.view {
+            View::Log | View::Sessions => at + 1 == rows.len(),
+            View::Refusals => at == 0,
+            View::Windows | View::Requests | View::Agents | View::Health => false,
+        };
+        let place = self.place_mut();
+        place.selected = rows.get(at).cloned();
+        place.row = at;
+        place.follows &= is_newest;
+    }
+
+    fn step(&mut self, by: isize) {
+        if let Some(from) = &mut self.detail {
+            *from = from.saturating_add_signed(by);
+            return;
+        }
+        let rows = self.rows();
+        if let Some((at, _)) = self.selected(&rows) {
+            let to = at.saturating_add_signed(by).min(rows.len() - 1);
+            self.select(&rows, to);
+        }
+    }
+
+    fn perform(&mut self, cmd: Cmd) -> Vec<Effect> {
+        let page = isize::try_from(self.page.max(1)).unwrap_or(10);
+        match cmd {
+            Cmd::Go(view) => self.go(view),
+            Cmd::NextView => self.go(self.view.beside(1)),
+            Cmd::PreviousView => self.go(self.view.beside(View::ALL.len() - 1)),
+            Cmd::Up => self.step(-1),
+            Cmd::Down => self.step(1),
+            Cmd::PageUp => self.step(-page),
+            Cmd::PageDown => self.step(page),
+            Cmd::First => self.step(isize::MIN / 2),
+            Cmd::Last => self.last(),
+            Cmd::Detail => self.detail = if self.detail.is_some() { None } else { Some(0) },
+            Cmd::Back => self.back(),
+            Cmd::Follow => {
+                let follows = !self.place().follows;
+                self.place_mut().follows = follows;
+                if !follows {
+                    // It stays on what was the newest.
+                    self.place_mut().follows = true;
+                    let rows = self.rows();
+                    let newest = self.selected(&rows);
+                    self.place_mut().follows = false;
+                    if let Some((at, _)) = newest {
+                        self.select(&rows, at);
+                    }
+                }
+            }
+            Cmd::Search => {
+                self.typing = Some(Typing::Search(Field::of(self.place().search.clone())))
+            }
+            Cmd::CommandLine => self.typing = Some(Typing::Command(Field::default())),
+            Cmd::Help => self.popup = Some(Popup::Help(0)),
+            Cmd::Proof => self.popup = Some(Popup::Proof(0)),
+            Cmd::Story => return self.story(),
+            Cmd::Why => self.why(),
+            Cmd::Approve | Cmd::ApproveLess | Cmd::Deny => self.decide(cmd),
+            Cmd::Revoke => self.revoke(),
+            Cmd::Lock => self.lock(),
+            Cmd::CloseAll => self.close_all(),
+            Cmd::Quit => return vec![Effect::Quit],
+        }
+        Vec::new()
+    }
+
+    fn go(&mut self, view: View) {
+        self.view = view;
+        self.detail = None;
+    }
+
+    fn last(&mut self) {
+        if let Some(from) = &mut self.detail {
+            *from = usize::MAX / 2;
+            return;
+        }
+        let rows = self.rows();
+        if let Some(last) = rows.len().checked_sub(1) {
+            self.select(&rows, last);
+        }
+        if matches!(self.view, View::Log | View::Sessions) {
+            self.place_mut().follows = true;
+        }
+    }
+
+    fn back(&mut self) {
+        if self.detail.take().is_none() {
+            self.place_mut().search.clear();
+        }
+    }
+
+    /// What is selected.
+    pub(crate) fn chosen(&self) -> Option<Row> {
+        let rows = self.rows();
+        self.selected(&rows).map(|(_, row)| row)
+    }
+
+    /// The window of what is selected, where it is of one.
+    pub(super) fn chosen_grant(&self) -> Option<GrantId> {
+        match self.chosen()? {
+            Row::Grant(grant) => Some(grant),
+            Row::Query(query) => self.queries.get(query).map(|query| query.grant),
+            Row::Record(seq) => self.tail.get(seq)?.grant(),
+            Row::Request(_) | Row::Refusal(_) | Row::Agent(_) | Row::Health(_) => None,
+        }
+    }
+
+    pub(super) fn chosen_agent(&self) -> Option<AgentName> {
+        match self.chosen()? {
+            Row::Grant(grant) => self.grant(grant).map(|grant| grant.agent.clone()),
+            Row::Request(id) => {
+                let found = self.waiting().find(|request| request.request == id);
+                found.map(|request| request.agent.clone())
+            }
+            Row::Agent(agent) => Some(agent),
+            Row::Query(_) | Row::Record(_) | Row::Refusal(_) | Row::Health(_) => None,
+        }
+    }
+
+    fn story(&mut self) -> Vec<Effect> {
+        let Some(grant) = self.chosen_grant() else {
+            self.notice("this is of no window", true);
+            return Vec::new();
+        };
+        self.popup = Some(Popup::Story {
+            title: story_title(grant),
+            found: None,
+            from: 0,
+        });
+        vec![Effect::Find(grant)]
+    }
+
+    fn why(&mut self) {
+        let entry = match self.chosen() {
+            Some(Row::Record(seq)) => self.tail.get(seq),
+            Some(Row::Query(query)) => {
+                let query = self.queries.get(query);
+                query.and_then(|query| self.tail.get(query.seq))
+            }
+            Some(Row::Refusal(like)) => {
+                let found = self.refusals.iter().find(|(known, _)| **known == like);
+                found.and_then(|(_, burst)| self.tail.get(burst.seq))
+            }
+            Some(Row::Grant(_) | Row::Request(_) | Row::Agent(_) | Row::Health(_)) | None => None,
+        };
+        match entry {
+            Some(entry) => {
+                self.popup = Some(Popup::Why {
+                    title: format!("why: record {}", entry.record.seq),
+                    lines: why_lines(entry),
+                    from: 0,
+                });
+            }
+            None => self.notice("its record is not kept here: enforcer why ID", true),
+        }
+    }
+}
+
+/// How the story of a window is called.
+pub(crate) fn story_title(grant: GrantId) -> String {
+    format!("the story of {grant}")
+}
+
+/// What there is to say of a record: its sentence, and of a refusal what it means and what to do.
+fn why_lines(entry: &Entry) -> Vec<String> {
+    let about = About::of(&entry.record.event);
+    let mut lines = vec![entry.sentence.clone()];
+    if let Some(code) = about.code {
+        lines.push(format!("code     {}", code.as_str()));
+        lines.push(format!("meaning  {}", code.meaning()));
+        lines.push(format!("do       {}", code.next_step()));
+    }
+    if let Event::QueryAdmitted {
+        tables,
+        writes,
+        bytes,
+        ceiling,
+        ..
+    } = &entry.record.event
+    {
+        lines.push(
+            "allowed: what it touches is within the window's scope, and its cost within the budget"
+                .to_owned(),
+        );
+        lines.extend(tables.iter().map(|table| format!("reads    {table}")));
+        lines.extend(writes.iter().map(|table| format!("writes   {table}")));
+        lines.push(format!(
+            "estimate {bytes} bytes, {} held of the budget",
+            ceiling.unwrap_or(*bytes)
+        ));
+    }
+    if let Some(grant) = about.grant {
+        lines.push(format!("window   {grant} (s shows its story)"));
+    }
+    if let Some(process) = about.process {
+        lines.push(format!(
+            "process  pid {} ({}, uid {})",
+            process.pid, process.comm, process.uid
+        ));
+    }
+    if let Some(sql) = about.sql {
+        lines.push(format!("SQL      {sql}"));
+    }
+    lines.push(format!(
+        "hash     {}",
+        entry.record.hash.as_deref().unwrap_or("none")
+    ));
+    lines.push("all of it: enforcer why ID".to_owned());
+    lines
+}

@@ -1,0 +1,155 @@
+//! The terminal console: where security staff watch, approve, deny and revoke. It holds no authority: it shows what the daemon says, and asks.
+
+mod app;
+mod clock;
+mod demo;
+mod link;
+mod replay;
+mod run;
+pub mod sheet;
+mod theme;
+mod twins;
+mod view;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::mpsc::sync_channel;
+
+use clap::Parser;
+
+use app::{Mode, Model};
+use link::LinkError;
+use run::{MESSAGES_MAX, Recording, Screen};
+use theme::Theme;
+use twins::{Twin, TwinError};
+
+/// Exit codes: the same as those of `enforcer`.
+const EXIT_ERROR: u8 = 1;
+const EXIT_REFUSED: u8 = 3;
+const EXIT_UNREACHABLE: u8 = 4;
+
+/// Watch windows and requests as they change, and decide on them. Without a command it takes the terminal; ? lists its keys.
+#[derive(Parser, Debug)]
+#[command(name = "enforcer-console", version)]
+struct Cli {
+    /// The daemon's control socket.
+    #[arg(
+        long,
+        global = true,
+        env = "ENFORCER_SOCKET",
+        default_value = "/run/enforcer/control.sock"
+    )]
+    socket: PathBuf,
+    /// Print JSON, one object a line.
+    #[arg(long, global = true)]
+    json: bool,
+    /// Only look: nothing is asked for.
+    #[arg(long, global = true)]
+    read_only: bool,
+    /// Colours: dark, light or plain. Plain where NO_COLOR is set.
+    #[arg(long, value_enum)]
+    theme: Option<Theme>,
+    /// Let the mouse select and scroll; the terminal's own selection then takes shift.
+    #[arg(long)]
+    mouse: bool,
+    /// Keep what is seen and typed in a new file, for `replay`.
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Clone, clap::Subcommand)]
+enum Command {
+    #[command(flatten)]
+    Twin(Twin),
+    /// Show a recording as it happened.
+    Replay(replay::Args),
+    /// Show the console with made-up agents, windows and queries.
+    Demo(demo::Args),
+}
+
+/// Runs the console, or the command that is asked for.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let json = cli.json;
+    match start(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => report(&error, json),
+    }
+}
+
+fn start(cli: Cli) -> anyhow::Result<()> {
+    let is_no_color = std::env::var_os("NO_COLOR").is_some_and(|set| !set.is_empty());
+    let theme = Theme::chosen(cli.theme, is_no_color);
+    match cli.command {
+        Some(Command::Twin(twin)) => Ok(twins::run(&cli.socket, twin, cli.read_only, cli.json)?),
+        Some(Command::Replay(args)) => replay::run(&args, theme),
+        Some(Command::Demo(args)) => demo::run(&args, theme),
+        None => watch(&cli, theme),
+    }
+}
+
+fn watch(cli: &Cli, theme: Theme) -> anyhow::Result<()> {
+    // Asked once before the screen is taken: a daemon that refuses or is not there is said in plain text.
+    let status = link::Link::to(&cli.socket)?.status()?;
+    let mut recording = Recording::to(cli.record.as_deref())?;
+    let mode = if cli.read_only {
+        Mode::ReadOnly
+    } else {
+        Mode::Full
+    };
+    let mut model = Model::new(mode);
+    let first = app::Msg::Status(Box::new(status));
+    recording.take(0, &first)?;
+    model.update(0, first);
+    let (to, messages) = sync_channel(MESSAGES_MAX);
+    let mut screen = Screen::take(cli.mouse)?;
+    run::listen(&to)?;
+    let deeds = link::feed::start(&cli.socket, &to);
+    run::run(
+        &mut screen,
+        &mut model,
+        theme,
+        &messages,
+        Some(&deeds),
+        &mut recording,
+    )
+}
+
+fn report(error: &anyhow::Error, json: bool) -> ExitCode {
+    let link = error
+        .chain()
+        .find_map(|cause| cause.downcast_ref::<LinkError>());
+    let link = link.or_else(|| match error.downcast_ref::<TwinError>() {
+        Some(TwinError::Link(link)) => Some(link),
+        Some(
+            TwinError::Unknown(_) | TwinError::ReadOnly | TwinError::Output(_) | TwinError::Json(_),
+        )
+        | None => None,
+    });
+    let (exit, code) = match link {
+        Some(LinkError::Refused(refusal)) => (EXIT_REFUSED, refusal.code.as_str()),
+        Some(LinkError::Unreachable(..) | LinkError::Broken(_) | LinkError::Wire(_)) => {
+            (EXIT_UNREACHABLE, "daemon.unreachable")
+        }
+        Some(LinkError::SomethingElse(_)) | None => (EXIT_ERROR, "failed"),
+    };
+    let is_quiet = error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(|why| why.kind() == io::ErrorKind::BrokenPipe);
+    if is_quiet && link.is_none() {
+        return ExitCode::SUCCESS;
+    }
+    let said = format!("{error:#}");
+    let _ = if json {
+        let error = serde_json::json!({"error": {"code": code, "message": said}});
+        writeln!(io::stdout(), "{error}")
+    } else {
+        writeln!(io::stderr(), "enforcer-console: {said}")
+    };
+    ExitCode::from(exit)
+}

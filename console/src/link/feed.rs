@@ -1,0 +1,225 @@
+//! What comes from the daemon while the console runs, each kind on a thread of its own: how things are, the log as it grows, and the answers to what
+//! is asked for. The console never makes the daemon wait: what it has no time for is let go, and counted by the numbers that are missing.
+
+use std::path::Path;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::thread;
+use std::time::Duration;
+
+use enforcer_proto::search::Filter;
+use enforcer_proto::wire::Reply;
+
+use super::{Link, LinkError, causes};
+use crate::app::popup::Deed;
+use crate::app::tail::Entry;
+use crate::app::{Effect, Msg};
+
+/// How often it is asked how things are.
+const REFRESH: Duration = Duration::from_millis(500);
+/// How long is waited before a connection is tried again: longer each time, up to this.
+const RETRY_MAX: Duration = Duration::from_secs(10);
+const RETRY_MIN: Duration = Duration::from_millis(500);
+/// How many records from before are asked for.
+const RECORDS_BEFORE: u32 = 2_000;
+/// The most records of a window's story.
+const STORY_MAX: u32 = 2_000;
+
+/// The way to the thread that asks for things.
+#[derive(Debug, Clone)]
+pub(crate) struct Deeds(SyncSender<Effect>);
+
+impl Deeds {
+    /// Has it asked for. Where too much waits already, that is said.
+    pub(crate) fn ask(&self, effect: Effect) -> Option<Msg> {
+        match self.0.try_send(effect) {
+            Ok(()) => None,
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => Some(Msg::Answered {
+                is_done: false,
+                said: "not asked: what was asked for before is not answered yet".to_owned(),
+            }),
+        }
+    }
+}
+
+/// Starts the threads; what they hear goes to `to`. They end with the process.
+pub(crate) fn start(socket: &Path, to: &SyncSender<Msg>) -> Deeds {
+    let (deeds, asked) = sync_channel(16);
+    let at = || (socket.to_owned(), to.clone());
+    let (socket, news) = at();
+    thread::spawn(move || watch(&socket, &news));
+    let (socket, news) = at();
+    thread::spawn(move || follow(&socket, &news));
+    let (socket, news) = at();
+    thread::spawn(move || answer(&socket, &news, &asked));
+    Deeds(deeds)
+}
+
+/// How long the next try is waited for.
+fn retry_after(tries: u32) -> Duration {
+    let doubled = RETRY_MIN.saturating_mul(1_u32.checked_shl(tries.min(16)).unwrap_or(u32::MAX));
+    doubled.min(RETRY_MAX)
+}
+
+fn watch(socket: &Path, to: &SyncSender<Msg>) {
+    let (mut link, mut tries) = (None, 0_u32);
+    loop {
+        let asked = match link.take() {
+            Some(link) => Ok(link),
+            None => Link::to(socket),
+        };
+        let said = asked.and_then(|mut link: Link| Ok((link.status()?, link)));
+        let wait = match said {
+            Ok((status, kept)) => {
+                // Kept only when all went well: a half-read answer must not be taken for the next one.
+                (link, tries) = (Some(kept), 0);
+                // A newer one comes in a moment.
+                if let Err(TrySendError::Disconnected(_)) =
+                    to.try_send(Msg::Status(Box::new(status)))
+                {
+                    return;
+                }
+                REFRESH
+            }
+            Err(why) => {
+                let wait = retry_after(tries);
+                tries = tries.saturating_add(1);
+                let lost = Msg::Lost {
+                    why: causes(&why),
+                    retry_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
+                    tries,
+                };
+                if to.send(lost).is_err() {
+                    return;
+                }
+                wait
+            }
+        };
+        thread::sleep(wait);
+    }
+}
+
+fn follow(socket: &Path, to: &SyncSender<Msg>) {
+    let (mut last, mut tries) = (0, 0_u32);
+    loop {
+        let mut is_over = false;
+        let from = (last + 1, Some(RECORDS_BEFORE));
+        let mut each = |lines: Vec<String>| {
+            let all = lines.len();
+            let entries: Vec<Entry> = lines.iter().filter_map(|line| Entry::read(line)).collect();
+            let unreadable = (all - entries.len()) as u64;
+            last = entries.last().map_or(last, |entry| entry.record.seq);
+            // Where there is no time for them, they are let go: the daemon is not to wait for a screen.
+            let sent = to.try_send(Msg::Records(entries, unreadable));
+            is_over = matches!(sent, Err(TrySendError::Disconnected(_)));
+            !is_over
+        };
+        let heard = Link::to(socket)
+            .and_then(|mut link| link.records(from, true, Filter::default(), &mut each));
+        if is_over {
+            return;
+        }
+        // That it cannot be reached is said by who watches; that the log may not be read is said here.
+        if let Err(LinkError::Refused(refusal)) = &heard {
+            let _ = to.send(Msg::Answered {
+                is_done: false,
+                said: refusal.to_string(),
+            });
+            tries = 16;
+        }
+        thread::sleep(retry_after(tries));
+        tries = if heard.is_ok() {
+            0
+        } else {
+            tries.saturating_add(1)
+        };
+    }
+}
+
+fn answer(socket: &Path, to: &SyncSender<Msg>, asked: &Receiver<Effect>) {
+    for effect in asked {
+        let msg = match effect {
+            Effect::Do(what) => perform(socket, &what),
+            Effect::Find(grant) => Msg::Found {
+                title: crate::app::story_title(grant),
+                found: found(socket, grant),
+            },
+            Effect::Quit => return,
+        };
+        if to.send(msg).is_err() {
+            return;
+        }
+    }
+}
+
+/// Asks for a deed, on a connection of its own, and says what came of it.
+fn perform(socket: &Path, what: &Deed) -> Msg {
+    let said = Link::to(socket).and_then(|mut link| link.ask(&what.ask()));
+    let (is_done, said) = match said {
+        Ok(reply) => (true, said_of(what, &reply)),
+        Err(LinkError::Refused(refusal)) => (false, refusal.to_string()),
+        // Whether it was done is not known then.
+        Err(why) => (
+            false,
+            format!(
+                "{}: {}; look whether it was done",
+                what.said(),
+                causes(&why)
+            ),
+        ),
+    };
+    Msg::Answered { is_done, said }
+}
+
+/// What came of a deed, in words.
+pub(crate) fn said_of(what: &Deed, reply: &Reply) -> String {
+    match reply {
+        Reply::Opened(grant) => format!(
+            "{}: {} of {} is open",
+            what.said(),
+            grant.grant,
+            grant.agent
+        ),
+        Reply::Counted(request) => format!(
+            "{}: counted, it waits on for {}",
+            what.said(),
+            request.wanting.as_deref().unwrap_or("nobody")
+        ),
+        Reply::GivenBack(grants) => format!("{}: {} windows have ended", what.said(), grants.len()),
+        Reply::Done
+        | Reply::Requested { .. }
+        | Reply::Refused(_)
+        | Reply::Status(_)
+        | Reply::Records(_)
+        | Reply::Joined(_)
+        | Reply::Notified(_) => format!("{}: done", what.said()),
+    }
+}
+
+fn found(socket: &Path, grant: enforcer_proto::id::GrantId) -> Result<Vec<Entry>, String> {
+    let mut entries = Vec::new();
+    let filter = Filter {
+        grant: Some(grant),
+        ..Filter::default()
+    };
+    let mut each = |lines: Vec<String>| {
+        entries.extend(lines.iter().filter_map(|line| Entry::read(line)));
+        true
+    };
+    Link::to(socket)
+        .and_then(|mut link| link.records((1, Some(STORY_MAX)), false, filter, &mut each))
+        .map_err(|why| causes(&why))?;
+    Ok(entries)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_try_waits_longer_up_to_a_bound() {
+        assert_eq!(retry_after(0), RETRY_MIN);
+        assert_eq!(retry_after(1), RETRY_MIN * 2);
+        assert_eq!(retry_after(10), RETRY_MAX);
+        assert_eq!(retry_after(u32::MAX), RETRY_MAX);
+    }
+}

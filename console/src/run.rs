@@ -1,0 +1,275 @@
+//! The loop: takes what happens, has the model take it in, performs what comes of it, and draws when something has changed. Decides nothing.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::time::Duration;
+
+use anyhow::Context;
+use crossterm::event::{
+    self, DisableBracketedPaste, DisableMouseCapture, EnableBracketedPaste, EnableMouseCapture,
+    Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers, MouseEventKind,
+};
+use crossterm::execute;
+use ratatui::layout::Rect;
+use serde::{Deserialize, Serialize};
+
+use crate::app::key::Key;
+use crate::app::{Effect, Model, Msg};
+use crate::clock::Clock;
+use crate::link::feed::Deeds;
+use crate::theme::Theme;
+use crate::view;
+
+/// The most messages that are taken in before the screen is drawn again.
+const MESSAGES_PER_FRAME: usize = 64;
+/// How many messages may wait.
+pub(crate) const MESSAGES_MAX: usize = 256;
+/// How long a frame lasts at least.
+const FRAME: Duration = Duration::from_millis(16);
+/// How often time is looked at.
+const TICK: Duration = Duration::from_millis(500);
+
+/// A message, and when it came: a line of a recording.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Stamped {
+    /// Milliseconds since the console started.
+    pub(crate) at_ms: u64,
+    /// What happened.
+    pub(crate) msg: Msg,
+}
+
+/// Where messages go that are kept for a replay.
+#[derive(Debug)]
+pub(crate) struct Recording(Option<BufWriter<File>>);
+
+impl Recording {
+    /// To a new file, readable by its owner alone: it holds what the log holds.
+    pub(crate) fn to(path: Option<&Path>) -> anyhow::Result<Self> {
+        let Some(path) = path else {
+            return Ok(Self(None));
+        };
+        use std::os::unix::fs::OpenOptionsExt;
+        let file = File::options()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path)
+            .with_context(|| format!("the recording {} cannot be made", path.display()))?;
+        Ok(Self(Some(BufWriter::new(file))))
+    }
+
+    /// What was seen so far can be replayed, however the console ends.
+    fn flush(&mut self) -> anyhow::Result<()> {
+        if let Some(file) = &mut self.0 {
+            file.flush().context("writing the recording")?;
+        }
+        Ok(())
+    }
+
+    const fn is_on(&self) -> bool {
+        self.0.is_some()
+    }
+
+    pub(crate) fn take(&mut self, at_ms: u64, msg: &Msg) -> anyhow::Result<()> {
+        let Some(file) = &mut self.0 else {
+            return Ok(());
+        };
+        let stamped = Stamped {
+            at_ms,
+            msg: msg.clone(),
+        };
+        serde_json::to_writer(&mut *file, &stamped)?;
+        file.write_all(b"\n").context("writing the recording")
+    }
+}
+
+/// The terminal, as long as the console has it. It is given back whatever happens: at the end, on an error, on a panic.
+pub(crate) struct Screen {
+    terminal: ratatui::DefaultTerminal,
+    has_mouse: bool,
+}
+
+impl Screen {
+    /// # Errors
+    /// Where there is no terminal, or it cannot be taken.
+    pub(crate) fn take(has_mouse: bool) -> anyhow::Result<Self> {
+        let terminal = ratatui::try_init()
+            .context("there is no terminal to draw on; for scripts there is `enforcer-console list`, and --help names the rest")?;
+        // The hook that ratatui has set gives back the rest.
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            give_back(has_mouse);
+            before(panic);
+        }));
+        execute!(io::stdout(), EnableBracketedPaste)?;
+        if has_mouse {
+            execute!(io::stdout(), EnableMouseCapture)?;
+        }
+        Ok(Self {
+            terminal,
+            has_mouse,
+        })
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        give_back(self.has_mouse);
+        ratatui::restore();
+    }
+}
+
+fn give_back(has_mouse: bool) {
+    let _ = execute!(io::stdout(), DisableBracketedPaste);
+    if has_mouse {
+        let _ = execute!(io::stdout(), DisableMouseCapture);
+    }
+}
+
+/// Starts what reads keys, and what hears signals.
+pub(crate) fn listen(to: &SyncSender<Msg>) -> io::Result<()> {
+    let keys = to.clone();
+    std::thread::spawn(move || {
+        while let Ok(event) = event::read() {
+            if let Some(msg) = message(event)
+                && keys.send(msg).is_err()
+            {
+                return;
+            }
+        }
+        // The terminal is gone.
+        let _ = keys.send(Msg::Key(Key::Ctrl('c')));
+    });
+    let mut signals = signal_hook::iterator::Signals::new([
+        signal_hook::consts::SIGTERM,
+        signal_hook::consts::SIGHUP,
+        signal_hook::consts::SIGINT,
+    ])?;
+    let ends = to.clone();
+    std::thread::spawn(move || {
+        if signals.forever().next().is_some() {
+            let _ = ends.send(Msg::Key(Key::Ctrl('c')));
+        }
+    });
+    Ok(())
+}
+
+/// What an event of the terminal is to the console; `None` for what is nothing to it.
+fn message(event: Event) -> Option<Msg> {
+    match event {
+        Event::Key(key) => key_of(key).map(Msg::Key),
+        Event::Paste(text) => Some(Msg::Paste(text)),
+        Event::Resize(..) => Some(Msg::Resize),
+        Event::Mouse(mouse) => match mouse.kind {
+            MouseEventKind::Down(_) => Some(Msg::Click(mouse.column, mouse.row)),
+            MouseEventKind::ScrollDown => Some(Msg::Key(Key::Down)),
+            MouseEventKind::ScrollUp => Some(Msg::Key(Key::Up)),
+            MouseEventKind::Up(_)
+            | MouseEventKind::Drag(_)
+            | MouseEventKind::Moved
+            | MouseEventKind::ScrollLeft
+            | MouseEventKind::ScrollRight => None,
+        },
+        Event::FocusGained | Event::FocusLost => None,
+    }
+}
+
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "a terminal has many more keys, and none of them does anything"
+)]
+fn key_of(key: KeyEvent) -> Option<Key> {
+    if key.kind == KeyEventKind::Release {
+        return None;
+    }
+    let is_control = key.modifiers.contains(KeyModifiers::CONTROL);
+    let has_others = key
+        .modifiers
+        .intersects(KeyModifiers::ALT | KeyModifiers::SUPER | KeyModifiers::META);
+    let key = match key.code {
+        KeyCode::Char(_) if has_others => return None,
+        KeyCode::Char(c) if is_control => Key::Ctrl(c),
+        KeyCode::Char(c) => Key::Char(c),
+        KeyCode::Enter => Key::Enter,
+        KeyCode::Esc => Key::Esc,
+        KeyCode::Tab => Key::Tab,
+        KeyCode::BackTab => Key::BackTab,
+        KeyCode::Up => Key::Up,
+        KeyCode::Down => Key::Down,
+        KeyCode::Left => Key::Left,
+        KeyCode::Right => Key::Right,
+        KeyCode::PageUp => Key::PageUp,
+        KeyCode::PageDown => Key::PageDown,
+        KeyCode::Home => Key::Home,
+        KeyCode::End => Key::End,
+        KeyCode::Backspace => Key::Backspace,
+        KeyCode::Delete => Key::Delete,
+        _ => return None,
+    };
+    Some(key)
+}
+
+/// Runs until it is told to end.
+pub(crate) fn run(
+    screen: &mut Screen,
+    model: &mut Model,
+    theme: Theme,
+    messages: &Receiver<Msg>,
+    deeds: Option<&Deeds>,
+    recording: &mut Recording,
+) -> anyhow::Result<()> {
+    let clock = Clock::begin();
+    loop {
+        if model.is_dirty {
+            let drawn = Clock::begin();
+            let size = screen.terminal.size()?;
+            model.page = view::page(model, Rect::new(0, 0, size.width, size.height));
+            screen
+                .terminal
+                .draw(|frame| view::draw(frame, model, theme))?;
+            model.is_dirty = false;
+            std::thread::sleep(FRAME.saturating_sub(drawn.elapsed()));
+        }
+        let first = match messages.recv_timeout(TICK) {
+            Ok(msg) => msg,
+            Err(RecvTimeoutError::Timeout) => Msg::Tick,
+            Err(RecvTimeoutError::Disconnected) => return Ok(()),
+        };
+        let more = messages.try_iter().take(MESSAGES_PER_FRAME);
+        for msg in std::iter::once(first).chain(more) {
+            let msg = on_list(model, screen, msg)?;
+            let at_ms = clock.ms();
+            let kept = recording.is_on().then(|| msg.clone());
+            let effects = model.update(at_ms, msg);
+            if effects.contains(&Effect::Quit) {
+                return Ok(());
+            }
+            // What ends the console is not part of what was seen.
+            if let Some(msg) = kept {
+                recording.take(at_ms, &msg)?;
+            }
+            for effect in effects {
+                let refused = deeds.and_then(|deeds| deeds.ask(effect));
+                if let Some(msg) = refused {
+                    model.update(at_ms, msg);
+                }
+            }
+        }
+        recording.flush()?;
+    }
+}
+
+/// A click's row as the list counts it.
+fn on_list(model: &Model, screen: &Screen, msg: Msg) -> io::Result<Msg> {
+    let Msg::Click(column, row) = msg else {
+        return Ok(msg);
+    };
+    let size = screen.terminal.size()?;
+    let above = view::rows_above(model, Rect::new(0, 0, size.width, size.height)) + 1;
+    Ok(match row.checked_sub(above) {
+        Some(row) => Msg::Click(column, row),
+        None => Msg::Tick,
+    })
+}

@@ -1,0 +1,25 @@
+//! The view itself: its list, and what is selected, whole, where that is asked for or there is room.
+
+use ratatui::Frame;
+use ratatui::layout::{Constraint, Layout, Rect};
+
+use super::{detail, list};
+use crate::app::Model;
+use crate::theme::Theme;
+
+/// From this width on what is selected is shown beside the list.
+const WIDE: u16 = 150;
+
+pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, model: &Model, theme: Theme) {
+    if model.detail.is_none() {
+        return list::draw(frame, area, model, theme);
+    }
+    if area.width >= WIDE {
+        let halves = [Constraint::Fill(1), Constraint::Fill(1)];
+        let [left, right] = Layout::horizontal(halves).spacing(1).areas(area);
+        list::draw(frame, left, model, theme);
+        detail::draw(frame, right, model, theme);
+    } else {
+        detail::draw(frame, area, model, theme);
+    }
+}

@@ -1,0 +1,120 @@
+//! What is known of whether all is well, a line each.
+
+use enforcer_proto::wire::Status;
+
+use crate::app::popup::bytes;
+use crate::app::{Link, Model};
+
+/// One thing that is checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HealthLine {
+    pub(crate) what: String,
+    pub(crate) said: String,
+    pub(crate) is_bad: bool,
+}
+
+fn line(what: &str, said: impl Into<String>, is_bad: bool) -> HealthLine {
+    HealthLine {
+        what: what.to_owned(),
+        said: said.into(),
+        is_bad,
+    }
+}
+
+/// All of them, what is wrong first.
+pub(crate) fn health_lines(model: &Model) -> Vec<HealthLine> {
+    let mut lines = Vec::new();
+    if let Link::Down { why, .. } = &model.link {
+        lines.push(line("connection", why, true));
+    }
+    let Some(status) = model.status() else {
+        return lines;
+    };
+    lines.extend(
+        status
+            .unhealthy
+            .iter()
+            .map(|fault| line("fault", fault, true)),
+    );
+    lines.extend(
+        status
+            .enforce
+            .warning()
+            .map(|warning| line("enforced on", warning, true)),
+    );
+    lines.push(line(
+        "daemon",
+        format!("{} on {}", status.version, status.host),
+        false,
+    ));
+    lines.push(line(
+        "protected",
+        format!("{} addresses and prefixes in the kernel", status.endpoints),
+        status.endpoints == 0,
+    ));
+    lines.extend(
+        status
+            .guards
+            .iter()
+            .map(|guard| line("guard", guard, false)),
+    );
+    let kernel = &status.kernel;
+    lines.push(line(
+        "kernel",
+        format!(
+            "{} connections led to the proxy, {} operations refused, {} packets dropped",
+            kernel.redirected, kernel.denied, kernel.egress_dropped
+        ),
+        false,
+    ));
+    lines.push(line(
+        "events",
+        format!(
+            "{} of the kernel's were lost before they were read",
+            kernel.events_lost
+        ),
+        kernel.events_lost > 0,
+    ));
+    log_lines(status, &mut lines);
+    hook_lines(status, &mut lines);
+    lines
+}
+
+fn log_lines(status: &Status, lines: &mut Vec<HealthLine>) {
+    let log = &status.log;
+    let free = log.free_bytes.map_or_else(|| "unknown".to_owned(), bytes);
+    lines.push(line(
+        "log",
+        format!("{} records, {}, {free} free", log.records, bytes(log.bytes)),
+        log.free_bytes.is_none(),
+    ));
+    lines.push(match log.checkpoint {
+        Some(checkpoint) => line(
+            "checkpoint",
+            format!(
+                "record {}, {} s old, {} records not yet signed for",
+                checkpoint.records,
+                status.now.unix_ns.saturating_sub(checkpoint.unix_ns) / 1_000_000_000,
+                log.records.saturating_sub(checkpoint.records)
+            ),
+            false,
+        ),
+        None => line("checkpoint", "none was signed yet", false),
+    });
+}
+
+fn hook_lines(status: &Status, lines: &mut Vec<HealthLine>) {
+    for hook in &status.hooks {
+        let trouble = hook.trouble.as_ref().map_or_else(String::new, |why| {
+            format!("; the last attempt failed: {why}")
+        });
+        lines.push(line(
+            "hook",
+            format!(
+                "{}: {} delivered, {} wait, {} given up{trouble}",
+                hook.hook, hook.delivered, hook.waiting, hook.given_up
+            ),
+            hook.trouble.is_some(),
+        ));
+    }
+}

@@ -1,0 +1,562 @@
+//! The list of a view: a head, and as many rows as there is room for. Only those are looked at, however many there are.
+
+use enforcer_proto::principal::AgentName;
+use enforcer_proto::wire::GrantView;
+use ratatui::Frame;
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::style::Style;
+use ratatui::text::Line;
+use ratatui::widgets::{Cell, Paragraph, Row as TableRow, Table};
+
+use super::text::{cell, span};
+use crate::app::popup::{bytes, clock, minutes_seconds};
+use crate::app::queries::{Query, State};
+use crate::app::rows::Row;
+use crate::app::{Model, View};
+use crate::theme::{Role, Theme};
+
+/// A window that ends within this long stands out, nanoseconds.
+const SOON_NS: u64 = 60_000_000_000;
+const BAR_CELLS: u64 = 8;
+/// From this width on there are more columns.
+const WIDE: u16 = 110;
+
+/// The first row that is shown, so that the selected one is.
+pub(crate) fn first_shown(model: &Model, rows: &[Row]) -> usize {
+    let page = model.page.max(1);
+    let at = model.selected(rows).map_or(0, |(at, _)| at);
+    // A page stands still while one moves within it.
+    (at / page * page).min(rows.len().saturating_sub(page))
+}
+
+/// Draws the list, or what is said where there is none.
+pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, model: &Model, theme: Theme) {
+    let rows = model.rows();
+    let [title, list] = Layout::vertical([Constraint::Length(1), Constraint::Fill(1)]).areas(area);
+    frame.render_widget(Paragraph::new(heading(model, rows.len(), theme)), title);
+    if rows.is_empty() {
+        let muted = theme.style(Role::Muted);
+        frame.render_widget(Paragraph::new(Line::styled(empty(model), muted)), list);
+        return;
+    }
+    let selected = model.selected(&rows).map(|(at, _)| at);
+    let first = first_shown(model, &rows);
+    let page = usize::from(list.height.saturating_sub(1));
+    let shown = rows.iter().enumerate().skip(first).take(page);
+    let is_wide = area.width >= WIDE;
+    let columns = columns(model.view, is_wide);
+    let shown = shown.map(|(at, row)| {
+        let line = TableRow::new(cells(model, row, theme, is_wide));
+        if Some(at) == selected {
+            line.style(theme.style(Role::Selected))
+        } else {
+            line
+        }
+    });
+    let head = columns.iter().map(|(name, _)| Cell::from(*name));
+    let widths = columns.iter().map(|(_, cells)| width_of(*cells));
+    let table = Table::new(shown, widths)
+        .header(TableRow::new(head).style(theme.style(Role::Muted)))
+        .column_spacing(1);
+    frame.render_widget(table, list);
+}
+
+fn heading(model: &Model, count: usize, theme: Theme) -> Line<'static> {
+    let place = model.place();
+    let mut text = match model.view {
+        View::Windows => format!("{} open", model.open().count()),
+        View::Requests => {
+            let status = model.status();
+            let more = status.map_or(0, |status| status.requests_waiting_left_out);
+            let more = if more > 0 {
+                format!(", {more} more do and find no room here (enforcer status --request R)")
+            } else {
+                String::new()
+            };
+            format!("{count} wait{more}")
+        }
+        View::Sessions => format!("the newest {count} queries"),
+        View::Log => {
+            let log = model.status().map(|status| status.log).unwrap_or_default();
+            let checkpoint = log.checkpoint.map_or_else(
+                || "no checkpoint yet".to_owned(),
+                |checkpoint| format!("signed up to record {}", checkpoint.records),
+            );
+            format!("{count} of {} records · {checkpoint}", log.records)
+        }
+        View::Refusals => format!("{} refused, of {count} kinds", model.refusals.count()),
+        View::Agents => format!("{count} agents · a cell is half an hour of the last 24"),
+        View::Health => "what is checked".to_owned(),
+    };
+    if !place.search.is_empty() {
+        text.push_str(&format!(" · only with “{}”", cell(&place.search)));
+    }
+    if matches!(model.view, View::Log | View::Sessions | View::Refusals) {
+        text.push_str(if place.follows {
+            " · follows"
+        } else {
+            " · stays"
+        });
+    }
+    Line::styled(text, theme.style(Role::Title))
+}
+
+fn empty(model: &Model) -> String {
+    if !model.place().search.is_empty() {
+        return "Nothing here has that text. esc shows all again.".to_owned();
+    }
+    if model.known.is_none() {
+        return "Nothing was heard from the daemon yet.".to_owned();
+    }
+    match model.view {
+        View::Windows => "No window is open. All BigQuery egress is denied.",
+        View::Requests => "No request is waiting.",
+        View::Sessions => "No window was asked anything yet.",
+        View::Log => "No record has come yet.",
+        View::Refusals => "Nothing was refused.",
+        View::Agents => "No agent is configured.",
+        View::Health => "Nothing is known yet.",
+    }
+    .to_owned()
+}
+
+/// The columns of a view, each with its width in cells, on a narrow screen and on a wide one. What has 0 shares what is left.
+#[expect(clippy::too_many_lines, reason = "one table")]
+const fn columns(view: View, is_wide: bool) -> &'static [(&'static str, u16)] {
+    match (view, is_wide) {
+        (View::Windows, false) => &[
+            ("", 1),
+            ("grant", 6),
+            ("agent", 14),
+            ("scope", 0),
+            ("closes in", 16),
+            ("queries", 9),
+            ("bytes", 7),
+        ],
+        (View::Windows, true) => &[
+            ("", 1),
+            ("grant", 7),
+            ("agent", 16),
+            ("scope", 0),
+            ("closes in", 17),
+            ("queries", 10),
+            ("bytes", 17),
+            ("queries/s", 12),
+            ("24 h", 5),
+            ("by", 14),
+        ],
+        (View::Requests, false) => &[
+            ("", 1),
+            ("request", 7),
+            ("agent", 14),
+            ("scope", 0),
+            ("for", 5),
+            ("waits", 7),
+            ("reason", 0),
+        ],
+        (View::Requests, true) => &[
+            ("", 1),
+            ("request", 8),
+            ("agent", 16),
+            ("scope", 0),
+            ("for", 6),
+            ("waits", 8),
+            ("24 h", 5),
+            ("wanting", 18),
+            ("reason", 0),
+        ],
+        (View::Sessions, false) => &[
+            ("", 1),
+            ("query", 7),
+            ("grant", 6),
+            ("agent", 12),
+            ("SQL or what it is of", 0),
+            ("bytes", 8),
+            ("took", 8),
+        ],
+        (View::Sessions, true) => &[
+            ("", 1),
+            ("query", 8),
+            ("grant", 7),
+            ("agent", 16),
+            ("method", 20),
+            ("SQL or what it is of", 0),
+            ("bytes", 9),
+            ("took", 9),
+            ("status", 14),
+        ],
+        (View::Log, _) => &[("record", 8), ("time", 8), ("what", 0)],
+        (View::Refusals, false) => &[
+            ("times", 6),
+            ("last", 8),
+            ("agent", 14),
+            ("why", 22),
+            ("what", 0),
+        ],
+        (View::Refusals, true) => &[
+            ("times", 8),
+            ("last", 8),
+            ("agent", 16),
+            ("process", 22),
+            ("way", 10),
+            ("why", 34),
+            ("what", 0),
+        ],
+        (View::Agents, _) => &[
+            ("", 1),
+            ("agent", 14),
+            ("last 24 h, the newest at the right", 48),
+            ("share", 5),
+            ("live", 4),
+            ("workload", 0),
+        ],
+        (View::Health, _) => &[("", 1), ("what", 14), ("", 0)],
+    }
+}
+
+const fn width_of(cells: u16) -> Constraint {
+    if cells == 0 {
+        Constraint::Fill(1)
+    } else {
+        Constraint::Length(cells)
+    }
+}
+
+fn cells(model: &Model, row: &Row, theme: Theme, is_wide: bool) -> Vec<Cell<'static>> {
+    match row {
+        Row::Grant(id) => model
+            .grant(*id)
+            .map_or_else(Vec::new, |grant| window(model, grant, theme, is_wide)),
+        Row::Request(id) => request(model, *id, theme, is_wide),
+        Row::Query(id) => model
+            .queries
+            .get(*id)
+            .map_or_else(Vec::new, |query| asked(query, theme, is_wide)),
+        Row::Record(seq) => record(model, *seq, theme),
+        Row::Refusal(like) => refusal(model, like, theme, is_wide),
+        Row::Agent(name) => agent(model, name, theme),
+        Row::Health(at) => health(model, *at, theme),
+    }
+}
+
+fn cells_of(texts: Vec<(String, Style)>) -> Vec<Cell<'static>> {
+    let cells = texts
+        .into_iter()
+        .map(|(text, style)| Cell::from(span(&text, style)));
+    cells.collect()
+}
+
+/// How much is left of a whole, in eighths of a bar.
+fn bar(left: u64, whole: u64) -> String {
+    let full = (u128::from(left) * u128::from(BAR_CELLS))
+        .div_ceil(u128::from(whole.max(1)))
+        .min(u128::from(BAR_CELLS));
+    let full = usize::try_from(full).unwrap_or(0);
+    let cells = usize::try_from(BAR_CELLS).unwrap_or(0);
+    format!("{}{}", "█".repeat(full), "░".repeat(cells - full))
+}
+
+fn window(model: &Model, grant: &GrantView, theme: Theme, is_wide: bool) -> Vec<Cell<'static>> {
+    let left = model.left_ns(grant.closes_in_ns);
+    let plain = theme.style(Role::Plain);
+    let (glyph, role) = if grant.open && left == 0 {
+        ("◌", Role::Warning)
+    } else if !grant.open {
+        ("×", Role::Muted)
+    } else if grant.break_glass.is_some() {
+        ("!", Role::Danger)
+    } else if left < SOON_NS {
+        ("◐", Role::Warning)
+    } else {
+        ("●", Role::Open)
+    };
+    let closes = match &grant.closed {
+        None if grant.open && left > 0 => {
+            format!("{} {}", bar(left, grant.lasts_ns), minutes_seconds(left))
+        }
+        None => "ending".to_owned(),
+        Some(why) => why.clone(),
+    };
+    let style = theme.style(role);
+    let quiet = if grant.open {
+        plain
+    } else {
+        theme.style(Role::Muted)
+    };
+    let mut texts = vec![
+        (glyph.to_owned(), style),
+        (grant.grant.to_string(), quiet),
+        (grant.agent.to_string(), quiet),
+        (grant.scope.to_string(), quiet),
+        (closes, style),
+        (format!("{}/{}", grant.queries, grant.queries_max), quiet),
+    ];
+    if is_wide {
+        let sparkline = model
+            .rates
+            .get(&grant.grant)
+            .map_or_else(String::new, |rate| sparkline(&rate.each));
+        texts.push((
+            format!("{}/{}", bytes(grant.bytes), bytes(grant.bytes_max)),
+            quiet,
+        ));
+        texts.push((sparkline, theme.style(Role::Open)));
+        texts.push((share(model, &grant.agent), quiet));
+        texts.push((grant.approver.clone(), quiet));
+    } else {
+        texts.push((
+            percent(
+                grant.bytes.saturating_add(grant.held_bytes),
+                grant.bytes_max,
+            ),
+            quiet,
+        ));
+    }
+    cells_of(texts)
+}
+
+fn percent(part: u64, whole: u64) -> String {
+    let share = u128::from(part) * 100 / u128::from(whole.max(1));
+    format!("{share} %")
+}
+
+/// The share of the last 24 hours in which an agent held a window.
+fn share(model: &Model, agent: &AgentName) -> String {
+    model
+        .agent(agent)
+        .map_or_else(String::new, |known| percent(known.held_in_day_s, 86_400))
+}
+
+/// The last of these numbers, each as high as its share of the most.
+fn sparkline(each: &[u64]) -> String {
+    const STEPS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    let shown = &each[each.len().saturating_sub(12)..];
+    let most = shown.iter().copied().max().unwrap_or(0).max(1);
+    let step = |count: &u64| {
+        let at = u128::from(*count) * 7 / u128::from(most);
+        STEPS[usize::try_from(at).unwrap_or(7).min(7)]
+    };
+    shown.iter().map(step).collect()
+}
+
+fn request(
+    model: &Model,
+    id: enforcer_proto::id::RequestId,
+    theme: Theme,
+    is_wide: bool,
+) -> Vec<Cell<'static>> {
+    let Some(request) = model.waiting().find(|request| request.request == id) else {
+        return Vec::new();
+    };
+    let (plain, pending) = (theme.style(Role::Plain), theme.style(Role::Pending));
+    let left = model.left_ns(request.expires_in_ns);
+    let mut texts = vec![
+        ("?".to_owned(), pending),
+        (request.request.to_string(), plain),
+        (request.agent.to_string(), plain),
+        (request.scope.to_string(), plain),
+        (request.ttl.to_string(), plain),
+        (minutes_seconds(left), pending),
+    ];
+    if is_wide {
+        texts.push((percent(request.held_in_day_s, 86_400), plain));
+        let wanting = request
+            .wanting
+            .as_deref()
+            .unwrap_or("nobody can approve it");
+        texts.push((wanting.to_owned(), plain));
+    }
+    texts.push((request.ask.reason.clone(), plain));
+    cells_of(texts)
+}
+
+fn asked(query: &Query, theme: Theme, is_wide: bool) -> Vec<Cell<'static>> {
+    let (glyph, role) = glyph_of(query);
+    let plain = theme.style(Role::Plain);
+    let what = query.sql.as_ref().or(query.resource.as_ref());
+    let what = what.cloned().unwrap_or_else(|| query.method.clone());
+    let took = query
+        .duration_us
+        .map_or_else(|| "…".to_owned(), |us| format!("{} ms", us / 1000));
+    let mut texts = vec![
+        (glyph.to_owned(), theme.style(role)),
+        (query.query.to_string(), plain),
+        (query.grant.to_string(), plain),
+        (query.agent.to_string(), plain),
+    ];
+    if is_wide {
+        texts.push((query.method.clone(), plain));
+    }
+    texts.push((what, plain));
+    texts.push((bytes(query.bytes), plain));
+    texts.push((took, plain));
+    if is_wide {
+        texts.push((state_of(query), theme.style(role)));
+    }
+    cells_of(texts)
+}
+
+fn glyph_of(query: &Query) -> (&'static str, Role) {
+    if query.read_outside.is_some() {
+        return ("!", Role::Danger);
+    }
+    match &query.state {
+        State::Running => ("▶", Role::Pending),
+        State::Answered(status) if *status < 400 => ("✓", Role::Open),
+        State::Answered(_) => ("✗", Role::Warning),
+        State::Ended(_) => ("✂", Role::Warning),
+    }
+}
+
+/// How far a query is, in a word or two.
+pub(super) fn state_of(query: &Query) -> String {
+    match &query.state {
+        State::Running => "running".to_owned(),
+        State::Answered(status) => status.to_string(),
+        State::Ended(why) => why.clone(),
+    }
+}
+
+/// Whether a sentence is of something bad. Sentences begin with a word in capitals where they are.
+pub(super) fn role_of(sentence: &str) -> Role {
+    let first = sentence.split(' ').next().unwrap_or_default();
+    let is_loud = first.len() > 2 && first.chars().all(|c| c.is_ascii_uppercase());
+    if is_loud && first != "HEALTHY" {
+        Role::Warning
+    } else {
+        Role::Plain
+    }
+}
+
+fn record(model: &Model, seq: u64, theme: Theme) -> Vec<Cell<'static>> {
+    let Some(entry) = model.tail.get(seq) else {
+        return Vec::new();
+    };
+    // What a checkpoint covers can no longer be changed unseen.
+    let log = model.status().map(|status| status.log).unwrap_or_default();
+    let is_signed = log
+        .checkpoint
+        .is_some_and(|checkpoint| checkpoint.records >= seq);
+    let mark = if is_signed { "✓" } else { " " };
+    cells_of(vec![
+        (format!("{seq}{mark}"), theme.style(Role::Muted)),
+        (clock(entry.record.unix_ns), theme.style(Role::Muted)),
+        (
+            entry.sentence.clone(),
+            theme.style(role_of(&entry.sentence)),
+        ),
+    ])
+}
+
+fn refusal(
+    model: &Model,
+    like: &crate::app::refusals::Like,
+    theme: Theme,
+    is_wide: bool,
+) -> Vec<Cell<'static>> {
+    let Some((like, burst)) = model.refusals.get(like) else {
+        return Vec::new();
+    };
+    let plain = theme.style(Role::Plain);
+    let count = if burst.count > 9 {
+        theme.style(Role::Warning)
+    } else {
+        plain
+    };
+    let mut texts = vec![
+        (format!("{}×", burst.count), count),
+        (clock(burst.last_unix_ns), theme.style(Role::Muted)),
+        (like.who.clone(), plain),
+    ];
+    if is_wide {
+        texts.push((like.process.clone(), plain));
+        texts.push((like.way.to_owned(), plain));
+    }
+    texts.push((like.why.clone(), theme.style(Role::Warning)));
+    let what = if is_wide || !like.what.is_empty() {
+        like.what.clone()
+    } else {
+        like.process.clone()
+    };
+    texts.push((what, plain));
+    cells_of(texts)
+}
+
+fn agent(model: &Model, name: &AgentName, theme: Theme) -> Vec<Cell<'static>> {
+    let Some(agent) = model.agent(name) else {
+        return Vec::new();
+    };
+    let plain = theme.style(Role::Plain);
+    let is_open = model.open().any(|grant| grant.agent == *name);
+    let (glyph, role) = if agent.locked.is_some() {
+        ("⊘", Role::Danger)
+    } else if is_open {
+        ("●", Role::Open)
+    } else {
+        ("○", Role::Muted)
+    };
+    let workload = match &agent.locked {
+        Some(lock) => format!("LOCKED by {}: {}", lock.by, lock.reason),
+        None => agent.workload.clone(),
+    };
+    // A quarter of the day is a good deal; half of it is standing access with a timer.
+    let share = agent.held_in_day_s * 100 / 86_400;
+    let loud = if share >= 50 {
+        Role::Danger
+    } else if share >= 25 {
+        Role::Warning
+    } else {
+        Role::Plain
+    };
+    cells_of(vec![
+        (glyph.to_owned(), theme.style(role)),
+        (agent.agent.to_string(), plain),
+        (strip(&agent.day), theme.style(Role::Open)),
+        (format!("{share} %"), theme.style(loud)),
+        (agent.processes.to_string(), plain),
+        (
+            workload,
+            if agent.locked.is_some() {
+                theme.style(Role::Danger)
+            } else {
+                plain
+            },
+        ),
+    ])
+}
+
+/// A day as one cell for each half hour: how much of it a window was open.
+fn strip(day: &[u8]) -> String {
+    let cell = |pair: &[u8]| match pair.iter().copied().max().unwrap_or(0) {
+        0 => '·',
+        1..=33 => '░',
+        34..=66 => '▒',
+        67..=99 => '▓',
+        100.. => '█',
+    };
+    day.chunks(2).map(cell).collect()
+}
+
+fn health(model: &Model, at: usize, theme: Theme) -> Vec<Cell<'static>> {
+    let lines = super::health_lines(model);
+    let Some(line) = lines.get(at) else {
+        return Vec::new();
+    };
+    let (glyph, role) = if line.is_bad {
+        ("✗", Role::Danger)
+    } else {
+        ("✓", Role::Open)
+    };
+    cells_of(vec![
+        (glyph.to_owned(), theme.style(role)),
+        (line.what.clone(), theme.style(Role::Plain)),
+        (
+            line.said.clone(),
+            theme.style(if line.is_bad {
+                Role::Danger
+            } else {
+                Role::Plain
+            }),
+        ),
+    ])
+}

@@ -1,0 +1,220 @@
+//! What lies over the view: questions, forms, and what is looked up.
+
+use ratatui::Frame;
+use ratatui::layout::Rect;
+use ratatui::text::{Line, Span};
+use ratatui::widgets::Clear;
+
+use super::detail::scrolled;
+use super::list::role_of;
+use super::text::{cell, whole};
+use crate::app::Model;
+use crate::app::form::{Reason, Terms};
+use crate::app::key::BINDINGS;
+use crate::app::popup::{Confirm, Popup, clock, clock_ms};
+use crate::app::tail::Entry;
+use crate::theme::{Role, Theme};
+
+/// The widest that a popup is, columns.
+const WIDEST: u16 = 110;
+
+pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, model: &Model, theme: Theme) {
+    let Some(popup) = &model.popup else { return };
+    let width = area.width.saturating_sub(2).min(WIDEST);
+    let left = area.x + (area.width - width) / 2;
+    let area = Rect::new(left, area.y, width, area.height);
+    let inner = usize::from(width.saturating_sub(2));
+    let (title, lines, from) = match popup {
+        Popup::Help(from) => ("keys".to_owned(), help(theme), *from),
+        Popup::Confirm(confirm) => (
+            confirm.title.clone(),
+            question(model, confirm, inner, theme),
+            confirm.from,
+        ),
+        Popup::Reason(reason) => (reason.title.clone(), asking(reason, inner, theme), 0),
+        Popup::Terms(terms) => (
+            format!("approve {}, but less", terms.request.request),
+            form(terms, inner, theme),
+            0,
+        ),
+        Popup::Story { title, found, from } => {
+            (title.clone(), story(found.as_ref(), inner, theme), *from)
+        }
+        Popup::Why { title, lines, from } => {
+            let plain = theme.style(Role::Plain);
+            let lines = lines.iter().flat_map(|line| whole(line, inner, plain));
+            (title.clone(), lines.collect(), *from)
+        }
+        Popup::Proof(from) => (
+            "what shows that they have ended".to_owned(),
+            proof(model, inner, theme),
+            *from,
+        ),
+    };
+    let height = u16::try_from(lines.len() + 2)
+        .unwrap_or(u16::MAX)
+        .min(area.height);
+    let top = area.y + (area.height - height) / 2;
+    let area = Rect::new(area.x, top, area.width, height);
+    frame.render_widget(Clear, area);
+    scrolled(frame, area, &title, lines, from, theme);
+}
+
+fn help(theme: Theme) -> Vec<Line<'static>> {
+    let bold = theme.style(Role::Title);
+    let muted = theme.style(Role::Muted);
+    let line = |binding: &crate::app::key::Binding| {
+        let views: Vec<&str> = binding.views.iter().map(|view| view.name()).collect();
+        let views = if views.is_empty() {
+            String::new()
+        } else {
+            format!("  ({})", views.join(", "))
+        };
+        Line::from(vec![
+            Span::styled(format!("{:<14}", binding.names()), bold),
+            Span::raw(format!(":{:<10} {}", binding.word, binding.help)),
+            Span::styled(views, muted),
+        ])
+    };
+    let mut lines: Vec<Line<'static>> = BINDINGS.iter().map(line).collect();
+    lines.push(Line::raw(
+        "A command may name what it is about, as in :revoke g-17 or :approve r-3.",
+    ));
+    lines
+}
+
+fn question(model: &Model, confirm: &Confirm, width: usize, theme: Theme) -> Vec<Line<'static>> {
+    let plain = theme.style(Role::Plain);
+    let danger = theme.style(Role::Danger);
+    let mut lines = vec![match &confirm.word {
+        None => Line::styled("y  yes        n or esc  no", theme.style(Role::Title)),
+        Some((word, typed)) => Line::from(vec![
+            Span::styled(format!("type “{word}” and enter, or esc: "), danger),
+            Span::raw(cell(typed)),
+            Span::styled(" ", theme.style(Role::Selected)),
+        ]),
+    }];
+    if let Some(why) = model.hindered().or_else(|| model.outdated(&confirm.deed)) {
+        lines.extend(whole(&why, width, danger));
+    }
+    lines.push(Line::default());
+    lines.extend(
+        confirm
+            .lines
+            .iter()
+            .flat_map(|line| whole(line, width, plain)),
+    );
+    lines
+}
+
+fn asking(reason: &Reason, width: usize, theme: Theme) -> Vec<Line<'static>> {
+    let mut lines = vec![Line::styled(
+        "why? enter goes on, esc leaves it",
+        theme.style(Role::Title),
+    )];
+    lines.extend(whole(
+        &format!("{}▏", reason.field.text),
+        width,
+        theme.style(Role::Plain),
+    ));
+    lines
+}
+
+fn form(terms: &Terms, width: usize, theme: Theme) -> Vec<Line<'static>> {
+    let mut lines = vec![Line::styled(
+        "tab goes to the next, del empties it, enter goes on, esc leaves it",
+        theme.style(Role::Title),
+    )];
+    for (at, (name, field)) in Terms::NAMES.iter().zip(&terms.fields).enumerate() {
+        let (mark, role) = if at == terms.at {
+            ("▏", Role::Title)
+        } else {
+            ("", Role::Plain)
+        };
+        let text = format!("{name:<8} {}{mark}", field.text);
+        lines.extend(whole(&text, width, theme.style(role)));
+    }
+    if let Some(wrong) = &terms.wrong {
+        lines.extend(whole(wrong, width, theme.style(Role::Danger)));
+    }
+    lines
+}
+
+fn story(
+    found: Option<&Result<Vec<Entry>, String>>,
+    width: usize,
+    theme: Theme,
+) -> Vec<Line<'static>> {
+    let entries = match found {
+        None => return vec![Line::raw("The log is being asked …")],
+        Some(Err(why)) => return whole(why, width, theme.style(Role::Danger)),
+        Some(Ok(entries)) => entries,
+    };
+    let line = |entry: &Entry| {
+        let text = format!("{}  {}", clock(entry.record.unix_ns), entry.sentence);
+        whole(&text, width, theme.style(role_of(&entry.sentence)))
+    };
+    let mut lines: Vec<Line<'static>> = entries.iter().flat_map(line).collect();
+    if lines.is_empty() {
+        lines.push(Line::raw("The log has nothing of it."));
+    }
+    lines
+}
+
+/// What the log says of the windows that were ended from here.
+fn proof(model: &Model, width: usize, theme: Theme) -> Vec<Line<'static>> {
+    let mut lines = Vec::new();
+    let plain = theme.style(Role::Plain);
+    for (grant, agent) in model.ended.iter().rev() {
+        let proof = model.tail.proof(*grant, agent);
+        let (closed, role) = match &proof.closed {
+            Some((at, why)) => (
+                format!("closed at {} UTC: {why}", clock_ms(*at)),
+                Role::Open,
+            ),
+            None => (
+                "no record of its close has come yet".to_owned(),
+                Role::Pending,
+            ),
+        };
+        lines.extend(whole(
+            &format!("{grant} of {agent}: {closed}"),
+            width,
+            theme.style(role),
+        ));
+        lines.extend(whole(
+            &match proof.last_byte {
+                Some(at) => format!(
+                    "  the last answer ended at {} UTC, {} were cut short",
+                    clock_ms(at),
+                    proof.cut
+                ),
+                None => "  no answer of it is among the records here".to_owned(),
+            },
+            width,
+            plain,
+        ));
+        lines.extend(
+            proof
+                .cancelled
+                .iter()
+                .flat_map(|job| whole(&format!("  job {job}"), width, plain)),
+        );
+        lines.extend(whole(
+            &match proof.last_refused {
+                Some(at) => format!(
+                    "  refused since: {}, the last at {} UTC",
+                    proof.refused,
+                    clock_ms(at)
+                ),
+                None => "  nothing was asked since".to_owned(),
+            },
+            width,
+            plain,
+        ));
+    }
+    if lines.is_empty() {
+        lines.push(Line::raw("No window was ended from this console."));
+    }
+    lines
+}

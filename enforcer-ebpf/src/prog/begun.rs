@@ -1,0 +1,105 @@
+//! The client's end of a connection to the daemon: each first packet, sent again or not, says whose it is before it is delivered.
+//!
+//! The origin is the sending socket's own, left with it at `connect()`. Nothing that is kept elsewhere is believed here: a port, a sequence
+//! number or an entry of the one before may be had again by somebody else.
+
+use aya_ebpf::bindings::BPF_NOEXIST;
+use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
+use aya_ebpf::programs::sk_buff::SkBuff;
+use enforcer_ebpf::address::{LOOPBACK_V4, LOOPBACK_V6};
+use enforcer_ebpf::record::{is_fresh, tied_now};
+use enforcer_ebpf::{FlowKey, Reason};
+
+use super::maps::{LED, ORIGINS, config, is_own_port};
+use super::packet::{IpPacket, left_with_socket, workload_of};
+
+const IPPROTO_TCP: u32 = 6;
+/// IPv6's headers behind which TCP would stand unseen.
+const IPPROTO_HOPOPTS: u32 = 0;
+const IPPROTO_DSTOPTS: u32 = 60;
+const SYN: u8 = 0x02;
+const ACK: u8 = 0x10;
+
+/// Ties a first packet for a port of the daemon's to its socket's origin, in place of whatever stood there. One whose socket was not led here is
+/// refused; so is one that meets another's under the same numbers, since whose connection will stand cannot be told.
+#[inline(always)]
+pub fn tie(skb: &SkBuff, packet: &IpPacket) -> Option<Reason> {
+    if packet.destination != LOOPBACK_V4 && packet.destination != LOOPBACK_V6 {
+        return None;
+    }
+    let (mut protocol, mut at) = (packet.protocol, packet.payload_at);
+    // One such header is behind the kernel's own segments of more than 64 KiB; TCP that hides behind more is nobody's.
+    if packet.destination == LOOPBACK_V6 && is_extension(protocol) {
+        let (Ok(next), Ok(words)) = (skb.load::<u8>(at), skb.load::<u8>(at + 1)) else {
+            return Some(Reason::Internal);
+        };
+        protocol = u32::from(next);
+        at += (usize::from(words) + 1) * 8;
+        // What is no segment has no such header of the kernel's: a question behind one would not get its mark.
+        if protocol != IPPROTO_TCP {
+            return Some(Reason::Internal);
+        }
+    }
+    if protocol != IPPROTO_TCP {
+        return None;
+    }
+    let Ok(to) = skb.load::<u16>(at + 2) else {
+        return Some(Reason::Internal);
+    };
+    let to = u16::from_be(to);
+    if !is_own_port(&config(), to) {
+        return None;
+    }
+    let (Ok(from), Ok(first_sequence), Ok(flags), Some(client)) = (
+        skb.load::<u16>(at),
+        skb.load::<u32>(at + 4),
+        skb.load::<u8>(at + 13),
+        packet.source(skb),
+    ) else {
+        return Some(Reason::Internal);
+    };
+    if flags & SYN == 0 || flags & ACK != 0 {
+        return None;
+    }
+    let Some(mut origin) = left_with_socket(skb, &LED) else {
+        return Some(Reason::ProxyDirect);
+    };
+    // The socket is still in the cgroup in which it was made, also where it is one of the kernel's making, of which `connect()` knew no maker.
+    if workload_of(skb) != origin.agent_cgroup {
+        return Some(Reason::Ambiguous);
+    }
+    let key = FlowKey {
+        // Of the socket when it was led here, and it stays there: kernels before 6.15 do not say it of a packet.
+        netns: origin.netns,
+        client,
+        client_port: u32::from(u16::from_be(from)),
+        server_port: u32::from(to),
+        first_sequence: u32::from_be(first_sequence),
+        reserved: 0,
+    };
+    // SAFETY: the helper reads the clock.
+    let now = tied_now(unsafe { bpf_ktime_get_boot_ns() });
+    origin.tied = now;
+    // In one step where nothing stands there: of two that leave at the same instant on two CPUs one meets the other.
+    if ORIGINS
+        .insert(&key, &origin, u64::from(BPF_NOEXIST))
+        .is_ok()
+    {
+        return None;
+    }
+    // SAFETY: what is found is looked at at once.
+    let met = unsafe { ORIGINS.get(&key) };
+    if met.is_some_and(|met| is_fresh(met, now) && !met.is_same_owner(&origin)) {
+        let _ = ORIGINS.remove(&key);
+        return Some(Reason::Internal);
+    }
+    match ORIGINS.insert(&key, &origin, 0) {
+        Ok(()) => None,
+        Err(_) => Some(Reason::Internal),
+    }
+}
+
+#[inline(always)]
+const fn is_extension(protocol: u32) -> bool {
+    protocol == IPPROTO_HOPOPTS || protocol == IPPROTO_DSTOPTS
+}

@@ -1,0 +1,448 @@
+//! The one-line sentence of an event: what is shown of a record, next to its number and time, by the command line, exports and the console alike.
+
+use crate::asking::FromQuery;
+use crate::event::Event;
+use crate::principal::{AgentName, Process};
+use crate::scope::TableRef;
+use crate::text::safe_line;
+
+/// The longest SQL that is shown on one line, characters; JSON has it whole.
+const SQL_CHARS: usize = 160;
+
+fn who(process: &Process) -> String {
+    format!(
+        "pid {} ({}, uid {})",
+        process.pid,
+        safe_line(&process.comm, 16),
+        process.uid
+    )
+}
+
+fn reads(tables: &[TableRef], bytes: u64) -> String {
+    if tables.is_empty() {
+        return String::new();
+    }
+    let tables: Vec<String> = tables.iter().map(ToString::to_string).collect();
+    format!(", reads {}, {bytes} bytes", tables.join(" "))
+}
+
+/// Tables or buckets, behind what is done with them.
+fn listed<T: ToString>(how: &str, items: &[T]) -> String {
+    if items.is_empty() {
+        return String::new();
+    }
+    let items: Vec<String> = items.iter().map(ToString::to_string).collect();
+    format!(", {how} {}", items.join(" "))
+}
+
+fn sql(text: Option<&String>) -> String {
+    text.map_or_else(String::new, |text| {
+        format!(": {}", safe_line(text, SQL_CHARS))
+    })
+}
+
+/// How far the scope of a request can be trusted that was made of a query, and what BigQuery's dry run said of it.
+fn of_query(from: &FromQuery) -> String {
+    let estimate = from.estimate.as_ref();
+    let estimate = estimate.map_or_else(String::new, |estimate| format!("; {}", estimate.said()));
+    format!(", {}{estimate}", from.said())
+}
+
+/// One line about `event`. What an agent wrote is made safe to show.
+#[expect(clippy::too_many_lines, reason = "one arm for each kind of event")]
+#[must_use]
+pub fn sentence(event: &Event) -> String {
+    match event {
+        Event::DaemonStarted {
+            host,
+            version,
+            policy_digest,
+        } => {
+            format!(
+                "daemon   started on {host}, version {version}, policy {}",
+                &policy_digest[..policy_digest.len().min(12)]
+            )
+        }
+        Event::DaemonStopped {} => "daemon   stopped".to_owned(),
+        Event::TailRepaired { bytes } => {
+            format!("daemon   set aside a torn last line of {bytes} bytes")
+        }
+        Event::Requested {
+            request,
+            agent,
+            process,
+            ask,
+            rule,
+            from_query,
+            ends_with_process,
+            ..
+        } => format!(
+            "request  {request} {agent} asks for {} for {} by {}, rule {rule}{}{}: {}",
+            ask.scope,
+            ask.ttl,
+            who(process),
+            if *ends_with_process {
+                ", for a command"
+            } else {
+                ""
+            },
+            from_query.as_ref().map_or_else(String::new, of_query),
+            safe_line(&ask.reason, SQL_CHARS)
+        ),
+        Event::RequestRefused {
+            caller, refusal, ..
+        } => format!("REFUSED  a request of {}: {refusal}", who(&caller.process)),
+        Event::Approved {
+            request,
+            grant,
+            agent,
+            approver,
+            scope,
+            ttl,
+            bytes_max,
+            queries_max,
+            agreed,
+            signer,
+            break_glass,
+            ..
+        } => {
+            let with = listed("with", agreed);
+            let signed = signer.as_ref().map_or_else(String::new, |signer| {
+                format!(", signed by {}", safe_line(signer, 80))
+            });
+            let glass = break_glass.as_ref().map_or_else(String::new, |reason| {
+                format!(", IN AN EMERGENCY: {}", safe_line(reason, SQL_CHARS))
+            });
+            format!(
+                "approve  {request} by {approver}{with}{signed}: {grant} {agent} {scope} for {ttl}, at most {queries_max} queries and {bytes_max} bytes{glass}"
+            )
+        }
+        Event::ApprovalGiven {
+            request,
+            agent,
+            approver,
+            scope,
+            ttl,
+            signer,
+            ..
+        } => {
+            let signed = signer.as_ref().map_or_else(String::new, |signer| {
+                format!(", signed by {}", safe_line(signer, 80))
+            });
+            format!(
+                "agree    {request} {agent} by {approver}{signed}, others must as well: {scope} for {ttl} at most"
+            )
+        }
+        Event::Reviewed {
+            grant,
+            agent,
+            reviewer,
+            note,
+        } => format!(
+            "review   {grant} {agent} by {reviewer}: {}",
+            safe_line(note, SQL_CHARS)
+        ),
+        Event::AgentLocked { agent, by, reason } => format!(
+            "LOCKED   {agent} by {by}, it gets no window: {}",
+            safe_line(reason, SQL_CHARS)
+        ),
+        Event::AgentUnlocked { agent, by } => format!("unlocked {agent} by {by}"),
+        Event::PolicyLoaded {
+            digest,
+            rules,
+            is_same_text,
+        } => {
+            let names = if *is_same_text {
+                ", as it was, with its users and groups looked up anew"
+            } else {
+                ""
+            };
+            let short = &digest[..digest.len().min(12)];
+            format!("policy   {short} from here on, {rules} rules{names}")
+        }
+        Event::PolicyRejected { why, .. } => format!(
+            "REFUSED  a changed policy file, the rules stay as they were: {}",
+            safe_line(why, 400)
+        ),
+        Event::SegmentsRemoved {
+            first_seq,
+            last_seq,
+            ..
+        } => format!("REMOVED  records {first_seq} to {last_seq}, as the retention says"),
+        Event::SnapshotTaken { records, sha256 } => format!(
+            "daemon   kept what record {records} had made of the ledger, {}",
+            safe_line(sha256, 12)
+        ),
+        Event::SnapshotSetAside { why } => {
+            format!("daemon   set a snapshot aside: {}", safe_line(why, 400))
+        }
+        Event::NotificationFailed { hook, count, why } => format!(
+            "UNTOLD   {count} notices to {} were given up: {}",
+            safe_line(hook, 40),
+            safe_line(why, SQL_CHARS)
+        ),
+        Event::Opened { grant, agent } => format!("open     {grant} {agent}"),
+        Event::Denied {
+            request,
+            agent,
+            approver,
+            reason,
+        } => {
+            format!(
+                "deny     {request} {agent} by {approver}: {}",
+                safe_line(reason, SQL_CHARS)
+            )
+        }
+        Event::RequestWithdrawn { request, agent, by } => {
+            let by = by
+                .as_ref()
+                .map_or_else(String::new, |process| format!(", {}", who(process)));
+            format!("withdraw {request} {agent}: the process that it was for has ended{by}")
+        }
+        Event::RequestJoined {
+            request,
+            agent,
+            process,
+        } => format!(
+            "wait     {request} {agent}: a query of {} waits with it",
+            who(process)
+        ),
+        Event::RequestExpired { request, agent } => {
+            format!("expire   {request} {agent}: nobody decided in time")
+        }
+        Event::DecisionRefused {
+            caller,
+            action,
+            refusal,
+        } => format!("REFUSED  {action} by {}: {refusal}", who(&caller.process)),
+        Event::Closed {
+            grant,
+            agent,
+            reason,
+            queries,
+            bytes,
+            by,
+        } => {
+            let by = by
+                .as_ref()
+                .map_or_else(String::new, |process| format!(" by {}", who(process)));
+            format!("close    {grant} {agent}{by}: {reason}; {queries} queries, {bytes} bytes")
+        }
+        Event::QueryAdmitted {
+            query,
+            grant,
+            agent,
+            session,
+            process,
+            method,
+            sql: text,
+            tables,
+            writes,
+            imports,
+            exports,
+            resource,
+            bytes,
+            is_dry_run,
+            ..
+        } => {
+            let dry = if *is_dry_run { " (dry run)" } else { "" };
+            let resource = resource
+                .as_ref()
+                .map_or_else(String::new, |resource| format!(" of {resource}"));
+            format!(
+                "query    {query} {grant} {agent} {session} {method}{dry}{resource} by {}{}{}{}{}{}",
+                who(process),
+                reads(tables, *bytes),
+                listed("writes", writes),
+                listed("from", imports),
+                listed("to", exports),
+                sql(text.as_ref())
+            )
+        }
+        Event::HealthChanged { faults } if faults.is_empty() => {
+            "HEALTHY  the enforcement is as it should be".to_owned()
+        }
+        Event::HealthChanged { faults } => {
+            format!("UNWELL   {}", safe_line(&faults.join("; "), 400))
+        }
+        Event::QueryAsked {
+            grant,
+            agent,
+            session,
+            process,
+            method,
+            sql: text,
+        } => {
+            format!(
+                "asked    {grant} {agent} {session} {method} by {}{}",
+                who(process),
+                sql(Some(text))
+            )
+        }
+        Event::EstimateAsked {
+            agent,
+            session,
+            process,
+            method,
+            project,
+            sql: text,
+        } => {
+            format!(
+                "estimate {agent} {session} {method} in {} by {}{}",
+                safe_line(project, 80),
+                who(process),
+                sql(Some(text))
+            )
+        }
+        Event::JobSeen {
+            query,
+            grant,
+            job,
+            is_done,
+            billed,
+            read_outside,
+            ..
+        } => {
+            let state = if *is_done {
+                "has ended"
+            } else {
+                "is under way"
+            };
+            let billed =
+                billed.map_or_else(String::new, |billed| format!(", {billed} bytes billed"));
+            let outside = read_outside.as_ref().map_or_else(String::new, |table| {
+                format!(", READ OUTSIDE ITS WINDOW: {table}")
+            });
+            format!("job      {query} {grant} {job} {state}{billed}{outside}")
+        }
+        Event::QueryFinished {
+            query,
+            grant,
+            status,
+            job,
+            bytes,
+            body_bytes,
+            duration_us,
+            trouble,
+            ..
+        } => {
+            let status = status.map_or_else(|| "no answer".to_owned(), |status| status.to_string());
+            let job = job
+                .as_ref()
+                .map_or_else(String::new, |job| format!(", job {job}"));
+            let trouble = trouble
+                .as_ref()
+                .map_or_else(String::new, |trouble| format!(", {trouble}"));
+            format!(
+                "answer   {query} {grant} {status}{job}, {bytes} bytes, {body_bytes} sent, {} ms{trouble}",
+                duration_us / 1000
+            )
+        }
+        Event::QueryRefused {
+            grant,
+            agent,
+            session,
+            process,
+            request,
+            sql: text,
+            refusal,
+            ..
+        } => {
+            let grant = grant.map_or_else(|| "no window".to_owned(), |grant| grant.to_string());
+            format!(
+                "REFUSED  {grant} {agent} {session} {} by {}: {refusal}{}",
+                safe_line(request, 80),
+                who(process),
+                sql(text.as_ref())
+            )
+        }
+        Event::ConnectionRefused {
+            agent,
+            process,
+            refusal,
+            count,
+        } => {
+            let agent = agent.as_ref().map_or("nobody", AgentName::as_str);
+            let process = process
+                .as_ref()
+                .map_or_else(String::new, |process| format!(" by {}", who(process)));
+            format!("REFUSED  {count} connections of {agent}{process}: {refusal}")
+        }
+        Event::JobCancelled {
+            grant,
+            job,
+            outcome,
+            ..
+        } => format!(
+            "cancel   {grant} job {job}: {}",
+            safe_line(outcome, SQL_CHARS)
+        ),
+        Event::KernelRefused {
+            agent,
+            process,
+            verdict,
+            destination,
+            count,
+        } => {
+            let agent = agent.as_ref().map_or("no agent", AgentName::as_str);
+            format!(
+                "KERNEL   {count} times {} to {destination} by {} of {agent}",
+                safe_line(verdict, SQL_CHARS),
+                who(process)
+            )
+        }
+        Event::FurtherRefused {
+            by,
+            agent,
+            uid,
+            code,
+            count,
+        } => {
+            let of = match (agent, uid) {
+                (Some(agent), _) => agent.to_string(),
+                (None, Some(uid)) => format!("uid {uid}"),
+                (None, None) => "others".to_owned(),
+            };
+            let why = code.map_or_else(
+                || "of more kinds than are told apart in a second".to_owned(),
+                |code| format!("more than are recorded one by one [{code}]"),
+            );
+            format!("REFUSED  {count} more of {of} by {by}, {why}")
+        }
+        Event::TooLong { event, bytes } => {
+            format!(
+                "TOO LONG {} of {bytes} bytes, more than a record may have",
+                safe_line(event, 80)
+            )
+        }
+        Event::EventsLost { kinds } => {
+            let kinds: Vec<String> = kinds
+                .iter()
+                .map(|(kind, count)| format!("{count} of {}", safe_line(kind, 80)))
+                .collect();
+            format!(
+                "LOST     what happened while the log could not be written, and has no record: {}",
+                kinds.join(", ")
+            )
+        }
+        Event::ProcessJoined { agent, process } => format!("join     {agent} {}", who(process)),
+        Event::Detached { uid, reason } => format!(
+            "DETACHED by uid {uid}, nothing is enforced from here on: {}",
+            safe_line(reason, 400)
+        ),
+        Event::Forwarded {
+            agent,
+            process,
+            request,
+            count,
+        } => {
+            let process = process
+                .as_ref()
+                .map_or_else(String::new, |process| format!(" by {}", who(process)));
+            format!(
+                "passed   {count} times {} of {agent}{process}",
+                safe_line(request, SQL_CHARS)
+            )
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! `enforcer why`: what was decided, by which rule and policy, from which facts. All of it is read from the log.
+
+mod facts;
+
+use enforcer_proto::audit::Record;
+use enforcer_proto::event::{About, Event};
+use enforcer_proto::search::Filter;
+use enforcer_proto::text::wrapped;
+use serde_json::{Map, Value, json};
+
+use super::id::Id;
+use super::line_of;
+use super::source::Source;
+use crate::cli::Failure;
+
+/// How wide SQL and sentences are shown, characters.
+const WIDTH: usize = 100;
+
+/// The most decisions of one kind that are explained: the newest.
+const DECISIONS_MAX: usize = 16;
+
+/// Facts by their names, in the order in which they are told.
+#[derive(Debug, Default)]
+pub(super) struct Facts(Vec<(&'static str, String)>);
+
+impl Facts {
+    pub(super) fn add(&mut self, name: &'static str, fact: impl ToString) {
+        self.0.push((name, fact.to_string()));
+    }
+}
+
+/// What the record says became of what was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Allowed,
+    Refused,
+    Ended,
+    Told,
+}
+
+impl Outcome {
+    const fn of(event: &Event) -> Self {
+        match event {
+            Event::Approved { .. }
+            | Event::ApprovalGiven { .. }
+            | Event::Opened { .. }
+            | Event::QueryAdmitted { .. }
+            | Event::ProcessJoined { .. }
+            | Event::RequestJoined { .. }
+            | Event::Forwarded { .. } => Self::Allowed,
+            Event::RequestRefused { .. }
+            | Event::PolicyRejected { .. }
+            | Event::Denied { .. }
+            | Event::RequestExpired { .. }
+            | Event::RequestWithdrawn { .. }
+            | Event::DecisionRefused { .. }
+            | Event::QueryRefused { .. }
+            | Event::ConnectionRefused { .. }
+            | Event::KernelRefused { .. }
+            | Event::FurtherRefused { .. } => Self::Refused,
+            Event::Closed { .. } | Event::JobCancelled { .. } => Self::Ended,
+            Event::DaemonStarted { .. }
+            | Event::DaemonStopped {}
+            | Event::TailRepaired { .. }
+            | Event::Requested { .. }
+            | Event::PolicyLoaded { .. }
+            | Event::NotificationFailed { .. }
+            | Event::SegmentsRemoved { .. }
+            | Event::SnapshotTaken { .. }
+            | Event::SnapshotSetAside { .. }
+            | Event::Reviewed { .. }
+            | Event::AgentLocked { .. }
+            | Event::AgentUnlocked { .. }
+            | Event::HealthChanged { .. }
+            | Event::QueryAsked { .. }
+            | Event::EstimateAsked { .. }
+            | Event::JobSeen { .. }
+            | Event::QueryFinished { .. }
+            | Event::EventsLost { .. }
+            | Event::TooLong { .. }
+            | Event::Detached { .. } => Self::Told,
+        }
+    }
+
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Allowed => "allowed",
+            Self::Refused => "refused",
+            Self::Ended => "ended",
+            Self::Told => "told",
+        }
+    }
+}
+
+/// Explains `id`.
+pub(super) fn why(source: &Source, id: Id, json: bool) -> Result<(), Failure> {
+    let records = decisions(source, id)?;
+    if records.is_empty() {
+        return Err(Failure::Other(anyhow::anyhow!(
+            "nothing in the log decides on {id}; a refused query has no number of its own: find its record with enforcer log --code CODE"
+        )));
+    }
+    let mut all = Vec::new();
+    for record in &records {
+        let facts = facts::of(source, record)?;
+        if json {
+            all.push(as_json(record, &facts)?);
+        } else {
+            print(record, &facts);
+        }
+    }
+    if json {
+        println!("{}", json!({"id": id.to_string(), "decisions": all}));
+    }
+    Ok(())
+}
+
+/// The facts behind `record`, by their names.
+#[cfg(test)]
+pub(super) fn facts_of(
+    source: &Source,
+    record: &Record,
+) -> Result<Vec<(&'static str, String)>, Failure> {
+    facts::of(source, record).map(|facts| facts.0)
+}
+
+/// The records that decide on `id`.
+fn decisions(source: &Source, id: Id) -> Result<Vec<Record>, Failure> {
+    let none = Filter::default();
+    let (filter, kinds): (_, &[&str]) = match id {
+        Id::Record(seq) => {
+            let filter = Filter {
+                first: Some(seq),
+                last: Some(seq),
+                ..none
+            };
+            return source.few(filter, 1);
+        }
+        Id::Query(query) => (
+            Filter {
+                query: Some(query),
+                ..none
+            },
+            &["query_admitted"],
+        ),
+        Id::Grant(grant) => (
+            Filter {
+                grant: Some(grant),
+                ..none
+            },
+            &["approved", "closed", "reviewed"],
+        ),
+        Id::Request(request) => (
+            Filter {
+                request: Some(request),
+                ..none
+            },
+            &[
+                "approval_given",
+                "approved",
+                "denied",
+                "request_expired",
+                "request_withdrawn",
+            ],
+        ),
+    };
+    let mut found = Vec::new();
+    for kind in kinds {
+        let filter = Filter {
+            kind: Some((*kind).to_owned()),
+            ..filter.clone()
+        };
+        found.extend(source.few(filter, DECISIONS_MAX)?);
+    }
+    if found.is_empty() && matches!(id, Id::Request(_)) {
+        // It waits: what covers it can be told.
+        let filter = Filter {
+            kind: Some("requested".to_owned()),
+            ..filter
+        };
+        found = source.few(filter, 1)?;
+    }
+    Ok(found)
+}
+
+fn print(record: &Record, facts: &Facts) {
+    println!(
+        "{}: {}",
+        Outcome::of(&record.event).word(),
+        line_of(record).trim_start()
+    );
+    let width = facts
+        .0
+        .iter()
+        .map(|(name, _)| name.len())
+        .max()
+        .unwrap_or(0);
+    for (name, fact) in &facts.0 {
+        for (nth, part) in wrapped(fact, WIDTH).iter().enumerate() {
+            let name = if nth == 0 { name } else { "" };
+            println!("  {name:<width$}  {part}");
+        }
+    }
+    if let Some(sql) = About::of(&record.event).sql {
+        println!("  {:<width$}", "sql");
+        for part in wrapped(sql, WIDTH) {
+            println!("  {:<width$}  | {part}", "");
+        }
+    }
+}
+
+fn as_json(record: &Record, facts: &Facts) -> Result<Value, Failure> {
+    let mut named = Map::new();
+    for (name, fact) in &facts.0 {
+        named.insert(name.replace(' ', "_"), Value::String(fact.clone()));
+    }
+    Ok(json!({
+        "outcome": Outcome::of(&record.event).word(),
+        "facts": named,
+        "record": serde_json::to_value(record)?,
+    }))
+}

@@ -1,0 +1,218 @@
+//! The console in a terminal, before a real daemon with real windows: what people see and press, and what comes of it.
+
+use harness::terminal::Terminal;
+use harness::world::{Family, Who, World, wait_for};
+use serde_json::{Value, json};
+
+const DAILY: &str = "SELECT COUNT(*) FROM finance.daily";
+
+fn asks(world: &World) -> String {
+    let asked = world.json(
+        Who::Agent,
+        &[
+            "request",
+            "--scope",
+            "demo-project.finance:read",
+            "--ttl",
+            "10m",
+            "--reason",
+            "month end \u{202e}\u{1b}[2J",
+        ],
+    );
+    asked["request"].as_str().expect("an id").to_owned()
+}
+
+#[test]
+fn a_person_approves_watches_the_query_and_revokes_it_while_it_runs() {
+    let world = World::start(Family::V4);
+    let terminal = Terminal::start(&world, Who::Approver, (120, 40), "enforcer-console");
+    terminal.sees(&[
+        "No window is open. All BigQuery egress is denied.",
+        "● connected",
+    ]);
+
+    let request = asks(&world);
+    terminal.sees(&["2 req"]);
+    terminal.press(&["2"]);
+    terminal.sees(&[
+        &request,
+        "finance-bot",
+        "demo-project.finance:read",
+        "month end",
+    ]);
+    terminal.press(&["a"]);
+    terminal.sees(&[&format!("approve {request}?"), "digest", "y  yes"]);
+    // Enter is no yes.
+    terminal.press(&["Enter"]);
+    assert_eq!(world.status()["grants"].as_array().map(Vec::len), Some(0));
+    terminal.press(&["y"]);
+    terminal.sees(&["approve r-1: g-1 of finance-bot is open"]);
+
+    world.set_faults(&json!({"held": true}));
+    let mut client = world.client();
+    client.send(DAILY);
+    terminal.press(&["3"]);
+    terminal.sees(&["▶", "SELECT COUNT(*) FROM", "jobs.insert"]);
+    terminal.press(&["1"]);
+    terminal.sees(&["1 open", "● g-1", "uid 5001"]);
+    terminal.press(&["r"]);
+    terminal.sees(&["revoke g-1?", "finance-bot"]);
+    terminal.press(&["y"]);
+    terminal.sees(&[
+        "g-1 of finance-bot: closed at",
+        "revoked",
+        "the last answer ended at",
+    ]);
+    let said = client.receive()["error"].to_string();
+    assert!(said.contains("[window."), "{said}");
+
+    let said = world.query(&[DAILY])[0]["error"].to_string();
+    assert!(said.contains("[window."), "{said}");
+    terminal.sees(&["refused since:"]);
+    terminal.press(&["Enter", "5"]);
+    terminal.sees(&["finance-bot", "window."]);
+    // The terminal is given back as it was.
+    terminal.press(&["q"]);
+    wait_for("the end", || world.events("closed").len() == 1);
+}
+
+#[test]
+fn a_daemon_that_is_gone_is_seen_and_waited_for() {
+    let mut world = World::start(Family::V4);
+    let dir = world.own_folder(Who::Approver, "recordings");
+    let recording = dir.join("seen.jsonl").display().to_string();
+    {
+        let command = format!("enforcer-console --record {recording}");
+        let terminal = Terminal::start(&world, Who::Approver, (80, 24), &command);
+        terminal.sees(&["● connected"]);
+        let pid = world.daemon_pid();
+        rustix::process::kill_process(
+            rustix::process::Pid::from_raw(i32::try_from(pid).expect("a pid")).expect("a pid"),
+            rustix::process::Signal::KILL,
+        )
+        .expect("kills");
+        terminal.sees(&["NOT CONNECTED", "again in"]);
+        // What takes effect needs the daemon.
+        terminal.press(&["X"]);
+        terminal.sees(&["not connected"]);
+        drop(terminal);
+    }
+    world.kill_daemon();
+    let output = world
+        .run_as(Who::Approver, "enforcer-console")
+        .args(["replay", &recording, "--print", "80x24"])
+        .output()
+        .expect("runs");
+    let screen = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        screen.contains("NOT CONNECTED") && screen.contains("RECORDING"),
+        "{screen}"
+    );
+}
+
+fn twin(world: &World, who: Who, args: &[&str]) -> (Option<i32>, Value) {
+    let output = world
+        .run_as(who, "enforcer-console")
+        .arg("--json")
+        .args(args)
+        .output()
+        .expect("runs");
+    let said = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    (output.status.code(), said)
+}
+
+#[test]
+fn every_action_has_a_command_that_says_the_same() {
+    let world = World::start(Family::V4);
+    let request = asks(&world);
+    let (code, waiting) = twin(&world, Who::Approver, &["list", "requests"]);
+    assert_eq!((code, &waiting[0]["request"]), (Some(0), &json!(request)));
+    let (_, shown) = twin(&world, Who::Approver, &["show", &request]);
+    let digest = shown["digest"].as_str().expect("a digest").to_owned();
+    let approve = ["approve", &request, "--seen", &digest, "--ttl", "5m"];
+    let (code, _) = twin(
+        &world,
+        Who::Approver,
+        &[&approve[..], &["--read-only"]].concat(),
+    );
+    assert_eq!(code, Some(1));
+    assert_eq!(
+        twin(&world, Who::Colleague, &approve).0,
+        Some(3),
+        "who may not"
+    );
+    let (code, done) = twin(&world, Who::Approver, &approve);
+    assert_eq!((code, &done["grant"]), (Some(0), &json!("g-1")), "{done}");
+
+    let (code, locked) = twin(
+        &world,
+        Who::Approver,
+        &["lock", "finance-bot", "--reason", "asks at night"],
+    );
+    assert_eq!(code, Some(0), "{locked}");
+    let said = world.query(&[DAILY])[0]["error"].to_string();
+    assert!(said.contains("[window."), "{said}");
+    let refused = world.cli(
+        Who::Agent,
+        &[
+            "request",
+            "--scope",
+            "demo-project.finance:read",
+            "--reason",
+            "again",
+        ],
+    );
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        said.contains("[agent.locked]") && said.contains("asks at night"),
+        "{said}"
+    );
+    let (_, agents) = twin(&world, Who::Approver, &["list", "agents"]);
+    let bot = agents.as_array().into_iter().flatten();
+    let bot = bot
+        .clone()
+        .find(|agent| agent["agent"] == "finance-bot")
+        .expect("it is listed");
+    assert_eq!(bot["locked"]["by"], "uid 5001", "{bot}");
+    assert!(
+        bot["day"]
+            .as_array()
+            .is_some_and(|day| day.iter().any(|cell| *cell != 0)),
+        "{bot}"
+    );
+    assert_eq!(
+        twin(&world, Who::Approver, &["unlock", "finance-bot"]).0,
+        Some(0)
+    );
+}
+
+#[test]
+fn every_window_ends_by_one_command_and_the_log_is_told_safely() {
+    let world = World::start(Family::V4);
+    asks(&world);
+    let grant = world.open_window("demo-project.finance:read", "10m");
+    let (code, ended) = twin(&world, Who::Approver, &["close-all"]);
+    assert_eq!((code, &ended["closed"][0]), (Some(0), &json!(grant)));
+    let (code, error) = twin(&world, Who::Approver, &["revoke", &grant]);
+    assert_eq!(
+        (code, &error["error"]["code"]),
+        (Some(3), &json!("grant.not_open"))
+    );
+    let output = world
+        .run_as(Who::Approver, "enforcer-console")
+        .args(["tail", "--no-follow", "--limit", "1000"])
+        .output()
+        .expect("runs");
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        told.contains("request  r-1") && told.contains("month end"),
+        "{told}"
+    );
+    assert!(!told.contains(['\u{202e}', '\u{1b}']), "{told}");
+    let elsewhere = world
+        .run_as(Who::Approver, "enforcer-console")
+        .args(["--socket", "/nowhere", "list"])
+        .output()
+        .expect("runs");
+    assert_eq!(elsewhere.status.code(), Some(4));
+}

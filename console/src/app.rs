@@ -13,8 +13,9 @@ pub(crate) mod tail;
 mod tests;
 mod update;
 
-pub(crate) use update::story_title;
+pub(crate) use update::{story_title, why_title};
 
+use enforcer_proto::audit::Record;
 use enforcer_proto::id::GrantId;
 use enforcer_proto::principal::AgentName;
 use enforcer_proto::wire::{AgentView, GrantView, RequestView, Status};
@@ -122,6 +123,13 @@ pub(crate) enum Msg {
         /// Its records; or why there are none.
         found: Result<Vec<Entry>, String>,
     },
+    /// The facts behind a record.
+    Explained {
+        /// What they are of.
+        title: String,
+        /// What there is to say, a line each; or why it is not known.
+        found: Result<Vec<String>, String>,
+    },
 }
 
 /// What the loop is to do.
@@ -131,6 +139,8 @@ pub(crate) enum Effect {
     Do(Deed),
     /// Look for the records of a window.
     Find(GrantId),
+    /// Look for the facts behind a record.
+    Explain(Box<Record>),
     /// End.
     Quit,
 }
@@ -261,6 +271,8 @@ pub(crate) struct Model {
     pub(crate) ended: Vec<(GrantId, AgentName)>,
     /// The height of the list as it was drawn, rows.
     pub(crate) page: usize,
+    /// The screen as it was drawn, columns and rows.
+    pub(crate) size: (u16, u16),
     /// Something changed that is on screen.
     pub(crate) is_dirty: bool,
 }
@@ -289,6 +301,7 @@ impl Model {
             notice: None,
             ended: Vec::new(),
             page: 10,
+            size: (80, 24),
             is_dirty: true,
         }
     }

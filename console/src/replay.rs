@@ -50,7 +50,7 @@ pub(crate) fn run(args: &Args, theme: Theme) -> anyhow::Result<()> {
     if let Some(size) = args.print {
         let mut model = Model::new(Mode::Replay);
         for Stamped { at_ms, msg } in messages {
-            model.page = view::page(&model, Rect::new(0, 0, size.0, size.1));
+            view::fit(&mut model, Rect::new(0, 0, size.0, size.1));
             model.update(at_ms, msg);
         }
         return crate::demo::print(model, theme, size);
@@ -74,7 +74,8 @@ pub(crate) fn run(args: &Args, theme: Theme) -> anyhow::Result<()> {
                 | Msg::Records(..)
                 | Msg::Lost { .. }
                 | Msg::Answered { .. }
-                | Msg::Found { .. } => continue,
+                | Msg::Found { .. }
+                | Msg::Explained { .. } => continue,
             };
             if ends.send(msg).is_err() {
                 return;

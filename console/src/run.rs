@@ -225,7 +225,7 @@ pub(crate) fn run(
         if model.is_dirty {
             let drawn = Clock::begin();
             let size = screen.terminal.size()?;
-            model.page = view::page(model, Rect::new(0, 0, size.width, size.height));
+            view::fit(model, Rect::new(0, 0, size.width, size.height));
             screen
                 .terminal
                 .draw(|frame| view::draw(frame, model, theme))?;

@@ -64,7 +64,7 @@ impl Sheet {
     /// Draws it.
     pub fn draw(&mut self) {
         let area = self.area();
-        self.model.page = view::page(&self.model, area);
+        view::fit(&mut self.model, area);
         let Self {
             terminal,
             model,

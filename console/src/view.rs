@@ -54,7 +54,17 @@ pub(crate) fn draw(frame: &mut Frame<'_>, model: &Model, theme: Theme) {
     }
 }
 
-/// How many rows of a list fit such a screen.
-pub(crate) fn page(model: &Model, area: Rect) -> usize {
-    usize::from(area.height.saturating_sub(rows_above(model, area) + 1))
+/// Has the model know the screen that it is drawn on: how many rows of a list fit, and what of a popup.
+pub(crate) fn fit(model: &mut Model, area: Rect) {
+    model.page = usize::from(area.height.saturating_sub(rows_above(model, area) + 1));
+    model.size = (area.width, area.height);
+    model.look();
+}
+
+/// How many lines of what lies over the screen are below what is shown of it.
+pub(crate) fn hidden_below(model: &Model) -> usize {
+    let area = Rect::new(0, 0, model.size.0, model.size.1);
+    let above = frame::head_height(model, area) + 1;
+    let body = Rect::new(0, above, area.width, area.height.saturating_sub(above + 1));
+    popup::hidden_below(body, model)
 }

@@ -7,7 +7,7 @@ use super::form::{Field, Reason, Terms};
 use super::key::{Cmd, Key};
 use super::popup::{Approval, CLOSE_ALL_WORD, Confirm, Deed, Popup, grant_lines, request_lines};
 use super::rows::Row;
-use super::{Effect, Model};
+use super::{Effect, Mode, Model};
 
 /// The most windows whose proof is kept.
 const ENDED_MAX: usize = 64;
@@ -260,12 +260,27 @@ impl Model {
             self.popup = Some(Popup::Confirm(confirm));
             return Vec::new();
         }
-        if let Some(why) = self.hindered().or_else(|| self.outdated(&confirm.deed)) {
+        // What a recording shows was agreed to on a screen of its own.
+        let is_read = !confirm.must_be_read() || self.mode == Mode::Replay;
+        let unread = (!is_read).then(|| {
+            "not all of it has been on screen yet: space shows the rest, then you can agree"
+                .to_owned()
+        });
+        let hinders = self.hindered().or_else(|| self.outdated(&confirm.deed));
+        if let Some(why) = hinders.or(unread) {
             self.notice(why, true);
             self.popup = Some(Popup::Confirm(confirm));
             return Vec::new();
         }
         self.asks(confirm.deed)
+    }
+
+    /// Takes in that a question is about to be drawn to its end, where it is.
+    pub(crate) fn look(&mut self) {
+        let is_shown = crate::view::hidden_below(self) == 0;
+        if let Some(Popup::Confirm(confirm)) = &mut self.popup {
+            confirm.is_read |= is_shown;
+        }
     }
 
     /// Asks for a deed; what ends windows shows the proof of it.
@@ -298,6 +313,7 @@ fn confirm(title: String, lines: Vec<String>, deed: Deed) -> Confirm {
         deed,
         word: None,
         from: 0,
+        is_read: false,
     }
 }
 

@@ -117,6 +117,22 @@ pub(crate) struct Confirm {
     pub(crate) word: Option<(&'static str, String)>,
     /// The first line that is shown.
     pub(crate) from: usize,
+    /// All of it has been on screen.
+    pub(crate) is_read: bool,
+}
+
+impl Confirm {
+    /// Whether there is more of it that must be on screen before it can be agreed to. What takes something away waits for nobody.
+    pub(crate) const fn must_be_read(&self) -> bool {
+        match self.deed {
+            Deed::Approve(_) => !self.is_read,
+            Deed::Deny { .. }
+            | Deed::Revoke(_)
+            | Deed::Lock { .. }
+            | Deed::Unlock(_)
+            | Deed::CloseAll => false,
+        }
+    }
 }
 
 /// What lies over the screen.

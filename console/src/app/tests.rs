@@ -1,6 +1,7 @@
 //! What keys do: each script with the effects that come of it.
 
 use enforcer_proto::wire::Status;
+use ratatui::layout::Rect;
 
 use super::key::Key;
 use super::popup::{Approval, Deed, Popup};
@@ -23,15 +24,19 @@ fn typed(model: &mut Model, keys: &str) -> Vec<Effect> {
         '⌫' => Key::Delete,
         key => Key::Char(key),
     };
-    let effects = keys.chars().flat_map(|c| model.update(0, Msg::Key(key(c))));
-    effects.collect()
+    let press = |c| {
+        let effects = model.update(0, Msg::Key(key(c)));
+        crate::view::fit(model, Rect::new(0, 0, 80, 24));
+        effects
+    };
+    keys.chars().flat_map(press).collect()
 }
 
 fn deeds(keys: &str) -> Vec<Deed> {
     let effects = typed(&mut busy(Mode::Full), keys);
     let deed = |effect| match effect {
         Effect::Do(deed) => Some(deed),
-        Effect::Find(_) | Effect::Quit => None,
+        Effect::Find(_) | Effect::Explain(_) | Effect::Quit => None,
     };
     effects.into_iter().filter_map(deed).collect()
 }
@@ -63,6 +68,29 @@ fn an_approval_names_what_was_shown_and_only_y_gives_it() {
     for keys in ["2a", "2a⏎", "2an", "2a⎋y", "2a ", "1a", "ay"] {
         assert_eq!(deeds(keys), [], "{keys}");
     }
+}
+
+#[test]
+fn nobody_agrees_to_what_was_not_on_screen_to_its_end() {
+    // A reason of more lines than the screen holds.
+    let long = "because of the month end ".repeat(100);
+    let mut model = busy(Mode::Full);
+    changed(&mut model, |status| {
+        status.requests[0].ask.reason.clone_from(&long);
+    });
+    assert_eq!(typed(&mut model, "2ay"), []);
+    let said = |model: &Model| model.notice.as_ref().map(|notice| notice.text.clone());
+    assert!(said(&model).is_some_and(|said| said.contains("space shows the rest")));
+    let effects = typed(&mut model, "   y");
+    assert!(
+        matches!(&effects[..], [Effect::Do(Deed::Approve(_))]),
+        "{effects:?}"
+    );
+    // What is typed ahead of the screen is not read either.
+    let mut model = busy(Mode::Full);
+    typed(&mut model, "2");
+    model.update(0, Msg::Key(Key::Char('a')));
+    assert_eq!(model.update(0, Msg::Key(Key::Char('y'))), []);
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! What each message makes of the model.
 
+use enforcer_proto::audit::Record;
 use enforcer_proto::event::{About, Event};
 use enforcer_proto::id::GrantId;
 use enforcer_proto::principal::AgentName;
+use enforcer_proto::why::verdict;
 use enforcer_proto::wire::Status;
 
 use super::form::Field;
@@ -52,6 +54,7 @@ impl Model {
             }
             Msg::Answered { is_done, said } => self.notice(said, !is_done),
             Msg::Found { title, found } => self.found(title, found),
+            Msg::Explained { title, found } => self.explained(title, found),
         }
         Vec::new()
     }
@@ -334,7 +337,7 @@ impl Model {
             Cmd::Help => self.popup = Some(Popup::Help(0)),
             Cmd::Proof => self.popup = Some(Popup::Proof(0)),
             Cmd::Story => return self.story(),
-            Cmd::Why => self.why(),
+            Cmd::Why => return self.why(),
             Cmd::Approve | Cmd::ApproveLess | Cmd::Deny => self.decide(cmd),
             Cmd::Revoke => self.revoke(),
             Cmd::Lock => self.lock(),
@@ -410,7 +413,8 @@ impl Model {
         vec![Effect::Find(grant)]
     }
 
-    fn why(&mut self) {
+    /// What is known here of why is shown at once; all that the log has follows.
+    fn why(&mut self) -> Vec<Effect> {
         let entry = match self.chosen() {
             Some(Row::Record(seq)) => self.tail.get(seq),
             Some(Row::Query(query)) => {
@@ -423,17 +427,36 @@ impl Model {
             }
             Some(Row::Grant(_) | Row::Request(_) | Row::Agent(_) | Row::Health(_)) | None => None,
         };
-        match entry {
-            Some(entry) => {
-                self.popup = Some(Popup::Why {
-                    title: format!("why: record {}", entry.record.seq),
-                    lines: why_lines(entry),
-                    from: 0,
-                });
+        let Some(entry) = entry else {
+            self.notice("its record is not kept here: enforcer why ID", true);
+            return Vec::new();
+        };
+        let record = Box::new(entry.record.clone());
+        self.popup = Some(Popup::Why {
+            title: why_title(&record),
+            lines: why_lines(entry),
+            from: 0,
+        });
+        vec![Effect::Explain(record)]
+    }
+
+    fn explained(&mut self, wanted: String, result: Result<Vec<String>, String>) {
+        // One that was put away meanwhile is not brought back.
+        if let Some(Popup::Why { title, lines, .. }) = &mut self.popup
+            && *title == wanted
+        {
+            match result {
+                Ok(all) => *lines = all,
+                Err(why) => lines.push(format!("the log could not be asked for more: {why}")),
             }
-            None => self.notice("its record is not kept here: enforcer why ID", true),
+            self.is_dirty = true;
         }
     }
+}
+
+/// How what explains a record is called.
+pub(crate) fn why_title(record: &Record) -> String {
+    format!("why: record {}", record.seq)
 }
 
 /// How the story of a window is called.
@@ -441,50 +464,24 @@ pub(crate) fn story_title(grant: GrantId) -> String {
     format!("the story of {grant}")
 }
 
-/// What there is to say of a record: its sentence, and of a refusal what it means and what to do.
+/// What the record itself says of why.
 fn why_lines(entry: &Entry) -> Vec<String> {
     let about = About::of(&entry.record.event);
     let mut lines = vec![entry.sentence.clone()];
     if let Some(code) = about.code {
         lines.push(format!("code     {}", code.as_str()));
-        lines.push(format!("meaning  {}", code.meaning()));
-        lines.push(format!("do       {}", code.next_step()));
+        lines.push(format!("means    {}", code.meaning().trim()));
+        lines.push(format!("next     {}", code.next_step()));
     }
-    if let Event::QueryAdmitted {
-        tables,
-        writes,
-        bytes,
-        ceiling,
-        ..
-    } = &entry.record.event
+    if let Event::KernelRefused { verdict, .. } = &entry.record.event
+        && let Some(reason) = verdict::named_in(verdict)
     {
-        lines.push(
-            "allowed: what it touches is within the window's scope, and its cost within the budget"
-                .to_owned(),
-        );
-        lines.extend(tables.iter().map(|table| format!("reads    {table}")));
-        lines.extend(writes.iter().map(|table| format!("writes   {table}")));
-        lines.push(format!(
-            "estimate {bytes} bytes, {} held of the budget",
-            ceiling.unwrap_or(*bytes)
-        ));
-    }
-    if let Some(grant) = about.grant {
-        lines.push(format!("window   {grant} (s shows its story)"));
-    }
-    if let Some(process) = about.process {
-        lines.push(format!(
-            "process  pid {} ({}, uid {})",
-            process.pid, process.comm, process.uid
-        ));
+        let said = verdict::explained(reason);
+        lines.push(format!("means    {}", said.meaning));
+        lines.push(format!("next     {}", said.next_step));
     }
     if let Some(sql) = about.sql {
         lines.push(format!("SQL      {sql}"));
     }
-    lines.push(format!(
-        "hash     {}",
-        entry.record.hash.as_deref().unwrap_or("none")
-    ));
-    lines.push("all of it: enforcer why ID".to_owned());
     lines
 }

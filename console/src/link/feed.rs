@@ -6,7 +6,11 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread;
 use std::time::Duration;
 
+use enforcer_proto::audit::Record;
+use enforcer_proto::event::About;
 use enforcer_proto::search::Filter;
+use enforcer_proto::sentence::sentence;
+use enforcer_proto::why::{self, Outcome, Records};
 use enforcer_proto::wire::Reply;
 
 use super::{Link, LinkError, causes};
@@ -143,6 +147,10 @@ fn answer(socket: &Path, to: &SyncSender<Msg>, asked: &Receiver<Effect>) {
                 title: crate::app::story_title(grant),
                 found: found(socket, grant),
             },
+            Effect::Explain(record) => Msg::Explained {
+                title: crate::app::why_title(&record),
+                found: explained(socket, &record).map_err(|why| causes(&why)),
+            },
             Effect::Quit => return,
         };
         if to.send(msg).is_err() {
@@ -209,6 +217,50 @@ fn found(socket: &Path, grant: enforcer_proto::id::GrantId) -> Result<Vec<Entry>
         .and_then(|mut link| link.records((1, Some(STORY_MAX)), false, filter, &mut each))
         .map_err(|why| causes(&why))?;
     Ok(entries)
+}
+
+/// The daemon's log, asked on a connection of its own each time.
+struct Log<'a>(&'a Path);
+
+impl Records for Log<'_> {
+    type Error = LinkError;
+
+    fn each(
+        &self,
+        filter: Filter,
+        limit: Option<u32>,
+        each: &mut dyn FnMut(&Record),
+    ) -> Result<(), LinkError> {
+        let mut each = |lines: Vec<String>| {
+            let read = lines.iter().filter_map(|line| Entry::read(line));
+            read.for_each(|entry| each(&entry.record));
+            true
+        };
+        Link::to(self.0)?.records((1, limit), false, filter, &mut each)
+    }
+}
+
+/// All that the log has on why something was allowed or refused: what `enforcer why` says.
+fn explained(socket: &Path, record: &Record) -> Result<Vec<String>, LinkError> {
+    let facts = why::facts(&Log(socket), record)?.0;
+    let width = facts.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    let outcome = Outcome::of(&record.event).word();
+    let mut lines = vec![format!("{outcome}: {}", sentence(&record.event))];
+    let told = facts
+        .iter()
+        .map(|(name, fact)| format!("{name:<width$}  {fact}"));
+    lines.extend(told);
+    lines.extend(
+        About::of(&record.event)
+            .sql
+            .map(|sql| format!("{:<width$}  {sql}", "SQL")),
+    );
+    lines.push(format!(
+        "{:<width$}  {}",
+        "hash",
+        record.hash.as_deref().unwrap_or("none")
+    ));
+    Ok(lines)
 }
 
 #[cfg(test)]

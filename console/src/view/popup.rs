@@ -20,11 +20,41 @@ const WIDEST: u16 = 110;
 
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, model: &Model, theme: Theme) {
     let Some(popup) = &model.popup else { return };
+    let across = across(area);
+    let (title, lines, from) = content(popup, model, across, theme);
+    let height = u16::try_from(lines.len() + 2)
+        .unwrap_or(u16::MAX)
+        .min(area.height);
+    let top = area.y + (area.height - height) / 2;
+    let area = Rect::new(across.x, top, across.width, height);
+    frame.render_widget(Clear, area);
+    scrolled(frame, area, &title, lines, from, theme);
+}
+
+/// How many lines of a popup on such a part of the screen are below what is shown of it.
+pub(super) fn hidden_below(area: Rect, model: &Model) -> usize {
+    let Some(popup) = &model.popup else { return 0 };
+    let (_, lines, from) = content(popup, model, across(area), Theme::Plain);
+    let room = usize::from(area.height.saturating_sub(2));
+    lines.len().saturating_sub(from.saturating_add(room))
+}
+
+/// The columns that a popup takes.
+fn across(area: Rect) -> Rect {
     let width = area.width.saturating_sub(2).min(WIDEST);
     let left = area.x + (area.width - width) / 2;
-    let area = Rect::new(left, area.y, width, area.height);
-    let inner = usize::from(width.saturating_sub(2));
-    let (title, lines, from) = match popup {
+    Rect::new(left, area.y, width, area.height)
+}
+
+/// The title of a popup, its lines, and the first that is shown.
+fn content(
+    popup: &Popup,
+    model: &Model,
+    area: Rect,
+    theme: Theme,
+) -> (String, Vec<Line<'static>>, usize) {
+    let inner = usize::from(area.width.saturating_sub(2));
+    match popup {
         Popup::Help(from) => ("keys".to_owned(), help(theme), *from),
         Popup::Confirm(confirm) => (
             confirm.title.clone(),
@@ -50,14 +80,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, model: &Model, theme: Them
             proof(model, inner, theme),
             *from,
         ),
-    };
-    let height = u16::try_from(lines.len() + 2)
-        .unwrap_or(u16::MAX)
-        .min(area.height);
-    let top = area.y + (area.height - height) / 2;
-    let area = Rect::new(area.x, top, area.width, height);
-    frame.render_widget(Clear, area);
-    scrolled(frame, area, &title, lines, from, theme);
+    }
 }
 
 fn help(theme: Theme) -> Vec<Line<'static>> {
@@ -87,7 +110,13 @@ fn question(model: &Model, confirm: &Confirm, width: usize, theme: Theme) -> Vec
     let plain = theme.style(Role::Plain);
     let danger = theme.style(Role::Danger);
     let mut lines = vec![match &confirm.word {
-        None => Line::styled("y  yes        n or esc  no", theme.style(Role::Title)),
+        None if !confirm.must_be_read() => {
+            Line::styled("y  yes        n or esc  no", theme.style(Role::Title))
+        }
+        None => Line::styled(
+            "space shows the rest, then y  yes        n or esc  no",
+            theme.style(Role::Title),
+        ),
         Some((word, typed)) => Line::from(vec![
             Span::styled(format!("type “{word}” and enter, or esc: "), danger),
             Span::raw(cell(typed)),

@@ -74,7 +74,7 @@ fn model(state: State) -> Model {
 }
 
 fn drawn(model: &mut Model, (width, height): (u16, u16), theme: Theme) -> Buffer {
-    model.page = page(model, Rect::new(0, 0, width, height));
+    fit(model, Rect::new(0, 0, width, height));
     let mut terminal = Terminal::new(TestBackend::new(width, height)).expect("a terminal");
     terminal
         .draw(|frame| draw(frame, model, theme))
@@ -94,6 +94,7 @@ fn types(model: &mut Model, keys: &str) {
             key => Key::Char(key),
         };
         model.update(0, Msg::Key(key));
+        fit(model, Rect::new(0, 0, 80, 24));
     }
 }
 

@@ -26,6 +26,19 @@ fn reads(tables: &[TableRef], bytes: u64) -> String {
     format!(", reads {}, {bytes} bytes", tables.join(" "))
 }
 
+/// By whom a query was judged, and how long its client waited for that.
+#[must_use]
+pub fn judged_in(took_us: u64) -> String {
+    match took_us {
+        0 => "as just before in this window, without asking BigQuery again".to_owned(),
+        _ => format!(
+            "by BigQuery's dry run, in {}.{} ms",
+            took_us / 1000,
+            took_us % 1000 / 100
+        ),
+    }
+}
+
 /// Tables or buckets, behind what is done with them.
 fn listed<T: ToString>(how: &str, items: &[T]) -> String {
     if items.is_empty() {

@@ -63,6 +63,15 @@ pub fn keep(sentences: &mut Vec<String>, most: usize) {
     }
 }
 
+/// Unix nanoseconds as people read them, UTC.
+#[must_use]
+pub fn utc(unix_ns: u64) -> String {
+    let at = i64::try_from(unix_ns / 1_000_000)
+        .ok()
+        .and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    at.map_or_else(|| unix_ns.to_string(), |at| format!("{at:.3}"))
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

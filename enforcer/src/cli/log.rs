@@ -9,7 +9,6 @@ mod source;
 mod story;
 #[cfg(test)]
 mod tests;
-mod verdict;
 mod why;
 
 use std::path::Path;
@@ -24,8 +23,8 @@ use source::{Source, lines};
 
 use super::Failure;
 use super::ask::runtime;
-use super::show::time;
 use crate::search::{INDEX_NAME, Index};
+use enforcer_proto::text::utc;
 
 /// Prints the records that are asked for, and with `--follow` those that come.
 pub(super) fn read(socket: &Path, asked: &ReadArgs, json: bool) -> Result<(), Failure> {
@@ -109,24 +108,12 @@ fn print(record: &Record, line: &str, json: bool) {
     }
 }
 
-/// By whom a query was judged, and how long its client waited for that.
-fn judged_in(took_us: u64) -> String {
-    match took_us {
-        0 => "as just before in this window, without asking BigQuery again".to_owned(),
-        _ => format!(
-            "by BigQuery's dry run, in {}.{} ms",
-            took_us / 1000,
-            took_us % 1000 / 100
-        ),
-    }
-}
-
 /// A record's number, time and sentence.
 fn line_of(record: &Record) -> String {
     format!(
         "{:>5}  {}  {}",
         record.seq,
-        time(record.unix_ns),
+        utc(record.unix_ns),
         sentence(&record.event)
     )
 }

@@ -1,9 +1,8 @@
 //! Answers of the daemon as text or JSON. What an agent wrote is made safe to show.
 
-use enforcer_proto::text::wrapped;
+use enforcer_proto::text::{utc, wrapped};
 use enforcer_proto::time::NS_PER_S;
 use enforcer_proto::wire::{GrantView, Reply, RequestView, Status};
-use jiff::Timestamp;
 
 use super::Failure;
 
@@ -76,14 +75,6 @@ fn as_json(reply: &Reply) -> Result<serde_json::Value, Failure> {
     })
 }
 
-/// Unix nanoseconds as people read them, UTC.
-pub(super) fn time(unix_ns: u64) -> String {
-    let at = i64::try_from(unix_ns / 1_000_000)
-        .ok()
-        .and_then(|ms| Timestamp::from_millisecond(ms).ok());
-    at.map_or_else(|| unix_ns.to_string(), |at| format!("{at:.3}"))
-}
-
 /// Nanoseconds as people count them.
 pub(super) fn left(ns: u64) -> String {
     let seconds = ns.div_ceil(1_000_000_000);
@@ -99,10 +90,10 @@ fn print_grant(grant: &GrantView) {
         None if grant.open => format!(
             "open, closes in {} at {}",
             left(grant.closes_in_ns),
-            time(grant.closes_unix_ns)
+            utc(grant.closes_unix_ns)
         ),
         None => "past its end".to_owned(),
-        Some(why) => format!("closed at {}: {why}", time(grant.closes_unix_ns)),
+        Some(why) => format!("closed at {}: {why}", utc(grant.closes_unix_ns)),
     };
     println!("{}  {}  {}", grant.grant, grant.agent, grant.scope);
     println!("    {state}");
@@ -232,7 +223,7 @@ fn print_status(status: &Status) {
         "host {}, enforcer {}, {}",
         status.host,
         status.version,
-        time(status.now.unix_ns)
+        utc(status.now.unix_ns)
     );
     if status.unhealthy.is_empty() {
         println!("healthy: {} addresses protected", status.endpoints);

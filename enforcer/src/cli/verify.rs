@@ -6,8 +6,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context, anyhow, bail};
 use enforcer_proto::checkpoint::{Checkpoint, Verifier, notes};
+use enforcer_proto::text::utc;
 
-use super::{EXIT_ERROR, Failure, show};
+use super::{EXIT_ERROR, Failure};
 use crate::audit::publish;
 use crate::audit::verify::{Fault, Report, Unfinished, examine};
 use crate::config::Config;
@@ -128,7 +129,7 @@ fn print(report: &Report) {
     match (report.signed_record, report.signed_unix_ns) {
         (Some(record), Some(unix_ns)) => println!(
             "it is what was signed, up to record {record} ({}, {} checkpoints compared); the {} records behind that are not signed yet",
-            show::time(unix_ns),
+            utc(unix_ns),
             report.checkpoints,
             report.records - record
         ),

@@ -7,11 +7,11 @@ mod tests {
 
     use enforcer_proto::refusal::Code;
 
-    use super::super::verdict::{all, explained};
+    use enforcer_proto::why::verdict::{all, explained};
 
     fn document() -> String {
         let mut table = "# Every refusal\n\n\
-            Made from `enforcer/proto/src/refusal.rs` and `enforcer/src/cli/log/verdict.rs`. A refusal has the same words in the client, in the \
+            Made from `enforcer/proto/src/refusal.rs` and `enforcer/proto/src/why/verdict.rs`. A refusal has the same words in the client, in the \
             console and in the log: what was refused and why, the next step, and the code. Codes are only ever added. `enforcer why` says this of \
             a record, with the facts; `enforcer log --code CODE` finds the records.\n\n\
             | code | means | next step |\n|---|---|---|\n"

@@ -7,13 +7,13 @@ use enforcer_proto::audit::Record;
 use enforcer_proto::event::{About, Event};
 use enforcer_proto::principal::Process;
 use enforcer_proto::sentence::sentence;
-use enforcer_proto::text::{safe_line, wrapped};
+use enforcer_proto::text::{safe_line, utc, wrapped};
 use serde::Serialize;
 
 use super::id::Id;
-use super::judged_in;
 use super::source::Source;
-use crate::cli::{Failure, show};
+use crate::cli::Failure;
+use enforcer_proto::sentence::judged_in;
 
 /// How wide SQL and reasons are shown, characters.
 const WIDTH: usize = 100;
@@ -165,7 +165,7 @@ impl Teller {
             return;
         }
         let (said, below) = said(&record.event);
-        println!("{}  {said}", show::time(record.unix_ns));
+        println!("{}  {said}", utc(record.unix_ns));
         for part in below {
             println!("{INDENT}{part}");
         }

@@ -1,11 +1,10 @@
-//! `enforcer why`: what was decided, by which rule and policy, from which facts. All of it is read from the log.
-
-mod facts;
+//! `enforcer why`: what the log has on why something was allowed or refused, as text or as JSON.
 
 use enforcer_proto::audit::Record;
-use enforcer_proto::event::{About, Event};
+use enforcer_proto::event::About;
 use enforcer_proto::search::Filter;
 use enforcer_proto::text::wrapped;
+use enforcer_proto::why::{self, Facts, Outcome, Records};
 use serde_json::{Map, Value, json};
 
 use super::id::Id;
@@ -19,76 +18,20 @@ const WIDTH: usize = 100;
 /// The most decisions of one kind that are explained: the newest.
 const DECISIONS_MAX: usize = 16;
 
-/// Facts by their names, in the order in which they are told.
-#[derive(Debug, Default)]
-pub(super) struct Facts(Vec<(&'static str, String)>);
+impl Records for Source {
+    type Error = Failure;
 
-impl Facts {
-    pub(super) fn add(&mut self, name: &'static str, fact: impl ToString) {
-        self.0.push((name, fact.to_string()));
-    }
-}
-
-/// What the record says became of what was asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Outcome {
-    Allowed,
-    Refused,
-    Ended,
-    Told,
-}
-
-impl Outcome {
-    const fn of(event: &Event) -> Self {
-        match event {
-            Event::Approved { .. }
-            | Event::ApprovalGiven { .. }
-            | Event::Opened { .. }
-            | Event::QueryAdmitted { .. }
-            | Event::ProcessJoined { .. }
-            | Event::RequestJoined { .. }
-            | Event::Forwarded { .. } => Self::Allowed,
-            Event::RequestRefused { .. }
-            | Event::PolicyRejected { .. }
-            | Event::Denied { .. }
-            | Event::RequestExpired { .. }
-            | Event::RequestWithdrawn { .. }
-            | Event::DecisionRefused { .. }
-            | Event::QueryRefused { .. }
-            | Event::ConnectionRefused { .. }
-            | Event::KernelRefused { .. }
-            | Event::FurtherRefused { .. } => Self::Refused,
-            Event::Closed { .. } | Event::JobCancelled { .. } => Self::Ended,
-            Event::DaemonStarted { .. }
-            | Event::DaemonStopped {}
-            | Event::TailRepaired { .. }
-            | Event::Requested { .. }
-            | Event::PolicyLoaded { .. }
-            | Event::NotificationFailed { .. }
-            | Event::SegmentsRemoved { .. }
-            | Event::SnapshotTaken { .. }
-            | Event::SnapshotSetAside { .. }
-            | Event::Reviewed { .. }
-            | Event::AgentLocked { .. }
-            | Event::AgentUnlocked { .. }
-            | Event::HealthChanged { .. }
-            | Event::QueryAsked { .. }
-            | Event::EstimateAsked { .. }
-            | Event::JobSeen { .. }
-            | Event::QueryFinished { .. }
-            | Event::EventsLost { .. }
-            | Event::TooLong { .. }
-            | Event::Detached { .. } => Self::Told,
-        }
-    }
-
-    const fn word(self) -> &'static str {
-        match self {
-            Self::Allowed => "allowed",
-            Self::Refused => "refused",
-            Self::Ended => "ended",
-            Self::Told => "told",
-        }
+    fn each(
+        &self,
+        filter: Filter,
+        limit: Option<u32>,
+        each: &mut dyn FnMut(&Record),
+    ) -> Result<(), Failure> {
+        let limit = limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
+        Self::each(self, filter, limit, &mut |record, _| {
+            each(record);
+            Ok(())
+        })
     }
 }
 
@@ -102,7 +45,7 @@ pub(super) fn why(source: &Source, id: Id, json: bool) -> Result<(), Failure> {
     }
     let mut all = Vec::new();
     for record in &records {
-        let facts = facts::of(source, record)?;
+        let facts = why::facts(source, record)?;
         if json {
             all.push(as_json(record, &facts)?);
         } else {
@@ -121,7 +64,7 @@ pub(super) fn facts_of(
     source: &Source,
     record: &Record,
 ) -> Result<Vec<(&'static str, String)>, Failure> {
-    facts::of(source, record).map(|facts| facts.0)
+    why::facts(source, record).map(|facts| facts.0)
 }
 
 /// The records that decide on `id`.

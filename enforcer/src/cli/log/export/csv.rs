@@ -7,7 +7,7 @@ use enforcer_proto::audit::Record;
 use enforcer_proto::event::About;
 use enforcer_proto::sentence::sentence;
 
-use crate::cli::show;
+use enforcer_proto::text::utc;
 
 /// The columns.
 const HEAD: [&str; 17] = [
@@ -48,7 +48,7 @@ impl<W: Write> Table<W> {
         let process = about.process;
         let cells: [String; HEAD.len()] = [
             record.seq.to_string(),
-            show::time(record.unix_ns),
+            utc(record.unix_ns),
             record.event.kind().to_owned(),
             said(about.agent),
             said(about.request),

@@ -11,10 +11,11 @@ use enforcer_proto::principal::Process;
 use enforcer_proto::query::Method;
 use enforcer_proto::search::Filter;
 use enforcer_proto::sentence::sentence;
+use enforcer_proto::text::utc;
 use serde_json::{Map, Value, json};
 
 use super::super::source::Source;
-use crate::cli::{Failure, show};
+use crate::cli::Failure;
 
 /// The version of the schema.
 pub(super) const VERSION: &str = "1.2.0";
@@ -135,7 +136,7 @@ pub(super) fn event(record: &Record, host: &str) -> Value {
             "event_code": record.event.kind(),
             "sequence": record.seq,
             "uid": record.hash,
-            "original_time": show::time(record.unix_ns),
+            "original_time": utc(record.unix_ns),
         },
         "unmapped": {
             "boot_id": record.boot_id,

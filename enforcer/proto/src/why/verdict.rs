@@ -4,27 +4,29 @@ use enforcer_ebpf::verdict::Reason;
 
 /// What is said of a verdict besides its words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Explained {
+pub struct Explained {
     /// Why it is refused.
-    pub(super) meaning: &'static str,
+    pub meaning: &'static str,
     /// What to do.
-    pub(super) next_step: &'static str,
+    pub next_step: &'static str,
 }
 
 /// The reason that the words of a record end with, such as `connect4 refused: no window is open`. What an older or newer enforcer wrote may
 /// have none.
-pub(super) fn named_in(verdict: &str) -> Option<Reason> {
+#[must_use]
+pub fn named_in(verdict: &str) -> Option<Reason> {
     all().find(|reason| verdict.ends_with(reason.words()))
 }
 
 /// Every reason there is, by its number.
-pub(super) fn all() -> impl Iterator<Item = Reason> {
+pub fn all() -> impl Iterator<Item = Reason> {
     (1..).map_while(Reason::from_number)
 }
 
 /// What `reason` means, and what to do about it.
 #[expect(clippy::too_many_lines, reason = "one arm for each reason")]
-pub(super) const fn explained(reason: Reason) -> Explained {
+#[must_use]
+pub const fn explained(reason: Reason) -> Explained {
     let (meaning, next_step) = match reason {
         Reason::NotAnAgent => (
             "On this host only agents reach BigQuery, each from its own workload. This process is in none.",

@@ -1,19 +1,15 @@
 //! The facts behind one record.
 
-use enforcer_proto::audit::Record;
-use enforcer_proto::event::{About, Event};
-use enforcer_proto::id::GrantId;
-use enforcer_proto::ledger::Ledger;
-use enforcer_proto::principal::{AgentName, Approver, Process};
-use enforcer_proto::refusal::Code;
-use enforcer_proto::search::Filter;
-use enforcer_proto::text::safe_line;
+use crate::audit::Record;
+use crate::event::{About, Event};
+use crate::id::GrantId;
+use crate::ledger::Ledger;
+use crate::principal::{AgentName, Approver, Process};
+use crate::refusal::Code;
+use crate::search::Filter;
+use crate::text::safe_line;
 
-use super::Facts;
-use crate::cli::log::judged_in;
-use crate::cli::log::source::Source;
-use crate::cli::log::verdict;
-use crate::cli::{Failure, show};
+use super::{Facts, Records, verdict};
 
 /// The kinds of events that say which policy is in force from there on.
 const POLICY_KINDS: &[&str] = &["daemon_started", "policy_loaded"];
@@ -24,7 +20,7 @@ const DIGEST_CHARS: usize = 12;
 /// The longest text of a fact that somebody else chose, characters.
 const TEXT_CHARS: usize = 600;
 
-pub(super) fn of(source: &Source, record: &Record) -> Result<Facts, Failure> {
+pub(super) fn of<S: Records>(source: &S, record: &Record) -> Result<Facts, S::Error> {
     let mut facts = Facts::default();
     let about = About::of(&record.event);
     decided(&record.event, &mut facts);
@@ -108,7 +104,7 @@ fn decided(event: &Event, facts: &mut Facts) {
             }
             facts.add("estimate", format!("{bytes} bytes"));
             if let Some(took_us) = dry_run_us {
-                facts.add("judged", judged_in(*took_us));
+                facts.add("judged", crate::sentence::judged_in(*took_us));
             }
             if let Some(ceiling) = ceiling {
                 facts.add(
@@ -313,12 +309,12 @@ fn list<T: ToString>(name: &'static str, items: &[T], facts: &mut Facts) {
 }
 
 /// The window that a record names: what was granted, by whom and by which rule, and what was used of it by then.
-fn of_window(
-    source: &Source,
+fn of_window<S: Records>(
+    source: &S,
     record: &Record,
     grant: GrantId,
     facts: &mut Facts,
-) -> Result<(), Failure> {
+) -> Result<(), S::Error> {
     let of_grant = Filter {
         grant: Some(grant),
         ..Filter::default()
@@ -327,7 +323,7 @@ fn of_window(
         kind: Some("approved".to_owned()),
         ..of_grant.clone()
     };
-    let Some(approved) = source.few(approved, 1)?.pop() else {
+    let Some(approved) = source.newest(approved)? else {
         facts.add(
             "window",
             format!("{grant}; its approval is not in this log"),
@@ -348,7 +344,7 @@ fn of_window(
         );
         facts.add(
             "decided by",
-            format!("{approver} at {}", show::time(approved.unix_ns)),
+            format!("{approver} at {}", crate::text::utc(approved.unix_ns)),
         );
     }
     of_request(source, &approved, facts)?;
@@ -361,9 +357,8 @@ fn of_window(
         ..of_grant
     };
     if record.seq > approved.seq + 1 {
-        source.each(before, None, &mut |record, _| {
+        source.each(before, None, &mut |record| {
             ledger.apply(record.now(), &record.event);
-            Ok(())
         })?;
     }
     if let Some(held) = ledger.grant(grant) {
@@ -402,7 +397,7 @@ fn of_window(
 }
 
 /// The request that a record names: what was asked, and which rule covers it.
-fn of_request(source: &Source, record: &Record, facts: &mut Facts) -> Result<(), Failure> {
+fn of_request<S: Records>(source: &S, record: &Record, facts: &mut Facts) -> Result<(), S::Error> {
     let Some(request) = About::of(&record.event).request else {
         return Ok(());
     };
@@ -417,7 +412,7 @@ fn of_request(source: &Source, record: &Record, facts: &mut Facts) -> Result<(),
         process,
         digest,
         ..
-    }) = source.few(filter, 1)?.pop().map(|record| record.event)
+    }) = source.newest(filter)?.map(|record| record.event)
     {
         facts.add("asked by", format!("{} as {request}", who(&process)));
         facts.add("asked for", format!("{} for {}", ask.scope, ask.ttl));
@@ -451,12 +446,12 @@ fn decided_under(event: &Event) -> Option<u32> {
 }
 
 /// An agent that was refused outside every window: how its last one ended.
-fn of_agent(
-    source: &Source,
+fn of_agent<S: Records>(
+    source: &S,
     record: &Record,
     agent: &AgentName,
     facts: &mut Facts,
-) -> Result<(), Failure> {
+) -> Result<(), S::Error> {
     facts.add("agent", agent);
     let filter = Filter {
         agent: Some(agent.clone()),
@@ -464,14 +459,14 @@ fn of_agent(
         last: Some(record.seq),
         ..Filter::default()
     };
-    if let Some(closed) = source.few(filter, 1)?.pop()
+    if let Some(closed) = source.newest(filter)?
         && let Event::Closed { grant, reason, .. } = &closed.event
     {
         facts.add(
             "last window",
             format!(
                 "{grant}, closed at {}: {reason}",
-                show::time(closed.unix_ns)
+                crate::text::utc(closed.unix_ns)
             ),
         );
     }
@@ -479,11 +474,11 @@ fn of_agent(
 }
 
 /// The policy that was in force when the record was written.
-fn of_policy(source: &Source, record: &Record, facts: &mut Facts) -> Result<(), Failure> {
+fn of_policy<S: Records>(source: &S, record: &Record, facts: &mut Facts) -> Result<(), S::Error> {
     let said = policy_at(source, record.seq)?.map(|(digest, record)| {
         format!(
             "{digest}, in force since {} (record {})",
-            show::time(record.unix_ns),
+            crate::text::utc(record.unix_ns),
             record.seq
         )
     });
@@ -495,7 +490,7 @@ fn of_policy(source: &Source, record: &Record, facts: &mut Facts) -> Result<(), 
 }
 
 /// The digest of the policy that was in force at a record, and the record that says so.
-fn policy_at(source: &Source, seq: u64) -> Result<Option<(String, Record)>, Failure> {
+fn policy_at<S: Records>(source: &S, seq: u64) -> Result<Option<(String, Record)>, S::Error> {
     let mut newest: Option<Record> = None;
     for kind in POLICY_KINDS {
         let filter = Filter {
@@ -503,7 +498,7 @@ fn policy_at(source: &Source, seq: u64) -> Result<Option<(String, Record)>, Fail
             last: Some(seq),
             ..Filter::default()
         };
-        let found = source.few(filter, 1)?.pop();
+        let found = source.newest(filter)?;
         if found.as_ref().map(|found| found.seq) > newest.as_ref().map(|newest| newest.seq) {
             newest = found;
         }

@@ -1,0 +1,125 @@
+//! Why something was allowed or refused: what a record decided, by which rule and policy, from which facts. All of it is read from the log,
+//! which the caller reaches: the daemon's commands and the console tell the same. It decides nothing and keeps nothing.
+
+mod facts;
+pub mod verdict;
+
+use crate::audit::Record;
+use crate::event::Event;
+use crate::search::Filter;
+
+/// A log that can be asked.
+pub trait Records {
+    /// Why it cannot be read.
+    type Error;
+
+    /// Hands each record that `filter` wants to `each`, oldest first; with `limit`, only the newest so many.
+    ///
+    /// # Errors
+    /// Where the log cannot be read.
+    fn each(
+        &self,
+        filter: Filter,
+        limit: Option<u32>,
+        each: &mut dyn FnMut(&Record),
+    ) -> Result<(), Self::Error>;
+
+    /// The newest record that `filter` wants.
+    ///
+    /// # Errors
+    /// As [`Records::each`].
+    fn newest(&self, filter: Filter) -> Result<Option<Record>, Self::Error> {
+        let mut found = None;
+        self.each(filter, Some(1), &mut |record| found = Some(record.clone()))?;
+        Ok(found)
+    }
+}
+
+/// Facts by their names, in the order in which they are told.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Facts(pub Vec<(&'static str, String)>);
+
+impl Facts {
+    fn add(&mut self, name: &'static str, fact: impl ToString) {
+        self.0.push((name, fact.to_string()));
+    }
+}
+
+/// The facts behind `record`.
+///
+/// # Errors
+/// Where the log cannot be read.
+pub fn facts<S: Records>(log: &S, record: &Record) -> Result<Facts, S::Error> {
+    facts::of(log, record)
+}
+
+/// What the record says became of what was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was let be.
+    Allowed,
+    /// It was not.
+    Refused,
+    /// Something ended.
+    Ended,
+    /// It is only told.
+    Told,
+}
+
+impl Outcome {
+    /// What `event` says.
+    #[must_use]
+    pub const fn of(event: &Event) -> Self {
+        match event {
+            Event::Approved { .. }
+            | Event::ApprovalGiven { .. }
+            | Event::Opened { .. }
+            | Event::QueryAdmitted { .. }
+            | Event::ProcessJoined { .. }
+            | Event::RequestJoined { .. }
+            | Event::Forwarded { .. } => Self::Allowed,
+            Event::RequestRefused { .. }
+            | Event::PolicyRejected { .. }
+            | Event::Denied { .. }
+            | Event::RequestExpired { .. }
+            | Event::RequestWithdrawn { .. }
+            | Event::DecisionRefused { .. }
+            | Event::QueryRefused { .. }
+            | Event::ConnectionRefused { .. }
+            | Event::KernelRefused { .. }
+            | Event::FurtherRefused { .. } => Self::Refused,
+            Event::Closed { .. } | Event::JobCancelled { .. } => Self::Ended,
+            Event::DaemonStarted { .. }
+            | Event::DaemonStopped {}
+            | Event::TailRepaired { .. }
+            | Event::Requested { .. }
+            | Event::PolicyLoaded { .. }
+            | Event::NotificationFailed { .. }
+            | Event::SegmentsRemoved { .. }
+            | Event::SnapshotTaken { .. }
+            | Event::SnapshotSetAside { .. }
+            | Event::Reviewed { .. }
+            | Event::AgentLocked { .. }
+            | Event::AgentUnlocked { .. }
+            | Event::HealthChanged { .. }
+            | Event::QueryAsked { .. }
+            | Event::EstimateAsked { .. }
+            | Event::JobSeen { .. }
+            | Event::QueryFinished { .. }
+            | Event::EventsLost { .. }
+            | Event::TooLong { .. }
+            | Event::Detached { .. } => Self::Told,
+        }
+    }
+
+    /// In a word.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Allowed => "allowed",
+            Self::Refused => "refused",
+            Self::Ended => "ended",
+            Self::Told => "told",
+        }
+    }
+}

@@ -2,6 +2,7 @@
 //! effects that the loop is to perform; the screen is drawn from the model alone.
 
 mod deciding;
+pub(crate) mod find;
 pub(crate) mod form;
 pub(crate) mod key;
 pub(crate) mod popup;
@@ -13,11 +14,12 @@ pub(crate) mod tail;
 mod tests;
 mod update;
 
-pub(crate) use update::{story_title, why_title};
+pub(crate) use update::why_title;
 
 use enforcer_proto::audit::Record;
 use enforcer_proto::id::GrantId;
 use enforcer_proto::principal::AgentName;
+use enforcer_proto::search::Filter;
 use enforcer_proto::wire::{AgentView, GrantView, RequestView, Status};
 use serde::{Deserialize, Serialize};
 
@@ -137,8 +139,13 @@ pub(crate) enum Msg {
 pub(crate) enum Effect {
     /// Ask the daemon for something, and say what came of it.
     Do(Deed),
-    /// Look for the records of a window.
-    Find(GrantId),
+    /// Look for records in the daemon's log.
+    Find {
+        /// What they are called.
+        title: String,
+        /// Which.
+        filter: Box<Filter>,
+    },
     /// Look for the facts behind a record.
     Explain(Box<Record>),
     /// End.

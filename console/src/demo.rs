@@ -177,7 +177,7 @@ fn records() -> anyhow::Result<Vec<Entry>> {
     let refused = json!({"kind": "query_refused", "grant": "g-5", "agent": "finance-bot", "session": "s-2", "process": process, "request": "jobs.query",
         "sql": "SELECT * FROM hr.salaries", "refusal": {"code": "scope.outside", "what": "Access Denied: table shop.hr.salaries is outside window g-5"}});
     let around = json!({"kind": "kernel_refused", "agent": null, "process": {"pid": 900, "start_boot_ns": 1, "uid": 1000, "comm": "curl"},
-        "verdict": "connect4 refused: the process is no agent", "destination": "142.250.74.106:443", "count": 14});
+        "verdict": "connect4 refused: the process is in no agent's workload", "destination": "142.250.74.106:443", "count": 14});
     let events = [
         json!({"kind": "opened", "grant": "g-5", "agent": "finance-bot"}),
         asked(11, sql),

@@ -2,11 +2,13 @@
 //! [`text`], and nowhere else.
 
 mod body;
+mod columns;
 mod detail;
 mod frame;
 mod health;
 mod list;
 mod popup;
+mod sql;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -15,7 +17,7 @@ use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::widgets::Paragraph;
 
-pub(crate) use detail::agent_lines;
+pub(crate) use detail::{agent_lines, query_line, query_lines};
 pub(crate) use health::health_lines;
 pub(crate) use list::first_shown;
 

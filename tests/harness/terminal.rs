@@ -78,6 +78,14 @@ impl<'a> Terminal<'a> {
         self.tmux(&["capture-pane", "-p"])
     }
 
+    /// What the terminal itself says of its pane, as tmux names it: `alternate_on`, `cursor_flag`, `pane_pid`.
+    #[must_use]
+    pub fn says(&self, what: &str) -> String {
+        let form = format!("#{{{what}}}");
+        let said = self.tmux(&["display-message", "-p", &form]);
+        said.trim().to_owned()
+    }
+
     /// Presses keys, one after another; names such as `Enter` are keys of their own.
     pub fn press(&self, keys: &[&str]) {
         for key in keys {

@@ -110,6 +110,57 @@ fn a_daemon_that_is_gone_is_seen_and_waited_for() {
     );
 }
 
+#[test]
+fn what_the_whole_log_has_is_found_and_why_is_told_on_screen() {
+    let world = World::start(Family::V4);
+    let _grant = world.open_window("demo-project.finance:read", "10m");
+    let _ = world.query(&[DAILY, "SELECT * FROM hr.salaries"]);
+    let terminal = Terminal::start(&world, Who::Approver, (100, 40), "enforcer-console");
+    terminal.sees(&["1 open"]);
+    terminal.press(&["5"]);
+    terminal.sees(&["scope.outside"]);
+    terminal.press(&["w"]);
+    terminal.sees(&[
+        "refused: REFUSED",
+        "decided by",
+        "asked for",
+        "rule",
+        "policy",
+        "queries then",
+        "next step",
+    ]);
+    terminal.press(&["Enter", "F"]);
+    terminal.type_in("agent=finance-bot kind=query_admitted sql=from finance.daily");
+    terminal.press(&["Enter"]);
+    terminal.sees(&[
+        "1 records, the oldest first",
+        "SELECT COUNT(*) FROM finance.daily",
+    ]);
+}
+
+#[test]
+fn the_terminal_is_given_back_when_a_signal_ends_the_console() {
+    let world = World::start(Family::V4);
+    let command = "enforcer-console --mouse; echo it has ended; sleep 600";
+    let terminal = Terminal::start(&world, Who::Approver, (80, 24), command);
+    terminal.sees(&["No window is open."]);
+    assert_eq!(terminal.says("alternate_on"), "1");
+    assert_eq!(terminal.says("mouse_any_flag"), "1");
+    let shell = terminal.says("pane_pid");
+    let children = std::fs::read_to_string(format!("/proc/{shell}/task/{shell}/children"));
+    let console = children
+        .expect("a shell")
+        .trim()
+        .parse()
+        .expect("one child");
+    let console = rustix::process::Pid::from_raw(console).expect("a pid");
+    rustix::process::kill_process(console, rustix::process::Signal::TERM).expect("ends it");
+    let screen = terminal.sees(&["it has ended"]);
+    assert!(!screen.contains("No window is open."), "{screen}");
+    let left = ["alternate_on", "mouse_any_flag", "cursor_flag"].map(|what| terminal.says(what));
+    assert_eq!(left, ["0", "0", "1"]);
+}
+
 fn twin(world: &World, who: Who, args: &[&str]) -> (Option<i32>, Value) {
     let output = world
         .run_as(who, "enforcer-console")
@@ -144,6 +195,22 @@ fn every_action_has_a_command_that_says_the_same() {
     let (code, done) = twin(&world, Who::Approver, &approve);
     assert_eq!((code, &done["grant"]), (Some(0), &json!("g-1")), "{done}");
 
+    let _ = world.query(&[DAILY]);
+    let (_, queries) = twin(&world, Who::Approver, &["list", "sessions"]);
+    assert_eq!(queries[0]["sql"], DAILY, "{queries}");
+    let query = queries[0]["query"].as_str().expect("its number");
+    let (_, shown) = twin(&world, Who::Approver, &["show", query]);
+    assert_eq!(shown, queries[0]);
+    let wanted = [
+        "tail",
+        "--no-follow",
+        "kind=query_admitted",
+        "agent=finance-bot",
+        "sql=from finance.daily",
+    ];
+    let (_, record) = twin(&world, Who::Approver, &wanted);
+    assert_eq!(record["event"]["query"], *query, "{record}");
+
     let (code, locked) = twin(
         &world,
         Who::Approver,
@@ -152,6 +219,9 @@ fn every_action_has_a_command_that_says_the_same() {
     assert_eq!(code, Some(0), "{locked}");
     let said = world.query(&[DAILY])[0]["error"].to_string();
     assert!(said.contains("[window."), "{said}");
+    let (_, refused) = twin(&world, Who::Approver, &["list", "refusals"]);
+    assert_eq!(refused[0]["of"]["who"], "finance-bot", "{refused}");
+    assert_eq!(refused[0]["seen"]["count"], 1, "{refused}");
     let refused = world.cli(
         Who::Agent,
         &[

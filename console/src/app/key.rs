@@ -148,6 +148,8 @@ pub(crate) enum Cmd {
     Why,
     /// Look for a text in this view.
     Search,
+    /// Look for records in the daemon's whole log.
+    Find,
     /// Type a command.
     CommandLine,
     /// All keys.
@@ -299,6 +301,12 @@ pub(crate) const BINDINGS: &[Binding] = &[
         Cmd::Search,
         "search",
         "search in this view",
+    ),
+    everywhere(
+        &[Key::Char('F')],
+        Cmd::Find,
+        "find",
+        "find in the whole log: agent=NAME code=CODE dataset=P.D sql=WORDS",
     ),
     everywhere(
         &[Key::Char(':')],

@@ -7,11 +7,14 @@ use enforcer_proto::event::Event;
 use enforcer_proto::id::{GrantId, QueryId, SessionId};
 use enforcer_proto::principal::AgentName;
 
+use serde::Serialize;
+
 /// The most queries that are kept.
 pub(crate) const QUERIES_MAX: usize = 2_000;
 
 /// Where a query is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum State {
     /// Its answer is not through.
     Running,
@@ -22,7 +25,7 @@ pub(crate) enum State {
 }
 
 /// A query of a window.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Query {
     pub(crate) query: QueryId,
     pub(crate) grant: GrantId,

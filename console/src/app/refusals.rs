@@ -6,11 +6,13 @@ use enforcer_proto::audit::Record;
 use enforcer_proto::event::Event;
 use enforcer_proto::principal::{AgentName, Process};
 
+use serde::Serialize;
+
 /// The most kinds that are kept apart.
 pub(crate) const KINDS_MAX: usize = 1_000;
 
 /// What makes refusals like ones: whoever tried the same thing, and was refused it for the same reason.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub(crate) struct Like {
     /// The agent, or `no agent`.
     pub(crate) who: String,
@@ -25,7 +27,7 @@ pub(crate) struct Like {
 }
 
 /// Refusals of one kind.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Burst {
     /// How many.
     pub(crate) count: u64,

@@ -36,7 +36,7 @@ fn deeds(keys: &str) -> Vec<Deed> {
     let effects = typed(&mut busy(Mode::Full), keys);
     let deed = |effect| match effect {
         Effect::Do(deed) => Some(deed),
-        Effect::Find(_) | Effect::Explain(_) | Effect::Quit => None,
+        Effect::Find { .. } | Effect::Explain(_) | Effect::Quit => None,
     };
     effects.into_iter().filter_map(deed).collect()
 }

@@ -4,15 +4,17 @@ use enforcer_proto::audit::Record;
 use enforcer_proto::event::{About, Event};
 use enforcer_proto::id::GrantId;
 use enforcer_proto::principal::AgentName;
+use enforcer_proto::search::{Filter, Search};
 use enforcer_proto::why::verdict;
 use enforcer_proto::wire::Status;
 
+use super::find::filter_of;
 use super::form::Field;
 use super::key::{Cmd, Key, pressed, typed};
 use super::popup::Popup;
 use super::rows::Row;
 use super::tail::Entry;
-use super::{Effect, Known, Link, Model, Msg, Notice, RATES_MAX, Typing, View};
+use super::{Effect, Known, Link, Mode, Model, Msg, Notice, RATES_MAX, Typing, View};
 
 /// How long a notice stands, milliseconds.
 const NOTICE_MS: u64 = 8_000;
@@ -241,6 +243,20 @@ impl Model {
             return Vec::new();
         }
         let about = about.trim();
+        if typed(self.view, word) == Ok(Cmd::Find) && !about.is_empty() {
+            return match filter_of(about) {
+                Ok(filter) => self.find(format!("records with {about}"), filter),
+                Err(why) => {
+                    // It names all that may be asked, and so is longer than a line.
+                    self.popup = Some(Popup::Why {
+                        title: "find".to_owned(),
+                        lines: vec![why],
+                        from: 0,
+                    });
+                    Vec::new()
+                }
+            };
+        }
         if !about.is_empty()
             && let Err(why) = self.go_to(about)
         {
@@ -333,6 +349,7 @@ impl Model {
             Cmd::Search => {
                 self.typing = Some(Typing::Search(Field::of(self.place().search.clone())))
             }
+            Cmd::Find => self.typing = Some(Typing::Command(Field::of("find "))),
             Cmd::CommandLine => self.typing = Some(Typing::Command(Field::default())),
             Cmd::Help => self.popup = Some(Popup::Help(0)),
             Cmd::Proof => self.popup = Some(Popup::Proof(0)),
@@ -405,12 +422,29 @@ impl Model {
             self.notice("this is of no window", true);
             return Vec::new();
         };
+        let filter = Filter {
+            grant: Some(grant),
+            ..Filter::default()
+        };
+        self.find(format!("the story of {grant}"), filter)
+    }
+
+    /// Looks for records in the daemon's log; where there is no daemon, among those that are here.
+    fn find(&mut self, title: String, filter: Filter) -> Vec<Effect> {
+        let here = || {
+            let mut search = Search::new(filter.clone());
+            let wanted = self.tail.iter().filter(|entry| search.wants(&entry.record));
+            Ok(wanted.cloned().collect())
+        };
         self.popup = Some(Popup::Story {
-            title: story_title(grant),
-            found: None,
+            title: title.clone(),
+            found: (self.mode == Mode::Demo).then(here),
             from: 0,
         });
-        vec![Effect::Find(grant)]
+        vec![Effect::Find {
+            title,
+            filter: Box::new(filter),
+        }]
     }
 
     /// What is known here of why is shown at once; all that the log has follows.
@@ -457,11 +491,6 @@ impl Model {
 /// How what explains a record is called.
 pub(crate) fn why_title(record: &Record) -> String {
     format!("why: record {}", record.seq)
-}
-
-/// How the story of a window is called.
-pub(crate) fn story_title(grant: GrantId) -> String {
-    format!("the story of {grant}")
 }
 
 /// What the record itself says of why.

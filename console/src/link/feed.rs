@@ -24,9 +24,9 @@ const REFRESH: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(10);
 const RETRY_MIN: Duration = Duration::from_millis(500);
 /// How many records from before are asked for.
-const RECORDS_BEFORE: u32 = 2_000;
-/// The most records of a window's story.
-const STORY_MAX: u32 = 2_000;
+pub(crate) const RECORDS_BEFORE: u32 = 2_000;
+/// The most records that are looked for at once: the newest.
+const FOUND_MAX: u32 = 2_000;
 
 /// The way to the thread that asks for things.
 #[derive(Debug, Clone)]
@@ -143,9 +143,9 @@ fn answer(socket: &Path, to: &SyncSender<Msg>, asked: &Receiver<Effect>) {
     for effect in asked {
         let msg = match effect {
             Effect::Do(what) => perform(socket, &what),
-            Effect::Find(grant) => Msg::Found {
-                title: crate::app::story_title(grant),
-                found: found(socket, grant),
+            Effect::Find { title, filter } => Msg::Found {
+                title,
+                found: found(socket, *filter),
             },
             Effect::Explain(record) => Msg::Explained {
                 title: crate::app::why_title(&record),
@@ -203,18 +203,14 @@ pub(crate) fn said_of(what: &Deed, reply: &Reply) -> String {
     }
 }
 
-fn found(socket: &Path, grant: enforcer_proto::id::GrantId) -> Result<Vec<Entry>, String> {
+fn found(socket: &Path, filter: Filter) -> Result<Vec<Entry>, String> {
     let mut entries = Vec::new();
-    let filter = Filter {
-        grant: Some(grant),
-        ..Filter::default()
-    };
     let mut each = |lines: Vec<String>| {
         entries.extend(lines.iter().filter_map(|line| Entry::read(line)));
         true
     };
     Link::to(socket)
-        .and_then(|mut link| link.records((1, Some(STORY_MAX)), false, filter, &mut each))
+        .and_then(|mut link| link.records((1, Some(FOUND_MAX)), false, filter, &mut each))
         .map_err(|why| causes(&why))?;
     Ok(entries)
 }

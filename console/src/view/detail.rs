@@ -61,16 +61,7 @@ fn lines(model: &Model) -> (String, Vec<String>) {
         Row::Grant(id) => model.grant(id).map_or_else(nothing, |grant| {
             let mut lines = grant_lines(model, grant);
             let queries = model.queries.iter().rev().filter(|query| query.grant == id);
-            lines.extend(queries.take(20).map(|query| {
-                let sql = query.sql.as_deref().unwrap_or(&query.method);
-                let sql: String = sql.chars().take(120).collect();
-                format!(
-                    "{}  {}  {}: {sql}",
-                    query.query,
-                    state_of(query),
-                    bytes(query.bytes)
-                )
-            }));
+            lines.extend(queries.take(20).map(query_line));
             (format!("window {id}"), lines)
         }),
         Row::Request(id) => {
@@ -122,7 +113,20 @@ fn lines(model: &Model) -> (String, Vec<String>) {
     }
 }
 
-fn query_lines(query: &Query) -> Vec<String> {
+/// A query in a line.
+pub(crate) fn query_line(query: &Query) -> String {
+    let sql = query.sql.as_deref().unwrap_or(&query.method);
+    let sql: String = sql.chars().take(120).collect();
+    format!(
+        "{}  {}  {}: {sql}",
+        query.query,
+        state_of(query),
+        bytes(query.bytes)
+    )
+}
+
+/// Everything about a query, a line each, unwrapped.
+pub(crate) fn query_lines(query: &Query) -> Vec<String> {
     let dry = if query.is_dry_run { " (a dry run)" } else { "" };
     let mut lines = vec![
         format!(
@@ -160,7 +164,7 @@ fn query_lines(query: &Query) -> Vec<String> {
     );
     if let Some(sql) = &query.sql {
         lines.push(String::new());
-        lines.push(sql.clone());
+        lines.extend(super::sql::pretty(sql).lines().map(str::to_owned));
     }
     lines
 }

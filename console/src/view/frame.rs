@@ -191,7 +191,7 @@ pub(super) fn foot(frame: &mut Frame<'_>, area: Rect, model: &Model, theme: Them
             };
             Line::styled(cell(&notice.text), theme.style(role))
         }
-        (None, None) => keys(model, theme),
+        (None, None) => keys(model, area.width, theme),
     };
     frame.render_widget(Paragraph::new(line), area);
 }
@@ -209,32 +209,40 @@ fn typed(sign: &'static str, text: &str, width: u16, theme: Theme) -> Line<'stat
     ])
 }
 
-fn keys(model: &Model, theme: Theme) -> Line<'static> {
-    let mut spans = Vec::new();
-    let (bold, muted) = (theme.style(Role::Title), theme.style(Role::Muted));
-    let mut push = |key: String, help: &str| {
-        spans.push(Span::styled(key, bold));
-        spans.push(Span::styled(format!(" {help}  "), muted));
-    };
+/// What can be done here, as much as there is room for; how to see all of it is always among it.
+fn keys(model: &Model, width: u16, theme: Theme) -> Line<'static> {
     let search = &model.place().search;
+    let mut all = Vec::new();
     if !search.is_empty() {
-        push(
-            "esc".to_owned(),
-            &format!("all; now only with “{}”", cell(search)),
-        );
+        let help = format!("all; now only with “{}”", cell(search));
+        all.push(("esc".to_owned(), help));
     }
     let here = BINDINGS.iter().filter(|binding| !binding.short.is_empty());
-    for binding in here.filter(|binding| binding.is_in(model.view)) {
-        push(binding.keys[0].name(), binding.short);
-    }
-    for (key, help) in [
+    let here = here.filter(|binding| binding.is_in(model.view));
+    all.extend(here.map(|binding| (binding.keys[0].name(), binding.short.to_owned())));
+    let named = |(key, help): (Key, &str)| (key.name(), help.to_owned());
+    let everywhere = [
+        (Key::Char('X'), "end all"),
         (Key::Enter, "detail"),
         (Key::Char('/'), "search"),
-        (Key::Char('X'), "end all"),
-        (Key::Char('?'), "help"),
-        (Key::Char('q'), "end"),
-    ] {
-        push(key.name(), help);
-    }
-    Line::from(spans)
+    ];
+    all.extend(everywhere.map(named));
+    let last = [(Key::Char('?'), "help"), (Key::Char('q'), "quit")].map(named);
+    let wide = |text: &str| Span::raw(text).width();
+    let cells = |(key, help): &(String, String)| wide(key) + wide(help) + 3;
+    let mut left = usize::from(width).saturating_sub(last.iter().map(cells).sum());
+    let fits = |known: &(String, String)| {
+        let cells = cells(known);
+        let fits = cells <= left;
+        left -= if fits { cells } else { 0 };
+        fits
+    };
+    let shown = all.into_iter().filter(fits).chain(last);
+    let spans = shown.flat_map(|(key, help)| {
+        [
+            Span::styled(key, theme.style(Role::Title)),
+            Span::styled(format!(" {help}  "), theme.style(Role::Muted)),
+        ]
+    });
+    Line::from(spans.collect::<Vec<_>>())
 }

@@ -8,6 +8,7 @@ use ratatui::style::Style;
 use ratatui::text::Line;
 use ratatui::widgets::{Cell, Paragraph, Row as TableRow, Table};
 
+use super::columns::{Room, columns};
 use super::text::{cell, span};
 use crate::app::popup::{bytes, clock, minutes_seconds};
 use crate::app::queries::{Query, State};
@@ -18,9 +19,6 @@ use crate::theme::{Role, Theme};
 /// A window that ends within this long stands out, nanoseconds.
 const SOON_NS: u64 = 60_000_000_000;
 const BAR_CELLS: u64 = 8;
-/// From this width on there are more columns.
-const WIDE: u16 = 110;
-
 /// The first row that is shown, so that the selected one is.
 pub(crate) fn first_shown(model: &Model, rows: &[Row]) -> usize {
     let page = model.page.max(1);
@@ -32,8 +30,12 @@ pub(crate) fn first_shown(model: &Model, rows: &[Row]) -> usize {
 /// Draws the list, or what is said where there is none.
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, model: &Model, theme: Theme) {
     let rows = model.rows();
+    let room = Room::of(area.width);
     let [title, list] = Layout::vertical([Constraint::Length(1), Constraint::Fill(1)]).areas(area);
-    frame.render_widget(Paragraph::new(heading(model, rows.len(), theme)), title);
+    frame.render_widget(
+        Paragraph::new(heading(model, rows.len(), room, theme)),
+        title,
+    );
     if rows.is_empty() {
         let muted = theme.style(Role::Muted);
         frame.render_widget(Paragraph::new(Line::styled(empty(model), muted)), list);
@@ -43,10 +45,9 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, model: &Model, theme: Them
     let first = first_shown(model, &rows);
     let page = usize::from(list.height.saturating_sub(1));
     let shown = rows.iter().enumerate().skip(first).take(page);
-    let is_wide = area.width >= WIDE;
-    let columns = columns(model.view, is_wide);
+    let columns = columns(model.view, room);
     let shown = shown.map(|(at, row)| {
-        let line = TableRow::new(cells(model, row, theme, is_wide));
+        let line = TableRow::new(cells(model, row, theme, room));
         if Some(at) == selected {
             line.style(theme.style(Role::Selected))
         } else {
@@ -61,7 +62,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, model: &Model, theme: Them
     frame.render_widget(table, list);
 }
 
-fn heading(model: &Model, count: usize, theme: Theme) -> Line<'static> {
+fn heading(model: &Model, count: usize, room: Room, theme: Theme) -> Line<'static> {
     let place = model.place();
     let mut text = match model.view {
         View::Windows => format!("{} open", model.open().count()),
@@ -85,7 +86,13 @@ fn heading(model: &Model, count: usize, theme: Theme) -> Line<'static> {
             format!("{count} of {} records · {checkpoint}", log.records)
         }
         View::Refusals => format!("{} refused, of {count} kinds", model.refusals.count()),
-        View::Agents => format!("{count} agents · a cell is half an hour of the last 24"),
+        View::Agents => {
+            let cell = match room {
+                Room::Narrow => "an hour",
+                Room::Plain | Room::Wide => "half an hour",
+            };
+            format!("{count} agents · a cell is {cell} of the last 24")
+        }
         View::Health => "what is checked".to_owned(),
     };
     if !place.search.is_empty() {
@@ -120,100 +127,6 @@ fn empty(model: &Model) -> String {
     .to_owned()
 }
 
-/// The columns of a view, each with its width in cells, on a narrow screen and on a wide one. What has 0 shares what is left.
-#[expect(clippy::too_many_lines, reason = "one table")]
-const fn columns(view: View, is_wide: bool) -> &'static [(&'static str, u16)] {
-    match (view, is_wide) {
-        (View::Windows, false) => &[
-            ("", 1),
-            ("grant", 6),
-            ("agent", 14),
-            ("scope", 0),
-            ("closes in", 16),
-            ("queries", 9),
-            ("bytes", 7),
-        ],
-        (View::Windows, true) => &[
-            ("", 1),
-            ("grant", 7),
-            ("agent", 16),
-            ("scope", 0),
-            ("closes in", 17),
-            ("queries", 10),
-            ("bytes", 17),
-            ("queries/s", 12),
-            ("24 h", 5),
-            ("by", 14),
-        ],
-        (View::Requests, false) => &[
-            ("", 1),
-            ("request", 7),
-            ("agent", 14),
-            ("scope", 0),
-            ("for", 5),
-            ("waits", 7),
-            ("reason", 0),
-        ],
-        (View::Requests, true) => &[
-            ("", 1),
-            ("request", 8),
-            ("agent", 16),
-            ("scope", 0),
-            ("for", 6),
-            ("waits", 8),
-            ("24 h", 5),
-            ("wanting", 18),
-            ("reason", 0),
-        ],
-        (View::Sessions, false) => &[
-            ("", 1),
-            ("query", 7),
-            ("grant", 6),
-            ("agent", 12),
-            ("SQL or what it is of", 0),
-            ("bytes", 8),
-            ("took", 8),
-        ],
-        (View::Sessions, true) => &[
-            ("", 1),
-            ("query", 8),
-            ("grant", 7),
-            ("agent", 16),
-            ("method", 20),
-            ("SQL or what it is of", 0),
-            ("bytes", 9),
-            ("took", 9),
-            ("status", 14),
-        ],
-        (View::Log, _) => &[("record", 8), ("time", 8), ("what", 0)],
-        (View::Refusals, false) => &[
-            ("times", 6),
-            ("last", 8),
-            ("agent", 14),
-            ("why", 22),
-            ("what", 0),
-        ],
-        (View::Refusals, true) => &[
-            ("times", 8),
-            ("last", 8),
-            ("agent", 16),
-            ("process", 22),
-            ("way", 10),
-            ("why", 34),
-            ("what", 0),
-        ],
-        (View::Agents, _) => &[
-            ("", 1),
-            ("agent", 14),
-            ("last 24 h, the newest at the right", 48),
-            ("share", 5),
-            ("live", 4),
-            ("workload", 0),
-        ],
-        (View::Health, _) => &[("", 1), ("what", 14), ("", 0)],
-    }
-}
-
 const fn width_of(cells: u16) -> Constraint {
     if cells == 0 {
         Constraint::Fill(1)
@@ -222,19 +135,19 @@ const fn width_of(cells: u16) -> Constraint {
     }
 }
 
-fn cells(model: &Model, row: &Row, theme: Theme, is_wide: bool) -> Vec<Cell<'static>> {
+fn cells(model: &Model, row: &Row, theme: Theme, room: Room) -> Vec<Cell<'static>> {
     match row {
         Row::Grant(id) => model
             .grant(*id)
-            .map_or_else(Vec::new, |grant| window(model, grant, theme, is_wide)),
-        Row::Request(id) => request(model, *id, theme, is_wide),
+            .map_or_else(Vec::new, |grant| window(model, grant, theme, room)),
+        Row::Request(id) => request(model, *id, theme, room),
         Row::Query(id) => model
             .queries
             .get(*id)
-            .map_or_else(Vec::new, |query| asked(query, theme, is_wide)),
+            .map_or_else(Vec::new, |query| asked(query, theme, room)),
         Row::Record(seq) => record(model, *seq, theme),
-        Row::Refusal(like) => refusal(model, like, theme, is_wide),
-        Row::Agent(name) => agent(model, name, theme),
+        Row::Refusal(like) => refusal(model, like, theme, room),
+        Row::Agent(name) => agent(model, name, theme, room),
         Row::Health(at) => health(model, *at, theme),
     }
 }
@@ -256,7 +169,7 @@ fn bar(left: u64, whole: u64) -> String {
     format!("{}{}", "█".repeat(full), "░".repeat(cells - full))
 }
 
-fn window(model: &Model, grant: &GrantView, theme: Theme, is_wide: bool) -> Vec<Cell<'static>> {
+fn window(model: &Model, grant: &GrantView, theme: Theme, room: Room) -> Vec<Cell<'static>> {
     let left = model.left_ns(grant.closes_in_ns);
     let plain = theme.style(Role::Plain);
     let (glyph, role) = if grant.open && left == 0 {
@@ -271,9 +184,12 @@ fn window(model: &Model, grant: &GrantView, theme: Theme, is_wide: bool) -> Vec<
         ("●", Role::Open)
     };
     let closes = match &grant.closed {
-        None if grant.open && left > 0 => {
-            format!("{} {}", bar(left, grant.lasts_ns), minutes_seconds(left))
-        }
+        None if grant.open && left > 0 => match room {
+            Room::Narrow => minutes_seconds(left),
+            Room::Plain | Room::Wide => {
+                format!("{} {}", bar(left, grant.lasts_ns), minutes_seconds(left))
+            }
+        },
         None => "ending".to_owned(),
         Some(why) => why.clone(),
     };
@@ -289,9 +205,12 @@ fn window(model: &Model, grant: &GrantView, theme: Theme, is_wide: bool) -> Vec<
         (grant.agent.to_string(), quiet),
         (grant.scope.to_string(), quiet),
         (closes, style),
-        (format!("{}/{}", grant.queries, grant.queries_max), quiet),
     ];
-    if is_wide {
+    if room != Room::Narrow {
+        let queries = format!("{}/{}", grant.queries, grant.queries_max);
+        texts.push((queries, quiet));
+    }
+    if room == Room::Wide {
         let sparkline = model
             .rates
             .get(&grant.grant)
@@ -327,10 +246,13 @@ fn share(model: &Model, agent: &AgentName) -> String {
         .map_or_else(String::new, |known| percent(known.held_in_day_s, 86_400))
 }
 
+/// How many of a window's rates its column shows.
+const SPARKS: usize = 8;
+
 /// The last of these numbers, each as high as its share of the most.
 fn sparkline(each: &[u64]) -> String {
     const STEPS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
-    let shown = &each[each.len().saturating_sub(12)..];
+    let shown = &each[each.len().saturating_sub(SPARKS)..];
     let most = shown.iter().copied().max().unwrap_or(0).max(1);
     let step = |count: &u64| {
         let at = u128::from(*count) * 7 / u128::from(most);
@@ -343,7 +265,7 @@ fn request(
     model: &Model,
     id: enforcer_proto::id::RequestId,
     theme: Theme,
-    is_wide: bool,
+    room: Room,
 ) -> Vec<Cell<'static>> {
     let Some(request) = model.waiting().find(|request| request.request == id) else {
         return Vec::new();
@@ -358,7 +280,7 @@ fn request(
         (request.ttl.to_string(), plain),
         (minutes_seconds(left), pending),
     ];
-    if is_wide {
+    if room == Room::Wide {
         texts.push((percent(request.held_in_day_s, 86_400), plain));
         let wanting = request
             .wanting
@@ -366,11 +288,13 @@ fn request(
             .unwrap_or("nobody can approve it");
         texts.push((wanting.to_owned(), plain));
     }
-    texts.push((request.ask.reason.clone(), plain));
+    if room != Room::Narrow {
+        texts.push((request.ask.reason.clone(), plain));
+    }
     cells_of(texts)
 }
 
-fn asked(query: &Query, theme: Theme, is_wide: bool) -> Vec<Cell<'static>> {
+fn asked(query: &Query, theme: Theme, room: Room) -> Vec<Cell<'static>> {
     let (glyph, role) = glyph_of(query);
     let plain = theme.style(Role::Plain);
     let what = query.sql.as_ref().or(query.resource.as_ref());
@@ -381,16 +305,20 @@ fn asked(query: &Query, theme: Theme, is_wide: bool) -> Vec<Cell<'static>> {
     let mut texts = vec![
         (glyph.to_owned(), theme.style(role)),
         (query.query.to_string(), plain),
-        (query.grant.to_string(), plain),
-        (query.agent.to_string(), plain),
     ];
-    if is_wide {
+    if room != Room::Narrow {
+        texts.push((query.grant.to_string(), plain));
+    }
+    texts.push((query.agent.to_string(), plain));
+    if room == Room::Wide {
         texts.push((query.method.clone(), plain));
     }
     texts.push((what, plain));
     texts.push((bytes(query.bytes), plain));
-    texts.push((took, plain));
-    if is_wide {
+    if room != Room::Narrow {
+        texts.push((took, plain));
+    }
+    if room == Room::Wide {
         texts.push((state_of(query), theme.style(role)));
     }
     cells_of(texts)
@@ -452,7 +380,7 @@ fn refusal(
     model: &Model,
     like: &crate::app::refusals::Like,
     theme: Theme,
-    is_wide: bool,
+    room: Room,
 ) -> Vec<Cell<'static>> {
     let Some((like, burst)) = model.refusals.get(like) else {
         return Vec::new();
@@ -468,12 +396,15 @@ fn refusal(
         (clock(burst.last_unix_ns), theme.style(Role::Muted)),
         (like.who.clone(), plain),
     ];
-    if is_wide {
+    if room == Room::Wide {
         texts.push((like.process.clone(), plain));
         texts.push((like.way.to_owned(), plain));
     }
     texts.push((like.why.clone(), theme.style(Role::Warning)));
-    let what = if is_wide || !like.what.is_empty() {
+    if room == Room::Narrow {
+        return cells_of(texts);
+    }
+    let what = if room == Room::Wide || !like.what.is_empty() {
         like.what.clone()
     } else {
         like.process.clone()
@@ -482,7 +413,7 @@ fn refusal(
     cells_of(texts)
 }
 
-fn agent(model: &Model, name: &AgentName, theme: Theme) -> Vec<Cell<'static>> {
+fn agent(model: &Model, name: &AgentName, theme: Theme, room: Room) -> Vec<Cell<'static>> {
     let Some(agent) = model.agent(name) else {
         return Vec::new();
     };
@@ -508,25 +439,30 @@ fn agent(model: &Model, name: &AgentName, theme: Theme) -> Vec<Cell<'static>> {
     } else {
         Role::Plain
     };
-    cells_of(vec![
+    let mut texts = vec![
         (glyph.to_owned(), theme.style(role)),
         (agent.agent.to_string(), plain),
-        (strip(&agent.day), theme.style(Role::Open)),
+        (strip(&agent.day, room), theme.style(Role::Open)),
         (format!("{share} %"), theme.style(loud)),
         (agent.processes.to_string(), plain),
-        (
-            workload,
-            if agent.locked.is_some() {
-                theme.style(Role::Danger)
-            } else {
-                plain
-            },
-        ),
-    ])
+    ];
+    if room != Room::Narrow {
+        let style = if agent.locked.is_some() {
+            theme.style(Role::Danger)
+        } else {
+            plain
+        };
+        texts.push((workload, style));
+    }
+    cells_of(texts)
 }
 
-/// A day as one cell for each half hour: how much of it a window was open.
-fn strip(day: &[u8]) -> String {
+/// A day as one cell for each half hour, or hour: how much of it a window was open.
+fn strip(day: &[u8], room: Room) -> String {
+    let quarters = match room {
+        Room::Narrow => 4,
+        Room::Plain | Room::Wide => 2,
+    };
     let cell = |pair: &[u8]| match pair.iter().copied().max().unwrap_or(0) {
         0 => '·',
         1..=33 => '░',
@@ -534,7 +470,7 @@ fn strip(day: &[u8]) -> String {
         67..=99 => '▓',
         100.. => '█',
     };
-    day.chunks(2).map(cell).collect()
+    day.chunks(quarters).map(cell).collect()
 }
 
 fn health(model: &Model, at: usize, theme: Theme) -> Vec<Cell<'static>> {

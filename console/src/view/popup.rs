@@ -68,7 +68,8 @@ fn content(
             0,
         ),
         Popup::Story { title, found, from } => {
-            (title.clone(), story(found.as_ref(), inner, theme), *from)
+            let lines = story(found.as_ref(), inner, theme);
+            (title.clone(), lines, *from)
         }
         Popup::Why { title, lines, from } => {
             let plain = theme.style(Role::Plain);
@@ -183,10 +184,12 @@ fn story(
         let text = format!("{}  {}", clock(entry.record.unix_ns), entry.sentence);
         whole(&text, width, theme.style(role_of(&entry.sentence)))
     };
-    let mut lines: Vec<Line<'static>> = entries.iter().flat_map(line).collect();
-    if lines.is_empty() {
-        lines.push(Line::raw("The log has nothing of it."));
+    if entries.is_empty() {
+        return vec![Line::raw("The log has nothing of it.")];
     }
+    let count = format!("{} records, the oldest first", entries.len());
+    let mut lines = vec![Line::styled(count, theme.style(Role::Muted))];
+    lines.extend(entries.iter().flat_map(line));
     lines
 }
 

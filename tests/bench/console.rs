@@ -1,9 +1,14 @@
 //! What a screen of the console costs: a thousand windows open, five thousand queries a second coming, each frame with all that came since the one
 //! before; beside it the same screen with nothing on it. Reading the records is part of it here, though the console has a thread of its own for that.
+//! And what a console in a real terminal takes of a processor, before a real daemon where nothing happens.
+
+use std::time::Duration;
 
 use enforcer::clock::{Clock, SystemClock};
 use enforcer_console::sheet::Sheet;
 use enforcer_proto::wire::Status;
+use harness::terminal::Terminal;
+use harness::world::{Family, Who, World};
 use serde_json::{Map, Value, json};
 
 use crate::proxy::figures::Samples;
@@ -53,9 +58,66 @@ pub(crate) fn bench(json: bool) {
             );
         }
     }
+    idle(&mut figures);
     if json {
         println!("{}", Value::Object(figures));
     }
+}
+
+/// How long an idle console is watched.
+const IDLE: Duration = Duration::from_secs(20);
+
+fn idle(figures: &mut Map<String, Value>) {
+    let world = World::start(Family::V4);
+    let terminal = Terminal::start(&world, Who::Approver, (120, 40), "enforcer-console");
+    terminal.sees(&["No window is open."]);
+    let shell = terminal.says("pane_pid");
+    let pids = [of_command(&shell, "enforcer-console"), world.daemon_pid()];
+    println!(
+        "\nof one processor, while nothing happens: console and daemon, in parts of a hundred"
+    );
+    for what in ["no window", "a window open"] {
+        if what != "no window" {
+            let _grant = world.open_window("demo-project.finance:read", "10m");
+            terminal.sees(&["1 open"]);
+        }
+        let before = pids.map(busy_ns);
+        std::thread::sleep(IDLE);
+        let after = pids.map(busy_ns);
+        let share = |nth: usize| {
+            let busy = after[nth].saturating_sub(before[nth]);
+            busy as f64 * 100.0 / IDLE.as_nanos() as f64
+        };
+        println!("{what:<16}{:>8.2} %{:>8.2} %", share(0), share(1));
+        let name = format!("idle_{}", what.replace(' ', "_"));
+        figures.insert(
+            name,
+            json!({"console_percent": share(0), "daemon_percent": share(1)}),
+        );
+    }
+}
+
+/// The process of this name that a terminal's shell became, or started.
+fn of_command(shell: &str, name: &str) -> u32 {
+    let is_it = |pid: &str| {
+        let comm = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        name.starts_with(comm.trim()) && !comm.trim().is_empty()
+    };
+    let children = std::fs::read_to_string(format!("/proc/{shell}/task/{shell}/children"));
+    let children = children.unwrap_or_default();
+    let mut all = std::iter::once(shell).chain(children.split_whitespace());
+    let found = all.find(|pid| is_it(pid)).expect("the console runs");
+    found.parse().expect("a pid")
+}
+
+/// How long a process, all its threads together, has been on a processor.
+fn busy_ns(pid: u32) -> u64 {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it runs");
+    let of_one = |thread: std::io::Result<std::fs::DirEntry>| {
+        let said = std::fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
+        said.split(' ').next()?.parse::<u64>().ok()
+    };
+    threads.filter_map(of_one).sum()
 }
 
 fn frames(view: &str, size: (u16, u16), is_busy: bool) -> Samples {

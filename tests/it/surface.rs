@@ -571,6 +571,58 @@ fn a_dry_run_that_leaves_out_a_view_which_the_text_names_lets_nothing_through() 
     assert_eq!(served.status, 200, "{}", served.body);
 }
 
+/// Behind a pipe the name of a row hid that of a dataset: `hr` counted as the row that a JOIN had named before.
+const BEHIND_PIPES: [&str; 5] = [
+    "SELECT 1 FROM finance.daily WHERE EXISTS (FROM finance.daily |> CROSS JOIN finance.accounts AS hr) AND EXISTS (SELECT salaryy FROM hr.salaries)",
+    "SELECT 1 FROM finance.daily WHERE EXISTS (FROM finance.daily |> CROSS JOIN finance.accounts AS hr) AND EXISTS (SELECT 1 FROM hr.nosuch)",
+    "WITH hr AS (FROM finance.daily |> CROSS JOIN finance.accounts AS hr), b AS (SELECT salaryy FROM hr.salaries) SELECT * FROM b",
+    "FROM finance.daily |> CROSS JOIN finance.accounts AS hr |> SELECT 1 AS x |> CROSS JOIN hr.nosuch",
+    "FROM finance.daily |> CROSS JOIN finance.accounts AS hr |> SELECT 1 AS x |> CROSS JOIN hr.salaries |> SELECT name, salary |> LIMIT 2",
+];
+
+#[test]
+fn no_table_outside_is_taken_for_a_row_behind_a_pipe_whatever_the_dry_run_says() {
+    let world = World::start(Family::V4);
+    let _ = world.open_window("demo-project.finance:read", "1m");
+    let listed = json!([
+        ["demo-project", "finance", "daily"],
+        ["demo-project", "finance", "accounts"]
+    ]);
+    for faults in [
+        json!({}),
+        json!({"names_only": {"dry_run": listed, "job": listed}}),
+    ] {
+        world.set_faults(&faults);
+        for sql in BEHIND_PIPES {
+            let body = json!({"query": sql, "useLegacySql": false});
+            post(&world, &format!("{PROJECT}/queries"), &body).refused("scope.outside");
+        }
+    }
+}
+
+#[test]
+fn the_words_of_a_dry_run_do_not_tell_what_a_view_is_made_of() {
+    let world = World::start(Family::V4);
+    let _ = world.open_window("demo-project.finance:read", "1m");
+    let ask = |sql: &str| {
+        let body = json!({"query": sql, "useLegacySql": false});
+        let answer = post(&world, &format!("{PROJECT}/queries"), &body);
+        answer.body["error"]["message"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let said = ask("SELECT nosuch FROM finance.hr_view");
+    assert!(
+        said.contains("kept back") && said.contains("query.dry_run"),
+        "{said}"
+    );
+    assert!(
+        !said.contains("salar") && !said.contains("hr__") && !said.contains("__hr"),
+        "{said}"
+    );
+}
+
 #[test]
 fn a_list_of_jobs_says_what_they_read_and_is_compared_as_well() {
     let world = World::start(Family::V4);

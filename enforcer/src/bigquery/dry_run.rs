@@ -19,7 +19,7 @@ const REFERENCES: [&str; 4] = [
 /// How such statistics are called.
 const REFERRING: [&str; 3] = ["referenced", "ddl", "dcl"];
 
-/// Reads the answer to a dry run; `reading` is what the text names, `destination` the table that the client wants the result in, `outside`
+/// Reads the answer to a dry run of `sql`; `reading` is what that text names, `destination` the table that the client wants the result in, `outside`
 /// says that a table is not in the scope.
 ///
 /// # Errors
@@ -28,13 +28,13 @@ const REFERRING: [&str; 3] = ["referenced", "ddl", "dcl"];
 pub fn read(
     status: u16,
     answer: &Value,
-    reading: &Reading,
+    (sql, reading): (&str, &Reading),
     destination: Option<&Destination>,
     outside: impl Fn(&str) -> Refusal,
 ) -> Result<DryRun, Refusal> {
     let relations = &reading.relations;
     if !(200..300).contains(&status) {
-        return Err(failed(answer, relations, outside));
+        return Err(failed(answer, sql, reading, outside));
     }
     let query = &answer["statistics"]["query"];
     let statement = query["statementType"]
@@ -80,6 +80,7 @@ pub fn read(
         "routineId",
         "the routines it calls",
     )?;
+    lists_all_called(reading, &routines)?;
     let bytes = answer["statistics"]["totalBytesProcessed"]
         .as_str()
         .or_else(|| query["totalBytesProcessed"].as_str());
@@ -204,26 +205,55 @@ fn lists_all(reading: &Reading, tables: &[TableRef]) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Refuses a dry run that leaves out a routine which the text calls: what a routine reads is judged by what the dry run says of it.
+fn lists_all_called(reading: &Reading, routines: &[TableRef]) -> Result<(), Refusal> {
+    let mut unlisted = reading.called.iter().filter(|called| {
+        !called
+            .as_ref()
+            .is_ok_and(|called| routines.contains(called))
+    });
+    let Some(unlisted) = unlisted.next() else {
+        return Ok(());
+    };
+    let unlisted = match unlisted {
+        Ok(routine) => words::cut(&routine.to_string()),
+        Err(name) => words::cut(name),
+    };
+    Err(Refusal::new(
+        Code::NotVouched,
+        format!(
+            "The text calls {unlisted}, and BigQuery's dry run does not list it among the routines that are called"
+        ),
+    ))
+}
+
 /// Whether what the dry run lists is what the text names, or part of it: behind a wildcard there are many tables.
 fn stands_for(listed: &TableRef, named: &TableRef) -> bool {
     listed.is_same_but_for_part(named) || (named.table().ends_with('*') && named.overlaps(listed))
 }
 
 /// BigQuery's own refusal. Its words tell of the tables it looked at, so they are kept back where the text names one that is not the
-/// window's to know of; and a table that is not there is refused like one that is.
-fn failed(answer: &Value, relations: &Relations, outside: impl Fn(&str) -> Refusal) -> Refusal {
+/// window's to know of, and where they name what the text does not, such as what a view is made of; and a table that is not there is refused
+/// like one that is.
+fn failed(
+    answer: &Value,
+    sql: &str,
+    reading: &Reading,
+    outside: impl Fn(&str) -> Refusal,
+) -> Refusal {
     let message = answer["error"]["message"]
         .as_str()
         .unwrap_or("it gave no reason");
-    let words = match relations {
-        Relations::Within => message,
+    let kept_back = "its words are kept back, since they may tell of tables outside the window";
+    let words = match &reading.relations {
         Relations::Outside(table) => return outside(&format!("table {table}")),
-        Relations::None => message,
+        Relations::Within | Relations::None => {
+            let is_told = words::name_only_what_is_named(message, sql, &reading.named);
+            if is_told { message } else { kept_back }
+        }
         // What is wrong with the text alone tells of no table.
         Relations::Unknown if message.starts_with("Syntax error") => message,
-        Relations::Unknown => {
-            "its words are kept back, since they may tell of tables outside the window"
-        }
+        Relations::Unknown => kept_back,
     };
     let words = words::cut(words);
     Refusal::new(
@@ -290,11 +320,12 @@ mod tests {
         let reading = Reading {
             relations: relations.clone(),
             named: Vec::new(),
+            called: Vec::new(),
             target: None,
             export: None,
             reads: !relations.is_none(),
         };
-        read(status, answer, &reading, None, outside)
+        read(status, answer, ("", &reading), None, outside)
     }
 
     fn outside(what: &str) -> Refusal {
@@ -351,11 +382,12 @@ mod tests {
             let reading = Reading {
                 relations: Relations::Within,
                 named: vec![named],
+                called: Vec::new(),
                 target: None,
                 export: None,
                 reads: true,
             };
-            let read = read(200, &answer(tables), &reading, None, outside);
+            let read = read(200, &answer(tables), ("", &reading), None, outside);
             read.map(|run| run.tables.len()).map_err(|no| no.code)
         };
         for (named, listed) in [
@@ -382,6 +414,36 @@ mod tests {
     }
 
     #[test]
+    fn a_dry_run_that_leaves_out_a_routine_which_the_text_calls_is_not_believed() {
+        let routine = |id: &str| json!({"projectId": "p", "datasetId": "d", "routineId": id});
+        let judged = |called: &str, listed: &Value| {
+            let reading = Reading {
+                relations: Relations::None,
+                named: Vec::new(),
+                called: vec![called.parse().map_err(|_| called.to_owned())],
+                target: None,
+                export: None,
+                reads: false,
+            };
+            let mut answer = answer(&json!([]));
+            answer["statistics"]["query"]["referencedRoutines"] = listed.clone();
+            let read = read(200, &answer, ("", &reading), None, outside);
+            read.map(|run| run.routines.len()).map_err(|no| no.code)
+        };
+        let listed = json!([routine("f"), routine("more")]);
+        assert_eq!(judged("p.d.f", &listed), Ok(2));
+        for (called, listed) in [
+            ("p.d.g", &listed),
+            ("q.d.f", &listed),
+            ("a.b.c.d", &listed),
+            ("p.d.f", &json!([])),
+            ("p.d.f", &Value::Null),
+        ] {
+            assert_eq!(judged(called, listed), Err(Code::NotVouched), "{called}");
+        }
+    }
+
+    #[test]
     fn what_the_dry_run_refers_to_and_nobody_judges_is_refused() {
         for name in [
             "referencedPropertyGraphs",
@@ -403,6 +465,7 @@ mod tests {
         let reading = Reading {
             relations: Relations::Within,
             named: Vec::new(),
+            called: Vec::new(),
             target: Some("p.d.t".parse().expect("a table")),
             export: None,
             reads,
@@ -418,7 +481,7 @@ mod tests {
         } else {
             "destinationTable"
         }] = target.clone();
-        read(200, &answer, &reading, None, outside).map_err(|refusal| refusal.code)
+        read(200, &answer, ("", &reading), None, outside).map_err(|refusal| refusal.code)
     }
 
     #[test]
@@ -448,6 +511,7 @@ mod tests {
         let reading = Reading {
             relations: Relations::Within,
             named: Vec::new(),
+            called: Vec::new(),
             target: None,
             export: None,
             reads: true,
@@ -462,7 +526,7 @@ mod tests {
             let (dataset, table) = named.split_once('.').expect("two parts");
             answer["configuration"]["query"]["destinationTable"] =
                 json!({"projectId": "p", "datasetId": dataset, "tableId": table});
-            let run = read(200, &answer, &reading, wanted, outside);
+            let run = read(200, &answer, ("", &reading), wanted, outside);
             run.map(|run| run.targets).map_err(|refusal| refusal.code)
         };
         assert_eq!(run("_a1.anon2", None), Ok(Vec::new()));

@@ -61,7 +61,13 @@ pub async fn read(
     };
     let reading = Reading::with_room(job.sql(), tokens, named, project, default.as_ref()).await;
     let outside = |what: &str| Refusal::new(Code::NotVouched, format!("{what} is not in the text"));
-    match dry_run::read(status, answer, &reading, job.destination(), outside) {
+    match dry_run::read(
+        status,
+        answer,
+        (job.sql(), &reading),
+        job.destination(),
+        outside,
+    ) {
         Ok(run) => of_run(&run, named),
         Err(refusal) => Needed::unknown(&refusal.what),
     }

@@ -7,7 +7,8 @@ use std::ops::ControlFlow;
 use enforcer_proto::bucket::BucketRef;
 use enforcer_proto::scope::{DatasetRef, Scope, ScopeError, TableRef};
 use sqlparser::ast::{
-    self, Ident, ObjectName, Query, Select, SetExpr, Statement, TableFactor, Visit, Visitor,
+    self, Expr, Ident, ObjectName, PipeOperator, Query, Select, SetExpr, Statement, TableFactor,
+    Visit, Visitor,
 };
 use sqlparser::dialect::BigQueryDialect;
 use sqlparser::keywords::Keyword;
@@ -45,6 +46,8 @@ pub struct Reading {
     pub relations: Relations,
     /// Those it names to be read: BigQuery's dry run must list each. What cannot be listed there is a text.
     pub named: Vec<Result<TableRef, String>>,
+    /// The routines it calls by a name with a dataset, whose dry run must list each.
+    pub called: Vec<Result<TableRef, String>>,
     /// The one it writes, where it is a statement that writes one.
     pub target: Option<TableRef>,
     /// The bucket that its result goes to, where it is an export.
@@ -58,6 +61,7 @@ impl Reading {
     const UNKNOWN: Self = Self {
         relations: Relations::Unknown,
         named: Vec::new(),
+        called: Vec::new(),
         target: None,
         export: None,
         reads: true,
@@ -108,6 +112,7 @@ impl Reading {
                     reads: !relations.is_none(),
                     relations,
                     named: names.named(&found, None),
+                    called: names.called(&found),
                     target: None,
                     export: None,
                 }
@@ -123,6 +128,7 @@ impl Reading {
                     reads: !relations.is_none(),
                     relations,
                     named: names.named(&found, None),
+                    called: names.called(&found),
                     target: None,
                     export: Some(bucket),
                 }
@@ -136,11 +142,13 @@ impl Reading {
                     found.has_function || found.relations.iter().any(|name| *name != target);
                 let written = names.table(&target);
                 let named = names.named(&found, written.as_ref());
+                let called = names.called(&found);
                 // The parser does not show the name of what is dropped.
                 found.relations.push(target);
                 Self {
                     relations: names.judge(&found, scope),
                     named,
+                    called,
                     target: written,
                     export: None,
                     reads,
@@ -284,6 +292,13 @@ impl Names<'_> {
         named.filter(is_read).collect()
     }
 
+    /// The routines that a text calls. A name of one part is a function of BigQuery's own, of the text, or of the default dataset: that is
+    /// not told apart here.
+    fn called(self, found: &Found) -> Vec<Result<TableRef, String>> {
+        let routine = |name: &Vec<String>| self.table(name).ok_or_else(|| name.join("."));
+        found.called.iter().map(routine).collect()
+    }
+
     fn judge(self, found: &Found, scope: &Scope) -> Relations {
         // Where there is no default dataset, a name without one is that of a common table expression, or of nothing.
         let is_local = |name: &Vec<String>| name.len() == 1 && self.default.is_none();
@@ -324,6 +339,20 @@ const OWN_GRAMMAR: [Keyword; 10] = [
     Keyword::SUBSTR,
     Keyword::SUBSTRING,
     Keyword::TRIM,
+];
+
+/// The words before the dot of BigQuery's own functions. A dataset of such a name hides nothing by it: what a function reads is judged by the
+/// dry run in either case.
+const OWN_NAMESPACES: [&str; 9] = [
+    "AEAD",
+    "AI",
+    "HLL_COUNT",
+    "KEYS",
+    "KLL_QUANTILES",
+    "ML",
+    "NET",
+    "OBJ",
+    "VECTOR_INDEX",
 ];
 
 /// Parses a text; one that cannot be, once more as if `SAFE.` were not before such functions. It changes what they do, and nothing that is
@@ -380,6 +409,8 @@ struct Found {
     relations: Vec<Vec<String>>,
     /// Those of them that are tables, and no common table expressions or functions.
     tables: Vec<Vec<String>>,
+    /// The functions that are called by a name with a dataset.
+    called: Vec<Vec<String>>,
     /// Whether the name that comes next is that of a function.
     is_function_next: bool,
     /// How many queries stand around this point.
@@ -392,6 +423,8 @@ struct Found {
     rows: Vec<BTreeSet<String>>,
     /// Whether names may be paths into rows at all.
     has_rows: bool,
+    /// Whether there is a pipe operator in it. Which rows can be named behind one is not followed here.
+    has_pipes: bool,
 }
 
 /// The common table expressions of one WITH. Each can be named behind it; with RECURSIVE all of them in all.
@@ -437,6 +470,8 @@ impl Found {
         let mut found = Self {
             relations: Vec::new(),
             tables: Vec::new(),
+            called: Vec::new(),
+            has_pipes: false,
             is_function_next: false,
             depth: 0,
             expressions: Vec::new(),
@@ -445,7 +480,14 @@ impl Found {
             has_rows,
         };
         let visited = statement.visit(&mut found);
-        visited.is_continue().then_some(found)
+        if visited.is_break() {
+            return None;
+        }
+        // Behind a pipe rows have other names than their tables had, and none of some: there every name is a table's.
+        if found.has_pipes && has_rows {
+            return Self::of(statement, false);
+        }
+        Some(found)
     }
 
     /// BigQuery compares such names without regard to case, in ASCII.
@@ -462,6 +504,26 @@ impl Found {
         self.expressions
             .iter()
             .any(|with| with.visible.contains(&name))
+    }
+
+    /// Takes in a function that is called by a name with a dataset: BigQuery's own have one part, or one of a few words before it.
+    fn call(&mut self, name: &ObjectName) {
+        let mut name = parts(name);
+        // It changes what a function does where it fails, and nothing else.
+        if name
+            .first()
+            .is_some_and(|first| first.eq_ignore_ascii_case("SAFE"))
+        {
+            name.remove(0);
+        }
+        let is_own = |first: &String| {
+            OWN_NAMESPACES
+                .iter()
+                .any(|own| first.eq_ignore_ascii_case(own))
+        };
+        if name.len() > 1 && !name.first().is_some_and(is_own) {
+            self.called.push(name);
+        }
     }
 
     /// Whether it is a path into a row. Quoted as a whole it never is.
@@ -549,6 +611,9 @@ impl Visitor for Found {
             return ControlFlow::Break(());
         }
         self.depth += 1;
+        self.has_pipes |= !query.pipe_operators.is_empty();
+        let mut pipes = query.pipe_operators.iter();
+        self.has_function |= pipes.any(|pipe| matches!(pipe, PipeOperator::Call { .. }));
         if let Some(with) = &query.with {
             self.expressions.push(With::of(with, self.depth));
         }
@@ -593,6 +658,13 @@ impl Visitor for Found {
                 self.tables.push(name.clone());
             }
             self.relations.push(name);
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+        if let Expr::Function(function) = expr {
+            self.call(&function.name);
         }
         ControlFlow::Continue(())
     }
@@ -886,11 +958,65 @@ mod tests {
     }
 
     #[test]
+    fn behind_a_pipe_no_name_is_a_path_into_a_row() {
+        for sql in [
+            "FROM finance.daily |> CROSS JOIN finance.accounts AS hr |> SELECT 1 AS x |> CROSS JOIN hr.salaries",
+            "FROM finance.daily AS hr |> CROSS JOIN hr.salaries",
+            "SELECT 1 FROM finance.daily WHERE EXISTS (FROM finance.daily |> CROSS JOIN finance.accounts AS hr) AND EXISTS (SELECT 1 FROM hr.salaries)",
+            "WITH hr AS (FROM finance.daily |> CROSS JOIN finance.accounts AS hr), b AS (SELECT 1 FROM hr.salaries) SELECT * FROM b",
+            "SELECT (SELECT MAX(salary) FROM hr.salaries) AS x FROM finance.accounts WHERE EXISTS (FROM finance.daily |> CROSS JOIN finance.accounts AS hr)",
+            "SELECT * FROM finance.daily AS hr, hr.salaries UNION ALL (FROM finance.daily |> SELECT 1)",
+        ] {
+            assert_eq!(
+                read(sql),
+                Relations::Outside("p.hr.salaries".into()),
+                "{sql}"
+            );
+            assert!(
+                named(sql, None).contains(&"p.hr.salaries".to_owned()),
+                "{sql}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_routine_that_is_called_by_a_name_with_a_dataset_must_be_listed() {
+        let scope: Scope = "p.finance:read".parse().expect("a scope");
+        let called = |sql: &str| {
+            let reading = Reading::of(sql, 20, &scope, "p", None);
+            let names = reading.called.into_iter();
+            let names = names.map(|name| name.map_or_else(|why| why, |name| name.to_string()));
+            names.collect::<Vec<String>>()
+        };
+        for (sql, wanted) in [
+            (
+                "SELECT NET.HOST('x'), safe.substr('x', 1), HLL_COUNT.INIT(1), LOWER('X')",
+                &[][..],
+            ),
+            ("SELECT finance.f(1)", &["p.finance.f"]),
+            ("SELECT SAFE.finance.f(1)", &["p.finance.f"]),
+            (
+                "SELECT `q.finance.f`(1), q.finance.g(2)",
+                &["q.finance.f", "q.finance.g"],
+            ),
+            (
+                "SELECT 1 FROM finance.daily WHERE finance.f(x) > (SELECT finance.g(1))",
+                &["p.finance.f", "p.finance.g"],
+            ),
+            ("FROM finance.daily |> WHERE finance.f(x)", &["p.finance.f"]),
+            ("SELECT a.b.c.d(1)", &["a.b.c.d"]),
+        ] {
+            assert_eq!(called(sql), wanted, "{sql}");
+        }
+    }
+
+    #[test]
     fn what_a_function_reads_is_not_nothing() {
         for sql in [
             "SELECT * FROM TABLE_QUERY(hr, 'true')",
             "SELECT * FROM some_rows([hr.x])",
             "WITH a AS (SELECT 1) SELECT * FROM a, f()",
+            "SELECT 1 AS x |> CALL finance.rows_of()",
         ] {
             assert_eq!(read(sql), Relations::Within, "{sql}");
         }

@@ -264,7 +264,13 @@ async fn judged(
     let said = answer.json();
     let outside = |what: &str| admission::outside(what, grant, &window.agent, &window.scope);
     let verdict = Verdict {
-        run: dry_run::read(answer.status, &said, reading, job.destination(), outside)?,
+        run: dry_run::read(
+            answer.status,
+            &said,
+            (job.sql(), reading),
+            job.destination(),
+            outside,
+        )?,
         location: said["jobReference"]["location"].as_str().map(str::to_owned),
     };
     let windows = proxy.engine.windows();

@@ -34,7 +34,7 @@ const NOISE: [&str; 30] = [
     ";", "@", "(", ")", ",", ".", "-", "1.", "$", "|>", "''", "\"\"", "\\'", "\\\"", "[",
 ];
 /// What a statement is put into; `?` is its place.
-const AROUND: [&str; 16] = [
+const AROUND: [&str; 18] = [
     "(?)",
     "SELECT * FROM (?)",
     "SELECT * FROM (?) AS hr",
@@ -50,6 +50,8 @@ const AROUND: [&str; 16] = [
     "SELECT 1 FROM finance.daily AS hr UNION ALL ?",
     "SELECT 1 FROM finance.daily AS hr, UNNEST(ARRAY(?)) AS u",
     "FROM finance.daily AS hr |> WHERE EXISTS (?)",
+    "FROM finance.daily |> CROSS JOIN finance.accounts AS hr |> SELECT amount |> WHERE EXISTS (?)",
+    "SELECT 1 FROM finance.daily WHERE EXISTS (FROM finance.daily |> CROSS JOIN finance.accounts AS hr) AND EXISTS (?)",
     "SELECT 1 FROM finance.daily AS hr QUALIFY EXISTS (?)",
 ];
 /// What a name is written as instead.

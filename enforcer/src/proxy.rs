@@ -2,7 +2,7 @@
 //!
 //! [`serve`] accepts and asks the kernel whose the connection is; `shake` reads which server it wants, asks [`way`] where it may go, and
 //! speaks TLS to agents; `splice` passes on what is neither an agent's nor BigQuery's; `session` speaks HTTP; [`request`] judges
-//! what `asked` has understood, [`asking`] makes requests of what has no window ([`estimator`] says what those need), `start` what a job would do, and `relay` passes answers on; `grpc` does the same for what is spoken so;
+//! what `asked` has understood, [`asking`] makes requests of what has no window ([`estimator`] says what those need), `start` what a job would do, and `relay` passes answers on, which `coded` has decoded and compresses anew; `grpc` does the same for what is spoken so;
 //! [`forward`] is the only way to BigQuery for what an agent sent, and `allowed` the one to other names that it may reach; [`cut`] ends what
 //! a closing window leaves open; [`closer`] cancels its jobs and drops its token.
 
@@ -13,6 +13,7 @@ pub mod asking;
 pub mod authority;
 pub mod closer;
 mod coalesce;
+pub mod coded;
 mod compare;
 mod conditions;
 pub mod cut;

@@ -14,6 +14,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
 use super::asked::check_host;
+use super::coded::Broken;
 use super::cut::BodyError;
 use super::request::{Body, record, refusal_response};
 use super::{Proxy, Session};
@@ -86,7 +87,9 @@ async fn pass_on(
         .map_err(|error| failed(&Causes(&error)))?;
     let (mut head, body) = answer.into_parts();
     strip(&mut head.headers);
-    let body = body.map_err(BodyError::Upstream).boxed_unsync();
+    let body = body
+        .map_err(|error| BodyError::Upstream(Broken::Http(error)))
+        .boxed_unsync();
     Ok(Response::from_parts(head, body))
 }
 

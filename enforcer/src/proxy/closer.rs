@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::apis::Apis;
-use super::{Tokens, forward};
+use super::{Tokens, coded, forward};
 use crate::bigquery::answer::{JobFacts, is_marked, job_facts};
 use crate::causes::Causes;
 use crate::engine::{ClosedWindow, Engine, OpenWindow};
@@ -308,11 +308,12 @@ impl Closer {
             .await
             .map_err(|refusal| refusal.to_string())?;
         let turn = self.apis.turn(job.location.as_deref());
-        let request = request
+        let mut request = request
             .uri(uri(&turn.name, job, what))
             .header(header::AUTHORIZATION, authorization)
             .body(full(""))
             .map_err(|error| error.to_string())?;
+        coded::ask(request.headers_mut());
         let sent = self.upstream.send(CLOSING_KEYS | window.grant.0, request);
         let sent = tokio::time::timeout(ANSWER, sent).await;
         let sent = sent.map_err(|_| format!("{} took too long", turn.name));
@@ -320,6 +321,7 @@ impl Closer {
             .and_then(|sent| sent.map_err(|error| Causes(&error).to_string()))
             .inspect_err(|_| self.apis.unreachable(&turn))?;
         let status = answer.status().as_u16();
+        let answer = coded::decoded(answer).map_err(|refusal| refusal.to_string())?;
         let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX)
             .collect()
             .await

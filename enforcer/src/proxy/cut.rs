@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::sync::watch;
 use tokio_util::sync::DropGuard;
 
+use super::coded::{Broken, Decoded};
 use super::forward::Finish;
 use super::pages::Sealing;
 use crate::clock::Clock;
@@ -33,7 +33,7 @@ pub enum BodyError {
     Spent,
     /// BigQuery's side failed.
     #[error("the answer from BigQuery broke off")]
-    Upstream(#[source] hyper::Error),
+    Upstream(#[source] Broken),
 }
 
 /// Waits until `window` is not open any more: revoked, spent or given back (it leaves the open windows), or its time is up (by the clock,
@@ -63,13 +63,13 @@ pub async fn closed(
 /// Where a body comes from: what was read of it already, then what still comes.
 pub(super) struct Source {
     ready: Bytes,
-    rest: Option<Incoming>,
+    rest: Option<Decoded>,
     /// What seals the tokens in it as it passes.
     sealing: Option<Sealing>,
 }
 
 impl Source {
-    pub(super) const fn new(ready: Bytes, rest: Option<Incoming>) -> Self {
+    pub(super) const fn new(ready: Bytes, rest: Option<Decoded>) -> Self {
         Self {
             ready,
             rest,
@@ -92,7 +92,7 @@ impl Source {
     fn poll_frame(
         &mut self,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         if !self.ready.is_empty() {
             // In parts: what is handed over at once cannot be cut any more.
             let part = self.ready.split_to(self.ready.len().min(PART_BYTES));

@@ -18,11 +18,11 @@ use hyper::body::Incoming;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
+use super::coded::{self, Decoded};
 use super::cut::closed;
 use super::request::window_closed;
 use super::{Proxy, Session, conditions};
 use crate::bigquery::answer::JobFacts;
-use crate::bigquery::coding::Coding;
 use crate::bigquery::route::{Route, description_of, resource_of, resource_of_dataset};
 use crate::bigquery::storage::status;
 use crate::bigquery::upload::Boundary;
@@ -330,7 +330,7 @@ pub(super) async fn send(
     route: &Route,
     headers: &HeaderMap,
     parcel: Option<Parcel>,
-) -> Result<Response<Incoming>, Refusal> {
+) -> Result<Response<Decoded>, Refusal> {
     let method = http::Method::from_bytes(route.verb.as_bytes()).map_err(|error| failed(&error))?;
     let uri = format!("https://{}{}", session.name, route.path_and_query());
     let uri = Uri::try_from(uri).map_err(|error| failed(&error))?;
@@ -350,14 +350,33 @@ pub(super) async fn send_to(
     uri: &Uri,
     headers: &HeaderMap,
     parcel: Parcel,
-) -> Result<Response<Incoming>, Refusal> {
-    // Only a query that is not finished has its permit still.
-    let permit = finish
-        .permit
-        .as_ref()
-        .ok_or_else(|| failed(&"it is finished already"))?;
+) -> Result<Response<Decoded>, Refusal> {
     let asked = (method, uri, Some(headers), parcel);
-    exchange(proxy, permit.window(), asked, &finish.progress).await
+    exchange(proxy, window_of(finish)?, asked, &finish.progress).await
+}
+
+/// The same, of what is answered as it is: gRPC compresses messages, each by itself, and is asked for none that is.
+///
+/// # Errors
+/// As [`send`].
+pub(super) async fn send_for_plain(
+    proxy: &Proxy,
+    finish: &Finish,
+    uri: &Uri,
+    headers: &HeaderMap,
+    parcel: Parcel,
+) -> Result<Response<Incoming>, Refusal> {
+    let (window, post) = (window_of(finish)?, http::Method::POST);
+    let out = headers_out(Some(headers), &parcel);
+    let asked = (post, uri, out, parcel);
+    coded::plain(carry(proxy, window, asked, &finish.progress).await?)
+}
+
+/// Only a query that is not finished has its permit still.
+fn window_of(finish: &Finish) -> Result<&OpenWindow, Refusal> {
+    let permit = finish.permit.as_ref();
+    let permit = permit.ok_or_else(|| failed(&"it is finished already"))?;
+    Ok(permit.window())
 }
 
 /// Asks BigQuery for its own description of a job, in the agent's name, and gives the whole answer.
@@ -446,16 +465,18 @@ pub(super) async fn dry_run_of_nobody(
     body: &Value,
     bytes_max: usize,
 ) -> Result<Answer, Refusal> {
-    let request = Request::post(new_job(host, project)?)
+    let mut request = Request::post(new_job(host, project)?)
         .header(header::CONTENT_TYPE, "application/json")
         .header(header::AUTHORIZATION, authorization.clone())
         .body(full(Bytes::from(body.to_string())))
         .map_err(|error| failed(&error))?;
+    coded::ask(request.headers_mut());
     let answer = upstream.send(pool_key, request).await.map_err(|error| {
         tracing::warn!(error = %Causes(&error), "BigQuery could not be reached for an estimate");
         failed(&error)
     })?;
-    read_up_to(check(answer, authorization)?, bytes_max).await
+    let answer = coded::decoded(check(answer, authorization)?)?;
+    read_up_to(answer, bytes_max).await
 }
 
 /// Where a job is started.
@@ -464,32 +485,53 @@ fn new_job(host: &str, project: &str) -> Result<Uri, Refusal> {
     Uri::try_from(uri).map_err(|error| failed(&error))
 }
 
+/// Asks, and gives the answer decoded: the one place where answers to what is not gRPC begin.
 async fn exchange(
     proxy: &Proxy,
     window: &OpenWindow,
     (method, uri, headers, parcel): (http::Method, &Uri, Option<&HeaderMap>, Parcel),
     progress: &Progress,
-) -> Result<Response<Incoming>, Refusal> {
-    let authorization = proxy.tokens.for_query(window).await?;
-    let mut request = Request::builder().method(method).uri(uri.clone());
-    if let Some(out) = request.headers_mut() {
-        if let Some(headers) = headers {
-            pass(headers, out, &REQUEST_HEADERS);
-            for name in REQUEST_HEADERS_X {
-                if let Some(value) = headers.get(name) {
-                    out.insert(name, value.clone());
-                }
+) -> Result<Response<Decoded>, Refusal> {
+    let mut out = headers_out(headers, &parcel);
+    coded::ask(&mut out);
+    let asked = (method, uri, out, parcel);
+    coded::decoded(carry(proxy, window, asked, progress).await?)
+}
+
+/// What of a request's headers passes, and what is said of its body.
+fn headers_out(headers: Option<&HeaderMap>, parcel: &Parcel) -> HeaderMap {
+    let mut out = HeaderMap::new();
+    if let Some(headers) = headers {
+        pass(headers, &mut out, &REQUEST_HEADERS);
+        for name in REQUEST_HEADERS_X {
+            if let Some(value) = headers.get(name) {
+                out.insert(name, value.clone());
             }
         }
-        if let Some(kind) = parcel.content_type {
-            out.insert(header::CONTENT_TYPE, kind);
-        }
-        for (name, value) in parcel.more {
-            out.insert(name, value);
-        }
-        out.insert(header::AUTHORIZATION, authorization.clone());
     }
-    let request = request.body(parcel.body).map_err(|error| failed(&error))?;
+    if let Some(kind) = &parcel.content_type {
+        out.insert(header::CONTENT_TYPE, kind.clone());
+    }
+    for (name, value) in &parcel.more {
+        out.insert(*name, value.clone());
+    }
+    out
+}
+
+/// Sends with the window's token, and gives the answer as it came, where it may reach a client.
+async fn carry(
+    proxy: &Proxy,
+    window: &OpenWindow,
+    (method, uri, headers, parcel): (http::Method, &Uri, HeaderMap, Parcel),
+    progress: &Progress,
+) -> Result<Response<Incoming>, Refusal> {
+    let authorization = proxy.tokens.for_query(window).await?;
+    let mut request = Request::new(parcel.body);
+    *request.method_mut() = method;
+    *request.uri_mut() = uri.clone();
+    *request.headers_mut() = headers;
+    let out = request.headers_mut();
+    out.insert(header::AUTHORIZATION, authorization.clone());
     let until = || {
         let (window, windows) = (Arc::new(window.clone()), proxy.engine.windows());
         Until {
@@ -512,7 +554,7 @@ async fn exchange(
 }
 
 /// Answers that must not reach a client are turned into refusals: those that speak of our token, those that lead elsewhere, and those that
-/// would make another protocol of the connection, or are compressed, which nobody asked for.
+/// would make another protocol of the connection.
 fn check(
     answer: Response<Incoming>,
     authorization: &HeaderValue,
@@ -529,10 +571,6 @@ fn check(
         .any(|value| contains(value.as_bytes(), token));
     if echoes {
         return Err(failed(&"the answer carried a credential"));
-    }
-    // Nobody asked for that, and what it says of a job could not be compared.
-    if !matches!(Coding::of(answer.headers()), Ok(Coding::Plain)) {
-        return Err(failed(&"it is compressed"));
     }
     match answer.status().as_u16() {
         401 | 407 => Err(Refusal::new(
@@ -557,11 +595,11 @@ fn contains(text: &[u8], part: &[u8]) -> bool {
 ///
 /// # Errors
 /// [`Code::UpstreamFailed`].
-pub(super) async fn read_whole(answer: Response<Incoming>) -> Result<Answer, Refusal> {
+pub(super) async fn read_whole(answer: Response<Decoded>) -> Result<Answer, Refusal> {
     read_up_to(answer, ANSWER_BYTES_MAX).await
 }
 
-async fn read_up_to(answer: Response<Incoming>, bytes_max: usize) -> Result<Answer, Refusal> {
+async fn read_up_to(answer: Response<Decoded>, bytes_max: usize) -> Result<Answer, Refusal> {
     let (head, body) = answer.into_parts();
     let body = tokio::time::timeout(ANSWER, Limited::new(body, bytes_max).collect()).await;
     let body = body
@@ -580,8 +618,8 @@ async fn read_up_to(answer: Response<Incoming>, bytes_max: usize) -> Result<Answ
 /// # Errors
 /// [`Code::UpstreamFailed`].
 pub(super) async fn read_start(
-    answer: Response<Incoming>,
-) -> Result<(Answer, Option<Incoming>), Refusal> {
+    answer: Response<Decoded>,
+) -> Result<(Answer, Option<Decoded>), Refusal> {
     let (head, mut body) = answer.into_parts();
     let mut start = BytesMut::new();
     let reading = async {

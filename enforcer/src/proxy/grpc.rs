@@ -190,7 +190,7 @@ async fn send(
     let mut parcel = Parcel::json(frame::framed(&asked.wanted.message));
     parcel.content_type = Some(HeaderValue::from_static(CONTENT_TYPE));
     parcel.more.clone_from(&asked.more);
-    let sent = forward::send_to(proxy, finish, http::Method::POST, &uri, headers, parcel);
+    let sent = forward::send_for_plain(proxy, finish, &uri, headers, parcel);
     let answer = sent.await?;
     if answer.version() != Version::HTTP_2 || !is_spoken(answer.headers()) {
         return Err(unusable("it is not gRPC"));

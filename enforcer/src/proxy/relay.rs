@@ -9,10 +9,10 @@ use enforcer_proto::query::Method;
 use enforcer_proto::refusal::{Code, Refusal};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
+use super::coded::Decoded;
 use super::compare::compare_all;
 use super::cut::{CutBody, Source, closed};
 use super::forward::{self, Answer, Finish, Parcel};
@@ -53,7 +53,24 @@ pub(super) async fn relay(
     let sent = within(proxy, window, sent).await;
     let answer = sent.inspect_err(|refusal| finish.failed(refusal))?;
     finish.status(answer.status().as_u16());
-    let sending = match route.method {
+    let sending = taken((proxy, session, window), &mut finish, route, answer).await;
+    // The first that is said of its trouble stands; that of a close is told otherwise.
+    let sending = sending.inspect_err(|refusal| {
+        if refusal.code != Code::WindowClosed {
+            finish.trouble(&refusal.what);
+        }
+    })?;
+    Ok(stream(proxy, session, window, sending, finish))
+}
+
+/// An answer as it is passed on: read as far as must be known of it.
+async fn taken(
+    (proxy, session, window): (&Arc<Proxy>, &Session, &Arc<OpenWindow>),
+    finish: &mut Finish,
+    route: &Route,
+    answer: Response<Decoded>,
+) -> Result<Sending, Refusal> {
+    Ok(match route.method {
         Method::ProjectsList | Method::DatasetsList => {
             let mut answer = within(proxy, window, forward::read_whole(answer)).await?;
             let mut list = answer.json();
@@ -65,10 +82,7 @@ pub(super) async fn relay(
         }
         Method::JobsList => {
             let answer = within(proxy, window, forward::read_whole(answer)).await?;
-            Sending::begun(
-                own_jobs(proxy, window, &mut finish, route, answer).await?,
-                None,
-            )
+            Sending::begun(own_jobs(proxy, window, finish, route, answer).await?, None)
         }
         Method::JobsGet | Method::JobsCancel => {
             let answer = within(proxy, window, forward::read_whole(answer)).await?;
@@ -88,11 +102,12 @@ pub(super) async fn relay(
         }
         Method::GetQueryResults => {
             let (answer, rest) = within(proxy, window, forward::read_start(answer)).await?;
-            let sending = results(proxy, session, window, &mut finish, (answer, rest)).await?;
+            let sending = results(proxy, session, window, finish, (answer, rest)).await?;
             sending.sealed(proxy.pages.sealing(window.grant, route))
         }
         Method::TabledataList => {
-            Sending::from(answer).sealed(proxy.pages.sealing(window.grant, route))
+            let (answer, rest) = within(proxy, window, forward::read_start(answer)).await?;
+            Sending::begun(answer, rest).sealed(proxy.pages.sealing(window.grant, route))
         }
         Method::Discovery
         | Method::TablesList
@@ -109,9 +124,11 @@ pub(super) async fn relay(
         | Method::JobsDelete
         | Method::StorageCreateReadSession
         | Method::StorageReadRows
-        | Method::StorageSplitReadStream => Sending::from(answer),
-    };
-    Ok(stream(proxy, session, window, sending, finish))
+        | Method::StorageSplitReadStream => {
+            let (answer, rest) = within(proxy, window, forward::read_start(answer)).await?;
+            Sending::begun(answer, rest)
+        }
+    })
 }
 
 /// Whether the tokens of its next pages are sealed.
@@ -190,7 +207,7 @@ async fn results(
     session: &Session,
     window: &Arc<OpenWindow>,
     finish: &mut Finish,
-    (answer, rest): (Answer, Option<Incoming>),
+    (answer, rest): (Answer, Option<Decoded>),
 ) -> Result<Sending, Refusal> {
     if answer.status != 200 {
         let words = words_of(proxy, session, window, finish).await?;
@@ -295,7 +312,7 @@ pub(super) struct Sending {
 
 impl Sending {
     /// An answer whose body has begun, or is there whole.
-    pub(super) fn begun(answer: Answer, rest: Option<Incoming>) -> Self {
+    pub(super) fn begun(answer: Answer, rest: Option<Decoded>) -> Self {
         Self {
             status: StatusCode::from_u16(answer.status).unwrap_or(StatusCode::BAD_GATEWAY),
             headers: answer.headers,
@@ -308,17 +325,6 @@ impl Sending {
         Self {
             source: self.source.sealed(sealing),
             ..self
-        }
-    }
-}
-
-impl From<Response<Incoming>> for Sending {
-    fn from(answer: Response<Incoming>) -> Self {
-        let (head, body) = answer.into_parts();
-        Self {
-            status: head.status,
-            headers: head.headers,
-            source: Source::new(Bytes::new(), Some(body)),
         }
     }
 }

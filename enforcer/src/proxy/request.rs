@@ -20,7 +20,7 @@ use super::forward::Finish;
 use super::relay::relay;
 use super::start::start_job;
 use super::verdicts::Writing;
-use super::{Proxy, Session, asking, grpc, upload};
+use super::{Proxy, Session, asking, coded, grpc, upload};
 use crate::bigquery::coding::Coding;
 use crate::bigquery::route::{Route, Target};
 use crate::bigquery::{json, refuse};
@@ -66,6 +66,7 @@ pub(super) async fn answer(
     }
     let line = format!("{} {}", request.method(), request.uri().path());
     let (head, body) = request.into_parts();
+    let takes_gzip = coded::is_taken(&head.headers);
     // Held until the answer's head is there. Without a turn the body is not read at all.
     let turn = proxy.quota.request_of(&session.requester.agent).await;
     let stands_in = session
@@ -98,6 +99,7 @@ pub(super) async fn answer(
         (Ok(window), Ok(read)) => serve(proxy, session, &head.headers, &window, read).await,
     };
     match done {
+        Ok(response) if takes_gzip => coded::encoded(response),
         Ok(response) => response,
         Err(No::Recorded(refusal)) => refusal_response(&refusal),
         Err(No::New(refusal)) => {

@@ -20,6 +20,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::coded::Decoded;
 use super::compare::Trail;
 use super::cut::closed;
 use super::forward::{self, Finish, Parcel};
@@ -352,7 +353,7 @@ async fn answered(
     (proxy, session, window): (&Arc<Proxy>, &Arc<Session>, &Arc<OpenWindow>),
     mut finish: Finish,
     id: &str,
-    answer: Response<Incoming>,
+    answer: Response<Decoded>,
     trail: Trail,
 ) -> Result<Response<Body>, Refusal> {
     match answer.status() {
@@ -406,15 +407,15 @@ async fn passed_words(
     proxy: &Arc<Proxy>,
     session: &Arc<Session>,
     window: &Arc<OpenWindow>,
-    finish: Finish,
-    answer: Response<Incoming>,
+    mut finish: Finish,
+    answer: Response<Decoded>,
 ) -> Result<Response<Body>, Refusal> {
-    let status = answer.status();
-    let sending = if status.is_client_error() || status.is_server_error() {
-        let read = within(proxy, window, forward::read_whole(answer)).await?;
+    let read = within(proxy, window, forward::read_whole(answer)).await;
+    let read = read.inspect_err(|refusal| finish.trouble(&refusal.what))?;
+    let sending = if read.status >= 400 {
         Passing::begun(worded(read, Words::Cut), None)
     } else {
-        Passing::from(answer)
+        Passing::begun(read, None)
     };
     Ok(stream(proxy, session, window, sending, finish))
 }

@@ -714,6 +714,12 @@ uid = {OTHER_AGENT_UID}
         self.far_lines("requests.jsonl")
     }
 
+    /// How it answered each: `coding`, and the bytes of the body, `plain` and as `sent`.
+    #[must_use]
+    pub fn far_answers(&self) -> Vec<Value> {
+        self.far_lines("answers.jsonl")
+    }
+
     /// The names that the far side's name server was asked for, in lower case, oldest first.
     #[must_use]
     pub fn asked_names(&self) -> Vec<String> {

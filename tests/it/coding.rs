@@ -54,7 +54,7 @@ fn sent(
     assert!(output.status.success(), "{errors}");
     let (status, coding, text): (u64, Option<String>, String) =
         serde_json::from_slice(&output.stdout).expect("prints JSON");
-    assert_eq!(coding, None, "no answer is compressed: {text}");
+    assert_eq!(coding, None, "no short answer is compressed: {text}");
     (status, text)
 }
 
@@ -108,7 +108,7 @@ fn a_compressed_body_is_judged_by_what_is_in_it_and_goes_out_as_it_was_judged() 
             "{request}"
         );
         let headers = request["headers"].to_string();
-        assert!(!headers.contains("encoding"), "{headers}");
+        assert!(!headers.contains("content-encoding"), "{headers}");
     }
 }
 
@@ -148,6 +148,120 @@ fn an_answer_that_is_compressed_without_being_asked_for_is_not_passed_on() {
     let tables = format!("{PROJECT}/datasets/finance/tables");
     let answer = sent(&world, "GET", &tables, "", "application/json", "");
     refused(&answer, "upstream.failed");
+}
+
+#[test]
+fn an_answer_that_is_not_wholly_and_only_what_gzip_writes_is_not_passed_on() {
+    let world = World::start(Family::V4);
+    let _ = world.open_window(SCOPE, "5m");
+    let tables = format!("{PROJECT}/datasets/finance/tables");
+    let list = |path: &str| sent(&world, "GET", path, "", "application/json", "");
+    for fault in ["cut", "damaged", "followed", "twice", "other"] {
+        world.set_faults(&json!({"gzip": fault}));
+        refused(&list(&tables), "upstream.failed");
+    }
+    // 64 MiB in some thousands: what is read whole ends at its bound.
+    world.set_faults(&json!({"gzip": "bomb"}));
+    refused(&list(&format!("{PROJECT}/datasets")), "upstream.failed");
+    for fault in [json!({}), json!({"gzip": "never"})] {
+        world.set_faults(&fault);
+        assert_eq!(list(&tables).0, 200);
+    }
+}
+
+/// A result of some megabytes.
+const LARGE: &str = "SELECT n, REPEAT('x', 2000) AS text FROM UNNEST(GENERATE_ARRAY(1, 2000)) AS n";
+
+/// Runs the query of its last argument once for each that a client may say of codings, and prints of each answer: status, coding, `Vary`, the
+/// bytes that came, and a digest of its rows.
+const TAKE: &str = r#"
+import gzip, hashlib, http.client, json, ssl, sys
+ca, path, sql = sys.argv[1:4]
+connection = http.client.HTTPSConnection("bigquery.googleapis.com", context=ssl.create_default_context(cafile=ca))
+said = []
+for takes in ("gzip", "gzip;q=0", "deflate, br", "identity"):
+    body = json.dumps({"query": sql, "useLegacySql": False, "maxResults": 2000})
+    connection.request("POST", path, body, {"content-type": "application/json", "accept-encoding": takes})
+    answer = connection.getresponse()
+    came = answer.read()
+    coding = answer.getheader("content-encoding")
+    rows = json.loads(gzip.decompress(came) if coding else came)["rows"]
+    said.append([answer.status, coding, answer.getheader("vary"), len(came), len(rows), hashlib.sha256(json.dumps(rows).encode()).hexdigest()])
+print(json.dumps(said))
+"#;
+
+#[test]
+fn a_large_answer_comes_compressed_and_goes_so_to_a_client_that_takes_it_with_the_same_rows() {
+    let world = World::start(Family::V4);
+    let _ = world.open_window(SCOPE, "5m");
+    let path = format!("{PROJECT}/queries");
+    let mut command = world.run_as(Who::Agent, "/usr/bin/python3");
+    command
+        .args(["-c", TAKE])
+        .arg(world.stage.dir().join("run/ca.pem"))
+        .args([path.as_str(), LARGE]);
+    let output = command.output().expect("python runs");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    let said: Vec<Value> = serde_json::from_slice(&output.stdout).expect("prints JSON");
+    let plain = said[1][3].as_u64().expect("a number");
+    assert!(plain > 4_000_000, "{said:?}");
+    for (at, answer) in said.iter().enumerate() {
+        let bytes = answer[3].as_u64().expect("a number");
+        assert_eq!(answer[0], 200, "{answer}");
+        assert_eq!(
+            (&answer[4], &answer[5]),
+            (&json!(2000), &said[0][5]),
+            "the same rows"
+        );
+        if at == 0 {
+            assert_eq!(
+                (&answer[1], &answer[2]),
+                (&json!("gzip"), &json!("accept-encoding"))
+            );
+            assert!(bytes < plain / 10, "{answer}");
+        } else {
+            assert_eq!((&answer[1], bytes), (&Value::Null, plain), "{answer}");
+        }
+    }
+    // Whatever the client takes, BigQuery is asked for gzip, and sends it; the record counts what is in it.
+    for request in world.far_requests() {
+        let to = request["host"].as_str().unwrap_or_default();
+        let headers = request["headers"].to_string();
+        let asks = headers.contains(r#"["accept-encoding","gzip"]"#) && headers.contains("(gzip)");
+        assert_eq!(asks, to == "bigquery.googleapis.com", "{request}");
+    }
+    let answers = world.far_answers();
+    let pages = answers.iter().filter(|answer| answer["path"] == path);
+    for page in pages {
+        assert_eq!(page["coding"], "gzip", "{page}");
+        assert!(
+            page["sent"].as_u64() < page["plain"].as_u64().map(|plain| plain / 10),
+            "{page}"
+        );
+    }
+    let counted = world.events("query_finished");
+    let counted = counted
+        .iter()
+        .filter(|event| event["body_bytes"].as_u64() >= Some(plain))
+        .count();
+    assert_eq!(counted, said.len(), "decoded bytes, compressed or not");
+}
+
+#[test]
+fn an_unmodified_client_that_takes_gzip_gets_every_row_of_a_large_result() {
+    let world = World::start(Family::V4);
+    let _ = world.open_window(SCOPE, "5m");
+    let said = world.query(&[LARGE]);
+    let rows = said[0]["rows"].as_array().expect("rows");
+    assert_eq!(rows.len(), 2000);
+    let answers = world.far_answers();
+    assert!(
+        answers
+            .iter()
+            .any(|answer| answer["coding"] == "gzip" && answer["plain"].as_u64() > Some(4_000_000)),
+        "{answers:?}"
+    );
 }
 
 /// Expects something before it sends `body`: with `100-continue` it waits for leave, as long as this test may take.

@@ -6,6 +6,7 @@ analyser.py), bytes, and jobs that run on their own and can be cancelled.
 """
 
 import argparse
+import gzip
 import http.server
 import json
 import pathlib
@@ -15,6 +16,7 @@ import ssl
 import threading
 import time
 import urllib.parse
+import zlib
 
 import requests
 import trustme
@@ -55,11 +57,16 @@ class World:
         self.uploads = Uploads(self.jobs)
 
     def faults(self):
-        """What the test has asked to go wrong: {"sts": "down", "hold_ms": 100, "drip_ms": 100, "run_ms": 100, "instead": [302, {"location": "…"}], ...}."""
+        """What the test has asked to go wrong: {"sts": "down", "hold_ms": 100, "drip_ms": 100, "run_ms": 100, "gzip": "cut", "instead": [302, {"location": "…"}], ...}."""
         try:
             return json.loads((self.dir / "faults.json").read_text())
         except FileNotFoundError:
             return {}
+
+    def answered(self, entry):
+        with self.lock:
+            with open(self.dir / "answers.jsonl", "a") as answers:
+                answers.write(json.dumps(entry) + "\n")
 
     def record(self, entry):
         with self.lock:
@@ -137,16 +144,40 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def answer(self, status, value, headers=None):
         body = value if isinstance(value, bytes) else json.dumps(value).encode()
+        faults = self.world.faults()
+        coding, parts = self.coded(body, headers or {}, faults.get("gzip"))
+        length = sum(map(len, parts))
+        self.world.answered({"method": self.command, "path": self.path, "coding": coding, "plain": len(body), "sent": length})
         self.send_response(status)
         self.send_header("content-type", "application/json; charset=UTF-8")
-        self.send_header("content-length", str(len(body)))
-        for name, text in (headers or {}).items():
+        self.send_header("content-length", str(length))
+        for name, text in {**({"content-encoding": coding} if coding else {}), **(headers or {})}.items():
             self.send_header(name, text)
         self.end_headers()
-        pause_s = self.world.faults().get("drip_ms", 0) / 1000
-        for at in range(0, len(body), 65536):
-            self.wfile.write(body[at:at + 65536])
+        pause_s = faults.get("drip_ms", 0) / 1000
+        for part in parts:
+            self.wfile.write(part)
             time.sleep(pause_s)
+
+    def coded(self, body, headers, fault):
+        """How an answer goes out, and what of it at once: compressed for whom Google's servers do that, each part so that it can be read when it comes."""
+        parts = [body[at:at + 65536] for at in range(0, len(body), 65536)]
+        asked = "gzip" in (self.headers.get("accept-encoding") or "") and "gzip" in (self.headers.get("user-agent") or "")
+        if not asked or not body or fault == "never" or "content-encoding" in headers:
+            return None, parts
+        if fault == "bomb":
+            parts = [b" " * 65536] * 1024
+        coder = zlib.compressobj(wbits=31)
+        parts = [coder.compress(part) + coder.flush(zlib.Z_SYNC_FLUSH) for part in parts] + [coder.flush()]
+        if fault == "twice":
+            return "gzip, gzip", [gzip.compress(b"".join(parts))]
+        if fault == "cut":
+            parts[-1] = parts[-1][:-1]
+        if fault == "damaged":
+            parts[-1] = parts[-1][:-8] + bytes([parts[-1][-8] ^ 1]) + parts[-1][-7:]
+        if fault == "followed":
+            parts.append(b"x")
+        return ("br" if fault == "other" else "gzip"), parts
 
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = handle_any
 

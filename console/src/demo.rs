@@ -116,9 +116,11 @@ fn status(second: u64) -> serde_json::Result<Status> {
             "bytes_max": 10_000_000_000_u64, "query_bytes_max": 1_000_000_000, "returned_bytes": 31_000, "returned_bytes_max": 1_000_000_000,
         })
     };
+    let above = |pid: u32, uid: u32, comm: &str| json!({"pid": pid, "start_boot_ns": 1, "uid": uid, "comm": comm});
     let request = |number: u64, agent: &str, scope: &str, reason: &str, left_s: u64| {
         json!({
-            "request": format!("r-{number}"), "agent": agent, "uid": 2001, "pid": 4711,
+            "request": format!("r-{number}"), "agent": agent, "uid": 2001, "pid": 4711, "comm": "python3",
+            "origin": {"ancestors": [above(4700, 2001, "bash"), above(4650, 0, "sshd"), above(1, 0, "systemd")], "cgroup": format!("/system.slice/{agent}.service")},
             "ask": {"scope": scope, "ttl": "15m", "reason": reason, "bytes_max": null, "queries_max": null},
             "scope": scope, "ttl": "15m",
             "budget": {"bytes_max": 10_000_000_000_u64, "queries_max": 100, "query_bytes_max": 1_000_000_000, "returned_bytes_max": 1_000_000_000, "jobs_at_once_max": 4},
@@ -154,7 +156,7 @@ fn status(second: u64) -> serde_json::Result<Status> {
             grant(5, "finance-bot", "shop.finance:read", 611, None),
             grant(6, "loader", "shop.staging:write", 41, None),
         ],
-        "grants_left_out": 0,
+        "grants_left_out": 0, "agents_left_out": 0,
         "hooks": [{"hook": "pager", "delivered": 12, "given_up": 0, "waiting": 0, "trouble": null}],
         "agents": [
             agent("finance-bot", 7, 9000, Value::Null), agent("loader", 2, 45_000, Value::Null),

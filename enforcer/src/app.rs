@@ -353,6 +353,7 @@ async fn daemon(config: Config, policy: Policy, room: Room) -> Result<()> {
         index,
         turns: control::Turns::default(),
         joins: control::Joins::default(),
+        on_host: control::OnHost::new(identify.workloads()),
         identify,
         clock: Arc::clone(&clock),
         client_env: files.env(),

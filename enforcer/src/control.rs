@@ -30,8 +30,10 @@ use crate::causes::Causes;
 use crate::clock::Clock;
 use crate::engine::Engine;
 use crate::notify::Notifier;
+use crate::origin;
 use crate::search::Keeper;
 use crate::tally::{Refused, Who};
+pub use agents::OnHost;
 pub use join::{JOINS, Joins};
 pub use log::Turns;
 use peer::{Identify, Peer};
@@ -61,6 +63,8 @@ pub struct Control {
     pub clock: Arc<dyn Clock>,
     /// How often workloads are joined.
     pub joins: Joins,
+    /// What was looked at of the agents on the host.
+    pub on_host: OnHost,
     /// The processes that something ends with.
     pub runs: Arc<Runs>,
     /// The environment that a client in a workload needs.
@@ -239,8 +243,15 @@ async fn link(mut stream: UnixStream, control: &Control, mut peer: Peer) -> Resu
                 let reply = runs::request(control, &peer, agent, ask).await;
                 patient(send(&mut stream, &reply)).await?;
             }
-            ask @ (Ask::Request(_)
-            | Ask::Approve { .. }
+            ask @ Ask::Request(_) => {
+                let caller = caller_now(control, &mut peer)?.clone();
+                let origin = origin::of(&caller.process).await;
+                // Whoever it was read of is still at the other end.
+                caller_now(control, &mut peer)?;
+                let reply = control.engine.control_from(caller, ask, origin).await;
+                patient(send(&mut stream, &reply)).await?;
+            }
+            ask @ (Ask::Approve { .. }
             | Ask::Deny { .. }
             | Ask::BreakGlass { .. }
             | Ask::Review { .. }
@@ -257,8 +268,8 @@ async fn link(mut stream: UnixStream, control: &Control, mut peer: Peer) -> Resu
                 let mut reply = control.engine.control(caller, ask).await;
                 if let (Reply::Status(status), false) = (&mut reply, is_agent) {
                     status.hooks = control.notifier.views();
-                    let agents = std::mem::take(&mut status.agents);
-                    status.agents = agents::looked_at(control.identify.workloads(), agents).await;
+                    let now = control.clock.now();
+                    control.on_host.tell(now, &mut status.agents).await;
                 }
                 patient(send(&mut stream, &reply)).await?;
             }

@@ -40,6 +40,7 @@ pub use handle::{
     Plan, QUEUE_MAX, Requester, Waits,
 };
 use owner::{News, Owner, Shared};
+pub use views::ON_HOST_BYTES_MAX;
 
 use crate::audit::rebuild::{Rebuilt, rebuild};
 use crate::audit::retention::Keep;

@@ -30,6 +30,7 @@ pub mod loopback;
 pub mod metadata;
 pub mod notify;
 pub mod old_flows;
+pub mod origin;
 pub mod pace;
 pub mod prove;
 pub mod proxy;

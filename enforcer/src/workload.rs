@@ -314,19 +314,58 @@ pub fn cgroup_of(pid: u32) -> io::Result<PathBuf> {
     .ok_or_else(|| io::Error::other(format!("process {pid} is in no cgroup that can be named")))
 }
 
+/// What `/proc/PID/stat` says of a process at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stat {
+    /// Its name, which it chose; what is no text in it is made some.
+    pub comm: String,
+    /// The process that started it, or that has taken it over since; 0 where there is none in this pid namespace.
+    pub parent: u32,
+    /// When it started, nanoseconds on the boot-time clock, in steps of 10 ms.
+    pub start_boot_ns: u64,
+}
+
+/// What `/proc/PID/stat` says of a process.
+///
+/// # Errors
+/// When the process is gone.
+pub fn stat(pid: u32) -> io::Result<Stat> {
+    let text = lossy(&format!("/proc/{pid}/stat"))?;
+    read_stat(&text)
+        .ok_or_else(|| io::Error::other(format!("what /proc says of process {pid} cannot be read")))
+}
+
+fn read_stat(text: &str) -> Option<Stat> {
+    // The name may hold anything, spaces and brackets too: the fields begin behind its last bracket. The parent is the 4th, starttime the 22nd.
+    let (before, rest) = text.rsplit_once(')')?;
+    let mut fields = rest.split_whitespace();
+    let parent = fields.nth(1)?.parse().ok()?;
+    let ticks: u64 = fields.nth(17)?.parse().ok()?;
+    Some(Stat {
+        comm: before.split_once('(')?.1.to_owned(),
+        parent,
+        start_boot_ns: ticks.saturating_mul(TICK_NS),
+    })
+}
+
+/// A file of `/proc` as text: a process may choose a name that is none, and is not to be overlooked by that.
+fn lossy(path: &str) -> io::Result<String> {
+    let bytes = std::fs::read(path)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
 /// When a process started, nanoseconds on the boot-time clock, in steps of 10 ms.
 ///
 /// # Errors
 /// When the process is gone.
 pub fn start_boot_ns(pid: u32) -> io::Result<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // The name may hold anything, spaces and brackets too: the fields begin behind its last bracket. starttime is the 22nd field.
-    let ticks = stat
-        .rsplit_once(')')
-        .and_then(|(_, rest)| rest.split_whitespace().nth(19)?.parse::<u64>().ok());
-    ticks
-        .map(|ticks| ticks.saturating_mul(TICK_NS))
-        .ok_or_else(|| io::Error::other(format!("process {pid} has no start time")))
+    stat(pid).map(|stat| stat.start_boot_ns)
+}
+
+/// Whether two starts are one: the kernel's programs say them to the nanosecond, `/proc` in steps of 10 ms.
+#[must_use]
+pub const fn is_same_start(one_boot_ns: u64, other_boot_ns: u64) -> bool {
+    one_boot_ns / TICK_NS == other_boot_ns / TICK_NS
 }
 
 /// Whether a process was forked by this one and has not become another program yet. Such a one moves to a cgroup of its own before it does.
@@ -337,11 +376,7 @@ pub fn is_own_fork(pid: u32) -> bool {
         Some((file.dev(), file.ino()))
     };
     let is_our_program = program(&pid.to_string()).is_some_and(|its| Some(its) == program("self"));
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let parent = stat
-        .rsplit_once(')')
-        .and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse::<u32>().ok());
-    is_our_program && parent == Some(std::process::id())
+    is_our_program && stat(pid).is_ok_and(|stat| stat.parent == std::process::id())
 }
 
 /// A process's name, as it calls itself.
@@ -357,7 +392,7 @@ pub fn comm(pid: u32) -> io::Result<String> {
 /// # Errors
 /// When the process is gone.
 pub fn uid_of(pid: u32) -> io::Result<u32> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let status = lossy(&format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("Uid:"));
     let uids = numbers(line.unwrap_or_default())?;
     let effective = uids.get(1).copied();
@@ -399,6 +434,19 @@ mod tests {
         assert_eq!(super::threads(u32::MAX).expect("reads"), []);
         assert!(start_boot_ns(u32::MAX).is_err());
         assert!(!is_traced(pid).expect("reads"));
+    }
+
+    #[test]
+    fn the_fields_of_a_process_are_read_whatever_it_calls_itself() {
+        let rest = "S 7 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 123 0 0";
+        let read = |comm: &str| read_stat(&format!("42 ({comm}) {rest}")).expect("is well made");
+        for comm in ["bash", "a) S 1 (b", "a b", ""] {
+            let stat = read(comm);
+            assert_eq!((stat.comm.as_str(), stat.parent), (comm, 7));
+            assert_eq!(stat.start_boot_ns, 123 * TICK_NS);
+        }
+        assert_eq!(read_stat("42 (bash) S"), None);
+        assert_eq!(read_stat(""), None);
     }
 
     #[test]

@@ -324,6 +324,7 @@ fn events(window: u64) -> Vec<Event> {
             from_query: None,
             ends_with_process: false,
             budget: None,
+            origin: None,
         },
         Event::Approved {
             request,

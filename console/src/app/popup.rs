@@ -4,6 +4,7 @@
 use enforcer_proto::id::{GrantId, RequestId};
 use enforcer_proto::principal::AgentName;
 use enforcer_proto::scope::Scope;
+use enforcer_proto::text::safe_line;
 use enforcer_proto::time::{NS_PER_S, Ttl};
 use enforcer_proto::wire::{Ask, GrantView, RequestView};
 
@@ -190,6 +191,7 @@ pub(crate) fn request_lines(model: &Model, request: &RequestView) -> Vec<String>
         request.rule,
         minutes_seconds(model.left_ns(request.expires_in_ns))
     ));
+    lines.extend(origin_lines(request));
     if request.ends_with_process {
         lines.push("for a command: the window ends with it".to_owned());
     }
@@ -241,6 +243,27 @@ pub(crate) fn request_lines(model: &Model, request: &RequestView) -> Vec<String>
         None => "no rule of the policy covers it any more: nobody can approve it".to_owned(),
     });
     lines
+}
+
+/// Where the process that asked comes from. Every name in it was chosen by the processes themselves.
+fn origin_lines(request: &RequestView) -> Vec<String> {
+    let Some(origin) = &request.origin else {
+        return Vec::new();
+    };
+    let own = format!(
+        "process  {} pid {} (uid {})",
+        safe_line(&request.comm, 64),
+        request.pid,
+        request.uid
+    );
+    let above = origin.chain(request.uid);
+    let chain = if above.is_empty() {
+        own
+    } else {
+        format!("{own} ← {above}")
+    };
+    let place = origin.place().map(|place| format!("unit     {place}"));
+    [chain].into_iter().chain(place).collect()
 }
 
 fn history_line(model: &Model, agent: &AgentName) -> Option<String> {

@@ -1,5 +1,7 @@
 //! What each message makes of the model.
 
+use std::collections::BTreeSet;
+
 use enforcer_proto::audit::Record;
 use enforcer_proto::event::{About, Event};
 use enforcer_proto::id::GrantId;
@@ -119,8 +121,12 @@ impl Model {
         let Some(known) = &self.known else { return };
         let at_ms = self.at_ms;
         let grants = &known.status.grants;
-        self.rates
-            .retain(|id, _| grants.iter().any(|grant| grant.grant == *id && grant.open));
+        let open: BTreeSet<GrantId> = grants
+            .iter()
+            .filter(|grant| grant.open)
+            .map(|grant| grant.grant)
+            .collect();
+        self.rates.retain(|id, _| open.contains(id));
         for grant in grants.iter().filter(|grant| grant.open) {
             let rate = self.rates.entry(grant.grant).or_default();
             let used = grant.queries;

@@ -91,7 +91,13 @@ fn heading(model: &Model, count: usize, room: Room, theme: Theme) -> Line<'stati
                 Room::Narrow => "an hour",
                 Room::Plain | Room::Wide => "half an hour",
             };
-            format!("{count} agents · a cell is {cell} of the last 24")
+            let left_out = model.status().map_or(0, |status| status.agents_left_out);
+            let more = if left_out > 0 {
+                format!(", {left_out} more find no room here")
+            } else {
+                String::new()
+            };
+            format!("{count} agents{more} · a cell is {cell} of the last 24")
         }
         View::Health => "what is checked".to_owned(),
     };

@@ -19,7 +19,7 @@ use crate::asking::FromQuery;
 use crate::bucket::BucketRef;
 use crate::id::{GrantId, QueryId, RequestId, SessionId};
 use crate::policy::{Ask, Budget};
-use crate::principal::{AgentName, Approver, Caller, Process};
+use crate::principal::{AgentName, Approver, Caller, Process, ProcessOrigin};
 use crate::query::{JobRef, Method};
 use crate::refusal::{Code, Refusal};
 use crate::scope::{Scope, TableRef};
@@ -173,6 +173,10 @@ pub enum Event {
         /// What a window of it may use: what is asked for, within what the rule allows. Older records have none.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         budget: Option<Budget>,
+        /// Where the process that asked comes from, for people; absent where it could not be read, and in older records. It decides nothing and is
+        /// no part of the digest.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        origin: Option<ProcessOrigin>,
     },
     /// A request that was refused before anyone had to decide.
     RequestRefused {

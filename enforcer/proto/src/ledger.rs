@@ -39,7 +39,7 @@ use crate::audit::Record;
 use crate::event::{CloseReason, Event, Numbers};
 use crate::id::{GrantId, QueryId, RequestId, SessionId};
 use crate::policy::{Ask, Budget, Vote};
-use crate::principal::{AgentName, Approver, Process};
+use crate::principal::{AgentName, Approver, Process, ProcessOrigin};
 use crate::scope::Scope;
 use crate::time::{NS_PER_S, Now, Ttl};
 
@@ -48,7 +48,7 @@ pub const ENDED_KEPT: usize = 512;
 
 /// The version of what [`Ledger::apply`] makes of events. It is raised whenever a record is taken in otherwise than before: a snapshot of
 /// another version is not used, and the log is read whole once.
-pub const LEDGER_VERSION: u32 = 7;
+pub const LEDGER_VERSION: u32 = 8;
 /// Records younger than this are always needed, nanoseconds: two days, more than the longest window, what its jobs may last, and the day over
 /// which shares of time are counted.
 pub const NEEDED_NS: u64 = 48 * 3600 * NS_PER_S;
@@ -125,6 +125,8 @@ pub struct Request {
     pub agent: AgentName,
     /// The process that asked.
     pub process: Process,
+    /// Where that comes from, for people, where it could be read. No part of the digest: names in it are of the processes' own choice.
+    pub origin: Option<ProcessOrigin>,
     /// Uids besides whose queries wait with it: none of them decides on it.
     pub joined: BTreeSet<u32>,
     /// What is asked.
@@ -184,6 +186,7 @@ impl Request {
             from_query,
             ends_with_process,
             budget,
+            origin,
         } = event
         else {
             return None;
@@ -192,6 +195,7 @@ impl Request {
             id: *request,
             agent: agent.clone(),
             process: process.clone(),
+            origin: origin.clone(),
             joined: BTreeSet::new(),
             offer: Offer {
                 scope: ask.scope.clone(),

@@ -8,8 +8,14 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::event::COMM_BYTES_MAX;
+use crate::text::{keep_end, safe_line, shorten};
+
 /// The longest agent name, bytes. It goes into job labels (63) and JWT subjects (127).
 pub const AGENT_NAME_BYTES_MAX: usize = 31;
+
+/// How many characters of a process's name are shown.
+const COMM_CHARS: usize = 64;
 
 /// An agent's configured name: the principal that requests, is granted and is recorded.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -82,6 +88,74 @@ impl Process {
     }
 }
 
+/// The most processes above one that asks that are told of, the next above it first.
+pub const ANCESTORS_MAX: usize = 8;
+/// The longest path of a cgroup that is recorded, bytes; of a longer one the end is, where the unit stands.
+pub const CGROUP_BYTES_MAX: usize = 512;
+
+/// Where a process that asks comes from: the processes above it, and its cgroup, as they were when it asked.
+///
+/// Evidence for people. Every name in it was chosen by the processes themselves or by whoever may make cgroups, and a process can have itself
+/// started by another: nothing is decided by it, and it is not among what an approval's digest is of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessOrigin {
+    /// The process that started it, then the one that started that, and so on: as many as [`ANCESTORS_MAX`], up to the first of the host. Fewer
+    /// where one of them had ended, or could not be looked at.
+    pub ancestors: Vec<Process>,
+    /// Its cgroup in the v2 hierarchy, as a path from the hierarchy's root; empty where it could not be told.
+    pub cgroup: String,
+}
+
+impl ProcessOrigin {
+    /// The systemd unit that the cgroup's path names: its last part that is called like a service or a scope.
+    #[must_use]
+    pub fn unit(&self) -> Option<&str> {
+        let mut parts = self.cgroup.rsplit('/');
+        parts.find(|part| {
+            let name = part.strip_suffix(".service");
+            let name = name.or_else(|| part.strip_suffix(".scope"));
+            name.is_some_and(|name| !name.is_empty())
+        })
+    }
+
+    /// The processes above it as people read them, the next above it first: `bash 4100 ← sshd 812 (uid 0)`. A uid is said where it is another
+    /// than that of the process below, which `uid` is for the first. Names are made safe to show. Empty where there are none.
+    #[must_use]
+    pub fn chain(&self, uid: u32) -> String {
+        let mut below = uid;
+        let said = self.ancestors.iter().map(|process| {
+            let name = safe_line(&process.comm, COMM_CHARS);
+            let other = process.uid != below;
+            below = process.uid;
+            if other {
+                format!("{name} {} (uid {})", process.pid, process.uid)
+            } else {
+                format!("{name} {}", process.pid)
+            }
+        });
+        said.collect::<Vec<_>>().join(" ← ")
+    }
+
+    /// The unit and the cgroup as people read them; nothing where neither is known.
+    #[must_use]
+    pub fn place(&self) -> Option<String> {
+        let cgroup = safe_line(&self.cgroup, usize::MAX);
+        match self.unit() {
+            Some(unit) => Some(format!("{} ({cgroup})", safe_line(unit, usize::MAX))),
+            None => Some(cgroup).filter(|cgroup| !cgroup.is_empty()),
+        }
+    }
+
+    /// Keeps it within its bounds.
+    pub fn bound(&mut self) {
+        self.ancestors.truncate(ANCESTORS_MAX);
+        for process in &mut self.ancestors {
+            shorten(&mut process.comm, COMM_BYTES_MAX);
+        }
+        keep_end(&mut self.cgroup, CGROUP_BYTES_MAX);
+    }
+}
+
 /// Whoever is at the other end of the control socket: peer credentials and the cgroup's agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Caller {
@@ -120,6 +194,79 @@ impl fmt::Display for Approver {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn process(pid: u32, uid: u32, comm: &str) -> Process {
+        Process {
+            pid,
+            start_boot_ns: 1,
+            uid,
+            comm: comm.to_owned(),
+        }
+    }
+
+    #[test]
+    fn the_unit_is_the_last_service_or_scope_of_the_path() {
+        let unit = |cgroup: &str| {
+            let origin = ProcessOrigin {
+                ancestors: Vec::new(),
+                cgroup: cgroup.to_owned(),
+            };
+            origin.unit().map(str::to_owned)
+        };
+        let found = |cgroup| unit(cgroup).expect("one is named");
+        assert_eq!(
+            found("/system.slice/finance-bot.service"),
+            "finance-bot.service"
+        );
+        assert_eq!(
+            found("/user.slice/user-1000.slice/user@1000.service/app.slice/a.scope/below"),
+            "a.scope"
+        );
+        for none in [
+            "",
+            "/",
+            "/enforcer/agents/finance-bot",
+            "/system.slice/.service",
+        ] {
+            assert_eq!(unit(none), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn a_chain_says_a_uid_where_it_changes_and_names_in_it_are_shown_safely() {
+        let origin = ProcessOrigin {
+            ancestors: vec![
+                process(4100, 2001, "ba\u{1b}[2Jsh"),
+                process(812, 0, "sshd"),
+                process(1, 0, "systemd"),
+            ],
+            cgroup: String::new(),
+        };
+        assert_eq!(
+            origin.chain(2001),
+            "ba\\u{1b}[2Jsh 4100 ← sshd 812 (uid 0) ← systemd 1"
+        );
+        assert_eq!(origin.place(), None);
+    }
+
+    #[test]
+    fn an_origin_keeps_the_nearest_processes_and_the_end_of_its_cgroup() {
+        let mut origin = ProcessOrigin {
+            ancestors: (1..100)
+                .map(|pid| process(pid, 0, &"x".repeat(999)))
+                .collect(),
+            cgroup: format!("/{}/bot.service", "é".repeat(999)),
+        };
+        origin.bound();
+        assert_eq!(origin.ancestors.len(), ANCESTORS_MAX);
+        assert_eq!(origin.ancestors[0].pid, 1);
+        assert_eq!(origin.ancestors[0].comm.len(), COMM_BYTES_MAX);
+        assert!(origin.cgroup.len() <= CGROUP_BYTES_MAX && origin.cgroup.starts_with('…'));
+        assert_eq!(origin.unit(), Some("bot.service"));
+        let again = origin.clone();
+        origin.bound();
+        assert_eq!(origin, again);
+    }
 
     #[test]
     fn an_agent_name_fits_labels_and_subjects() {

@@ -55,6 +55,15 @@ pub fn shorten(text: &mut String, bytes_max: usize) {
     }
 }
 
+/// Shortens `text` to its last `bytes_max` bytes, the first of which are `…`. One that is short enough stays as it is.
+pub fn keep_end(text: &mut String, bytes_max: usize) {
+    if text.len() > bytes_max {
+        let from = text.len() - bytes_max.saturating_sub('…'.len_utf8());
+        let from = text.ceil_char_boundary(from);
+        text.replace_range(..from, "…");
+    }
+}
+
 /// Keeps at most `most` of these sentences; the last of them then says how many more there were.
 pub fn keep(sentences: &mut Vec<String>, most: usize) {
     if sentences.len() > most {

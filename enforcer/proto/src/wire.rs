@@ -10,13 +10,13 @@ use serde::{Deserialize, Serialize};
 use crate::audit::LINE_BYTES_MAX;
 use crate::id::{GrantId, RequestId};
 use crate::policy::Budget;
-use crate::principal::AgentName;
+use crate::principal::{AgentName, ProcessOrigin};
 use crate::refusal::Refusal;
 use crate::scope::Scope;
 use crate::time::{Now, Ttl};
 
 /// The version of everything below. Both sides must have the same: the formats tolerate no added field.
-pub const VERSION: u32 = 11;
+pub const VERSION: u32 = 12;
 /// What a hello starts with.
 pub const MAGIC: [u8; 8] = *b"enforcer";
 /// The longest frame, bytes; a longer one ends the connection. Any record of the log passes in one.
@@ -295,6 +295,11 @@ pub struct RequestView {
     pub uid: u32,
     /// Its pid.
     pub pid: u32,
+    /// Its name, which it chose. Empty to whoever does not watch over the agent, and to the agent itself.
+    pub comm: String,
+    /// Where it comes from, as far as that could be read when it asked: for people, and no part of the digest. Absent to whoever does not watch
+    /// over the agent, and to the agent itself: it is not to learn of processes outside its workload.
+    pub origin: Option<ProcessOrigin>,
     /// Uids besides whose queries wait with it.
     pub joined: Vec<u32>,
     /// What is asked.
@@ -523,8 +528,11 @@ pub struct Status {
     pub grants_left_out: u64,
     /// The hooks that are told of what happens. Not for agents.
     pub hooks: Vec<HookView>,
-    /// The agents that are configured; to an agent, itself alone.
+    /// The agents that are configured, by name; to an agent, itself alone. Where not all find room, those come first that hold a window or wait
+    /// for one.
     pub agents: Vec<AgentView>,
+    /// How many more agents there are than there was room for.
+    pub agents_left_out: u64,
 }
 
 /// `message` as one frame, length first.

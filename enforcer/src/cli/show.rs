@@ -1,6 +1,7 @@
 //! Answers of the daemon as text or JSON. What an agent wrote is made safe to show.
 
-use enforcer_proto::text::{utc, wrapped};
+use enforcer_proto::principal::ProcessOrigin;
+use enforcer_proto::text::{safe_line, utc, wrapped};
 use enforcer_proto::time::NS_PER_S;
 use enforcer_proto::wire::{GrantView, Reply, RequestView, Status};
 
@@ -8,6 +9,8 @@ use super::Failure;
 
 /// How wide reasons and SQL are shown, characters. They are shown whole: what is decided on is what was read.
 const WIDTH: usize = 100;
+/// The most requests that wait, and the most open windows, that a status prints for people: more scroll away what is above them.
+const PRINTED_MAX: usize = 32;
 
 pub(super) fn reply(reply: &Reply, json: bool) -> Result<(), Failure> {
     if json {
@@ -169,6 +172,9 @@ pub(super) fn request(request: &RequestView) {
         request.rule,
         left(request.expires_in_ns)
     );
+    if let Some(origin) = &request.origin {
+        print_origin(request, origin);
+    }
     println!(
         "    held windows for {} of the last 24 h, of {} that the policy allows",
         minutes(request.held_in_day_s),
@@ -177,6 +183,21 @@ pub(super) fn request(request: &RequestView) {
     if !request.agreed.is_empty() {
         let agreed: Vec<String> = request.agreed.iter().map(ToString::to_string).collect();
         println!("    agreed: uids {}", agreed.join(", "));
+    }
+}
+
+/// Where the process that asked comes from: names that it and others chose.
+fn print_origin(request: &RequestView, origin: &ProcessOrigin) {
+    let above = origin.chain(request.uid);
+    let above = if above.is_empty() {
+        String::new()
+    } else {
+        format!(" ← {above}")
+    };
+    let name = safe_line(&request.comm, WIDTH);
+    println!("    process: {name} {}{above}", request.pid);
+    if let Some(place) = origin.place() {
+        println!("    unit: {place}");
     }
 }
 
@@ -268,7 +289,10 @@ fn print_status(status: &Status) {
             "Requests that wait:"
         }
     );
-    pending.iter().for_each(|request| print_request(request));
+    for request in pending.iter().take(PRINTED_MAX) {
+        print_request(request);
+    }
+    print_not_printed(pending.len(), "wait");
     let wait = status.requests_waiting_left_out;
     if wait > 0 {
         println!(
@@ -285,8 +309,17 @@ fn print_status(status: &Status) {
             "Open windows:"
         }
     );
-    open.iter().for_each(|grant| print_grant(grant));
+    for grant in open.iter().take(PRINTED_MAX) {
+        print_grant(grant);
+    }
+    print_not_printed(open.len(), "are open");
     print_left_out(status.grants_left_out, "windows");
+    if status.agents_left_out > 0 {
+        println!(
+            "\n{} agents more than a status has room for, none of which holds a window or waits for one before those that are told of.",
+            status.agents_left_out
+        );
+    }
 }
 
 fn print_log(status: &Status) {
@@ -316,8 +349,35 @@ fn print_log(status: &Status) {
     }
 }
 
+/// How many more than were printed, and where they are.
+fn print_not_printed(count: usize, what: &str) {
+    if let Some(line) = not_printed(count, what) {
+        println!("{line}");
+    }
+}
+
+fn not_printed(count: usize, what: &str) -> Option<String> {
+    let more = count.checked_sub(PRINTED_MAX).filter(|more| *more > 0)?;
+    Some(format!(
+        "{more} more {what}: `enforcer status --json` prints all, `enforcer-console` shows them."
+    ))
+}
+
 fn print_left_out(count: u64, what: &str) {
     if count > 0 {
         println!("{count} more {what} are remembered and not shown here; the log has them.");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_printed_for_people_is_counted_with_where_it_is() {
+        assert_eq!(not_printed(0, "are open"), None);
+        assert_eq!(not_printed(PRINTED_MAX, "are open"), None);
+        let said = not_printed(1000, "are open").expect("more than are printed");
+        assert!(said.starts_with("968 more are open") && said.contains("--json"));
     }
 }

@@ -25,6 +25,7 @@ use tokio::io::unix::AsyncFd;
 use super::peer::Peer;
 use super::{Control, refused};
 use crate::engine::{Engine, RunLeft};
+use crate::origin;
 use crate::tally::{Refused, Who};
 use crate::workload;
 
@@ -87,7 +88,11 @@ pub(super) async fn request(control: &Control, peer: &Peer, agent: AgentName, as
     };
     caller.agent = Some(agent.clone());
     let asked = Ask::RequestForRun { agent, ask };
-    let reply = control.engine.control(caller.clone(), asked).await;
+    let origin = origin::of(&caller.process).await;
+    let reply = control
+        .engine
+        .control_from(caller.clone(), asked, origin)
+        .await;
     if let Reply::Requested { request, .. } = &reply {
         let watched = ends_with(
             control.engine.clone(),

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use enforcer_proto::event::Event;
 use enforcer_proto::id::RequestId;
-use enforcer_proto::ledger::{Command, Effect, OfQuery, RequestState};
-use enforcer_proto::principal::Caller;
+use enforcer_proto::ledger::{Command, Decision, Effect, OfQuery, RequestState};
+use enforcer_proto::principal::{Caller, ProcessOrigin};
 use enforcer_proto::refusal::{Code, Refusal};
 use enforcer_proto::time::Now;
 use enforcer_proto::wire::Reply;
@@ -122,6 +122,7 @@ impl Owner {
         let NewQuery {
             requester,
             wanted,
+            origin,
             is_tried,
         } = query;
         // Opened since the proxy looked.
@@ -142,7 +143,7 @@ impl Owner {
             }
             OfQuery::Asks(_) if is_tried => return Ok(Waits::WouldAsk),
             OfQuery::Asks(decision) => {
-                let opened = self.perform(now, &decision)?;
+                let opened = self.perform(now, &with_origin(decision, origin))?;
                 if let Some(open) = opened.and_then(|grant| self.ledger.grant(grant)) {
                     return Ok(Waits::Open(Arc::new(open_window(open))));
                 }
@@ -210,6 +211,16 @@ impl Owner {
         })
         .collect()
     }
+}
+
+/// The decision with where the process comes from in the record of its request. The ledger has decided without it.
+pub(super) fn with_origin(mut decision: Decision, origin: Option<ProcessOrigin>) -> Decision {
+    for event in &mut decision.events {
+        if let Event::Requested { origin: held, .. } = event {
+            held.clone_from(&origin);
+        }
+    }
+    decision
 }
 
 pub(super) fn lost() -> Refusal {

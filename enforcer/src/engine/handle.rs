@@ -10,7 +10,7 @@ use enforcer_proto::event::{CloseReason, Event, Refuser};
 use enforcer_proto::id::{GrantId, QueryId, RequestId, SessionId};
 use enforcer_proto::ledger::{Ceilings, UnsettledJob, Wanted};
 use enforcer_proto::policy::Policy;
-use enforcer_proto::principal::{AgentName, Approver, Caller, Process};
+use enforcer_proto::principal::{AgentName, Approver, Caller, Process, ProcessOrigin};
 use enforcer_proto::query::{JobRef, QueryFacts};
 use enforcer_proto::refusal::{Code, Refusal};
 use enforcer_proto::scope::Scope;
@@ -274,6 +274,8 @@ pub struct NewQuery {
     pub requester: Requester,
     /// What it needs, and what is shown of it.
     pub wanted: Wanted,
+    /// Where the process comes from that sends it, for people; absent where that could not be read.
+    pub origin: Option<ProcessOrigin>,
     /// Where a new request would be made of it, none is made, and that is said: BigQuery's dry run is to be asked before.
     pub is_tried: bool,
 }
@@ -293,7 +295,13 @@ pub enum Waits {
 #[derive(Debug)]
 pub(super) enum Message {
     /// Something over the control socket that changes the ledger or reads it.
-    Control(Caller, Ask, oneshot::Sender<Reply>),
+    /// Where the caller comes from is told where it asks for a window.
+    Control(
+        Caller,
+        Ask,
+        Option<Box<ProcessOrigin>>,
+        oneshot::Sender<Reply>,
+    ),
     /// Tell what is decided on a request, once it is.
     Wait(Caller, RequestId, oneshot::Sender<Decided>),
     /// A query that has no window: make a request of it, or let it join one.
@@ -466,6 +474,16 @@ impl Engine {
     /// Passes on what came over the control socket. It waits for room in the queue: agents that fill it delay a revocation, and do not
     /// keep it out.
     pub async fn control(&self, caller: Caller, ask: Ask) -> Reply {
+        self.control_from(caller, ask, None).await
+    }
+
+    /// The same of a caller that asks for a window, with where it comes from.
+    pub async fn control_from(
+        &self,
+        caller: Caller,
+        ask: Ask,
+        origin: Option<ProcessOrigin>,
+    ) -> Reply {
         let who = (&caller).into();
         let (reply, answer) = oneshot::channel();
         let sent = match ask {
@@ -502,7 +520,8 @@ impl Engine {
             | Ask::Join { .. }
             | Ask::Wait { .. }
             | Ask::NotifyTest { .. }) => {
-                in_turn(&self.queue, Message::Control(caller, ask, reply)).await
+                let origin = origin.map(Box::new);
+                in_turn(&self.queue, Message::Control(caller, ask, origin, reply)).await
             }
         };
         if let Err(refusal) = sent {

@@ -17,14 +17,14 @@ use enforcer_proto::id::{GrantId, QueryId, RequestId};
 use enforcer_proto::ledger::{
     ApproveTerms, Ceilings, Command, Decision, Effect, Grant, Ledger, Request, RequestState,
 };
-use enforcer_proto::principal::{AgentName, Caller};
+use enforcer_proto::principal::{AgentName, Caller, ProcessOrigin};
 use enforcer_proto::refusal::{Code, Refusal};
 use enforcer_proto::text::safe_line;
 use enforcer_proto::time::Now;
 use enforcer_proto::wire::{Ask, LogView, Reply};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
-use super::asking::{Waiting as WhoWaits, lost};
+use super::asking::{Waiting as WhoWaits, lost, with_origin};
 use super::disk::{Disk, Recorder};
 use super::handle::{Asking, Message, Pressing};
 use super::snapshots::Snapshots;
@@ -372,9 +372,9 @@ impl Owner {
                 }
                 Message::RunEnded(caller, request) => self.run_ended(now, &caller, request),
                 Message::Stop => flow = ControlFlow::Break(()),
-                Message::Control(caller, ask, reply) => {
+                Message::Control(caller, ask, origin, reply) => {
                     self.commit(&mut waiting);
-                    let said = self.control(&caller, ask);
+                    let said = self.control(&caller, ask, origin.map(|origin| *origin));
                     let is_recorded = self.commit(&mut waiting);
                     // Whoever asked may have gone: what was decided stands all the same.
                     let _ = reply.send(as_recorded(said, is_recorded));
@@ -456,12 +456,14 @@ impl Owner {
         }
     }
 
-    fn control(&mut self, caller: &Caller, ask: Ask) -> Reply {
+    fn control(&mut self, caller: &Caller, ask: Ask, origin: Option<ProcessOrigin>) -> Reply {
         let now = self.parts.clock.now();
         let (command, action) = match ask {
-            Ask::Request(ask) => return self.request(now, caller, &ask, Command::Request),
+            Ask::Request(ask) => {
+                return self.request(now, caller, (&ask, origin), Command::Request);
+            }
             Ask::RequestForRun { ask, .. } => {
-                return self.request(now, caller, &ask, Command::RequestForRun);
+                return self.request(now, caller, (&ask, origin), Command::RequestForRun);
             }
             Ask::Approve {
                 request,
@@ -524,12 +526,12 @@ impl Owner {
         &mut self,
         now: Now,
         caller: &Caller,
-        ask: &enforcer_proto::policy::Ask,
+        (ask, origin): (&enforcer_proto::policy::Ask, Option<ProcessOrigin>),
         command: impl FnOnce(enforcer_proto::policy::Ask) -> Command,
     ) -> Reply {
         let (policy, command) = (&self.parts.policy, command(ask.clone()));
         match self.ledger.decide(now, policy, caller, command) {
-            Ok(decision) => match self.perform(now, &decision) {
+            Ok(decision) => match self.perform(now, &with_origin(decision, origin)) {
                 Ok(grant) => {
                     let Some(request) = self.ledger.requests().next_back() else {
                         return Reply::Refused(lost());

@@ -1,39 +1,44 @@
 //! The ledger as shown over the control socket. Agents see only their own.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod agents;
+
+use std::collections::BTreeMap;
 
 use enforcer_proto::ledger::{
-    Grant, Ledger, Lock, Offered, Request, RequestState, may_decide_on, may_watch_over,
+    Grant, Ledger, Offered, Request, RequestState, may_decide_on, may_watch_over,
 };
 use enforcer_proto::policy::{Ask, Budget, Policy, Vote};
-use enforcer_proto::principal::{AgentName, Caller};
+use enforcer_proto::principal::Caller;
 use enforcer_proto::text::{keep, shorten};
 use enforcer_proto::time::{NS_PER_S, Now};
 use enforcer_proto::wire::{
-    AgentView, FRAME_BYTES_MAX, GrantView, LockView, LogView, RequestView, Status, encoded_bytes,
+    FRAME_BYTES_MAX, GrantView, LogView, RequestView, Status, encoded_bytes,
 };
 use serde::Serialize;
 
 use super::Parts;
 use super::asking::Waiting;
 use super::owner::state_word;
+pub use agents::ON_HOST_BYTES_MAX;
+use agents::{AGENTS_BYTES_MAX, agents};
 
-/// The most requests and the most windows one status shows: first those that wait or are open, then the newest. The others are counted, and
-/// each request can be asked for by itself.
-const SHOWN_MAX: usize = 64;
+/// The most requests that wait, and the most open windows, that one status shows.
+const WAITING_MAX: usize = 1024;
+/// The most requests and the most windows besides that have ended, the newest. The others are counted, and each request can be asked for by itself.
+const ENDED_MAX: usize = 64;
 /// The most bytes that they may take in the frame, requests and windows each.
 const SHOWN_BYTES_MAX: usize = 768 * 1024;
-/// The most agents that one status shows.
-const AGENTS_MAX: usize = 128;
-/// The most bytes that one of them takes: a day, eight processes, a reason.
-const AGENT_BYTES_MAX: usize = 3 * 1024;
 /// The most bytes of one fault that is shown; a longer one is shortened.
 const FAULT_BYTES_MAX: usize = 1024;
 /// The most faults that are shown; those past it are counted in the place of the last.
 const FAULTS_MAX: usize = 64;
 // A status always fits a frame.
 const _: () = assert!(
-    2 * SHOWN_BYTES_MAX + AGENTS_MAX * AGENT_BYTES_MAX + FAULTS_MAX * FAULT_BYTES_MAX + 64 * 1024
+    2 * SHOWN_BYTES_MAX
+        + AGENTS_BYTES_MAX
+        + ON_HOST_BYTES_MAX
+        + FAULTS_MAX * FAULT_BYTES_MAX
+        + 64 * 1024
         < FRAME_BYTES_MAX
 );
 
@@ -106,6 +111,8 @@ pub(super) fn request(
         agent: request.agent.clone(),
         uid: request.process.uid,
         pid: request.process.pid,
+        comm: request.process.comm.clone(),
+        origin: request.origin.clone(),
         joined: request.joined.iter().copied().collect(),
         ask: request.ask.clone(),
         scope: offer.scope,
@@ -127,6 +134,21 @@ pub(super) fn request(
         ends_with_process: request.ends_with_process,
         expires_in_ns: request.expires_boot_ns.saturating_sub(now.boot_ns),
     }
+}
+
+/// A request as it is shown to whoever may not decide for its agent, and to that agent: nothing is told of the processes outside its workload.
+fn as_unwatched(
+    policy: &Policy,
+    ledger: &Ledger,
+    request: &Request,
+    view: RequestView,
+) -> RequestView {
+    let view = RequestView {
+        comm: String::new(),
+        origin: None,
+        ..view
+    };
+    as_named(policy, ledger, request, view)
 }
 
 /// A request that was made of a query, as it is shown to whoever may not decide for its agent, and to that agent: as if BigQuery had never been asked
@@ -187,9 +209,15 @@ pub(super) enum Shown<'a> {
     One(&'a Request),
 }
 
+/// What may be shown, in the order in which it finds room: what waits or is open, then what has ended.
+struct ByRoom<'a, H> {
+    current: Vec<&'a H>,
+    ended: Vec<&'a H>,
+}
+
 /// Requests in the order in which they find room: first those that wait, and of those the ones that the caller may decide on; the oldest of each
 /// agent comes before the next of any, so that nobody's requests stand before another's. Then those that have ended, newest first.
-fn by_room<'a>(policy: &Policy, ledger: &'a Ledger, caller: &Caller) -> Vec<&'a Request> {
+fn by_room<'a>(policy: &Policy, ledger: &'a Ledger, caller: &Caller) -> ByRoom<'a, Request> {
     let own = |held: &&Request| caller.agent.as_ref().is_none_or(|own| *own == held.agent);
     let (waiting, ended): (Vec<_>, Vec<_>) = ledger
         .requests()
@@ -206,116 +234,82 @@ fn by_room<'a>(policy: &Policy, ledger: &'a Ledger, caller: &Caller) -> Vec<&'a 
         })
         .collect();
     waiting.sort_by_key(|(rank, _)| *rank);
-    let waiting = waiting.into_iter().map(|(_, held)| held);
-    waiting.chain(ended.into_iter().rev()).collect()
+    ByRoom {
+        current: waiting.into_iter().map(|(_, held)| held).collect(),
+        ended: ended.into_iter().rev().collect(),
+    }
 }
 
-/// As many of `held`, in the order in which they find room, as one status shows. Only what is shown is made a view of.
-fn shown<H, V: Serialize>(held: impl IntoIterator<Item = H>, view: impl Fn(H) -> V) -> Vec<V> {
+/// What is shown of requests or of windows.
+struct Seen<V> {
+    views: Vec<V>,
+    /// How many more wait or are open.
+    current_left_out: usize,
+    /// How many more have ended.
+    ended_left_out: usize,
+}
+
+impl<V> Seen<V> {
+    const fn none() -> Self {
+        Self {
+            views: Vec::new(),
+            current_left_out: 0,
+            ended_left_out: 0,
+        }
+    }
+}
+
+/// As many of `held` as one status shows. Only what is shown is made a view of.
+fn shown<H, V: Serialize>(held: &ByRoom<'_, H>, view: impl Fn(&H) -> V) -> Seen<V> {
+    let current = held.current.iter().take(WAITING_MAX);
+    let ended = held.ended.iter().take(ENDED_MAX);
     let mut bytes = 0;
-    held.into_iter()
-        .take(SHOWN_MAX)
-        .map(view)
+    let views: Vec<V> = current
+        .chain(ended)
+        .map(|held| view(held))
         .take_while(|view| {
             bytes += encoded_bytes(view);
             bytes <= SHOWN_BYTES_MAX
         })
-        .collect()
+        .collect();
+    // Those that wait or are open come first.
+    let current = held.current.len().min(WAITING_MAX).min(views.len());
+    Seen {
+        current_left_out: held.current.len() - current,
+        ended_left_out: held.ended.len() - (views.len() - current),
+        views,
+    }
 }
 
-/// The requests that are shown, newest last, and how many more wait and have ended.
+/// The requests that are shown, newest last, and how many more there are.
 fn requests(
     now: Now,
     parts: &Parts,
     ledger: &Ledger,
     waiting: &Waiting,
     caller: &Caller,
-    held: Vec<&Request>,
-) -> (Vec<RequestView>, u64, u64) {
-    let all = held.len();
-    let is_waiting = |held: &&&Request| held.state == RequestState::Pending;
-    let wait = held.iter().filter(is_waiting).count();
+    held: &ByRoom<'_, Request>,
+) -> Seen<RequestView> {
     let mut seen = shown(held, |held| {
         let view = request(now, &parts.policy, ledger, waiting, held);
         if may_watch_over(&parts.policy, caller, &held.agent) {
             view
         } else {
-            as_named(&parts.policy, ledger, held, view)
+            as_unwatched(&parts.policy, ledger, held, view)
         }
     });
-    // Those that wait come first.
-    let waiting_left_out = wait.saturating_sub(seen.len());
-    let left_out = all - seen.len() - waiting_left_out;
-    seen.sort_by_key(|view| view.request);
-    (seen, waiting_left_out as u64, left_out as u64)
+    seen.views.sort_by_key(|view| view.request);
+    seen
 }
 
 /// The windows that are shown, newest last and open ones before others, and how many more there are.
-fn grants(now: Now, ledger: &Ledger, caller: &Caller) -> (Vec<GrantView>, u64) {
+fn grants(now: Now, ledger: &Ledger, caller: &Caller) -> Seen<GrantView> {
     let own = |held: &&Grant| caller.agent.as_ref().is_none_or(|own| *own == held.agent);
     let held = ledger.grants().rev().filter(own);
-    let (open, closed): (Vec<_>, Vec<_>) = held.partition(|held| held.is_open_at(now));
-    let all = open.len() + closed.len();
-    let mut seen = shown(open.into_iter().chain(closed), |held| grant(now, held));
-    seen.sort_by_key(|view| view.grant);
-    let left_out = (all - seen.len()) as u64;
-    (seen, left_out)
-}
-
-/// The agents that the policy names, or that have done something; to an agent, itself alone. Whoever is neither it nor watches over
-/// its windows is not told who locked it. What is to be looked for on the host is not among it.
-fn agents(now: Now, policy: &Policy, ledger: &Ledger, caller: &Caller) -> Vec<AgentView> {
-    let named = policy.rules.iter().flat_map(|rule| &rule.agents);
-    let all: BTreeSet<&AgentName> = named.chain(ledger.agents()).collect();
-    let own = |agent: &&AgentName| caller.agent.as_ref().is_none_or(|own| own == *agent);
-    let all = all.into_iter().filter(own).take(AGENTS_MAX);
-    let asked = asked(ledger);
-    let view = |name: &AgentName| {
-        let (approved, denied, undecided) = asked.get(name).copied().unwrap_or_default();
-        // The agent hears it when it asks, too.
-        let is_told = may_watch_over(policy, caller, name) || caller.agent.as_ref() == Some(name);
-        AgentView {
-            agent: name.clone(),
-            workload: String::new(),
-            processes: 0,
-            some: Vec::new(),
-            day: ledger.day(name, now),
-            held_in_day_s: ledger.held_in_day(name, now) / NS_PER_S,
-            approved,
-            denied,
-            undecided,
-            locked: ledger.lock_of(name).map(|lock| lock_view(lock, is_told)),
-        }
-    };
-    all.map(view).collect()
-}
-
-/// What became of the requests that are remembered of each agent: granted, denied, left undecided.
-fn asked(ledger: &Ledger) -> BTreeMap<&AgentName, (u64, u64, u64)> {
-    let mut asked = BTreeMap::<_, (u64, u64, u64)>::new();
-    for request in ledger.requests() {
-        let counts = asked.entry(&request.agent).or_default();
-        match request.state {
-            RequestState::Approved(_) => counts.0 += 1,
-            RequestState::Denied(_) => counts.1 += 1,
-            RequestState::Expired | RequestState::Withdrawn => counts.2 += 1,
-            RequestState::Pending => {}
-        }
-    }
-    asked
-}
-
-fn lock_view(lock: &Lock, is_told: bool) -> LockView {
-    let (by, reason) = if is_told {
-        (lock.by.to_string(), lock.reason.clone())
-    } else {
-        ("a person".to_owned(), String::new())
-    };
-    LockView {
-        by,
-        reason,
-        since_unix_ns: lock.since.unix_ns,
-    }
+    let (current, ended) = held.partition(|held| held.is_open_at(now));
+    let mut seen = shown(&ByRoom { current, ended }, |held| grant(now, held));
+    seen.views.sort_by_key(|view| view.grant);
+    seen
 }
 
 pub(super) fn status(
@@ -327,16 +321,21 @@ pub(super) fn status(
     log: LogView,
     mut unhealthy: Vec<String>,
 ) -> Status {
-    let (held, (grants, grants_left_out), agents) = match what {
-        Shown::All => {
-            let held = by_room(&parts.policy, ledger, caller);
-            let agents = agents(now, &parts.policy, ledger, caller);
-            (held, grants(now, ledger, caller), agents)
+    let (held, grants, (agents, agents_left_out)) = match what {
+        Shown::All => (
+            by_room(&parts.policy, ledger, caller),
+            grants(now, ledger, caller),
+            agents(now, &parts.policy, ledger, caller),
+        ),
+        Shown::One(request) => {
+            let one = ByRoom {
+                current: vec![request],
+                ended: Vec::new(),
+            };
+            (one, Seen::none(), (Vec::new(), 0))
         }
-        Shown::One(request) => (vec![request], (Vec::new(), 0), Vec::new()),
     };
-    let (requests, requests_waiting_left_out, requests_left_out) =
-        requests(now, parts, ledger, waiting, caller, held);
+    let requests = requests(now, parts, ledger, waiting, caller, &held);
     keep(&mut unhealthy, FAULTS_MAX);
     for fault in &mut unhealthy {
         shorten(fault, FAULT_BYTES_MAX);
@@ -359,14 +358,15 @@ pub(super) fn status(
         enforce: parts.kernel.enforced(),
         kernel,
         log,
-        requests,
-        requests_waiting_left_out,
-        requests_left_out,
-        grants,
-        grants_left_out,
+        requests: requests.views,
+        requests_waiting_left_out: requests.current_left_out as u64,
+        requests_left_out: requests.ended_left_out as u64,
+        grants_left_out: (grants.current_left_out + grants.ended_left_out) as u64,
+        grants: grants.views,
         // The control socket knows them: the engine waits for none and asks none.
         hooks: Vec::new(),
         agents,
+        agents_left_out,
     }
 }
 
@@ -380,8 +380,21 @@ mod tests {
 
     #[test]
     fn long_views_are_left_out_before_the_frame_is_full() {
-        let shown = shown(0..64, |_| "x".repeat(100_000));
-        assert_eq!(shown.len(), 7);
+        let of = |current: &[u32], ended: &[u32], bytes: usize| {
+            let held = ByRoom {
+                current: current.iter().collect(),
+                ended: ended.iter().collect(),
+            };
+            let seen = shown(&held, |_| "x".repeat(bytes));
+            (seen.views.len(), seen.current_left_out, seen.ended_left_out)
+        };
+        assert_eq!(of(&[0; 64], &[0; 9], 100_000), (7, 57, 9));
+        assert_eq!(of(&[0; 2], &[0; 64], 100_000), (7, 0, 59));
+        let (open, ended) = (WAITING_MAX + 3, ENDED_MAX + 5);
+        assert_eq!(
+            of(&vec![0; open], &vec![0; ended], 9),
+            (WAITING_MAX + ENDED_MAX, 3, 5)
+        );
     }
 
     #[test]
@@ -447,8 +460,9 @@ mod tests {
             ledger.apply(now, &event);
         }
         let order = |caller: &Caller| -> Vec<u64> {
-            let order = by_room(&policy, &ledger, caller);
-            order.into_iter().map(|held| held.id.0).collect()
+            let ByRoom { current, ended } = by_room(&policy, &ledger, caller);
+            let order = current.into_iter().chain(ended);
+            order.map(|held| held.id.0).collect()
         };
         assert_eq!(order(&caller(5001, None)), [2, 5, 4, 1, 3]);
         assert_eq!(order(&caller(1, Some("b"))), [5]);

@@ -26,6 +26,7 @@ use crate::bigquery::needs;
 use crate::bigquery::route::Target;
 use crate::config::WhenAsked;
 use crate::engine::{Decided, NewQuery, OpenWindow, Waits};
+use crate::origin;
 
 /// How long a client is held at most, with the time in which BigQuery is asked what its query needs: clients wait for 130 s without complaint.
 pub const HOLD: Duration = Duration::from_secs(110);
@@ -131,6 +132,7 @@ pub(super) async fn window(
             from: FromQuery::of_text(asked.route.method, sql),
             needs: None,
         },
+        origin: origin::of(&session.requester.process).await,
         is_tried: false,
     };
     let (request, told) = match come_to(proxy, session, asked, query).await? {

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use super::{Event, SqlCut, kind_named};
 use crate::asking::FromQuery;
 use crate::audit::sha256_hex;
-use crate::principal::{Caller, Process};
+use crate::principal::{Caller, Process, ProcessOrigin};
 use crate::query::JobRef;
 use crate::refusal::Refusal;
 use crate::text::{keep, shorten};
@@ -49,12 +49,14 @@ impl Event {
                 ask,
                 digest,
                 from_query,
+                origin,
                 ..
             } => {
                 bound_process(process);
                 bound_text(&mut ask.reason);
                 bound_text(digest);
                 from_query.iter_mut().for_each(FromQuery::bound);
+                origin.iter_mut().for_each(ProcessOrigin::bound);
             }
             Self::RequestRefused {
                 caller,
@@ -348,6 +350,10 @@ mod tests {
                 }),
                 ends_with_process: false,
                 budget: Some(crate::policy::Budget::UNBOUNDED),
+                origin: Some(ProcessOrigin {
+                    ancestors: vec![process.clone(); 20],
+                    cgroup: text(),
+                }),
             },
             Event::RequestRefused {
                 caller: caller.clone(),

@@ -57,6 +57,7 @@ impl Ledger {
             process: caller.process.clone(),
             joined: BTreeSet::new(),
             digest: digest_of(id, agent, &ask.reason, &offer, origin.query()),
+            origin: None,
             offer,
             ask,
             rule: covered.number,
@@ -79,6 +80,8 @@ impl Ledger {
                 from_query: request.from_query.clone(),
                 ends_with_process: request.ends_with_process,
                 budget: Some(request.offer.budget),
+                // Whoever records it has looked: nothing here may be decided by it.
+                origin: None,
             }],
             ..Decision::default()
         };

@@ -67,6 +67,7 @@ fn requested(reason: &str) -> Event {
             queries_max: 3,
             jobs_at_once_max: 2,
         }),
+        origin: None,
     }
 }
 

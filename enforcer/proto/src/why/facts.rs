@@ -268,9 +268,15 @@ fn decided(event: &Event, facts: &mut Facts) {
             ask,
             rule,
             from_query,
+            process,
+            origin,
             ..
         } => {
             facts.add("asked for", format!("{} for {}", ask.scope, ask.ttl));
+            if let Some(origin) = origin {
+                facts.add("started by", origin.chain(process.uid));
+                facts.add("in", origin.place().unwrap_or_default());
+            }
             facts.add("rule", rule);
             if let Some(from) = from_query {
                 facts.add("scope", from.said());

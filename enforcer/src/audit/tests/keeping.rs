@@ -74,6 +74,7 @@ fn waiting_since(day: u64) -> Ledger {
         from_query: None,
         ends_with_process: false,
         budget: None,
+        origin: None,
     };
     ledger.apply(on_day(day, 0).0, &asked);
     ledger

@@ -5,7 +5,7 @@ mod order;
 
 use enforcer_proto::audit::Record;
 use enforcer_proto::event::{About, Event};
-use enforcer_proto::principal::Process;
+use enforcer_proto::principal::{Process, ProcessOrigin};
 use enforcer_proto::sentence::sentence;
 use enforcer_proto::text::{safe_line, utc, wrapped};
 use serde::Serialize;
@@ -201,6 +201,15 @@ fn by(process: &Process) -> String {
     )
 }
 
+/// The processes above the one that asked, and its unit.
+fn came_from(uid: u32, origin: &ProcessOrigin) -> Vec<String> {
+    let chain = Some(origin.chain(uid)).filter(|chain| !chain.is_empty());
+    let chain = chain.map(|chain| format!("started by {chain}"));
+    let place = origin.place().map(|place| format!("in {place}"));
+    let lines = chain.into_iter().chain(place);
+    lines.flat_map(|line| wrapped(&line, WIDTH)).collect()
+}
+
 /// What is said of an event in its story: a line, and what stands below it. The query's text is said by itself.
 #[expect(clippy::too_many_lines, reason = "one arm for each kind of event")]
 fn said(event: &Event) -> (String, Vec<String>) {
@@ -212,10 +221,14 @@ fn said(event: &Event) -> (String, Vec<String>) {
             ask,
             rule,
             from_query,
+            origin,
             ..
         } => (
             format!("asked     {request} by agent {agent}, {}", by(process)),
             [
+                origin
+                    .as_ref()
+                    .map_or_else(Vec::new, |origin| came_from(process.uid, origin)),
                 vec![
                     format!("for {} for {}", ask.scope, ask.ttl),
                     format!("covered by rule {rule} of the policy; because:"),

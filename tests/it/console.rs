@@ -1,5 +1,7 @@
 //! The console in a terminal, before a real daemon with real windows: what people see and press, and what comes of it.
 
+use std::process::Stdio;
+
 use harness::terminal::Terminal;
 use harness::world::{Family, Who, World, wait_for};
 use serde_json::{Value, json};
@@ -254,6 +256,76 @@ fn every_action_has_a_command_that_says_the_same() {
         twin(&world, Who::Approver, &["unlock", "finance-bot"]).0,
         Some(0)
     );
+}
+
+#[test]
+fn an_approver_sees_what_started_the_one_that_asks_and_its_unit_and_the_agent_does_not() {
+    let world = World::start(Family::V4);
+    let unit = world
+        .stage
+        .cgroups
+        .make("agents/finance-bot/month-end.service");
+    let uid = Some(harness::world::AGENT_UID);
+    let mut shell = world.run_as(Who::Agent, "/bin/sh");
+    // Of the same environment, in a cgroup below the workload's.
+    let envs: Vec<_> = shell
+        .get_envs()
+        .filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())))
+        .collect();
+    shell = world
+        .stage
+        .command_in(harness::stage::Side::Host, Some(&unit), uid, "/bin/sh");
+    let script =
+        "enforcer request --scope demo-project.finance:read --ttl 10m --reason x --json; exit $?";
+    let asked = shell
+        .env_clear()
+        .envs(envs)
+        .args(["-c", script])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("runs");
+    let shell_pid = asked.id();
+    let asked = asked.wait_with_output().expect("ends");
+    assert!(asked.status.success(), "{asked:?}");
+
+    let record = world.events("requested").remove(0);
+    let above = record["origin"]["ancestors"].as_array().expect("is told");
+    assert_eq!(above[0]["comm"], "sh", "{record}");
+    assert_eq!(above[0]["pid"], shell_pid, "{record}");
+    assert_eq!(above[0]["uid"], harness::world::AGENT_UID, "{record}");
+    assert_eq!(above[1]["pid"], std::process::id(), "{record}");
+    let cgroup = record["origin"]["cgroup"].as_str().expect("is told");
+    assert!(cgroup.ends_with("/month-end.service"), "{cgroup}");
+
+    let (_, shown) = twin(&world, Who::Approver, &["show", "r-1"]);
+    assert_eq!(shown["origin"], record["origin"]);
+    assert_eq!(shown["comm"], "enforcer");
+    let output = world
+        .run_as(Who::Approver, "enforcer-console")
+        .args(["show", "r-1"])
+        .output()
+        .expect("runs");
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(told.contains(&format!("← sh {shell_pid}")), "{told}");
+    assert!(told.contains("unit     month-end.service ("), "{told}");
+    let output = world.cli(Who::Approver, &["status", "--request", "r-1"]);
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(told.contains(&format!("← sh {shell_pid}")), "{told}");
+    assert!(told.contains("unit: month-end.service ("), "{told}");
+
+    for args in [
+        &["status", "--json"][..],
+        &["status", "--request", "r-1", "--json"],
+    ] {
+        let own = world.cli(Who::Agent, args);
+        let own: Value = serde_json::from_slice(&own.stdout).expect("JSON");
+        let own = &own["requests"][0];
+        assert_eq!(
+            (&own["request"], &own["origin"]),
+            (&json!("r-1"), &Value::Null)
+        );
+        assert_eq!(own["comm"], "", "{own}");
+    }
 }
 
 #[test]

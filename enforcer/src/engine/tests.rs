@@ -1122,11 +1122,14 @@ async fn what_was_held_is_kept_on_record_though_the_wall_clock_makes_it_look_old
     assert_eq!(held(&status), Some(10));
 }
 
-/// A host on which one agent's request waits among the 64 of eight others, asked `first` or last.
+/// As many other agents as have more requests than one status shows.
+const CROWD: u32 = 128;
+
+/// A host on which one agent's request waits among the 1 024 of others, asked `first` or last.
 async fn crowded(first: bool) -> (Host, RequestId) {
     let mut host = Host::new();
     host.stop();
-    host.agents = (0..9).map(|at| format!("bot-{at}")).collect();
+    host.agents = (0..=CROWD).map(|at| format!("bot-{at}")).collect();
     host.start("boot-1").expect("starts");
     let ask = async |host: &Host, at: u32| {
         let asked = host.request_of(2000 + at, &format!("bot-{at}")).await;
@@ -1137,16 +1140,16 @@ async fn crowded(first: bool) -> (Host, RequestId) {
     };
     let mut own = None;
     if first {
-        own = Some(ask(&host, 8).await);
+        own = Some(ask(&host, CROWD).await);
     }
-    for at in 0..8 {
+    for at in 0..CROWD {
         for _ in 0..8 {
             ask(&host, at).await;
         }
     }
     let own = match own {
         Some(own) => own,
-        None => ask(&host, 8).await,
+        None => ask(&host, CROWD).await,
     };
     (host, own)
 }
@@ -1156,7 +1159,7 @@ async fn a_request_among_more_than_are_shown_is_seen_and_approved_whenever_it_wa
     for first in [true, false] {
         let (host, own) = crowded(first).await;
         let status = host.status_for(5001, None).await;
-        assert_eq!(status.requests.len(), 64);
+        assert_eq!(status.requests.len(), 1024);
         assert_eq!(
             (status.requests_waiting_left_out, status.requests_left_out),
             (1, 0)
@@ -1175,7 +1178,7 @@ async fn one_request_is_shown_by_its_number_to_who_may_see_it() {
     let left_out = {
         let status = host.status_for(5001, None).await;
         let shown: Vec<_> = status.requests.iter().map(|shown| shown.request).collect();
-        let mut all = (1..=65).map(RequestId);
+        let mut all = (1..=1025).map(RequestId);
         all.find(|id| !shown.contains(id)).expect("one is left out")
     };
     let show = async |uid, agent: Option<&str>, request| {
@@ -1197,7 +1200,7 @@ async fn one_request_is_shown_by_its_number_to_who_may_see_it() {
     assert_eq!((requests.len(), grants), (1, 0));
     assert_eq!(requests[0].request, left_out);
     assert!(!requests[0].digest.is_empty(), "it can be agreed to");
-    assert!(show(2008, Some("bot-8"), own).await.is_ok());
+    assert!(show(2000 + CROWD, Some("bot-128"), own).await.is_ok());
     assert_eq!(
         show(2000, Some("bot-0"), own).await,
         Err(Code::NotPending),
@@ -1205,7 +1208,7 @@ async fn one_request_is_shown_by_its_number_to_who_may_see_it() {
     );
     assert_eq!(show(3000, None, own).await, Err(Code::CallerForbidden));
     assert_eq!(
-        show(5001, None, RequestId(900)).await,
+        show(5001, None, RequestId(9000)).await,
         Err(Code::NotPending)
     );
 }

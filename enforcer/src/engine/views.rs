@@ -284,18 +284,18 @@ fn shown<H, V: Serialize>(held: &ByRoom<'_, H>, view: impl Fn(&H) -> V) -> Seen<
 /// The requests that are shown, newest last, and how many more there are.
 fn requests(
     now: Now,
-    parts: &Parts,
+    policy: &Policy,
     ledger: &Ledger,
     waiting: &Waiting,
     caller: &Caller,
     held: &ByRoom<'_, Request>,
 ) -> Seen<RequestView> {
     let mut seen = shown(held, |held| {
-        let view = request(now, &parts.policy, ledger, waiting, held);
-        if may_watch_over(&parts.policy, caller, &held.agent) {
+        let view = request(now, policy, ledger, waiting, held);
+        if may_watch_over(policy, caller, &held.agent) {
             view
         } else {
-            as_unwatched(&parts.policy, ledger, held, view)
+            as_unwatched(policy, ledger, held, view)
         }
     });
     seen.views.sort_by_key(|view| view.request);
@@ -335,7 +335,7 @@ pub(super) fn status(
             (one, Seen::none(), (Vec::new(), 0))
         }
     };
-    let requests = requests(now, parts, ledger, waiting, caller, &held);
+    let requests = requests(now, &parts.policy, ledger, waiting, caller, &held);
     keep(&mut unhealthy, FAULTS_MAX);
     for fault in &mut unhealthy {
         shorten(fault, FAULT_BYTES_MAX);
@@ -371,100 +371,4 @@ pub(super) fn status(
 }
 
 #[cfg(test)]
-mod tests {
-    use enforcer_proto::ledger::Command;
-    use enforcer_proto::policy::{Alone, ApproverSet, Limits, Quorum, Rule};
-    use enforcer_proto::principal::Process;
-
-    use super::*;
-
-    #[test]
-    fn long_views_are_left_out_before_the_frame_is_full() {
-        let of = |current: &[u32], ended: &[u32], bytes: usize| {
-            let held = ByRoom {
-                current: current.iter().collect(),
-                ended: ended.iter().collect(),
-            };
-            let seen = shown(&held, |_| "x".repeat(bytes));
-            (seen.views.len(), seen.current_left_out, seen.ended_left_out)
-        };
-        assert_eq!(of(&[0; 64], &[0; 9], 100_000), (7, 57, 9));
-        assert_eq!(of(&[0; 2], &[0; 64], 100_000), (7, 0, 59));
-        let (open, ended) = (WAITING_MAX + 3, ENDED_MAX + 5);
-        assert_eq!(
-            of(&vec![0; open], &vec![0; ended], 9),
-            (WAITING_MAX + ENDED_MAX, 3, 5)
-        );
-    }
-
-    #[test]
-    fn what_the_caller_may_decide_on_finds_room_first_and_each_agents_oldest_before_the_next_of_any()
-     {
-        let rule = Rule {
-            agents: ["a", "b"].map(|name| name.parse().expect("a name")).into(),
-            datasets: vec!["p.finance".parse().expect("exact")],
-            writable: Vec::new(),
-            ddl: Vec::new(),
-            buckets: BTreeMap::new(),
-            ttl_max: "1h".parse().expect("a ttl"),
-            budget: Budget::NONE,
-            approvers: ApproverSet {
-                uids: [5001].into(),
-                gids: [].into(),
-            },
-            quorum: Quorum::one(),
-            must_sign: false,
-            alone: Alone::Never,
-            break_glass: None,
-            limits: Limits::TIGHT,
-        };
-        let policy = Policy {
-            rules: vec![rule],
-            signers: Vec::new(),
-            own_uids: BTreeMap::new(),
-            digest: String::new(),
-        };
-        let now = Now {
-            boot_ns: 1,
-            unix_ns: 1,
-        };
-        let caller = |uid, agent: Option<&str>| Caller {
-            process: Process {
-                pid: 7,
-                start_boot_ns: 1,
-                uid,
-                comm: "x".into(),
-            },
-            gids: [].into(),
-            agent: agent.map(|name| name.parse().expect("a name")),
-        };
-        let mut ledger = Ledger::default();
-        // The first is of whoever looks, who cannot decide on it.
-        for (uid, agent) in [(5001, "a"), (1, "a"), (1, "a"), (1, "a"), (1, "b")] {
-            let ask = Ask {
-                scope: "p.finance:read".parse().expect("a scope"),
-                ttl: "1m".parse().expect("a ttl"),
-                reason: "x".into(),
-                bytes_max: None,
-                queries_max: None,
-            };
-            let asked = Command::Request(ask);
-            let asked = ledger.decide(now, &policy, &caller(uid, Some(agent)), asked);
-            for event in asked.expect("asked").events {
-                ledger.apply(now, &event);
-            }
-        }
-        let denied = Command::Deny("r-3".parse().expect("an id"), "no".into());
-        let denied = ledger.decide(now, &policy, &caller(5001, None), denied);
-        for event in denied.expect("denied").events {
-            ledger.apply(now, &event);
-        }
-        let order = |caller: &Caller| -> Vec<u64> {
-            let ByRoom { current, ended } = by_room(&policy, &ledger, caller);
-            let order = current.into_iter().chain(ended);
-            order.map(|held| held.id.0).collect()
-        };
-        assert_eq!(order(&caller(5001, None)), [2, 5, 4, 1, 3]);
-        assert_eq!(order(&caller(1, Some("b"))), [5]);
-    }
-}
+mod tests;

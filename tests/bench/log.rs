@@ -294,6 +294,16 @@ fn write_log(folder: &Path, records: u64) -> u64 {
     bytes
 }
 
+fn ask(scope: &enforcer_proto::scope::Scope) -> enforcer_proto::policy::Ask {
+    enforcer_proto::policy::Ask {
+        scope: scope.clone(),
+        ttl: "15m".parse().expect("a ttl"),
+        reason: "month-end close".into(),
+        bytes_max: None,
+        queries_max: None,
+    }
+}
+
 /// What a window leaves in the log.
 fn events(window: u64) -> Vec<Event> {
     let who = window % 16;
@@ -311,13 +321,7 @@ fn events(window: u64) -> Vec<Event> {
             request,
             agent: agent.clone(),
             process: process.clone(),
-            ask: enforcer_proto::policy::Ask {
-                scope: scope.clone(),
-                ttl: "15m".parse().expect("a ttl"),
-                reason: "month-end close".into(),
-                bytes_max: None,
-                queries_max: None,
-            },
+            ask: ask(&scope),
             rule: 1,
             digest: "a".repeat(64),
             expires_boot_ns: 1,

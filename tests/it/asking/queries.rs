@@ -55,6 +55,21 @@ pub(super) fn bodies(streams: &mut Client, count: usize) -> Vec<String> {
 }
 
 #[test]
+fn a_request_of_a_query_says_what_started_the_process_that_sent_it() {
+    let world = world("refuse");
+    let said = error(&world.query(&[DAILY])[0]);
+    assert!(said.contains("[window.asked]"), "{said}");
+    let record = world.events("requested").remove(0);
+    let above = record["origin"]["ancestors"].as_array().expect("is told");
+    let is_ours = |process: &Value| process["pid"] == std::process::id();
+    assert!(above.iter().any(is_ours), "{record}");
+    let cgroup = text(&record["origin"], "cgroup");
+    assert!(cgroup.ends_with("/agents/finance-bot"), "{cgroup}");
+    let own = world.json(Who::Agent, &["status"]);
+    assert_eq!(own["requests"][0]["origin"], Value::Null, "{own}");
+}
+
+#[test]
 fn a_held_query_gets_its_rows_once_it_is_approved_and_its_client_is_not_changed() {
     let world = world("hold");
     let mut client = world.client();

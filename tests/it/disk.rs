@@ -570,7 +570,9 @@ fn what_is_denied_while_the_log_is_full_is_said_not_to_be_on_record() {
     let request = asked_by(&world, Who::Agent);
     world.stage.fill(&audit);
     assert!((0..2000).any(|_| is_refused(&world)), "it takes no more");
-    let denied = world.cli(Who::Approver, &["deny", &request, "--reason", "no"]);
+    // What the last block still takes is less than a request's record; that of this denial is longer.
+    let reason = "\u{1f600}".repeat(enforcer_proto::ledger::REASON_CHARS_MAX);
+    let denied = world.cli(Who::Approver, &["deny", &request, "--reason", &reason]);
     let said = String::from_utf8_lossy(&denied.stderr).into_owned();
     assert!(
         denied.status.code() == Some(3) && said.contains("it is not on record"),

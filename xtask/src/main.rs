@@ -156,9 +156,13 @@ fn bench(root: &Path, what: Measured, json: bool, closes: Option<u32>) -> Result
         "--package",
         "enforcer",
         "--package",
+        "enforcer-console",
+        "--package",
         "enforcer-tests",
         "--bin",
         "enforcer",
+        "--bin",
+        "enforcer-console",
         "--bin",
         "enforcer-bench",
     ]);

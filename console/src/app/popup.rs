@@ -2,9 +2,8 @@
 //! happened to the lists since.
 
 use enforcer_proto::id::{GrantId, RequestId};
-use enforcer_proto::principal::AgentName;
+use enforcer_proto::principal::{AgentName, shown_name};
 use enforcer_proto::scope::Scope;
-use enforcer_proto::text::safe_line;
 use enforcer_proto::time::{NS_PER_S, Ttl};
 use enforcer_proto::wire::{Ask, GrantView, RequestView};
 
@@ -252,7 +251,7 @@ fn origin_lines(request: &RequestView) -> Vec<String> {
     };
     let own = format!(
         "process  {} pid {} (uid {})",
-        safe_line(&request.comm, 64),
+        shown_name(&request.comm),
         request.pid,
         request.uid
     );

@@ -95,12 +95,12 @@ fn nobody_agrees_to_what_was_not_on_screen_to_its_end() {
 
 #[test]
 fn less_than_was_asked_for_is_typed_and_more_is_not_taken() {
-    let less = deeds("2e⌫5m⏎y");
+    let less = deeds("2e⌫5m⏎  y");
     assert!(
         matches!(&less[..], [Deed::Approve(Approval { ttl: Some(ttl), scope: None, bytes_max: None, .. })] if ttl.to_string() == "5m"),
         "{less:?}"
     );
-    let narrow = deeds("2e⇥⇥⌫1000⇥⌫1⏎y");
+    let narrow = deeds("2e⇥⇥⌫1000⇥⌫1⏎  y");
     assert!(
         matches!(
             &narrow[..],

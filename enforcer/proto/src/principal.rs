@@ -106,6 +106,19 @@ pub struct ProcessOrigin {
     pub cgroup: String,
 }
 
+/// The name of a process as people are shown it: in quotes where it could be taken for more than a name, such as for a chain of processes.
+#[must_use]
+pub fn shown_name(comm: &str) -> String {
+    let name = safe_line(comm, COMM_CHARS);
+    let is_plain =
+        |c: char| c.is_alphanumeric() || matches!(c, '.' | '_' | '-' | '/' | ':' | '+' | '@');
+    if !name.is_empty() && name.chars().all(is_plain) {
+        name
+    } else {
+        format!("\"{}\"", name.replace('"', "'"))
+    }
+}
+
 impl ProcessOrigin {
     /// The systemd unit that the cgroup's path names: its last part that is called like a service or a scope.
     #[must_use]
@@ -124,7 +137,7 @@ impl ProcessOrigin {
     pub fn chain(&self, uid: u32) -> String {
         let mut below = uid;
         let said = self.ancestors.iter().map(|process| {
-            let name = safe_line(&process.comm, COMM_CHARS);
+            let name = shown_name(&process.comm);
             let other = process.uid != below;
             below = process.uid;
             if other {
@@ -237,6 +250,7 @@ mod tests {
         let origin = ProcessOrigin {
             ancestors: vec![
                 process(4100, 2001, "ba\u{1b}[2Jsh"),
+                process(4099, 2001, "a ← cron 7"),
                 process(812, 0, "sshd"),
                 process(1, 0, "systemd"),
             ],
@@ -244,7 +258,7 @@ mod tests {
         };
         assert_eq!(
             origin.chain(2001),
-            "ba\\u{1b}[2Jsh 4100 ← sshd 812 (uid 0) ← systemd 1"
+            "\"ba\\u{1b}[2Jsh\" 4100 ← \"a ← cron 7\" 4099 ← sshd 812 (uid 0) ← systemd 1"
         );
         assert_eq!(origin.place(), None);
     }

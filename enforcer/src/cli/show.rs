@@ -1,7 +1,7 @@
 //! Answers of the daemon as text or JSON. What an agent wrote is made safe to show.
 
-use enforcer_proto::principal::ProcessOrigin;
-use enforcer_proto::text::{safe_line, utc, wrapped};
+use enforcer_proto::principal::{ProcessOrigin, shown_name};
+use enforcer_proto::text::{utc, wrapped};
 use enforcer_proto::time::NS_PER_S;
 use enforcer_proto::wire::{GrantView, Reply, RequestView, Status};
 
@@ -194,7 +194,7 @@ fn print_origin(request: &RequestView, origin: &ProcessOrigin) {
     } else {
         format!(" ← {above}")
     };
-    let name = safe_line(&request.comm, WIDTH);
+    let name = shown_name(&request.comm);
     println!("    process: {name} {}{above}", request.pid);
     if let Some(place) = origin.place() {
         println!("    unit: {place}");

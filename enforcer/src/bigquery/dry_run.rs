@@ -244,17 +244,17 @@ fn failed(
     let message = answer["error"]["message"]
         .as_str()
         .unwrap_or("it gave no reason");
-    let kept_back = "its words are kept back, since they may tell of tables outside the window";
     let words = match &reading.relations {
         Relations::Outside(table) => return outside(&format!("table {table}")),
-        Relations::Within | Relations::None => {
-            let is_told = words::name_only_what_is_named(message, sql, &reading.named);
-            if is_told { message } else { kept_back }
-        }
+        Relations::Within | Relations::None => words::told(message, sql, reading),
         // What is wrong with the text alone tells of no table.
-        Relations::Unknown if message.starts_with("Syntax error") => message,
-        Relations::Unknown => kept_back,
+        Relations::Unknown if message.starts_with("Syntax error") => {
+            words::told(message, sql, reading)
+        }
+        Relations::Unknown => None,
     };
+    let words = words
+        .unwrap_or("its words are kept back, since they may tell of tables outside the window");
     let words = words::cut(words);
     Refusal::new(
         Code::DryRunRefused,
@@ -543,10 +543,11 @@ mod tests {
             let refusal = judged(400, &answer, relations).expect_err("refused");
             (refusal.code, refusal.what)
         };
-        let words = "Unrecognized name: x; did you mean salary?";
+        let words = "The day is not in the calendar; did you mean salary?";
         for relations in [Relations::Within, Relations::None] {
             let (code, what) = said(words, &relations);
-            assert!(code == Code::DryRunRefused && what.contains(words));
+            assert!(code == Code::DryRunRefused && what.contains("not in the calendar"));
+            assert!(!what.contains("salary"), "{what}");
         }
         let (code, what) = said(words, &Relations::Unknown);
         assert!(

@@ -7,8 +7,8 @@ use std::ops::ControlFlow;
 use enforcer_proto::bucket::BucketRef;
 use enforcer_proto::scope::{DatasetRef, Scope, ScopeError, TableRef};
 use sqlparser::ast::{
-    self, Expr, Ident, ObjectName, PipeOperator, Query, Select, SetExpr, Statement, TableFactor,
-    Visit, Visitor,
+    self, AccessExpr, Expr, Ident, ObjectName, PipeOperator, Query, Select, SetExpr, Statement,
+    TableFactor, Visit, Visitor,
 };
 use sqlparser::dialect::BigQueryDialect;
 use sqlparser::keywords::Keyword;
@@ -526,6 +526,28 @@ impl Found {
         }
     }
 
+    /// The same where something of what it gives is taken: `finance.f(1).result`.
+    fn call_within(&mut self, root: &Expr, chain: &[AccessExpr]) {
+        let mut name = if let Expr::Identifier(first) = root {
+            vec![first.clone()]
+        } else if let Expr::CompoundIdentifier(first) = root {
+            first.clone()
+        } else {
+            return;
+        };
+        for access in chain {
+            if let AccessExpr::Dot(Expr::Identifier(next)) = access {
+                name.push(next.clone());
+            } else if let AccessExpr::Dot(Expr::Function(function)) = access {
+                let mut whole = ObjectName::from(name);
+                whole.0.extend(function.name.0.iter().cloned());
+                return self.call(&whole);
+            } else {
+                return;
+            }
+        }
+    }
+
     /// Whether it is a path into a row. Quoted as a whole it never is.
     fn is_path(&self, relation: &ObjectName) -> bool {
         let first = whole_ident(relation, 0).map(|first| first.value.to_ascii_lowercase());
@@ -568,29 +590,25 @@ fn is_unread(body: &SetExpr) -> bool {
     }
 }
 
-/// Which rows can be named within part of a FROM, where those are others than before it.
-enum Inside {
-    /// None: a subquery, a join in parentheses, and the time that a table is read as of see nothing of what stands beside or around them.
-    Nothing,
-    /// The same, and what is named inside is gone behind it.
-    Same,
-}
-
+/// Whether no row can be named within a part of a FROM that was named before it: a subquery, a join in parentheses, the time that a table is read
+/// as of, what a function in it is given and what a PIVOT makes see nothing of what stands beside or around them, and what is named inside is gone
+/// behind them.
 #[expect(
     clippy::wildcard_enum_match_arm,
     reason = "the parser's kinds of tables; all others are read like a name"
 )]
-const fn inside(factor: &TableFactor) -> Option<Inside> {
+const fn is_apart(factor: &TableFactor) -> bool {
     match factor {
         TableFactor::Derived { .. }
         | TableFactor::NestedJoin { .. }
+        | TableFactor::Pivot { .. }
+        | TableFactor::Unpivot { .. }
+        | TableFactor::MatchRecognize { .. }
         | TableFactor::Table {
             version: Some(_), ..
-        } => Some(Inside::Nothing),
-        TableFactor::Pivot { .. }
-        | TableFactor::Unpivot { .. }
-        | TableFactor::MatchRecognize { .. } => Some(Inside::Same),
-        _ => None,
+        }
+        | TableFactor::Table { args: Some(_), .. } => true,
+        _ => false,
     }
 }
 
@@ -665,6 +683,8 @@ impl Visitor for Found {
     fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
         if let Expr::Function(function) = expr {
             self.call(&function.name);
+        } else if let Expr::CompoundFieldAccess { root, access_chain } = expr {
+            self.call_within(root, access_chain);
         }
         ControlFlow::Continue(())
     }
@@ -673,18 +693,14 @@ impl Visitor for Found {
         self.has_function |= is_function(factor);
         // The name of what stands in a FROM like a table is visited right behind it.
         self.is_function_next = matches!(factor, TableFactor::Table { args: Some(_), .. });
-        match inside(factor) {
-            Some(Inside::Nothing) => self.rows.push(BTreeSet::new()),
-            Some(Inside::Same) => self
-                .rows
-                .push(self.rows.last().cloned().unwrap_or_default()),
-            None => {}
+        if is_apart(factor) {
+            self.rows.push(BTreeSet::new());
         }
         ControlFlow::Continue(())
     }
 
     fn post_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
-        let named = inside(factor).and_then(|_| self.rows.pop());
+        let named = is_apart(factor).then(|| self.rows.pop()).flatten();
         if matches!(factor, TableFactor::NestedJoin { alias: None, .. })
             && let Some(rows) = self.rows.last_mut()
         {
@@ -778,6 +794,8 @@ mod tests {
             "SELECT 1 FROM finance.daily AS hr WHERE 1 IN (WITH c AS (SELECT * FROM hr.salaries) SELECT 1 FROM c)",
             "SELECT * FROM finance.daily AS hr PIVOT (SUM(x) FOR y IN (1)) AS p, hr.salaries",
             "SELECT * FROM finance.daily AS hr UNPIVOT (x FOR y IN (a, b)), hr.salaries",
+            "SELECT * FROM finance.daily AS hr, finance.x PIVOT (SUM((SELECT MAX(s) FROM hr.salaries)) FOR y IN (1))",
+            "SELECT * FROM finance.daily AS hr, finance.rows_of((SELECT MAX(s) FROM hr.salaries))",
             "SELECT * FROM finance.daily AS hr, (hr.salaries CROSS JOIN finance.daily)",
             "SELECT 1 FROM finance.daily AS hr WHERE EXISTS (SELECT 1 FROM finance.daily FOR SYSTEM_TIME AS OF (SELECT MAX(t) FROM hr.salaries))",
         ] {
@@ -1005,6 +1023,11 @@ mod tests {
             ),
             ("FROM finance.daily |> WHERE finance.f(x)", &["p.finance.f"]),
             ("SELECT a.b.c.d(1)", &["a.b.c.d"]),
+            ("SELECT finance.f(1).result", &["p.finance.f"]),
+            (
+                "SELECT finance.f(1)[OFFSET(0)], q.finance.g(1).a.b",
+                &["p.finance.f", "q.finance.g"],
+            ),
         ] {
             assert_eq!(called(sql), wanted, "{sql}");
         }

@@ -1,7 +1,10 @@
 //! What BigQuery says of a failure. Its words can hold rows (`ERROR((SELECT …))`), and no budget of rows counts them: so they are cut short, and
 //! kept back altogether where it is not known which tables the job has read.
 
-use enforcer_proto::scope::TableRef;
+mod named;
+
+pub use named::told;
+
 use serde_json::{Map, Value, json};
 
 /// The longest sentence of BigQuery's that is passed on, characters.
@@ -17,9 +20,6 @@ const OF_JOB: &str = "its words are kept back, since it is not known here which 
     it has ended";
 /// What is said where BigQuery says nothing that can be read.
 const NO_WORDS: &str = "BigQuery gave no reason that can be read";
-
-/// Where BigQuery's words point people to.
-const MANUAL: &str = "cloud.google.com";
 
 /// Reasons whose words come from no row: the job was not begun, or was ended from outside. All other words may be a row's.
 const WITHOUT_ROWS: [&str; 10] = [
@@ -42,43 +42,6 @@ pub enum Words {
     Cut,
     /// It is not known: only those that come from no row are.
     KeptBack,
-}
-
-/// Whether a sentence of BigQuery's names nothing that the text which it is of does not name: behind a view there are other tables, and other
-/// datasets, and its words tell of those too. `named` are the tables of the text by their whole names. What counts as a name is what dots or a
-/// project's colon put together, and what has the project's own name in it.
-#[must_use]
-pub fn name_only_what_is_named(said: &str, sql: &str, named: &[Result<TableRef, String>]) -> bool {
-    let plain = |text: &str| {
-        text.to_lowercase()
-            .replace(['`', '"', '\''], "")
-            .replace(':', ".")
-    };
-    let (said, sql) = (plain(said), plain(sql));
-    let whole: Vec<String> = named
-        .iter()
-        .filter_map(|table| table.as_ref().ok())
-        .flat_map(|table| [table.to_string(), table.dataset().to_string()])
-        .map(|name| plain(&name))
-        .collect();
-    let is_apart =
-        |c: char| !c.is_alphanumeric() && !matches!(c, '.' | '_' | '-' | '*' | '$' | '@');
-    let names = said.split(is_apart).map(|word| word.trim_matches('.'));
-    let projects: Vec<String> = named
-        .iter()
-        .filter_map(|table| Some(plain(table.as_ref().ok()?.dataset().project())))
-        .collect();
-    let is_name = |word: &str| {
-        word.contains('.')
-            || projects
-                .iter()
-                .any(|project| word.contains(project.as_str()))
-    };
-    let mut names = names.filter(|word| is_name(word));
-    names.all(|name| {
-        let is_number = name.chars().all(|c| c.is_ascii_digit() || c == '.');
-        is_number || name == MANUAL || sql.contains(name) || whole.iter().any(|whole| whole == name)
-    })
 }
 
 /// A sentence of BigQuery's, cut short.
@@ -173,36 +136,6 @@ mod tests {
             json!({"message": rows, "reason": reason, "debugInfo": rows, "location": "query"});
         let sentences = vec![said; 100];
         json!({"error": {"code": 400, "message": rows, "errors": sentences, "status": "INVALID_ARGUMENT", "details": [{"detail": rows}]}})
-    }
-
-    #[test]
-    fn words_that_name_what_the_text_does_not_are_told_from_others() {
-        let named = [
-            "p-one.finance.daily".parse().map_err(|_| String::new()),
-            Err("finance.x.y.z".to_owned()),
-        ];
-        let sql = "SELECT d.amountt FROM `finance.daily` AS d";
-        let is_told = |said: &str| name_only_what_is_named(said, sql, &named);
-        for said in [
-            "Name amountt not found inside d at [1:10]",
-            "Unrecognized name: d.amountt at [1:8]; Did you mean amount?",
-            "Not found: Table p-one:finance.daily was not found in location US",
-            "Not found: Dataset p-one:finance",
-            "No matching signature; see https://cloud.google.com/bigquery/docs. 1.5 is no date",
-        ] {
-            assert!(is_told(said), "{said}");
-        }
-        for said in [
-            "Not found: Table p-one:hr.salaries was not found in location US",
-            "Access Denied: Table p-one.hr.salaries: User does not have permission",
-            "Not found: Dataset p-one:hr",
-            "Invalid view p-one.finance.v: Unrecognized name: salary",
-            "Candidate bindings: name FROM \"hr\".\"salaries\"",
-            "in `hr`.`salaries`",
-            "LINE 1: SELECT name FROM \"p-one__hr...",
-        ] {
-            assert!(!is_told(said), "{said}");
-        }
     }
 
     #[test]

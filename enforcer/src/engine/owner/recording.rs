@@ -138,9 +138,13 @@ impl Owner {
         let is_due = self
             .retained_boot_ns
             .is_none_or(|at| now.boot_ns.saturating_sub(at) >= RETENTION_LOOK.as_nanos() as u64);
-        if is_due && self.is_all_recorded() {
-            self.retained_boot_ns = Some(now.boot_ns);
-            self.retain(now);
+        if is_due {
+            // However often something is to be recorded, what is old goes.
+            self.commit(&mut Vec::new());
+            if self.is_all_recorded() {
+                self.retained_boot_ns = Some(now.boot_ns);
+                self.retain(now);
+            }
         }
     }
 

@@ -593,23 +593,20 @@ fn is_unread(body: &SetExpr) -> bool {
 /// Whether no row can be named within a part of a FROM that was named before it: a subquery, a join in parentheses, the time that a table is read
 /// as of, what a function in it is given and what a PIVOT makes see nothing of what stands beside or around them, and what is named inside is gone
 /// behind them.
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "the parser's kinds of tables; all others are read like a name"
-)]
 const fn is_apart(factor: &TableFactor) -> bool {
-    match factor {
+    matches!(
+        factor,
         TableFactor::Derived { .. }
-        | TableFactor::NestedJoin { .. }
-        | TableFactor::Pivot { .. }
-        | TableFactor::Unpivot { .. }
-        | TableFactor::MatchRecognize { .. }
-        | TableFactor::Table {
-            version: Some(_), ..
-        }
-        | TableFactor::Table { args: Some(_), .. } => true,
-        _ => false,
-    }
+            | TableFactor::NestedJoin { .. }
+            | TableFactor::Pivot { .. }
+            | TableFactor::Unpivot { .. }
+            | TableFactor::MatchRecognize { .. }
+            | TableFactor::Table {
+                version: Some(_),
+                ..
+            }
+            | TableFactor::Table { args: Some(_), .. }
+    )
 }
 
 const fn is_function(factor: &TableFactor) -> bool {

@@ -175,14 +175,16 @@ fn names_in(sql: &str) -> Option<Vec<Vec<String>>> {
         } else if let Token::Number(number, _) = &token {
             number.clone()
         } else {
-            sign = match token {
-                Token::Period if !name.is_empty() => Some('.'),
-                Token::Minus if !name.is_empty() => Some('-'),
-                _ => {
-                    names.extend((!name.is_empty()).then(|| std::mem::take(&mut name)));
-                    None
-                }
+            sign = if token == Token::Period {
+                Some('.')
+            } else if token == Token::Minus {
+                Some('-')
+            } else {
+                None
             };
+            if sign.is_none() && !name.is_empty() {
+                names.push(std::mem::take(&mut name));
+            }
             continue;
         };
         let mut parts = parts_of(&word).into_iter();

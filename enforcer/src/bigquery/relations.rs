@@ -402,8 +402,8 @@ fn has_own_grammar(token: &Token) -> bool {
 
 /// What was found so far. A path into a row that was named before it in the same FROM, or around it, is no table: `finance.daily AS d,
 /// d.parts`. Only what BigQuery would see there counts: a common table expression never stands for a name with a dataset, and sees nothing
-/// of what stands around it; a later name does not count for an earlier one; a subquery in FROM sees nothing of what stands beside it; and
-/// behind a PIVOT the name of what it was made from is gone.
+/// of what stands around it; a later name does not count for an earlier one; a subquery in FROM, what a function there is given and
+/// what a PIVOT makes see nothing of what stands beside them; and behind a pipe operator no name is a row's.
 #[derive(Debug)]
 struct Found {
     relations: Vec<Vec<String>>,

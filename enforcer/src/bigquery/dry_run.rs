@@ -32,7 +32,6 @@ pub fn read(
     destination: Option<&Destination>,
     outside: impl Fn(&str) -> Refusal,
 ) -> Result<DryRun, Refusal> {
-    let relations = &reading.relations;
     if !(200..300).contains(&status) {
         return Err(failed(answer, sql, reading, outside));
     }
@@ -48,7 +47,7 @@ pub fn read(
         return Ok(DryRun::of_kind(statement));
     }
     nothing_else(query)?;
-    agree(relations, &outside)?;
+    agree(reading, &outside)?;
     if is_export != reading.export.is_some() {
         return Err(Refusal::new(
             Code::NotVouched,
@@ -173,10 +172,10 @@ fn results(
 }
 
 /// Refuses what the text names and the answer should not have let by: a table outside, or a text that cannot be read here at all.
-fn agree(relations: &Relations, outside: impl Fn(&str) -> Refusal) -> Result<(), Refusal> {
-    match relations {
+fn agree(reading: &Reading, outside: impl Fn(&str) -> Refusal) -> Result<(), Refusal> {
+    match &reading.relations {
         Relations::None | Relations::Within => Ok(()),
-        Relations::Outside(table) => Err(outside(&format!("table {table}"))),
+        Relations::Outside(table) => Err(outside(&format!("table {}", reading.shown(table)))),
         Relations::Unknown => Err(Refusal::new(
             Code::NotVouched,
             "The text is no query that can be read here, so it cannot be compared with BigQuery's dry run",
@@ -194,7 +193,7 @@ fn lists_all(reading: &Reading, tables: &[TableRef]) -> Result<(), Refusal> {
             Ok(table) => table.to_string(),
             Err(name) => name.clone(),
         };
-        let unlisted = words::cut(&unlisted);
+        let unlisted = reading.shown(&unlisted);
         return Err(Refusal::new(
             Code::NotVouched,
             format!(
@@ -245,7 +244,7 @@ fn failed(
         .as_str()
         .unwrap_or("it gave no reason");
     let words = match &reading.relations {
-        Relations::Outside(table) => return outside(&format!("table {table}")),
+        Relations::Outside(table) => return outside(&format!("table {}", reading.shown(table))),
         Relations::Within | Relations::None => words::told(message, sql, reading),
         // What is wrong with the text alone tells of no table.
         Relations::Unknown if message.starts_with("Syntax error") => {
@@ -308,6 +307,8 @@ fn not_vouched(what: &str) -> Refusal {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use serde_json::json;
 
     use super::*;
@@ -318,6 +319,7 @@ mod tests {
 
     fn judged(status: u16, answer: &Value, relations: &Relations) -> Result<DryRun, Refusal> {
         let reading = Reading {
+            rows: BTreeSet::new(),
             relations: relations.clone(),
             named: Vec::new(),
             called: Vec::new(),
@@ -380,6 +382,7 @@ mod tests {
         let judged = |named: &str, tables: &Value| {
             let named = named.parse().map_err(|_| named.to_owned());
             let reading = Reading {
+                rows: BTreeSet::new(),
                 relations: Relations::Within,
                 named: vec![named],
                 called: Vec::new(),
@@ -418,6 +421,7 @@ mod tests {
         let routine = |id: &str| json!({"projectId": "p", "datasetId": "d", "routineId": id});
         let judged = |called: &str, listed: &Value| {
             let reading = Reading {
+                rows: BTreeSet::new(),
                 relations: Relations::None,
                 named: Vec::new(),
                 called: vec![called.parse().map_err(|_| called.to_owned())],
@@ -463,6 +467,7 @@ mod tests {
     /// A statement that writes `p.d.t`, and reads what the list says.
     fn writing(reads: bool, place: &str, target: &Value, tables: &Value) -> Result<DryRun, Code> {
         let reading = Reading {
+            rows: BTreeSet::new(),
             relations: Relations::Within,
             named: Vec::new(),
             called: Vec::new(),
@@ -509,6 +514,7 @@ mod tests {
     #[test]
     fn a_result_goes_where_the_client_asked_or_where_nobody_named() {
         let reading = Reading {
+            rows: BTreeSet::new(),
             relations: Relations::Within,
             named: Vec::new(),
             called: Vec::new(),

@@ -18,6 +18,7 @@ use sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 use super::job::DefaultDataset;
 use super::target::{Deed, deed};
 use super::text::{SCHEMA, with_domain};
+use super::words;
 
 /// The longest text that is parsed, tokens: what a parser nests takes stack, one level for every two tokens at most. A longer one is refused.
 pub const TOKENS_MAX: usize = 20_000;
@@ -54,6 +55,8 @@ pub struct Reading {
     pub export: Option<BucketRef>,
     /// Whether it names tables besides that one, or may.
     pub reads: bool,
+    /// The rows that it gives names to, wherever, in lower case: what a table is not found for may have been meant as a path into one.
+    pub rows: BTreeSet<String>,
 }
 
 impl Reading {
@@ -65,7 +68,25 @@ impl Reading {
         target: None,
         export: None,
         reads: true,
+        rows: BTreeSet::new(),
     };
+
+    /// A table's name, with what to write instead where it may have been meant as a path into a row: not every such path is told from a
+    /// table here, and one that is not is taken for a table.
+    #[must_use]
+    pub fn shown(&self, table: &str) -> String {
+        let shown = words::cut(table);
+        let parts: Vec<&str> = table.split('.').collect();
+        let is_row = |part: &str| self.rows.contains(&part.to_ascii_lowercase());
+        // What was written with two parts is shown with its project.
+        let path = match parts.as_slice() {
+            [_, row, rest @ ..] if is_row(row) && !rest.is_empty() => &parts[1..],
+            [row, _, ..] if is_row(row) => &parts[..],
+            [..] => return shown,
+        };
+        let (row, path) = (words::cut(path[0]), words::cut(&path.join(".")));
+        format!("{shown} (an array of the row {row} is read by UNNEST({path}))")
+    }
 
     /// As [`Reading::of`], on a thread with room for it where the text is long.
     pub async fn with_room(
@@ -115,6 +136,7 @@ impl Reading {
                     called: names.called(&found),
                     target: None,
                     export: None,
+                    rows: found.named_rows,
                 }
             }
             // What an escape makes of an address is not for two readers to tell.
@@ -131,6 +153,7 @@ impl Reading {
                     called: names.called(&found),
                     target: None,
                     export: Some(bucket),
+                    rows: found.named_rows,
                 }
             }
             Some(Deed::Writes(target)) => {
@@ -152,6 +175,7 @@ impl Reading {
                     target: written,
                     export: None,
                     reads,
+                    rows: found.named_rows,
                 }
             }
             None => Self::UNKNOWN,
@@ -421,6 +445,8 @@ struct Found {
     has_function: bool,
     /// The rows that can be named at this point, in lower case; the innermost SELECT last.
     rows: Vec<BTreeSet<String>>,
+    /// Those that were named anywhere.
+    named_rows: BTreeSet<String>,
     /// Whether names may be paths into rows at all.
     has_rows: bool,
     /// Whether there is a pipe operator in it. Which rows can be named behind one is not followed here.
@@ -477,6 +503,7 @@ impl Found {
             expressions: Vec::new(),
             has_function: false,
             rows: vec![BTreeSet::new()],
+            named_rows: BTreeSet::new(),
             has_rows,
         };
         let visited = statement.visit(&mut found);
@@ -492,9 +519,11 @@ impl Found {
 
     /// BigQuery compares such names without regard to case, in ASCII.
     fn name_row(&mut self, name: &str) {
+        let name = name.to_ascii_lowercase();
         if let Some(rows) = self.rows.last_mut() {
-            rows.insert(name.to_ascii_lowercase());
+            rows.insert(name.clone());
         }
+        self.named_rows.insert(name);
     }
 
     /// Whether it is the name of a common table expression. Those have one part, and are the same in upper and lower case.
@@ -992,6 +1021,33 @@ mod tests {
                 "{sql}"
             );
         }
+    }
+
+    #[test]
+    fn what_may_have_been_meant_as_a_path_is_refused_with_how_it_is_written() {
+        let scope: Scope = "p.finance:read,p.scratch:write".parse().expect("a scope");
+        let outside = |sql: &str| {
+            let reading = Reading::of(sql, 20, &scope, "p", None);
+            match &reading.relations {
+                Relations::Outside(table) => Some(reading.shown(table)),
+                Relations::None | Relations::Within | Relations::Unknown => None,
+            }
+        };
+        for sql in [
+            "FROM finance.daily AS d |> CROSS JOIN d.parts",
+            "SELECT ARRAY(SELECT 1 FROM D.parts) FROM finance.daily AS d",
+            "INSERT INTO scratch.t (a) SELECT 1 FROM finance.daily AS d, d.parts",
+        ] {
+            let said = outside(sql).unwrap_or_default().to_ascii_lowercase();
+            let hint = "p.d.parts (an array of the row d is read by unnest(d.parts))";
+            assert_eq!(said, hint, "{sql}");
+        }
+        let sql = "FROM finance.daily AS d |> CROSS JOIN d.parts.of";
+        let hint = "d.parts.of (an array of the row d is read by UNNEST(d.parts.of))";
+        assert_eq!(outside(sql).as_deref(), Some(hint));
+        let sql = "SELECT 1 FROM finance.daily AS d, hr.salaries";
+        assert_eq!(outside(sql).as_deref(), Some("p.hr.salaries"));
+        assert_eq!(outside("SELECT 1 FROM finance.daily AS d, d.parts"), None);
     }
 
     #[test]

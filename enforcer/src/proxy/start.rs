@@ -211,7 +211,8 @@ async fn of_query(
         Reading::with_room(job.sql(), named.tokens, scope, project, default.as_ref()).await;
     // What the text says is ground enough to refuse, and BigQuery is not asked.
     if let Relations::Outside(table) = &reading.relations {
-        return Err(No::New(outside(&format!("table {table}"))));
+        let what = format!("table {}", reading.shown(table));
+        return Err(No::New(outside(&what)));
     }
     if let Some(table) = &reading.target {
         admission::may_write(table, window.grant, &window.agent, scope)?;

@@ -19,5 +19,6 @@ pub mod route;
 pub mod storage;
 mod target;
 pub mod text;
+pub mod unread;
 pub mod upload;
 pub mod words;

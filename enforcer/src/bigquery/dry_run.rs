@@ -176,10 +176,7 @@ fn agree(reading: &Reading, outside: impl Fn(&str) -> Refusal) -> Result<(), Ref
     match &reading.relations {
         Relations::None | Relations::Within => Ok(()),
         Relations::Outside(table) => Err(outside(&format!("table {}", reading.shown(table)))),
-        Relations::Unknown => Err(Refusal::new(
-            Code::NotVouched,
-            "The text is no query that can be read here, so it cannot be compared with BigQuery's dry run",
-        )),
+        Relations::Unknown(why) => Err(why.refusal()),
     }
 }
 
@@ -246,11 +243,7 @@ fn failed(
     let words = match &reading.relations {
         Relations::Outside(table) => return outside(&format!("table {}", reading.shown(table))),
         Relations::Within | Relations::None => words::told(message, sql, reading),
-        // What is wrong with the text alone tells of no table.
-        Relations::Unknown if message.starts_with("Syntax error") => {
-            words::told(message, sql, reading)
-        }
-        Relations::Unknown => None,
+        Relations::Unknown(why) => return why.refusal(),
     };
     let words = words
         .unwrap_or("its words are kept back, since they may tell of tables outside the window");
@@ -312,6 +305,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::bigquery::unread::Unread;
 
     fn answer(tables: &Value) -> Value {
         json!({"statistics": {"totalBytesProcessed": "80", "query": {"statementType": "SELECT", "referencedTables": tables}}})
@@ -356,7 +350,7 @@ mod tests {
         for tables in [Value::Null, json!([])] {
             let answer = answer(&tables);
             assert_eq!(code(&answer, &Relations::None), None);
-            for relations in [Relations::Within, Relations::Unknown] {
+            for relations in [Relations::Within, Relations::Unknown(Unread::Hidden)] {
                 assert_eq!(code(&answer, &relations), Some(Code::NotVouched));
             }
         }
@@ -365,7 +359,7 @@ mod tests {
         let named = json!([{"projectId": "p", "datasetId": "d", "tableId": "t"}]);
         assert_eq!(code(&answer(&named), &outside), Some(Code::ScopeOutside));
         assert_eq!(
-            code(&answer(&named), &Relations::Unknown),
+            code(&answer(&named), &Relations::Unknown(Unread::Hidden)),
             Some(Code::NotVouched)
         );
         for tables in [json!([{"datasetId": "d", "tableId": "t"}]), json!("x")] {
@@ -555,13 +549,9 @@ mod tests {
             assert!(code == Code::DryRunRefused && what.contains("not in the calendar"));
             assert!(!what.contains("salary"), "{what}");
         }
-        let (code, what) = said(words, &Relations::Unknown);
-        assert!(
-            code == Code::DryRunRefused && !what.contains("salary"),
-            "{what}"
-        );
-        let (_, what) = said("Syntax error: Expected end of input", &Relations::Unknown);
-        assert!(what.contains("Syntax error"));
+        // Of a text that cannot be read, not even that it was refused.
+        let unread = Relations::Unknown(Unread::Hidden);
+        assert_eq!(said(words, &unread).0, Code::NotVouched);
         // Whether it is there or not, a table outside is refused alike.
         let outside = Relations::Outside("p.hr.nosuch".into());
         assert_eq!(

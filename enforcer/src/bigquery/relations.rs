@@ -12,12 +12,13 @@ use sqlparser::ast::{
 };
 use sqlparser::dialect::BigQueryDialect;
 use sqlparser::keywords::Keyword;
-use sqlparser::parser::Parser;
+use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 
 use super::job::DefaultDataset;
 use super::target::{Deed, deed};
 use super::text::{SCHEMA, with_domain};
+use super::unread::Unread;
 use super::words;
 
 /// The longest text that is parsed, tokens: what a parser nests takes stack, one level for every two tokens at most. A longer one is refused.
@@ -36,8 +37,8 @@ pub enum Relations {
     Within,
     /// This table, which is in none of them.
     Outside(String),
-    /// That could not be told.
-    Unknown,
+    /// That could not be told, and why: BigQuery is not asked about the text.
+    Unknown(Unread),
 }
 
 /// What a text says of tables.
@@ -61,15 +62,17 @@ pub struct Reading {
 
 impl Reading {
     /// Nothing that could be told.
-    const UNKNOWN: Self = Self {
-        relations: Relations::Unknown,
-        named: Vec::new(),
-        called: Vec::new(),
-        target: None,
-        export: None,
-        reads: true,
-        rows: BTreeSet::new(),
-    };
+    const fn unknown(why: Unread) -> Self {
+        Self {
+            relations: Relations::Unknown(why),
+            named: Vec::new(),
+            called: Vec::new(),
+            target: None,
+            export: None,
+            reads: true,
+            rows: BTreeSet::new(),
+        }
+    }
 
     /// A table's name, with what to write instead where it may have been meant as a path into a row: not every such path is told from a
     /// table here, and one that is not is taken for a table.
@@ -101,7 +104,7 @@ impl Reading {
         let read = with_room(tokens, move || {
             Self::of(&sql, tokens, &scope, &project, default.as_ref())
         });
-        read.await.unwrap_or(Self::UNKNOWN)
+        read.await.unwrap_or(Self::unknown(Unread::Hidden))
     }
 
     /// Reads a text of so many tokens. Names without a project are looked for in `project`, those without a dataset in `default`.
@@ -114,19 +117,20 @@ impl Reading {
         default: Option<&DefaultDataset>,
     ) -> Self {
         if tokens > TOKENS_MAX {
-            return Self::UNKNOWN;
+            return Self::unknown(Unread::Hidden);
         }
-        let Some(statements) = parse(sql) else {
-            return Self::UNKNOWN;
+        let statements = match parse(sql) {
+            Ok(statements) => statements,
+            Err(error) => return Self::unknown(Unread::stopped(sql, &error)),
         };
         let [statement] = statements.as_slice() else {
-            return Self::UNKNOWN;
+            return Self::unknown(Unread::NotOne(statements.len()));
         };
         let names = Names { project, default };
         match deed(statement) {
             Some(Deed::Reads) => {
                 let Some(found) = Found::in_query(statement) else {
-                    return Self::UNKNOWN;
+                    return Self::unknown(Unread::Hidden);
                 };
                 let relations = names.judge(&found, scope);
                 Self {
@@ -140,10 +144,10 @@ impl Reading {
                 }
             }
             // What an escape makes of an address is not for two readers to tell.
-            Some(Deed::Exports(_)) if sql.contains('\\') => Self::UNKNOWN,
+            Some(Deed::Exports(_)) if sql.contains('\\') => Self::unknown(Unread::statement(sql)),
             Some(Deed::Exports(bucket)) => {
                 let Some(found) = Found::in_query(statement) else {
-                    return Self::UNKNOWN;
+                    return Self::unknown(Unread::Hidden);
                 };
                 let relations = names.judge(&found, scope);
                 Self {
@@ -159,7 +163,7 @@ impl Reading {
             Some(Deed::Writes(target)) => {
                 let target = parts(target);
                 let Some(mut found) = Found::in_change(statement) else {
-                    return Self::UNKNOWN;
+                    return Self::unknown(Unread::Hidden);
                 };
                 let reads =
                     found.has_function || found.relations.iter().any(|name| *name != target);
@@ -178,7 +182,7 @@ impl Reading {
                     rows: found.named_rows,
                 }
             }
-            None => Self::UNKNOWN,
+            None => Self::unknown(Unread::statement(sql)),
         }
     }
 }
@@ -237,7 +241,7 @@ impl Datasets {
     }
 
     fn read(sql: &str, names: Names<'_>) -> Option<Self> {
-        let statements = parse(sql)?;
+        let statements = parse(sql).ok()?;
         let [statement] = statements.as_slice() else {
             return None;
         };
@@ -381,13 +385,17 @@ const OWN_NAMESPACES: [&str; 9] = [
 
 /// Parses a text; one that cannot be, once more as if `SAFE.` were not before such functions. It changes what they do, and nothing that is
 /// looked for here.
-fn parse(sql: &str) -> Option<Vec<Statement>> {
+fn parse(sql: &str) -> Result<Vec<Statement>, ParserError> {
     let dialect = &BigQueryDialect;
-    Parser::parse_sql(dialect, sql).ok().or_else(|| {
-        let tokens = Tokenizer::new(dialect, sql).tokenize_with_location().ok()?;
+    Parser::parse_sql(dialect, sql).or_else(|error| {
+        // It stopped there already.
+        let Ok(tokens) = Tokenizer::new(dialect, sql).tokenize_with_location() else {
+            return Err(error);
+        };
         let tokens = without_safe(&tokens);
         let mut parser = Parser::new(dialect).with_tokens_with_locations(tokens);
-        parser.parse_statements().ok()
+        // Its own words are of the text as it was written.
+        parser.parse_statements().map_err(|_| error)
     })
 }
 
@@ -783,7 +791,7 @@ mod tests {
             "SELECT 1 UNION ALL (SELECT 2 UNION ALL TABLE hr.salaries)",
             "WITH x AS (SELECT 1 AS a) INSERT INTO finance.daily SELECT a FROM x",
         ] {
-            assert_eq!(read(sql), Relations::Unknown, "{sql}");
+            assert!(matches!(read(sql), Relations::Unknown(_)), "{sql}");
         }
     }
 
@@ -1030,7 +1038,7 @@ mod tests {
             let reading = Reading::of(sql, 20, &scope, "p", None);
             match &reading.relations {
                 Relations::Outside(table) => Some(reading.shown(table)),
-                Relations::None | Relations::Within | Relations::Unknown => None,
+                Relations::None | Relations::Within | Relations::Unknown(_) => None,
             }
         };
         for sql in [
@@ -1123,10 +1131,14 @@ mod tests {
                 "SELECT SAFE.SUBSTR((SELECT MAX(name) FROM hr.salaries), 1)",
                 Relations::Outside("p.hr.salaries".into()),
             ),
-            ("SELECT `SAFE`.SUBSTR('a', 1)", Relations::Unknown),
-            ("SELECT hr.SAFE.SUBSTR('a', 1)", Relations::Unknown),
         ] {
             assert_eq!(read(sql), wanted, "{sql}");
+        }
+        for sql in [
+            "SELECT `SAFE`.SUBSTR('a', 1)",
+            "SELECT hr.SAFE.SUBSTR('a', 1)",
+        ] {
+            assert!(matches!(read(sql), Relations::Unknown(_)), "{sql}");
         }
     }
 
@@ -1219,7 +1231,7 @@ mod tests {
             .expect("no overflow");
         assert!(
             read.iter()
-                .all(|relations| matches!(relations, Relations::None | Relations::Unknown))
+                .all(|relations| matches!(relations, Relations::None | Relations::Unknown(_)))
         );
     }
 
@@ -1240,6 +1252,7 @@ mod tests {
         let read = |tokens| Reading::with_room(&sql, tokens, &scope, "p", None);
         let outside = Relations::Outside("p.hr.salaries".into());
         assert_eq!(read(8000).await.relations, outside);
-        assert_eq!(read(TOKENS_MAX + 1).await, Reading::UNKNOWN);
+        let hidden = Reading::unknown(Unread::Hidden);
+        assert_eq!(read(TOKENS_MAX + 1).await, hidden);
     }
 }

@@ -205,7 +205,7 @@ async fn is_within(sql: &str, scope: &Scope, project: &str) -> bool {
     let reading = Reading::with_room(sql, named.tokens, scope, project, None).await;
     match reading.relations {
         Relations::None | Relations::Within => true,
-        Relations::Outside(_) | Relations::Unknown => false,
+        Relations::Outside(_) | Relations::Unknown(_) => false,
     }
 }
 

@@ -209,10 +209,14 @@ async fn of_query(
     named.within(scope, default_project.unwrap_or(project), outside)?;
     let reading =
         Reading::with_room(job.sql(), named.tokens, scope, project, default.as_ref()).await;
-    // What the text says is ground enough to refuse, and BigQuery is not asked.
-    if let Relations::Outside(table) = &reading.relations {
-        let what = format!("table {}", reading.shown(table));
-        return Err(No::New(outside(&what)));
+    // What the text says is ground enough to refuse, and BigQuery is not asked: how it answers would tell what there is outside.
+    match &reading.relations {
+        Relations::None | Relations::Within => {}
+        Relations::Outside(table) => {
+            let what = format!("table {}", reading.shown(table));
+            return Err(No::New(outside(&what)));
+        }
+        Relations::Unknown(why) => return Err(No::New(why.refusal())),
     }
     if let Some(table) = &reading.target {
         admission::may_write(table, window.grant, &window.agent, scope)?;

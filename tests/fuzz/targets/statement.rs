@@ -34,7 +34,7 @@ fuzz_target!(|data: &[u8]| {
     let reading = Reading::of(&beside, named.tokens + 20, &scope, "p", None);
     let is_seen = matches!(
         reading.relations,
-        Relations::Outside(_) | Relations::Unknown
+        Relations::Outside(_) | Relations::Unknown(_)
     );
     assert!(is_seen, "{beside}");
 });

@@ -60,7 +60,7 @@ fn reading(read: Result<relations::Reading, Refusal>) -> Reading {
     match read.map(|read| read.relations) {
         Ok(Relations::None | Relations::Within) => Reading::LetOn,
         Ok(Relations::Outside(what)) => Reading::Outside(what),
-        Ok(Relations::Unknown) => Reading::Refused("it cannot be read".to_owned()),
+        Ok(Relations::Unknown(why)) => Reading::Refused(why.refusal().what),
         Err(refusal) if refusal.code == Code::ScopeOutside => Reading::Outside(refusal.what),
         Err(refusal) => Reading::Refused(refusal.what),
     }

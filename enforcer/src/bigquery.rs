@@ -15,6 +15,7 @@ pub mod page_token;
 pub mod refuse;
 pub mod relations;
 pub mod resource;
+mod respell;
 pub mod route;
 pub mod storage;
 mod target;

@@ -42,6 +42,7 @@ mod startup;
 mod storage;
 mod surface;
 mod token;
+mod told;
 mod window;
 mod without_ipv6;
 mod words;

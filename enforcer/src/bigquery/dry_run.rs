@@ -242,12 +242,9 @@ fn failed(
         .unwrap_or("it gave no reason");
     let words = match &reading.relations {
         Relations::Outside(table) => return outside(&format!("table {}", reading.shown(table))),
-        Relations::Within | Relations::None => words::told(message, sql, reading),
         Relations::Unknown(why) => return why.refusal(),
+        Relations::Within | Relations::None => words::of_dry_run(message, sql, reading),
     };
-    let words = words
-        .unwrap_or("its words are kept back, since they may tell of tables outside the window");
-    let words = words::cut(words);
     Refusal::new(
         Code::DryRunRefused,
         format!("BigQuery refused the dry run of the query: {words}"),

@@ -11,11 +11,11 @@ use sqlparser::ast::{
     TableFactor, Visit, Visitor,
 };
 use sqlparser::dialect::BigQueryDialect;
-use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError};
-use sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
+use sqlparser::tokenizer::Tokenizer;
 
 use super::job::DefaultDataset;
+use super::respell::respell;
 use super::target::{Deed, deed};
 use super::text::{SCHEMA, with_domain};
 use super::unread::Unread;
@@ -168,6 +168,10 @@ impl Reading {
                 let reads =
                     found.has_function || found.relations.iter().any(|name| *name != target);
                 let written = names.table(&target);
+                // A name with a dataset that is no table's names something within one.
+                if written.is_none() && target.len() > 1 {
+                    return Self::unknown(Unread::statement(sql));
+                }
                 let named = names.named(&found, written.as_ref());
                 let called = names.called(&found);
                 // The parser does not show the name of what is dropped.
@@ -355,20 +359,6 @@ impl Relations {
     }
 }
 
-/// The functions whose arguments have a grammar of their own: behind `SAFE.` the parser takes none of them for a function.
-const OWN_GRAMMAR: [Keyword; 10] = [
-    Keyword::CEIL,
-    Keyword::CEILING,
-    Keyword::EXTRACT,
-    Keyword::FLOOR,
-    Keyword::LEFT,
-    Keyword::POSITION,
-    Keyword::RIGHT,
-    Keyword::SUBSTR,
-    Keyword::SUBSTRING,
-    Keyword::TRIM,
-];
-
 /// The words before the dot of BigQuery's own functions. A dataset of such a name hides nothing by it: what a function reads is judged by the
 /// dry run in either case.
 const OWN_NAMESPACES: [&str; 9] = [
@@ -383,8 +373,7 @@ const OWN_NAMESPACES: [&str; 9] = [
     "VECTOR_INDEX",
 ];
 
-/// Parses a text; one that cannot be, once more as if `SAFE.` were not before such functions. It changes what they do, and nothing that is
-/// looked for here.
+/// Parses a text; one that cannot be, once more in another spelling.
 fn parse(sql: &str) -> Result<Vec<Statement>, ParserError> {
     let dialect = &BigQueryDialect;
     Parser::parse_sql(dialect, sql).or_else(|error| {
@@ -392,44 +381,10 @@ fn parse(sql: &str) -> Result<Vec<Statement>, ParserError> {
         let Ok(tokens) = Tokenizer::new(dialect, sql).tokenize_with_location() else {
             return Err(error);
         };
-        let tokens = without_safe(&tokens);
-        let mut parser = Parser::new(dialect).with_tokens_with_locations(tokens);
+        let mut parser = Parser::new(dialect).with_tokens_with_locations(respell(tokens));
         // Its own words are of the text as it was written.
         parser.parse_statements().map_err(|_| error)
     })
-}
-
-fn without_safe(tokens: &[TokenWithSpan]) -> Vec<TokenWithSpan> {
-    let mut kept = Vec::with_capacity(tokens.len());
-    let mut rest = tokens;
-    while let [first, behind @ ..] = rest {
-        rest = match behind {
-            [dot, function, paren, ..]
-                if is_word(&first.token, "SAFE")
-                    && dot.token == Token::Period
-                    && has_own_grammar(&function.token)
-                    && paren.token == Token::LParen
-                    && kept
-                        .last()
-                        .is_none_or(|before: &TokenWithSpan| before.token != Token::Period) =>
-            {
-                &behind[1..]
-            }
-            _ => {
-                kept.push(first.clone());
-                behind
-            }
-        };
-    }
-    kept
-}
-
-fn is_word(token: &Token, word: &str) -> bool {
-    matches!(token, Token::Word(found) if found.quote_style.is_none() && found.value.eq_ignore_ascii_case(word))
-}
-
-fn has_own_grammar(token: &Token) -> bool {
-    matches!(token, Token::Word(word) if word.quote_style.is_none() && OWN_GRAMMAR.contains(&word.keyword))
 }
 
 /// What was found so far. A path into a row that was named before it in the same FROM, or around it, is no table: `finance.daily AS d,
@@ -1139,6 +1094,37 @@ mod tests {
             "SELECT hr.SAFE.SUBSTR('a', 1)",
         ] {
             assert!(matches!(read(sql), Relations::Unknown(_)), "{sql}");
+        }
+    }
+
+    #[test]
+    fn spellings_that_the_parser_does_not_know_are_read_for_what_they_name() {
+        for sql in [
+            "SELECT * FROM finance.daily AS d FOR SYSTEM_TIME AS OF CURRENT_TIMESTAMP()",
+            "SELECT * FROM finance.daily d FOR SYSTEM_TIME AS OF TIMESTAMP_SUB(CURRENT_TIMESTAMP(), INTERVAL 1 HOUR), d.parts",
+            "SELECT amount << 2, amount >> 1 FROM finance.daily",
+            "FROM finance.daily |> DISTINCT |> WINDOW SUM(a) OVER () AS s |> AGGREGATE COUNT(*) GROUP AND ORDER BY a DESC",
+            "SELECT a FROM finance.daily FULL UNION ALL BY NAME SELECT b FROM finance.accounts",
+        ] {
+            assert_eq!(read(sql), Relations::Within, "{sql}");
+        }
+        for sql in [
+            "SELECT * FROM hr.salaries AS s FOR SYSTEM_TIME AS OF CURRENT_TIMESTAMP()",
+            // The table has the alias for its name, and not its own.
+            "SELECT * FROM finance.hr AS d FOR SYSTEM_TIME AS OF CURRENT_TIMESTAMP(), hr.salaries",
+            "SELECT * FROM finance.daily AS d FOR SYSTEM_TIME AS OF (SELECT MAX(t) FROM hr.salaries)",
+            "SELECT 1 FROM finance.daily AS hr WHERE EXISTS (SELECT 1 FROM finance.daily AS e FOR SYSTEM_TIME AS OF (SELECT MAX(t) FROM hr.salaries))",
+            "SELECT amount << (SELECT MAX(s) FROM hr.salaries) FROM finance.daily",
+            "FROM hr.salaries |> DISTINCT |> SELECT salary",
+            "FROM finance.daily |> DISTINCT |> CROSS JOIN hr.salaries",
+            "FROM finance.daily |> WINDOW (SELECT MAX(s) FROM hr.salaries) AS s",
+            "SELECT a FROM finance.daily INNER UNION ALL BY NAME SELECT b FROM hr.salaries",
+        ] {
+            assert_eq!(
+                read(sql),
+                Relations::Outside("p.hr.salaries".into()),
+                "{sql}"
+            );
         }
     }
 

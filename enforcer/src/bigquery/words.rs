@@ -1,9 +1,12 @@
 //! What BigQuery says of a failure. Its words can hold rows (`ERROR((SELECT …))`), and no budget of rows counts them: so they are cut short, and
-//! kept back altogether where it is not known which tables the job has read.
+//! kept back altogether where it is not known which tables the job has read. And they can name what a view is made of: of what BigQuery does not
+//! find or does not allow they are told only where the text names all that they name.
 
 mod named;
 
-pub use named::told;
+use std::sync::Arc;
+
+use super::relations::Reading;
 
 use serde_json::{Map, Value, json};
 
@@ -18,6 +21,9 @@ const OF_REQUEST: &str = "its words are kept back, since it is not known which t
     (jobs.insert) says more once that has ended";
 const OF_JOB: &str = "its words are kept back, since it is not known here which tables they come from: ask for the job by its name (jobs.get) once \
     it has ended";
+/// The same, where they may name what the window does not cover.
+const OF_OUTSIDE: &str =
+    "its words are kept back, since they may tell of tables outside the window";
 /// What is said where BigQuery says nothing that can be read.
 const NO_WORDS: &str = "BigQuery gave no reason that can be read";
 
@@ -35,13 +41,43 @@ const WITHOUT_ROWS: [&str; 10] = [
     "timeout",
 ];
 
+/// Those of them whose words name what is not found or not allowed, which need not be what was asked for.
+const NAMING: [&str; 2] = ["accessDenied", "notFound"];
+
 /// What becomes of the words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Words {
-    /// It is known what the job has read, or it has read nothing: they are passed on, cut short.
+    /// All that can be named was named by whoever asked, and judged: they are passed on, cut short.
     Cut,
-    /// It is not known: only those that come from no row are.
+    /// It is known what the query has read: those that hold rows are passed on, and those that name something else are not.
+    Compared,
+    /// It is not known: only those that come from no row and name nothing are.
     KeptBack,
+    /// They are of this text, and what it has read is not known. Of a dry run, which reads no rows, all are passed on that the text allows.
+    OfText(Arc<Text>),
+}
+
+/// A query's text, as what is said of it is judged by.
+#[derive(Debug)]
+pub struct Text {
+    /// As it was asked.
+    pub sql: String,
+    /// As it was read.
+    pub reading: Reading,
+    /// Whether it is only looked at, and reads no rows.
+    pub is_dry_run: bool,
+}
+
+impl Text {
+    fn may_say(&self, reason: Option<&str>) -> bool {
+        self.is_dry_run || reason.is_some_and(|reason| WITHOUT_ROWS.contains(&reason))
+    }
+}
+
+/// What is told of a dry run that failed, which is of one text.
+#[must_use]
+pub fn of_dry_run(message: &str, sql: &str, reading: &Reading) -> String {
+    named::told(message, sql, reading).map_or_else(|| OF_OUTSIDE.to_owned(), cut)
 }
 
 /// A sentence of BigQuery's, cut short.
@@ -53,7 +89,7 @@ pub fn cut(text: &str) -> String {
 /// An answer that is an error, written anew: code, status and reasons stay, and of its words what may. Where it is none that can be read, only
 /// its status stays.
 #[must_use]
-pub fn of_failure(status: u16, answer: &Value, words: Words) -> Value {
+pub fn of_failure(status: u16, answer: &Value, words: &Words) -> Value {
     let error = &answer["error"];
     let sentences = error["errors"].as_array().map_or(&[][..], Vec::as_slice);
     let sentences = sentences.iter().take(SENTENCES_MAX);
@@ -76,7 +112,7 @@ pub fn of_failure(status: u16, answer: &Value, words: Words) -> Value {
 }
 
 /// The words in a job's description: those of its failure, and of what went wrong on the way.
-pub fn of_job(job: &mut Value, words: Words) {
+pub fn of_job(job: &mut Value, words: &Words) {
     let Some(status) = job.get_mut("status").and_then(Value::as_object_mut) else {
         return;
     };
@@ -91,7 +127,7 @@ pub fn of_job(job: &mut Value, words: Words) {
 }
 
 /// One sentence with its reason and place, and nothing else that may stand there.
-fn sentence(sentence: &Value, words: Words, instead: &str) -> Value {
+fn sentence(sentence: &Value, words: &Words, instead: &str) -> Value {
     let reason = sentence["reason"].as_str();
     let mut kept = Map::new();
     for name in ["reason", "domain", "location", "locationType"] {
@@ -109,17 +145,30 @@ fn sentence(sentence: &Value, words: Words, instead: &str) -> Value {
     Value::Object(kept)
 }
 
-fn said(message: Option<&str>, reason: Option<&str>, words: Words, instead: &str) -> String {
+fn said(message: Option<&str>, reason: Option<&str>, words: &Words, instead: &str) -> String {
     let message = message.unwrap_or(NO_WORDS);
-    let is_without_rows = reason.is_some_and(|reason| WITHOUT_ROWS.contains(&reason));
-    match words {
-        Words::Cut => cut(message),
-        Words::KeptBack if is_without_rows => cut(message),
-        Words::KeptBack => {
-            let reason = first(reason.unwrap_or("no reason given"), BESIDE_CHARS_MAX);
-            format!("BigQuery says that it failed ({reason}); {instead}")
+    let is_of = |reasons: &[&str]| reason.is_some_and(|reason| reasons.contains(&reason));
+    let told = match words {
+        Words::Cut => Some(message),
+        Words::Compared => (!is_of(&NAMING)).then_some(message),
+        Words::KeptBack => (is_of(&WITHOUT_ROWS) && !is_of(&NAMING)).then_some(message),
+        Words::OfText(text) if !text.may_say(reason) => None,
+        Words::OfText(text) if text.is_dry_run || is_of(&NAMING) => {
+            named::told(message, &text.sql, &text.reading)
         }
+        Words::OfText(_) => Some(message),
+    };
+    if let Some(told) = told {
+        return cut(told);
     }
+    let may_be_rows = match words {
+        Words::Cut | Words::Compared => false,
+        Words::KeptBack => !is_of(&NAMING),
+        Words::OfText(text) => !text.may_say(reason),
+    };
+    let why = if may_be_rows { instead } else { OF_OUTSIDE };
+    let reason = first(reason.unwrap_or("no reason given"), BESIDE_CHARS_MAX);
+    format!("BigQuery says that it failed ({reason}); {why}")
 }
 
 fn first(text: &str, chars: usize) -> String {
@@ -140,7 +189,7 @@ mod tests {
 
     #[test]
     fn the_words_of_a_failure_are_cut_and_nothing_else_is_said_beside_them() {
-        let answer = of_failure(400, &failed("invalidQuery"), Words::Cut);
+        let answer = of_failure(400, &failed("invalidQuery"), &Words::Cut);
         let error = &answer["error"];
         assert_eq!(
             error["message"].as_str().map(str::len),
@@ -161,11 +210,11 @@ mod tests {
 
     #[test]
     fn words_that_may_be_rows_are_kept_back_and_those_of_a_limit_are_not() {
-        let answer = of_failure(400, &failed("invalidQuery"), Words::KeptBack);
+        let answer = of_failure(400, &failed("invalidQuery"), &Words::KeptBack);
         assert!(!answer.to_string().contains("700"), "{answer}");
         let message = answer["error"]["message"].as_str().expect("a sentence");
         assert!(message.contains("(invalidQuery)") && message.contains("jobs.insert"));
-        let answer = of_failure(403, &failed("quotaExceeded"), Words::KeptBack);
+        let answer = of_failure(403, &failed("quotaExceeded"), &Words::KeptBack);
         assert!(
             answer["error"]["message"]
                 .as_str()
@@ -173,10 +222,56 @@ mod tests {
         );
         // What is no error of BigQuery's shape has no words at all.
         for odd in [Value::Null, json!({"error": "700"}), json!({"rows": "700"})] {
-            let answer = of_failure(500, &odd, Words::KeptBack);
+            let answer = of_failure(500, &odd, &Words::KeptBack);
             assert!(!answer.to_string().contains("700"), "{answer}");
             assert_eq!(answer["error"]["code"], 500);
         }
+    }
+
+    /// What is told of a query's failure, as `reason` says it.
+    fn told(said: &str, reason: &str, words: &Words) -> String {
+        let answer =
+            json!({"error": {"message": said, "errors": [{"message": said, "reason": reason}]}});
+        let answer = of_failure(400, &answer, words);
+        let message = answer["error"]["message"].as_str();
+        message.unwrap_or_default().to_owned()
+    }
+
+    #[test]
+    fn words_that_name_what_the_text_does_not_are_kept_back_whatever_the_query_has_read() {
+        let scope = "p.finance:read".parse().expect("a scope");
+        let text = |is_dry_run| {
+            let sql = "SELECT amount FROM finance.daily".to_owned();
+            let reading = Reading::of(&sql, 6, &scope, "p", None);
+            Words::OfText(Arc::new(Text {
+                sql,
+                reading,
+                is_dry_run,
+            }))
+        };
+        let denied = "Access Denied: Table p:hr.salaries: User does not have permission";
+        let found = "Not found: Table p:finance.daily was not found in location US";
+        for words in [text(true), text(false), Words::Compared, Words::KeptBack] {
+            for reason in NAMING {
+                let said = told(denied, reason, &words);
+                assert!(
+                    said.contains(reason) && !said.contains("salaries"),
+                    "{said}"
+                );
+            }
+        }
+        for words in [text(true), text(false)] {
+            assert_eq!(told(found, "notFound", &words), found);
+        }
+        // Of what moves data all was named by who asked.
+        assert_eq!(told(denied, "accessDenied", &Words::Cut), denied);
+        // Rows are in the words of what ran, and in none of a dry run's.
+        let row = "Division by zero: amount at daily";
+        assert_eq!(told(row, "invalidQuery", &text(true)), row);
+        assert_eq!(told(row, "invalidQuery", &Words::Compared), row);
+        assert!(told(row, "invalidQuery", &text(false)).contains("jobs.insert"));
+        let view = "Invalid view p.finance.v: Name pay not found inside s";
+        assert!(!told(view, "invalidQuery", &text(true)).contains("pay"));
     }
 
     #[test]
@@ -185,17 +280,17 @@ mod tests {
         let said = json!({"message": rows, "reason": "invalidQuery"});
         let job = json!({"status": {"state": "DONE", "errorResult": said, "errors": vec![said; 9]}, "id": "j"});
         let mut shown = job.clone();
-        of_job(&mut shown, Words::Cut);
+        of_job(&mut shown, &Words::Cut);
         assert!(shown.to_string().len() < (SENTENCES_MAX + 2) * (MESSAGE_CHARS_MAX + 100));
         assert_eq!(
             (&shown["status"]["state"], &shown["id"]),
             (&json!("DONE"), &json!("j"))
         );
         let mut shown = job;
-        of_job(&mut shown, Words::KeptBack);
+        of_job(&mut shown, &Words::KeptBack);
         assert!(!shown.to_string().contains("700"), "{shown}");
         let mut running = json!({"status": {"state": "RUNNING"}});
-        of_job(&mut running, Words::KeptBack);
+        of_job(&mut running, &Words::KeptBack);
         assert_eq!(running, json!({"status": {"state": "RUNNING"}}));
     }
 }

@@ -90,7 +90,7 @@ async fn taken(
                 let seen = finish.seen(described(route.method, &answer.json())).await;
                 seen.inspect_err(|refusal| finish.trouble(&refusal.what))?;
             }
-            Sending::begun(worded(answer, Words::KeptBack), None)
+            Sending::begun(worded(answer, &Words::KeptBack), None)
         }
         Method::DatasetsGet
         | Method::TablesGet
@@ -195,7 +195,7 @@ async fn own_jobs(
         seen.inspect_err(|refusal| finish.trouble(&refusal.what))?;
     }
     for job in list["jobs"].as_array_mut().into_iter().flatten() {
-        words::of_job(job, Words::KeptBack);
+        words::of_job(job, &Words::KeptBack);
     }
     answer.body = Bytes::from(list.to_string());
     Ok(answer)
@@ -211,7 +211,7 @@ async fn results(
 ) -> Result<Sending, Refusal> {
     if answer.status != 200 {
         let words = words_of(proxy, session, window, finish).await?;
-        return Ok(Sending::begun(worded(answer, words), None));
+        return Ok(Sending::begun(worded(answer, &words), None));
     }
     // What says that the job has not ended has no rows.
     if rest.is_some() || answer.json()["jobComplete"] != false {
@@ -231,10 +231,10 @@ async fn words_of(
         // It counts as looked at though it may have named no table: then nobody knows whose rows its words are.
         Ok(()) if finish.job_reads() => match described_again(proxy, session, window, finish).await
         {
-            Some(job) if says_what_it_read(&job) => Ok(Words::Cut),
+            Some(job) if says_what_it_read(&job) => Ok(Words::Compared),
             Some(_) | None => Ok(Words::KeptBack),
         },
-        Ok(()) => Ok(Words::Cut),
+        Ok(()) => Ok(Words::Compared),
         // It has not ended, or BigQuery does not say what it has read.
         Err(refusal) if matches!(refusal.code, Code::NotVouched | Code::UpstreamFailed) => {
             Ok(Words::KeptBack)
@@ -262,7 +262,7 @@ async fn described_again(
 }
 
 /// An answer with what its words may say: those of an error by `words`, those of a job by what is known of it. A body without any stays as it came.
-pub(super) fn worded(answer: Answer, words: Words) -> Answer {
+pub(super) fn worded(answer: Answer, words: &Words) -> Answer {
     let mut said = answer.json();
     if answer.status >= 400 {
         said = words::of_failure(answer.status, &said, words);
@@ -285,8 +285,18 @@ pub(super) fn worded(answer: Answer, words: Words) -> Answer {
         return answer;
     }
     // Its own description, once it has ended, says what it has read, and that was looked at.
-    let is_known = words == Words::Cut || says_what_it_read(job);
-    words::of_job(job, if is_known { Words::Cut } else { words });
+    let words = match words {
+        Words::Compared | Words::KeptBack | Words::OfText(_) if says_what_it_read(job) => {
+            let is_query = job["configuration"]["query"].is_object();
+            if is_query {
+                &Words::Compared
+            } else {
+                &Words::Cut
+            }
+        }
+        Words::Cut | Words::Compared | Words::KeptBack | Words::OfText(_) => words,
+    };
+    words::of_job(job, words);
     Answer {
         body: Bytes::from(said.to_string()),
         ..answer

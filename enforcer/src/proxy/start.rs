@@ -22,7 +22,7 @@ use crate::bigquery::job::{Job, Limits, Moves, QueryJob, TransferJob};
 use crate::bigquery::relations::{Reading, Relations};
 use crate::bigquery::route::Route;
 use crate::bigquery::upload::Boundary;
-use crate::bigquery::words::Words;
+use crate::bigquery::words::{Text, Words};
 use crate::bigquery::{dry_run, text};
 use crate::engine::{OpenWindow, Plan, too_long_to_record};
 use crate::random;
@@ -36,6 +36,8 @@ struct Known {
     bytes_asked: Option<u64>,
     /// How long its dry run took, microseconds, where it needs one.
     dry_run_us: Option<u64>,
+    /// What its text says, where it is a query.
+    text: Option<Arc<Text>>,
 }
 
 /// Judgement, record, and only then the job itself.
@@ -108,7 +110,7 @@ pub(super) async fn start_job(
             how: How {
                 method: route.method,
                 is_dry_run: job.is_dry_run(),
-                words: words_of(&job),
+                words: known.text.map_or(Words::Cut, Words::OfText),
             },
             route,
             parcel,
@@ -237,6 +239,11 @@ async fn of_query(
         location: verdict.location,
         bytes_asked: job.bytes_asked(),
         dry_run_us: Some(took_us),
+        text: Some(Arc::new(Text {
+            sql: job.sql().to_owned(),
+            reading,
+            is_dry_run: job.is_dry_run(),
+        })),
     })
 }
 
@@ -338,6 +345,7 @@ async fn of_transfer(
         location: None,
         bytes_asked: None,
         dry_run_us: None,
+        text: None,
     })
 }
 
@@ -481,21 +489,12 @@ struct Start {
 }
 
 /// How the answer to it is taken.
-#[derive(Clone, Copy)]
 struct How {
     method: Method,
     is_dry_run: bool,
-    /// What becomes of BigQuery's words where they are all that is known of it.
+    /// What becomes of BigQuery's words where they are all that is known of it. What is moved without a query is of tables that were judged by
+    /// name; a query may have read what its dry run did not say, and name what its text does not.
     words: Words,
-}
-
-/// What becomes of the words of a job that fails at once. What is moved without a query is of tables that were judged by name, and a dry run reads
-/// nothing; a query may have read what its dry run did not say.
-const fn words_of(job: &Job) -> Words {
-    match job {
-        Job::Query(query) if !query.is_dry_run() => Words::KeptBack,
-        Job::Query(_) | Job::Transfer(_) => Words::Cut,
-    }
 }
 
 /// How far the job is whose start was answered.
@@ -557,7 +556,7 @@ async fn run_job(
     finish.status(answer.status);
     if answer.status >= 500 && trail.is_named() {
         finish.trouble("BigQuery did not say whether it has started the job");
-        let response = passed_on(worded(answer, how.words));
+        let response = passed_on(worded(answer, &how.words));
         trail.lost(finish, None);
         return Ok(response);
     }
@@ -577,7 +576,7 @@ async fn there_already(
     how: How,
     trail: Trail,
 ) -> Result<Response<Body>, Refusal> {
-    let response = passed_on(worded(answer, how.words));
+    let response = passed_on(worded(answer, &how.words));
     match trail.described().await.map(|said| (said.status, said)) {
         Ok((200, said)) if is_marked(&said.json(), window.grant, &proxy.host) => {
             let facts = JobFacts {
@@ -656,7 +655,7 @@ async fn answered(
         finish.trouble("cut: the window closed");
         return Err(window_closed(window));
     }
-    let mut sending = Sending::begun(started(method, answer, words), None);
+    let mut sending = Sending::begun(started(method, answer, &words), None);
     // The first page of a result comes with the answer to `jobs.query`.
     if let Some(sealing) = sealing.filter(|_| method == Method::JobsQuery) {
         sending = sending.sealed(sealing);
@@ -665,7 +664,7 @@ async fn answered(
 }
 
 /// What a start is answered with. What has rows is counted as rows, its words among them.
-fn started(method: Method, answer: Answer, words: Words) -> Answer {
+fn started(method: Method, answer: Answer, words: &Words) -> Answer {
     if method == Method::JobsQuery && answer.status == 200 {
         answer
     } else {

@@ -382,14 +382,14 @@ async fn answered(
             if let Some((job, query)) = running.zip(finish.query()) {
                 trail.runs(query, job);
             }
-            let sending = Passing::begun(worded(answer, Words::Cut), None);
+            let sending = Passing::begun(worded(answer, &Words::Cut), None);
             Ok(stream(proxy, session, window, sending, finish))
         }
         status if status.is_server_error() && trail.is_named() => {
             finish.trouble("BigQuery did not say whether it has started the job");
             let answer = within(proxy, window, forward::read_whole(answer)).await;
             trail.lost(finish, None);
-            answer.map(|answer| passed_on(worded(answer, Words::Cut)))
+            answer.map(|answer| passed_on(worded(answer, &Words::Cut)))
         }
         status => {
             // Nothing of it was taken, as far as BigQuery says: the client sends it again.
@@ -413,7 +413,7 @@ async fn passed_words(
     let read = within(proxy, window, forward::read_whole(answer)).await;
     let read = read.inspect_err(|refusal| finish.trouble(&refusal.what))?;
     let sending = if read.status >= 400 {
-        Passing::begun(worded(read, Words::Cut), None)
+        Passing::begun(worded(read, &Words::Cut), None)
     } else {
         Passing::begun(read, None)
     };

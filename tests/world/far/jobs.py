@@ -46,9 +46,9 @@ def reference(table):
     return dict(zip(("projectId", "datasetId", "tableId"), table))
 
 
-def failed(why):
-    """The answer of a query that failed when it ran."""
-    return 400, {"error": {"code": 400, "message": why, "errors": [{"message": why, "reason": "invalidQuery"}]}}
+def failed(why, reason="invalidQuery"):
+    """The answer of a query that failed when it ran, or was not begun."""
+    return 400, {"error": {"code": 400, "message": why, "errors": [{"message": why, "reason": reason}]}}
 
 
 class Job:
@@ -172,6 +172,9 @@ class Jobs:
         dataset = (sql.get("defaultDataset") or {}).get("datasetId")
         kind, tables, target = self.analyser.read(sql["query"], project, dataset)
         statistics = self.statistics(kind, tables, target)
+        stage = "dry_run_fails" if configuration.get("dryRun") else "start_fails"
+        if stage in self.faults():
+            return failed(*self.faults()[stage])
         if configuration.get("dryRun"):
             if "estimate" in self.faults():
                 statistics["totalBytesProcessed"] = str(self.faults()["estimate"])
@@ -274,7 +277,8 @@ class Jobs:
         if "fails_naming_nothing" in self.faults():
             # Of a failure nobody knows what it has read, if it does not say so.
             why = self.faults()["fails_naming_nothing"]
-            status, answer = 200, job.resource("DONE", {"reason": "invalidQuery", "message": why, "location": "query"})
+            why, reason = why if isinstance(why, list) else (why, "invalidQuery")
+            status, answer = 200, job.resource("DONE", {"reason": reason, "message": why, "location": "query"})
             answer["statistics"]["query"] = {"statementType": "SELECT", "totalBytesBilled": "0"}
         job.answer = (status, answer)
         job.done.set()

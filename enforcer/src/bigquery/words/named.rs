@@ -79,7 +79,7 @@ const PROPOSAL: &str = "did you mean";
 
 /// As much of a sentence of BigQuery's as may be told of a dry run of `sql` that failed. None where that is not sure.
 #[must_use]
-pub fn told<'a>(said: &'a str, sql: &str, reading: &Reading) -> Option<&'a str> {
+pub(super) fn told<'a>(said: &'a str, sql: &str, reading: &Reading) -> Option<&'a str> {
     let end = said.to_ascii_lowercase().find(PROPOSAL);
     let said = end.map_or(said, |end| &said[..end]);
     let said = said.trim_end_matches([' ', ';', '.', '(']);

@@ -63,7 +63,7 @@ codes! {
     /// BigQuery's dry run did not say, or could not say, which tables the query reads.
     NotVouched = "query.not_vouched", "Write it as one plain statement over named tables.";
     /// BigQuery's dry run refused the query.
-    DryRunRefused = "query.dry_run", "Correct the query; BigQuery's own words are above.";
+    DryRunRefused = "query.dry_run", "Correct the query: where BigQuery's own words name nothing but what the query names, they are above.";
     /// A job, an upload or a read stream that this window did not start.
     JobForeign = "job.foreign", "Only what was started in the open window can be read, continued or cancelled.";
     /// The id that a client chose for a job is that of a job of this window, or may be: one that has ended or was deleted, too.

@@ -10,6 +10,7 @@ const OPERATIONS: &[&str] = &[
     "query",
     "query_and_wait",
     "to_arrow",
+    "to_dataframe",
     "list_datasets",
     "list_tables",
     "get_table",

@@ -35,6 +35,11 @@ def to_arrow(dataset, table):
     return rows(found.to_arrow().num_rows)
 
 
+def to_dataframe(dataset, table):
+    """A query's result as a data frame: its rows come by the storage API."""
+    return rows(len(client.query(f"SELECT * FROM {dataset}.{table}").to_dataframe()))
+
+
 def list_datasets(*_):
     return " ".join(sorted(found.dataset_id for found in client.list_datasets()))
 
@@ -94,8 +99,8 @@ def cancel_job(dataset, table):
     return "cancelled" if client.cancel_job(job.job_id).error_result["reason"] == "stopped" else "ok"
 
 
-OPERATIONS = [query, query_and_wait, to_arrow, list_datasets, list_tables, get_table, list_rows, create_table, load_table_from_file,
-              load_table_from_json, insert_rows_json, copy_table, delete_table, extract_table, cancel_job]
+OPERATIONS = [query, query_and_wait, to_arrow, to_dataframe, list_datasets, list_tables, get_table, list_rows, create_table,
+              load_table_from_file, load_table_from_json, insert_rows_json, copy_table, delete_table, extract_table, cancel_job]
 
 for line in sys.stdin:
     what, *about = json.loads(line)

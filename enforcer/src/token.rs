@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use enforcer_proto::refusal::Code;
 use enforcer_proto::time::Now;
 use http::HeaderValue;
 use secrecy::{ExposeSecret, SecretString};
@@ -202,6 +203,38 @@ pub enum TokenError {
     /// The window has closed.
     #[error("token could not be had: the window is closed")]
     Closed,
+}
+
+impl TokenError {
+    /// The code that tells its kind to who has to do something about it.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        match self {
+            Self::SubjectTooLong(_)
+            | Self::ClaimsTooLarge(_)
+            | Self::Sign
+            | Self::NoServiceAccount
+            | Self::BadServiceAccount
+            | Self::NoBaseIdentity => Code::TokenMisconfigured,
+            Self::Unreachable { .. } | Self::Timeout { .. } | Self::Unusable { .. } => {
+                Code::TokenUnavailable
+            }
+            Self::Refused { status, code, .. } => of_refusal(*status, *code),
+            Self::Closed => Code::WindowClosed,
+        }
+    }
+}
+
+/// RFC 6749 §5.2 answers what is wrong with a request by 400 and 401; Google says by 403 that somebody may not, by 429 that it was too much.
+fn of_refusal(status: u16, code: Option<&str>) -> Code {
+    match (status, code) {
+        (429, _) | (_, Some("RESOURCE_EXHAUSTED")) => Code::TokenThrottled,
+        (500.., _) => Code::TokenUnavailable,
+        (403, _) | (_, Some("PERMISSION_DENIED" | "unauthorized_client")) => Code::TokenDenied,
+        (400..500, _) => Code::TokenMisconfigured,
+        // A redirect is not followed, and what is no answer of theirs comes from somebody between.
+        _ => Code::TokenUnavailable,
+    }
 }
 
 fn code_shown(code: Option<&'static str>) -> String {

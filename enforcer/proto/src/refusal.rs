@@ -37,6 +37,20 @@ macro_rules! codes {
     };
 }
 
+impl Code {
+    /// Whether it says that a request went out without a token that is accepted, or not at all.
+    #[must_use]
+    pub const fn is_without_token(self) -> bool {
+        matches!(
+            self,
+            Self::TokenUnavailable
+                | Self::TokenDenied
+                | Self::TokenMisconfigured
+                | Self::TokenThrottled
+        )
+    }
+}
+
 codes! {
     /// No window is open for the agent.
     WindowNone = "window.none", "Ask for one: enforcer request --scope PROJECT.DATASET:read --ttl 15m --reason WHY";
@@ -82,8 +96,14 @@ codes! {
     BodyTooLarge = "api.body_too_large", "Make it smaller than the bound that is named above; what is loaded can be sent in parts.";
     /// The name asked for is not a protected BigQuery name, or does not match the TLS name.
     HostMismatch = "api.host", "Send the request to the host the connection was made for.";
-    /// The upstream token could not be had.
+    /// The upstream token could not be had: Google could not be reached, did not answer in time or did not answer usably.
     TokenUnavailable = "token.unavailable", "Nothing was sent. Try again later; the operator sees the cause in the daemon's log.";
+    /// Google says that the host or the agent may not have the token, or does not accept it.
+    TokenDenied = "token.denied", "Nothing was done. The operator must let this agent's identity in at Google: enforcer check";
+    /// The host's own set-up cannot get a token: its key, its provider, the agent's service account or its base identity is not as Google knows it.
+    TokenMisconfigured = "token.misconfigured", "Nothing was sent. The operator must mend the daemon's configuration or Google's: enforcer check";
+    /// Google gives no more tokens for now.
+    TokenThrottled = "token.throttled", "Nothing was sent. Try again in some minutes.";
     /// BigQuery could not be reached, or its answer could not be used.
     UpstreamFailed = "upstream.failed", "Try again later; the operator sees the cause in the daemon's log.";
     /// The audit log cannot be written, so nothing is allowed.

@@ -139,10 +139,7 @@ impl ByWindow {
 
 fn unavailable(window: &OpenWindow, error: &TokenError) -> Refusal {
     tracing::warn!(grant = %window.grant, error = %Causes(error), "no token");
-    Refusal::new(
-        Code::TokenUnavailable,
-        format!("Access Denied: BigQuery: {error}"),
-    )
+    Refusal::new(error.code(), format!("Access Denied: BigQuery: {error}"))
 }
 
 #[async_trait]

@@ -162,7 +162,7 @@ impl Trail {
 
     /// Its start was not plainly answered. What cannot be looked for is finished with that.
     pub(super) fn lost(mut self, mut finish: Finish, refusal: Option<&Refusal>) {
-        if refusal.is_some_and(|refusal| refusal.code == Code::TokenUnavailable) {
+        if refusal.is_some_and(|refusal| refusal.code.is_without_token()) {
             // It was not sent, or not taken.
             finish.void();
         } else if let Some((job, query)) = self.name.take().zip(finish.query()) {

@@ -574,7 +574,7 @@ fn check(
     }
     match answer.status().as_u16() {
         401 | 407 => Err(Refusal::new(
-            Code::TokenUnavailable,
+            Code::TokenDenied,
             "BigQuery did not accept the token",
         )),
         100..=199 => Err(failed(&"the answer turns the connection into another")),

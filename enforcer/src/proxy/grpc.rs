@@ -202,7 +202,7 @@ async fn send(
         .is_some_and(|said| said == "16")
     {
         let what = "BigQuery did not accept the token";
-        return Err(Refusal::new(Code::TokenUnavailable, what));
+        return Err(Refusal::new(Code::TokenDenied, what));
     }
     Ok(answer)
 }

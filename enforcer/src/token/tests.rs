@@ -838,3 +838,46 @@ fn a_hardened_process_dumps_no_core_and_cannot_be_read_by_its_equals() {
     assert_eq!(dumpable_behavior().unwrap(), DumpableBehavior::NotDumpable);
     assert_eq!(getrlimit(Resource::Core).maximum, Some(0));
 }
+
+#[test]
+fn what_kind_of_failure_it_was_is_told_by_its_code() {
+    let refused = |status, code| TokenError::Refused {
+        endpoint: Endpoint::Sts,
+        status,
+        code,
+    };
+    for (error, code) in [
+        (
+            refused(400, Some("invalid_grant")),
+            Code::TokenMisconfigured,
+        ),
+        (
+            refused(401, Some("invalid_client")),
+            Code::TokenMisconfigured,
+        ),
+        (refused(404, Some("NOT_FOUND")), Code::TokenMisconfigured),
+        (refused(403, None), Code::TokenDenied),
+        (refused(400, Some("unauthorized_client")), Code::TokenDenied),
+        (refused(403, Some("PERMISSION_DENIED")), Code::TokenDenied),
+        (refused(429, None), Code::TokenThrottled),
+        (
+            refused(400, Some("RESOURCE_EXHAUSTED")),
+            Code::TokenThrottled,
+        ),
+        (refused(503, Some("UNAVAILABLE")), Code::TokenUnavailable),
+        (refused(302, None), Code::TokenUnavailable),
+        (
+            TokenError::Timeout {
+                endpoint: Endpoint::Sts,
+            },
+            Code::TokenUnavailable,
+        ),
+        (TokenError::NoBaseIdentity, Code::TokenMisconfigured),
+        (TokenError::SubjectTooLong(200), Code::TokenMisconfigured),
+        (TokenError::Closed, Code::WindowClosed),
+    ] {
+        assert_eq!(error.code(), code, "{error}");
+        let is_of_window = code == Code::WindowClosed;
+        assert_eq!(code.is_without_token(), !is_of_window, "{error}");
+    }
+}

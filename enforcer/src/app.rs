@@ -12,6 +12,8 @@ mod tokens;
 mod uplinks;
 mod workloads;
 
+pub(crate) use tokens::publish as publish_keys;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};

@@ -11,6 +11,7 @@ mod check_client;
 mod client;
 mod decide;
 mod detach;
+mod gcp;
 mod log;
 mod notify;
 mod policy;
@@ -80,6 +81,11 @@ enum Command {
     Policy {
         #[command(subcommand)]
         command: policy::PolicyCommand,
+    },
+    /// What Google is to be told of this host, and the change of its key.
+    Gcp {
+        #[command(subcommand)]
+        command: gcp::GcpCommand,
     },
     /// Ask for a window (as an agent).
     Request {
@@ -389,6 +395,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Daemon(arg) => Ok(crate::app::run(&arg.config)?),
         Command::Check(arg) => check::check(&arg.config, cli.json),
         Command::Policy { command } => return policy::run(command, cli.json),
+        Command::Gcp { command } => gcp::run(&command, cli.json),
         Command::Prove(arg) => return prove::prove(&arg.config, cli.json),
         Command::Detach { config, reason } => detach::detach(&config.config, reason, cli.json),
         Command::ProveAttempt { attempt } => prove::attempt(&attempt),

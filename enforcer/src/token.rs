@@ -7,6 +7,7 @@ mod exchange;
 mod federation;
 mod impersonation;
 mod issuer;
+mod keys;
 #[cfg(test)]
 mod tests;
 mod window;
@@ -26,6 +27,7 @@ pub use estimator::EstimatorTokens;
 pub use federation::{ASSERTION_LIFE_MAX, Federation, FederationOptions};
 pub use impersonation::Impersonation;
 pub use issuer::{IssuerError, IssuerKey};
+pub use keys::{IssuerKeys, KNOWN_AFTER, LAST_FOR, RotationError, Step, jwks, rotate};
 pub use window::{CANCEL_GRACE, WindowTokens};
 
 use crate::upstream::UpstreamError;

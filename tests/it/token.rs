@@ -287,3 +287,46 @@ fn without_iam_credentials_a_query_is_refused_with_its_own_code_and_nothing_is_f
         "{recorded:?}"
     );
 }
+
+#[test]
+fn the_issuers_key_changes_without_a_gap_and_the_next_window_is_signed_for_by_the_new_one() {
+    let world = World::start(Family::V4);
+    let config = world.config().to_string_lossy().into_owned();
+    let gcp = |args: &[&str]| {
+        let args: Vec<&str> = ["gcp"].iter().chain(args).copied().collect();
+        world.cli(Who::Operator, &[&args[..], &["--config", &config]].concat())
+    };
+    let said = |output: &std::process::Output| String::from_utf8_lossy(&output.stdout).into_owned();
+    let keys = || -> Value { serde_json::from_str(&said(&gcp(&["jwks"]))).expect("JSON") };
+    let first = keys()["keys"][0].clone();
+    let grant = world.open_window("demo-project.finance:read", "10m");
+    assert_eq!(world.query(&[DAILY])[0]["rows"], json!([["1000"]]));
+
+    let begun = gcp(&["rotate-key"]);
+    assert!(
+        begun.status.success() && said(&begun).contains("--jwk-json-path="),
+        "{begun:?}"
+    );
+    let early = gcp(&["rotate-key", "--switch"]);
+    assert_eq!(early.status.code(), Some(1));
+    assert!(
+        String::from_utf8_lossy(&early.stderr).contains("too soon"),
+        "{early:?}"
+    );
+    assert!(gcp(&["rotate-key", "--switch", "--now"]).status.success());
+    let both = keys();
+    assert_eq!(
+        (both["keys"].as_array().map(Vec::len), &both["keys"][1]),
+        (Some(2), &first)
+    );
+
+    // Google knows the new key alone now: what the old one had signed would be refused.
+    let new = json!({"keys": [both["keys"][0]]});
+    let published = world.stage.dir().join("run/jwks.json");
+    std::fs::write(published, new.to_string()).expect("written");
+    let _ = world.json(Who::Approver, &["revoke", &grant]);
+    let _ = world.open_window("demo-project.finance:read", "10m");
+    assert_eq!(world.query(&[DAILY])[0]["rows"], json!([["1000"]]));
+    assert!(gcp(&["rotate-key", "--end", "--now"]).status.success());
+    assert_eq!(keys(), new);
+}

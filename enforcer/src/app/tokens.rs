@@ -1,6 +1,7 @@
 //! Tokens by window: one holder for each grant, made when it is first needed, dropped after its close.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use enforcer_proto::principal::AgentName;
 use enforcer_proto::refusal::{Code, Refusal};
 use enforcer_proto::scope::Access;
 use http::HeaderValue;
+use serde_json::Value;
 
 use crate::atomic_file::{self, Rights};
 use crate::causes::Causes;
@@ -19,7 +21,7 @@ use crate::config::{Config, TokenSource};
 use crate::engine::OpenWindow;
 use crate::proxy::Tokens;
 use crate::token::{
-    Bearer, EstimatorTokens, Federation, FederationOptions, Impersonation, IssuerKey, MintRequest,
+    Bearer, EstimatorTokens, Federation, FederationOptions, Impersonation, IssuerKeys, MintRequest,
     Minter, TokenError, WindowTokens, base_identity,
 };
 use crate::upstream::Upstream;
@@ -33,13 +35,8 @@ pub(super) async fn minter(config: &Config, upstream: &Arc<Upstream>) -> Result<
             sts_url,
             iam_url,
         } => {
-            let key = IssuerKey::open(&config.state_dir.join("issuer.pem"))?;
-            let jwks = config.run_dir.join("jwks.json");
-            let published = key.jwks().to_string();
-            atomic_file::replace(&jwks, published.as_bytes(), Rights::of_mode(0o644))
-                .with_context(|| {
-                    format!("publishing the issuer's public key at {}", jwks.display())
-                })?;
+            let keys = IssuerKeys::open(&config.state_dir)?;
+            publish(&config.run_dir, &keys.jwks()?)?;
             let options = FederationOptions::new(
                 audience.clone(),
                 issuer.clone(),
@@ -48,7 +45,7 @@ pub(super) async fn minter(config: &Config, upstream: &Arc<Upstream>) -> Result<
             );
             Ok(Arc::new(Federation::new(
                 options,
-                key,
+                keys,
                 Arc::clone(upstream),
             )))
         }
@@ -61,6 +58,13 @@ pub(super) async fn minter(config: &Config, upstream: &Arc<Upstream>) -> Result<
             )))
         }
     }
+}
+
+/// Puts the issuer's public keys where the operator and Google's set-up find them.
+pub(crate) fn publish(run_dir: &Path, jwks: &Value) -> Result<()> {
+    let path = run_dir.join("jwks.json");
+    atomic_file::replace(&path, jwks.to_string().as_bytes(), Rights::of_mode(0o644))
+        .with_context(|| format!("publishing the issuer's public keys at {}", path.display()))
 }
 
 /// The estimator's tokens, where the operator has turned it on.

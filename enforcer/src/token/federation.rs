@@ -1,7 +1,7 @@
 //! The default minter: a JWT per window, signed by the host's own key, exchanged at STS, and optionally for a service
 //! account's token at IAM Credentials. No long-lived Google secret exists on the host.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -13,9 +13,10 @@ use zeroize::Zeroizing;
 use super::exchange::{Post, post};
 use super::impersonation::{impersonate, impersonated_principal};
 use super::{
-    AccessToken, BEYOND_WINDOW, Bearer, Endpoint, IssuerKey, MintRequest, Minted, Minter,
+    AccessToken, BEYOND_WINDOW, Bearer, Endpoint, IssuerKeys, MintRequest, Minted, Minter,
     SCOPE_BIGQUERY, SCOPE_CLOUD_PLATFORM, TokenError, plus,
 };
+use crate::causes::Causes;
 use crate::upstream::Upstream;
 
 /// Assertions begin this long ago, for clocks that differ; Google refuses one from the future.
@@ -62,7 +63,7 @@ impl FederationOptions {
 #[derive(Debug)]
 pub struct Federation {
     options: FederationOptions,
-    key: IssuerKey,
+    keys: Mutex<IssuerKeys>,
     upstream: Arc<Upstream>,
 }
 
@@ -93,20 +94,18 @@ struct StsAnswer {
 }
 
 impl Federation {
-    /// A minter with this key.
+    /// A minter with these keys.
     #[must_use]
-    pub const fn new(options: FederationOptions, key: IssuerKey, upstream: Arc<Upstream>) -> Self {
+    pub const fn new(
+        options: FederationOptions,
+        keys: IssuerKeys,
+        upstream: Arc<Upstream>,
+    ) -> Self {
         Self {
             options,
-            key,
+            keys: Mutex::new(keys),
             upstream,
         }
-    }
-
-    /// The issuer's key, for the JWKS that Google is given.
-    #[must_use]
-    pub const fn key(&self) -> &IssuerKey {
-        &self.key
     }
 
     /// The JWT for one window.
@@ -141,7 +140,12 @@ impl Federation {
         if size > CLAIMS_BYTES_MAX {
             return Err(TokenError::ClaimsTooLarge(size));
         }
-        self.key.sign(&claims).ok_or(TokenError::Sign)
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = keys.signing().map_err(|error| {
+            tracing::warn!(error = %Causes(&error), "the issuer key");
+            TokenError::Sign
+        })?;
+        key.sign(&claims).ok_or(TokenError::Sign)
     }
 
     async fn exchange(&self, request: &MintRequest, scope: &str) -> Result<Minted, TokenError> {

@@ -96,13 +96,13 @@ impl IssuerKey {
         &self.kid
     }
 
-    /// The public half, for the workload identity provider. Only members that Google accepts.
+    /// The public half. Only members that Google accepts.
     #[must_use]
-    pub fn jwks(&self) -> Value {
-        json!({ "keys": [{
+    pub fn jwk(&self) -> Value {
+        json!({
             "kty": "EC", "crv": "P-256", "x": self.x, "y": self.y,
             "alg": "ES256", "use": "sig", "kid": self.kid,
-        }] })
+        })
     }
 
     /// Signs claims into a JWT; `None` when the library fails.

@@ -131,15 +131,16 @@ struct World {
 }
 
 async fn world() -> World {
-    world_with(|_| None).await
+    world_with(|| None).await
 }
 
 /// A world whose STS answers as `other` says, where it says something.
-async fn world_with(other: fn(&IssuerKey) -> Option<Answers>) -> World {
+async fn world_with(other: fn() -> Option<Answers>) -> World {
     let dir = tempfile::tempdir().unwrap();
-    let key = IssuerKey::open(&dir.path().join("issuer.pem")).unwrap();
+    let keys = IssuerKeys::open(dir.path()).unwrap();
     let seen = Arc::default();
-    let answers = other(&key).unwrap_or_else(|| strict_sts(key.jwks(), Arc::clone(&seen)));
+    let jwks = keys.jwks().unwrap();
+    let answers = other().unwrap_or_else(|| strict_sts(jwks, Arc::clone(&seen)));
     let server = Server::start("sts.test", &["h2", "http/1.1"], answers).await;
     let url = server.url("sts.test", "");
     let options = FederationOptions::new(
@@ -150,7 +151,7 @@ async fn world_with(other: fn(&IssuerKey) -> Option<Answers>) -> World {
     );
     let upstream = Arc::new(server.client());
     World {
-        federation: Federation::new(options, key, upstream),
+        federation: Federation::new(options, keys, upstream),
         server,
         seen,
         _dir: dir,
@@ -294,7 +295,7 @@ fn always(status: u16, body: &'static str) -> Answers {
     })
 }
 
-async fn failure(other: fn(&IssuerKey) -> Option<Answers>) -> String {
+async fn failure(other: fn() -> Option<Answers>) -> String {
     let error = world_with(other)
         .await
         .federation
@@ -308,9 +309,9 @@ async fn failure(other: fn(&IssuerKey) -> Option<Answers>) -> String {
 #[tokio::test]
 async fn an_answer_without_a_life_or_with_another_kind_of_token_is_refused() {
     let no_life =
-        failure(|_| Some(always(200, r#"{"access_token":"t","token_type":"Bearer"}"#))).await;
+        failure(|| Some(always(200, r#"{"access_token":"t","token_type":"Bearer"}"#))).await;
     assert!(no_life.contains("did not say how long"), "{no_life}");
-    let zero = failure(|_| {
+    let zero = failure(|| {
         Some(always(
             200,
             r#"{"access_token":"t","token_type":"Bearer","expires_in":0}"#,
@@ -318,7 +319,7 @@ async fn an_answer_without_a_life_or_with_another_kind_of_token_is_refused() {
     })
     .await;
     assert!(zero.contains("did not say how long"), "{zero}");
-    let mac = failure(|_| {
+    let mac = failure(|| {
         Some(always(
             200,
             r#"{"access_token":"t","token_type":"mac","expires_in":9}"#,
@@ -326,7 +327,7 @@ async fn an_answer_without_a_life_or_with_another_kind_of_token_is_refused() {
     })
     .await;
     assert!(mac.contains("no bearer token"), "{mac}");
-    let broken = failure(|_| {
+    let broken = failure(|| {
         Some(always(
             200,
             r#"{"access_token":"a\r\nb","token_type":"Bearer","expires_in":9}"#,
@@ -338,7 +339,7 @@ async fn an_answer_without_a_life_or_with_another_kind_of_token_is_refused() {
 
 #[tokio::test]
 async fn a_life_written_as_text_is_understood() {
-    let world = world_with(|_| {
+    let world = world_with(|| {
         Some(always(
             200,
             r#"{"access_token":"t","token_type":"bearer","expires_in":"599"}"#,
@@ -352,20 +353,20 @@ async fn a_life_written_as_text_is_understood() {
 
 #[tokio::test]
 async fn an_answer_that_is_too_large_or_no_json_is_refused() {
-    let large = failure(|_| {
+    let large = failure(|| {
         Some(Arc::new(|_| {
             Response::new(Full::from(vec![b' '; exchange::ANSWER_BYTES_MAX + 1]))
         }))
     })
     .await;
     assert!(large.contains("too large"), "{large}");
-    let text = failure(|_| Some(always(200, "<html>secret</html>"))).await;
+    let text = failure(|| Some(always(200, "<html>secret</html>"))).await;
     assert!(!text.contains("secret"), "{text}");
 }
 
 #[tokio::test]
 async fn a_refusal_repeats_only_the_standards_words() {
-    let known = failure(|_| {
+    let known = failure(|| {
         Some(always(
             400,
             r#"{"error":"invalid_target","error_description":"pool ya29.secret"}"#,
@@ -376,7 +377,7 @@ async fn a_refusal_repeats_only_the_standards_words() {
         known,
         "token could not be had: the security token service refused with status 400 (invalid_target)"
     );
-    let unknown = failure(|_| Some(always(500, r#"{"error":"ya29.secret"}"#))).await;
+    let unknown = failure(|| Some(always(500, r#"{"error":"ya29.secret"}"#))).await;
     assert_eq!(
         unknown,
         "token could not be had: the security token service refused with status 500"
@@ -405,8 +406,8 @@ fn the_issuer_key_is_kept_its_kid_is_stable_and_the_jwks_has_only_members_google
     let first = IssuerKey::open(&path).unwrap();
     let again = IssuerKey::open(&path).unwrap();
     assert_eq!(first.kid(), again.kid());
-    let jwks = first.jwks();
-    let mut members: Vec<&str> = jwks["keys"][0]
+    let jwk = first.jwk();
+    let mut members: Vec<&str> = jwk
         .as_object()
         .unwrap()
         .keys()
@@ -416,7 +417,7 @@ fn the_issuer_key_is_kept_its_kid_is_stable_and_the_jwks_has_only_members_google
     assert_eq!(members, ["alg", "crv", "kid", "kty", "use", "x", "y"]);
     let pem = std::fs::read_to_string(&path).unwrap();
     let secret = pem.lines().nth(1).unwrap();
-    assert!(!format!("{first:?}{jwks}").contains(secret));
+    assert!(!format!("{first:?}{jwk}").contains(secret));
 }
 
 #[test]
@@ -659,7 +660,7 @@ async fn an_assertion_made_by_a_wrong_wall_clock_lives_no_longer_and_its_token_e
  {
     for unix_s in [86400_u64, 1_700_000_000, 4_000_000_000] {
         // Google's clock is its own: it refuses what this host's gets wrong. Here nobody looks.
-        let world = world_with(|_| Some(always(200, LONG))).await;
+        let world = world_with(|| Some(always(200, LONG))).await;
         let right = request(300);
         let wrong = MintRequest {
             now: Now {

@@ -1,0 +1,174 @@
+//! `enforcer gcp`: what Google is to be told of this host, and how its key is changed. Asks no daemon and no Google, and holds no authority but that
+//! of whoever may read the host's key.
+#![expect(clippy::print_stdout, reason = "this is the command line")]
+
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use anyhow::Context;
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use super::{ConfigArg, Failure};
+use crate::app::publish_keys;
+use crate::clock::{Clock, SystemClock};
+use crate::config::{Config, TokenSource};
+use crate::token::{self, KNOWN_AFTER, LAST_FOR, Step};
+
+#[derive(Subcommand, Debug)]
+pub(super) enum GcpCommand {
+    /// Print the issuer's public keys, as `--jwk-json-path` of a workload identity provider takes them.
+    Jwks(ConfigArg),
+    /// Print the issuer's discovery document, for whoever serves it; Google does not read it where it is given the keys.
+    Discovery(ConfigArg),
+    /// Change the issuer's key without a gap, in three steps: make the next one, have it sign, be rid of the last one. Each says what comes next.
+    RotateKey(RotateArgs),
+}
+
+#[derive(Args, Debug)]
+pub(super) struct RotateArgs {
+    #[command(flatten)]
+    config: ConfigArg,
+    /// The second step: the next key signs from now on.
+    #[arg(long, conflicts_with = "end")]
+    switch: bool,
+    /// The third: the last key is removed.
+    #[arg(long)]
+    end: bool,
+    /// Do not wait until Google knows of the key, or until nothing that the last one has signed is on its way.
+    #[arg(long)]
+    now: bool,
+}
+
+pub(super) fn run(command: &GcpCommand, json: bool) -> Result<(), Failure> {
+    match command {
+        GcpCommand::Jwks(arg) => {
+            let config = Config::load(&arg.config)?;
+            let jwks = token::jwks(&config.state_dir).context("reading the issuer's keys")?;
+            println!("{jwks:#}");
+        }
+        GcpCommand::Discovery(arg) => {
+            let config = Config::load(&arg.config)?;
+            println!("{:#}", discovery(issuer(&config)?.issuer));
+        }
+        GcpCommand::RotateKey(args) => rotate(args, json)?,
+    }
+    Ok(())
+}
+
+/// Who this host is to Google.
+struct Issuer<'a> {
+    issuer: &'a str,
+    audience: &'a str,
+}
+
+fn issuer(config: &Config) -> Result<Issuer<'_>, Failure> {
+    match &config.token {
+        TokenSource::Federation {
+            audience, issuer, ..
+        } => Ok(Issuer { issuer, audience }),
+        TokenSource::Impersonation { .. } => Err(anyhow::anyhow!(
+            "token.source is \"impersonation\": this host is no issuer, and has no key of its own"
+        )
+        .into()),
+    }
+}
+
+/// OpenID Connect Discovery 1.0 §3, as far as a verifier of assertions reads it.
+fn discovery(issuer: &str) -> serde_json::Value {
+    let base = issuer.trim_end_matches('/');
+    json!({
+        "issuer": issuer,
+        "jwks_uri": format!("{base}/.well-known/jwks.json"),
+        "response_types_supported": ["id_token"],
+        "subject_types_supported": ["public"],
+        "id_token_signing_alg_values_supported": ["ES256"],
+    })
+}
+
+fn rotate(args: &RotateArgs, json: bool) -> Result<(), Failure> {
+    let config = Config::load(&args.config.config)?;
+    let issuer = issuer(&config)?;
+    let step = match (args.switch, args.end) {
+        (true, _) => Step::Switch,
+        (false, true) => Step::End,
+        (false, false) => Step::Begin,
+    };
+    let now = SystemTime::UNIX_EPOCH + Duration::from_nanos(SystemClock.now().unix_ns);
+    token::rotate(&config.state_dir, step, now, args.now).context("changing the issuer's key")?;
+    let jwks = token::jwks(&config.state_dir).context("reading the issuer's keys")?;
+    publish_keys(&config.run_dir, &jwks)?;
+    if json {
+        println!("{jwks}");
+        return Ok(());
+    }
+    let jwks = config.run_dir.join("jwks.json");
+    println!("{}", said(step, issuer.audience, &jwks));
+    Ok(())
+}
+
+/// What has been done, and what is to be done next.
+fn said(step: Step, audience: &str, jwks: &Path) -> String {
+    let upload = upload(audience, jwks);
+    match step {
+        Step::Begin => format!(
+            "The next key is made, and does not sign yet. Tell Google of both keys:\n\n{upload}\n\nand {} minutes later: enforcer gcp rotate-key --switch",
+            KNOWN_AFTER.as_secs() / 60
+        ),
+        Step::Switch => format!(
+            "The new key signs from now on; the daemon takes it for the next token. In {} minutes: enforcer gcp rotate-key --end",
+            LAST_FOR.as_secs() / 60
+        ),
+        Step::End => format!("The last key is gone. Have Google forget it:\n\n{upload}"),
+    }
+}
+
+/// The command that gives Google the keys.
+fn upload(audience: &str, jwks: &Path) -> String {
+    let part = |name: &str| {
+        let mut parts = audience.split('/').skip_while(|part| *part != name);
+        parts.nth(1).unwrap_or("?").to_owned()
+    };
+    format!(
+        "  gcloud iam workload-identity-pools providers update-oidc {} \\\n    --project={} --location={} --workload-identity-pool={} \\\n    --jwk-json-path={}",
+        part("providers"),
+        part("projects"),
+        part("locations"),
+        part("workloadIdentityPools"),
+        jwks.display()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_step_says_what_is_to_be_done_next() {
+        let audience = "//iam.googleapis.com/projects/123/locations/global/workloadIdentityPools/agents/providers/host-a";
+        let jwks = Path::new("/run/enforcer/jwks.json");
+        let begun = said(Step::Begin, audience, jwks);
+        assert!(
+            begun.contains(
+                "update-oidc host-a \\\n    --project=123 --location=global --workload-identity-pool=agents \\\n    --jwk-json-path=/run/enforcer/jwks.json"
+            ) && begun.ends_with("5 minutes later: enforcer gcp rotate-key --switch"),
+            "{begun}"
+        );
+        let switched = said(Step::Switch, audience, jwks);
+        assert!(
+            switched.ends_with("In 16 minutes: enforcer gcp rotate-key --end"),
+            "{switched}"
+        );
+        assert!(said(Step::End, audience, jwks).contains("update-oidc host-a"));
+    }
+
+    #[test]
+    fn the_discovery_document_leads_to_keys_below_the_issuer() {
+        let document = discovery("https://enforcer.example.com/host-a/");
+        assert_eq!(document["issuer"], "https://enforcer.example.com/host-a/");
+        assert_eq!(
+            document["jwks_uri"],
+            "https://enforcer.example.com/host-a/.well-known/jwks.json"
+        );
+    }
+}

@@ -23,6 +23,7 @@ pub mod control;
 pub mod dns;
 pub mod engine;
 pub mod executables;
+pub mod gcp;
 pub mod helper;
 pub mod kernel;
 pub mod keyfile;

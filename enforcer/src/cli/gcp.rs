@@ -13,12 +13,21 @@ use super::{ConfigArg, Failure};
 use crate::app::publish_keys;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, TokenSource};
+use crate::gcp::Plan;
 use crate::token::{self, KNOWN_AFTER, LAST_FOR, Step};
 
 #[derive(Subcommand, Debug)]
 pub(super) enum GcpCommand {
     /// Print the issuer's public keys, as `--jwk-json-path` of a workload identity provider takes them.
     Jwks(ConfigArg),
+    /// Print what Google must be told for this configuration and policy, as commands for gcloud and bq, or as Terraform. Tells Google nothing.
+    Setup {
+        #[command(flatten)]
+        config: ConfigArg,
+        /// As Terraform.
+        #[arg(long)]
+        terraform: bool,
+    },
     /// Print the issuer's discovery document, for whoever serves it; Google does not read it where it is given the keys.
     Discovery(ConfigArg),
     /// Change the issuer's key without a gap, in three steps: make the next one, have it sign, be rid of the last one. Each says what comes next.
@@ -46,6 +55,19 @@ pub(super) fn run(command: &GcpCommand, json: bool) -> Result<(), Failure> {
             let config = Config::load(&arg.config)?;
             let jwks = token::jwks(&config.state_dir).context("reading the issuer's keys")?;
             println!("{jwks:#}");
+        }
+        GcpCommand::Setup { config, terraform } => {
+            let config = Config::load(&config.config)?;
+            let plan = Plan::of(&config, &config.load_policy()?)
+                .context("planning what Google must be told")?;
+            let jwks = config.run_dir.join("jwks.json");
+            let jwks = jwks.to_string_lossy();
+            let text = if *terraform {
+                plan.terraform(&jwks)
+            } else {
+                plan.commands(&jwks)
+            };
+            print!("{text}");
         }
         GcpCommand::Discovery(arg) => {
             let config = Config::load(&arg.config)?;

@@ -8,7 +8,7 @@ use super::{Agent, TokenSource};
 /// As whom the estimator is known at Google.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Estimator {
-    /// Its name: with federation the subject is `HOST/agent/NAME`, like an agent's, and no agent has it.
+    /// Its name: with federation the subject is `HOST/estimator/NAME`, and no agent has it.
     pub name: AgentName,
     /// The service account its tokens are for; absent: the federated identity itself.
     pub service_account: Option<String>,

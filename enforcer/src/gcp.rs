@@ -1,0 +1,405 @@
+//! What Google must be told for a configuration and a policy to work, and no more: a plan of pool, provider and bindings, made from the files alone. It is
+//! printed as commands and as Terraform; nothing here asks or changes anything.
+
+mod gcloud;
+mod terraform;
+
+use std::collections::BTreeSet;
+
+use enforcer_proto::policy::Policy;
+use enforcer_proto::scope::{Access, DatasetPattern};
+
+use crate::config::{Config, TokenSource};
+use crate::token::ASSERTION_LIFE_MAX;
+
+/// The APIs that are called.
+const SERVICES: [&str; 5] = [
+    "bigquery.googleapis.com",
+    "bigquerystorage.googleapis.com",
+    "iam.googleapis.com",
+    "iamcredentials.googleapis.com",
+    "sts.googleapis.com",
+];
+/// Those whose calls are to be in Google's own audit log.
+const AUDITED: [&str; 3] = [
+    "bigquery.googleapis.com",
+    "iam.googleapis.com",
+    "sts.googleapis.com",
+];
+/// How claims become what IAM knows: who it is, what the window holds, and what bindings may name.
+const MAPPING: [(&str, &str); 6] = [
+    ("google.subject", "assertion.sub"),
+    ("google.groups", "assertion.datasets"),
+    ("attribute.host", "assertion.host"),
+    ("attribute.agent", "assertion.agent"),
+    ("attribute.session", "assertion.session"),
+    ("attribute.grant", "assertion.grant"),
+];
+/// The base identity of a host that has no key of its own is not in its configuration.
+const BASE_IDENTITY: &str = "serviceAccount:THE-HOSTS-OWN-SERVICE-ACCOUNT";
+
+/// What Google must be told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// Where this host is known as an issuer; none where it impersonates.
+    provider: Option<Provider>,
+    /// The projects that queries run in.
+    projects: BTreeSet<String>,
+    bindings: BTreeSet<Binding>,
+    /// What the files leave open, one sentence each.
+    notes: Vec<String>,
+}
+
+/// A workload identity provider.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Provider {
+    project: String,
+    location: String,
+    pool: String,
+    name: String,
+    audience: String,
+    issuer: String,
+    host: String,
+}
+
+/// What a role is on.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum On {
+    Project(String),
+    Dataset { project: String, dataset: String },
+    Bucket(String),
+    Account(String),
+}
+
+/// A role that somebody has.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Binding {
+    on: On,
+    role: &'static str,
+    member: String,
+}
+
+/// A configuration that Google cannot be told of.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum PlanError {
+    /// The audience names no provider.
+    #[error(
+        "`token.audience` is `{0}` and names no provider: write //iam.googleapis.com/projects/NUMBER/locations/global/workloadIdentityPools/POOL/providers/PROVIDER"
+    )]
+    Audience(String),
+}
+
+impl Plan {
+    /// The plan for a host with this configuration and policy.
+    ///
+    /// # Errors
+    /// [`PlanError`].
+    pub fn of(config: &Config, policy: &Policy) -> Result<Self, PlanError> {
+        let provider = match &config.token {
+            TokenSource::Federation {
+                audience, issuer, ..
+            } => Some(Provider::of(audience, issuer, &config.host)?),
+            TokenSource::Impersonation { .. } => None,
+        };
+        let mut plan = Self {
+            provider,
+            projects: BTreeSet::new(),
+            bindings: BTreeSet::new(),
+            notes: Vec::new(),
+        };
+        plan.accounts(config);
+        for rule in &policy.rules {
+            let accounts: Vec<Option<&str>> = config
+                .agents
+                .iter()
+                .filter(|agent| rule.agents.contains(&agent.name))
+                .map(|agent| agent.service_account.as_deref())
+                .collect();
+            let read = rule.datasets.iter().map(|pattern| (pattern, Access::Read));
+            let written = rule.writable.iter().chain(&rule.ddl);
+            let written = written.map(|pattern| (pattern, Access::Write));
+            for (pattern, access) in read.chain(written) {
+                plan.dataset(pattern, access, &accounts);
+            }
+            for (bucket, access) in &rule.buckets {
+                for agent in config
+                    .agents
+                    .iter()
+                    .filter(|agent| rule.agents.contains(&agent.name))
+                {
+                    let member = plan.agent(agent.name.as_str(), agent.service_account.as_deref());
+                    plan.bucket(&bucket.to_string(), *access, &member);
+                }
+            }
+        }
+        plan.estimator(config);
+        plan.jobs(config);
+        Ok(plan)
+    }
+
+    /// As commands for gcloud and bq, in the order in which they must run.
+    #[must_use]
+    pub fn commands(&self, jwks: &str) -> String {
+        gcloud::commands(self, jwks)
+    }
+
+    /// As Terraform.
+    #[must_use]
+    pub fn terraform(&self, jwks: &str) -> String {
+        terraform::resources(self, jwks)
+    }
+
+    /// Who may become the agents' service accounts.
+    fn accounts(&mut self, config: &Config) {
+        for agent in &config.agents {
+            if let Some(account) = &agent.service_account {
+                let subject = format!("{}/agent/{}", config.host, agent.name);
+                self.may_become(account, &subject);
+            }
+        }
+        if let Some(estimator) = &config.estimator
+            && let Some(account) = &estimator.service_account
+        {
+            let subject = format!("{}/estimator/{}", config.host, estimator.name);
+            self.may_become(account, &subject);
+        }
+    }
+
+    fn may_become(&mut self, account: &str, subject: &str) {
+        let (role, member) = match &self.provider {
+            Some(provider) => (
+                "roles/iam.workloadIdentityUser",
+                provider.principal(subject),
+            ),
+            None => (
+                "roles/iam.serviceAccountTokenCreator",
+                BASE_IDENTITY.to_owned(),
+            ),
+        };
+        self.bind(On::Account(account.to_owned()), role, member);
+    }
+
+    /// A dataset that windows may be asked for. Google scopes by the window where the identity is the federated one: what a window holds are groups
+    /// of its token. A service account holds it always.
+    fn dataset(&mut self, pattern: &DatasetPattern, access: Access, accounts: &[Option<&str>]) {
+        let project = pattern.project();
+        self.projects.insert(project.to_owned());
+        let shown = pattern.to_string();
+        let Some(dataset) = shown
+            .strip_prefix(&format!("{project}."))
+            .filter(|dataset| !dataset.ends_with('*'))
+        else {
+            self.note(format!(
+                "The policy names {shown}: bind each dataset that is meant, as the others here are"
+            ));
+            return;
+        };
+        let on = On::Dataset {
+            project: project.to_owned(),
+            dataset: dataset.to_owned(),
+        };
+        let is_written = access >= Access::Write;
+        for account in accounts {
+            let members = match (account, &self.provider) {
+                (None, Some(provider)) => {
+                    let group = |kind: &str| provider.group(&format!("{kind}:{shown}"));
+                    (group("ds"), group("dsw"))
+                }
+                (Some(account), _) => {
+                    let member = format!("serviceAccount:{account}");
+                    self.note(format!(
+                        "{account} holds its datasets also without a window at Google: only this host's proxy scopes it"
+                    ));
+                    (member.clone(), member)
+                }
+                (None, None) => continue,
+            };
+            self.bind(on.clone(), "roles/bigquery.dataViewer", members.0);
+            if is_written {
+                self.bind(on.clone(), "roles/bigquery.dataEditor", members.1);
+            }
+        }
+    }
+
+    fn bucket(&mut self, bucket: &str, access: Access, member: &str) {
+        let on = On::Bucket(bucket.trim_start_matches("gs://").to_owned());
+        self.bind(on.clone(), "roles/storage.objectViewer", member.to_owned());
+        if access >= Access::Write {
+            self.bind(on, "roles/storage.objectCreator", member.to_owned());
+        }
+    }
+
+    /// How an agent is known at Google.
+    fn agent(&self, name: &str, account: Option<&str>) -> String {
+        match (account, &self.provider) {
+            (Some(account), _) => format!("serviceAccount:{account}"),
+            (None, Some(provider)) => {
+                provider.principal(&format!("{}/agent/{name}", provider.host))
+            }
+            (None, None) => BASE_IDENTITY.to_owned(),
+        }
+    }
+
+    /// The estimator sees tables, and gets no rows.
+    fn estimator(&mut self, config: &Config) {
+        let Some(estimator) = &config.estimator else {
+            return;
+        };
+        let member = match (&estimator.service_account, &self.provider) {
+            (Some(account), _) => format!("serviceAccount:{account}"),
+            (None, Some(provider)) => {
+                provider.principal(&format!("{}/estimator/{}", config.host, estimator.name))
+            }
+            (None, None) => return,
+        };
+        for project in self.projects.clone() {
+            self.bind(
+                On::Project(project),
+                "roles/bigquery.jobUser",
+                member.clone(),
+            );
+        }
+        let datasets: BTreeSet<On> = self
+            .bindings
+            .iter()
+            .map(|binding| binding.on.clone())
+            .collect();
+        for on in datasets {
+            if matches!(on, On::Dataset { .. }) {
+                self.bind(on, "roles/bigquery.dataViewer", member.clone());
+            }
+        }
+    }
+
+    /// Who may start jobs, and read results by the storage API: the agents, in the projects that they may be asked to query.
+    fn jobs(&mut self, config: &Config) {
+        let members: BTreeSet<String> = config
+            .agents
+            .iter()
+            .map(|agent| match (&agent.service_account, &self.provider) {
+                (None, Some(provider)) => provider.attribute("host", &provider.host),
+                (account, _) => self.agent(agent.name.as_str(), account.as_deref()),
+            })
+            .collect();
+        for project in self.projects.clone() {
+            for member in &members {
+                for role in ["roles/bigquery.jobUser", "roles/bigquery.readSessionUser"] {
+                    self.bind(On::Project(project.clone()), role, member.clone());
+                }
+            }
+        }
+    }
+
+    fn bind(&mut self, on: On, role: &'static str, member: String) {
+        self.bindings.insert(Binding { on, role, member });
+    }
+
+    fn note(&mut self, note: String) {
+        if !self.notes.contains(&note) {
+            self.notes.push(note);
+        }
+    }
+}
+
+impl Provider {
+    fn of(audience: &str, issuer: &str, host: &str) -> Result<Self, PlanError> {
+        let wrong = || PlanError::Audience(audience.to_owned());
+        let path = audience
+            .strip_prefix("//iam.googleapis.com/")
+            .ok_or_else(wrong)?;
+        let parts: Vec<&str> = path.split('/').collect();
+        let [
+            "projects",
+            project,
+            "locations",
+            location,
+            "workloadIdentityPools",
+            pool,
+            "providers",
+            name,
+        ] = parts.as_slice()
+        else {
+            return Err(wrong());
+        };
+        let is_plain = |part: &&str| {
+            !part.is_empty()
+                && part
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+        };
+        if ![project, location, pool, name].into_iter().all(is_plain) {
+            return Err(wrong());
+        }
+        Ok(Self {
+            project: (*project).to_owned(),
+            location: (*location).to_owned(),
+            pool: (*pool).to_owned(),
+            name: (*name).to_owned(),
+            audience: audience.to_owned(),
+            issuer: issuer.to_owned(),
+            host: host.to_owned(),
+        })
+    }
+
+    /// The condition that confines the host's key to its own subjects, and its assertions to their life.
+    fn condition(&self) -> String {
+        format!(
+            "assertion.sub.startsWith('{}/') && assertion.exp - assertion.iat <= {}",
+            self.host,
+            ASSERTION_LIFE_MAX.as_secs()
+        )
+    }
+
+    fn pool_path(&self) -> String {
+        format!(
+            "iam.googleapis.com/projects/{}/locations/{}/workloadIdentityPools/{}",
+            self.project, self.location, self.pool
+        )
+    }
+
+    fn principal(&self, subject: &str) -> String {
+        format!("principal://{}/subject/{subject}", self.pool_path())
+    }
+
+    fn group(&self, group: &str) -> String {
+        format!("principalSet://{}/group/{group}", self.pool_path())
+    }
+
+    fn attribute(&self, name: &str, value: &str) -> String {
+        format!(
+            "principalSet://{}/attribute.{name}/{value}",
+            self.pool_path()
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_provider_is_read_from_the_audience_or_refused() {
+        let audience = "//iam.googleapis.com/projects/12/locations/global/workloadIdentityPools/agents/providers/host-a";
+        let provider = Provider::of(audience, "https://issuer.test", "host-a").expect("one");
+        assert_eq!(
+            provider.group("ds:p.d"),
+            "principalSet://iam.googleapis.com/projects/12/locations/global/workloadIdentityPools/agents/group/ds:p.d"
+        );
+        assert_eq!(
+            provider.condition(),
+            "assertion.sub.startsWith('host-a/') && assertion.exp - assertion.iat <= 900"
+        );
+        for wrong in [
+            "",
+            "//iam.googleapis.com/projects/12",
+            "https://iam.googleapis.com/projects/12/locations/global/workloadIdentityPools/a/providers/b",
+            "//iam.googleapis.com/projects/12/locations/global/workloadIdentityPools/a;rm -rf/providers/b",
+            "//iam.googleapis.com/projects//locations/global/workloadIdentityPools/a/providers/b",
+        ] {
+            assert_eq!(
+                Provider::of(wrong, "https://issuer.test", "host-a"),
+                Err(PlanError::Audience(wrong.to_owned()))
+            );
+        }
+    }
+}

@@ -7,6 +7,7 @@
 mod battery;
 mod decided;
 mod differential;
+mod grown;
 mod mutated;
 mod product;
 mod table;

@@ -601,6 +601,26 @@ const fn is_apart(factor: &TableFactor) -> bool {
     )
 }
 
+/// Whether a list of columns stands behind its name. GoogleSQL has no such list, so what looks like one is something else: a query in parentheses
+/// behind `UNION ALL`, where the parser took these words for a name.
+fn names_columns(factor: &TableFactor) -> bool {
+    let (TableFactor::Table { alias, .. }
+    | TableFactor::Derived { alias, .. }
+    | TableFactor::TableFunction { alias, .. }
+    | TableFactor::Function { alias, .. }
+    | TableFactor::UNNEST { alias, .. }
+    | TableFactor::NestedJoin { alias, .. }
+    | TableFactor::Pivot { alias, .. }
+    | TableFactor::Unpivot { alias, .. }
+    | TableFactor::MatchRecognize { alias, .. }) = factor
+    else {
+        return true;
+    };
+    alias
+        .as_ref()
+        .is_some_and(|alias| !alias.columns.is_empty())
+}
+
 const fn is_function(factor: &TableFactor) -> bool {
     matches!(
         factor,
@@ -679,6 +699,9 @@ impl Visitor for Found {
     }
 
     fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
+        if names_columns(factor) {
+            return ControlFlow::Break(());
+        }
         self.has_function |= is_function(factor);
         // The name of what stands in a FROM like a table is visited right behind it.
         self.is_function_next = matches!(factor, TableFactor::Table { args: Some(_), .. });
@@ -1078,6 +1101,7 @@ mod tests {
     fn functions_of_their_own_grammar_are_read_behind_safe() {
         for (sql, wanted) in [
             ("SELECT SAFE.SUBSTR('a', 1), safe.floor(2)", Relations::None),
+            ("SELECT `SAFE`.SUBSTR('a', 1)", Relations::None),
             (
                 "SELECT SAFE.EXTRACT(DAY FROM d) FROM finance.daily",
                 Relations::Within,
@@ -1089,12 +1113,13 @@ mod tests {
         ] {
             assert_eq!(read(sql), wanted, "{sql}");
         }
-        for sql in [
-            "SELECT `SAFE`.SUBSTR('a', 1)",
-            "SELECT hr.SAFE.SUBSTR('a', 1)",
-        ] {
-            assert!(matches!(read(sql), Relations::Unknown(_)), "{sql}");
-        }
+        // Called by a name with a dataset, it is a routine of that.
+        let scope: Scope = "p.finance:read".parse().expect("a scope");
+        let reading = Reading::of("SELECT hr.SAFE.SUBSTR('a', 1)", 10, &scope, "p", None);
+        assert_eq!(
+            reading.called[0].as_ref().map(ToString::to_string),
+            Ok("hr.SAFE.SUBSTR".to_owned())
+        );
     }
 
     #[test]
@@ -1119,12 +1144,27 @@ mod tests {
             "FROM finance.daily |> DISTINCT |> CROSS JOIN hr.salaries",
             "FROM finance.daily |> WINDOW (SELECT MAX(s) FROM hr.salaries) AS s",
             "SELECT a FROM finance.daily INNER UNION ALL BY NAME SELECT b FROM hr.salaries",
+            // Behind a dot no word is a keyword.
+            "SELECT 1 << 2 FROM finance.daily AS d, d.left UNION ALL (FROM hr.salaries)",
+            "SELECT 1 FROM finance.daily AS d FOR SYSTEM_TIME AS OF STRUCT(1 AS `join`).join UNION ALL (FROM hr.salaries)",
         ] {
             assert_eq!(
                 read(sql),
                 Relations::Outside("p.hr.salaries".into()),
                 "{sql}"
             );
+        }
+    }
+
+    #[test]
+    fn a_list_of_columns_behind_a_name_is_none_of_googlesqls_and_is_not_read() {
+        for sql in [
+            "SELECT * FROM finance.daily AS d (a, b)",
+            "SELECT * FROM finance.daily d (FROM hr.salaries)",
+            "SELECT * FROM (SELECT 1) AS d (a)",
+            "SELECT * FROM UNNEST([1]) AS d (a)",
+        ] {
+            assert!(matches!(read(sql), Relations::Unknown(_)), "{sql}");
         }
     }
 

@@ -51,7 +51,8 @@ pub(super) fn respell(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
         .into_iter()
         .filter(|token| !matches!(token.token, Token::Whitespace(_)))
         .collect();
-    let tokens = without_safe(tokens);
+    // Before anything looks for a word: behind a dot none has a meaning of its own.
+    let tokens = names_quoted(without_safe(tokens));
     let tokens = shifts_as_sums(tokens);
     let tokens = words_replaced(&tokens);
     time_before_alias(tokens)
@@ -82,6 +83,22 @@ fn without_safe(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
         };
     }
     kept
+}
+
+/// A part of a name behind a dot is a name and no keyword, whichever word it is: `d.left` has nothing to do with a `UNION` behind it.
+fn names_quoted(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    let mut is_behind_dot = false;
+    for token in &mut tokens {
+        if let Token::Word(word) = &mut token.token
+            && word.quote_style.is_none()
+            && is_behind_dot
+        {
+            word.quote_style = Some('`');
+            word.keyword = Keyword::NoKeyword;
+        }
+        is_behind_dot = token.token == Token::Period;
+    }
+    tokens
 }
 
 /// `a << 2` and `a >> 2` combine two values, as `a + 2` does. Two signs that end types, one within the other, look like the second.
@@ -256,7 +273,10 @@ mod tests {
     fn what_the_parser_does_not_know_is_put_into_what_it_knows() {
         for (sql, wanted) in [
             ("SELECT SAFE.SUBSTR(a, 1)", "SELECT SUBSTR ( a , 1 )"),
-            ("SELECT d.SAFE.SUBSTR(a)", "SELECT d . SAFE . SUBSTR ( a )"),
+            (
+                "SELECT d.SAFE.SUBSTR(a)",
+                "SELECT d . `SAFE` . `SUBSTR` ( a )",
+            ),
             ("SELECT a << 2, a >> b", "SELECT a + 2 , a + b"),
             (
                 "SELECT a << 2, CAST(x AS ARRAY<STRUCT<INT64>>)",
@@ -283,6 +303,10 @@ mod tests {
                 "SELECT 1 UNION ALL BY NAME SELECT 2",
             ),
             ("SELECT * FROM a LEFT JOIN b", "SELECT * FROM a LEFT JOIN b"),
+            (
+                "SELECT 1 FROM d.left UNION ALL (FROM t)",
+                "SELECT 1 FROM d . `left` UNION ALL ( FROM t )",
+            ),
         ] {
             assert_eq!(respelt(sql), wanted, "{sql}");
         }
@@ -293,7 +317,7 @@ mod tests {
         for (sql, wanted) in [
             (
                 "FROM a.t AS d FOR SYSTEM_TIME AS OF f(x, (SELECT 1)) , b",
-                "FROM a . t FOR SYSTEM_TIME AS OF f ( x , ( SELECT 1 ) ) AS d , b",
+                "FROM a . `t` FOR SYSTEM_TIME AS OF f ( x , ( SELECT 1 ) ) AS d , b",
             ),
             (
                 "FROM `a.t` d FOR SYSTEM_TIME AS OF TIMESTAMP '2026-01-01' WHERE TRUE",
@@ -309,11 +333,15 @@ mod tests {
             ),
             (
                 "FROM a.t FOR SYSTEM_TIME AS OF x",
-                "FROM a . t FOR SYSTEM_TIME AS OF x",
+                "FROM a . `t` FOR SYSTEM_TIME AS OF x",
             ),
             (
                 "FROM t FOR SYSTEM_TIME AS OF x",
                 "FROM t FOR SYSTEM_TIME AS OF x",
+            ),
+            (
+                "FROM t AS d FOR SYSTEM_TIME AS OF x.join UNION ALL (FROM u)",
+                "FROM t FOR SYSTEM_TIME AS OF x . `join` AS d UNION ALL ( FROM u )",
             ),
         ] {
             assert_eq!(respelt(sql), wanted, "{sql}");

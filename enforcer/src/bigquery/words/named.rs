@@ -24,6 +24,8 @@ const BEFORE_NAMES: [&str; 14] = [
     "alias",
     "schema",
 ];
+/// Behind these comes the name of a thing of BigQuery's, which no column or alias of the text is: a text could be full of guesses.
+const BEFORE_THINGS: [&str; 4] = ["table", "dataset", "project", "model"];
 /// What may come there and is none.
 const NO_NAMES: [&str; 32] = [
     "a",
@@ -95,7 +97,17 @@ pub(super) fn told<'a>(said: &'a str, sql: &str, reading: &Reading) -> Option<&'
         let is_named_here = BEFORE_NAMES.contains(&before.as_str()) && !is_no_name;
         let is_shaped = word.contains(['.', '/', '_']) || known.has_project(&word);
         let is_name = is_quoted || is_named_here || is_shaped;
-        if is_name && !known.has(&word) {
+        // A table without a dataset is one of the text's alone.
+        let is_thing = is_named_here && BEFORE_THINGS.contains(&before.as_str());
+        let is_thing = (is_thing && (word.contains('.') || before != "table"))
+            || known.has_project(&word)
+            || (raw.contains(':') && word.contains('.') && !is_number(&word));
+        let is_known = if is_thing {
+            known.has_thing(&word)
+        } else {
+            known.has(&word)
+        };
+        if is_name && !is_known {
             return None;
         }
         if !word.is_empty() {
@@ -118,6 +130,8 @@ fn plain(word: &str) -> String {
 /// The names that a text has, each as its parts, in lower case.
 struct Known {
     names: Vec<Vec<String>>,
+    /// Those of them that are tables and routines, whole.
+    things: Vec<Vec<String>>,
     projects: Vec<String>,
 }
 
@@ -129,12 +143,14 @@ impl Known {
             .chain(&reading.target);
         let tables: Vec<&TableRef> = tables.collect();
         let parts = |table: &&TableRef| parts_of(&table.to_string());
+        let things: Vec<Vec<String>> = tables.iter().map(parts).collect();
         let mut names = names_in(sql)?;
-        names.extend(tables.iter().map(parts));
+        names.extend(things.iter().cloned());
         let project =
             |table: &&TableRef| table.dataset().project().to_lowercase().replace(':', ".");
         Some(Self {
             names,
+            things,
             projects: tables.iter().map(project).collect(),
         })
     }
@@ -148,13 +164,27 @@ impl Known {
 
     /// Whether a word is one of the names, or a part of one.
     fn has(&self, word: &str) -> bool {
-        let is_number = word.chars().all(|c| c.is_ascii_digit() || c == '.');
         let wanted = parts_of(word);
         let is_part_of = |name: &Vec<String>| name.windows(wanted.len()).any(|part| part == wanted);
-        is_number
+        is_number(word)
             || DOTTED.contains(&word)
             || word.starts_with(MANUAL)
             || self.names.iter().any(is_part_of)
+    }
+}
+
+/// A number, or a place in a text.
+fn is_number(word: &str) -> bool {
+    word.chars().all(|c| c.is_ascii_digit() || c == '.')
+}
+
+impl Known {
+    /// Whether a word is a table or a routine of the text's, or what one is in.
+    fn has_thing(&self, word: &str) -> bool {
+        let wanted = parts_of(word);
+        let is_part_of =
+            |thing: &Vec<String>| thing.windows(wanted.len()).any(|part| part == wanted);
+        word.starts_with(MANUAL) || self.things.iter().any(is_part_of)
     }
 }
 
@@ -207,7 +237,7 @@ mod tests {
 
     use super::*;
 
-    const SQL: &str = "SELECT d.amountt, COUNT(x) FROM `finance.daily` AS d, finance.v, p-one.finance.other -- p-one.hr.bonus\nWHERE x = 'p-one.hr.pay'";
+    const SQL: &str = "SELECT 1 AS `p-one.hr.guess`, p-one.hr.guess, 2 AS hr, d.amountt, COUNT(x) FROM `finance.daily` AS d, finance.v, p-one.finance.other, lone -- p-one.hr.bonus\nWHERE x = 'p-one.hr.pay'";
 
     fn tell(said: &str) -> Option<String> {
         let scope: Scope = "p-one.finance:read,p-one.scratch:write"
@@ -226,6 +256,7 @@ mod tests {
             "Not found: Table p-one:finance.daily was not found in location US",
             "Not found: Dataset p-one:finance was not found",
             "Not found: Table p-one.finance.other",
+            "Table lone must be qualified with a dataset",
             "No matching signature for aggregate function COUNT for argument types",
             "Syntax error: Expected end of input but got keyword SELECT at [1:5]",
             "Column name x is ambiguous at [1:20]",
@@ -258,6 +289,11 @@ mod tests {
             "LINE 1: SELECT name FROM \"p-one__hr...",
             "no permission on projects/other/datasets/hr/tables/salaries",
             "no permission on projects/p-one/datasets/hr/tables/salaries",
+            // Nor is an alias or a path the name of a table.
+            "Not found: Table p-one:hr.guess was not found",
+            "Access Denied: Table p-one.hr.guess",
+            "Not found: Dataset p-one:hr",
+            "Not found: Dataset hr",
             // A comment or a text in quotes is no name: it would be a dictionary.
             "Not found: Table p-one:hr.bonus",
             "Not found: Table p-one:hr.pay",

@@ -1,5 +1,6 @@
 //! What is around every view: how things are, which views there are, what can be done.
 
+use enforcer_proto::text::{columns, cut, cut_to_end};
 use enforcer_proto::wire::Status;
 use ratatui::Frame;
 use ratatui::layout::Rect;
@@ -35,8 +36,9 @@ pub(super) fn head(frame: &mut Frame<'_>, area: Rect, model: &Model, theme: Them
         } else {
             String::new()
         };
-        let width = usize::from(area.width).saturating_sub(more.chars().count());
-        let alarm: String = cell(alarm).chars().take(width).collect();
+        let width = usize::from(area.width).saturating_sub(columns(&more));
+        let alarm = cell(alarm);
+        let alarm = cut(&alarm, width);
         lines.push(Line::styled(format!("{alarm}{more}"), danger));
     }
     frame.render_widget(Paragraph::new(lines), area);
@@ -200,8 +202,7 @@ pub(super) fn foot(frame: &mut Frame<'_>, area: Rect, model: &Model, theme: Them
 fn typed(sign: &'static str, text: &str, width: u16, theme: Theme) -> Line<'static> {
     let text = cell(text);
     let room = usize::from(width).saturating_sub(3);
-    let over = text.chars().count().saturating_sub(room);
-    let text: String = text.chars().skip(over).collect();
+    let text = cut_to_end(&text, room).to_owned();
     Line::from(vec![
         Span::styled(sign, theme.style(Role::Title)),
         Span::raw(text),

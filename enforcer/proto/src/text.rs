@@ -1,43 +1,80 @@
 //! Text that an agent chose, made safe to show: reasons, SQL, process names. Used by the console, the command line and refusals alike.
 
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+
+/// The most marks that are shown on one character: more than any script's writing needs, and too few to hide what stands below.
+const MARKS_MAX: u32 = 4;
+
 /// Whether a character may reorder, hide or fake what stands around it on a terminal.
 ///
 /// Control characters, and the format characters of Unicode TR36/TR9: bidirectional marks and overrides, zero-width and invisible
-/// operators, line and paragraph separators, tags, and variation selectors.
+/// operators, line and paragraph separators, tags, and variation selectors. Letters and symbols that are drawn as nothing are among them: the fillers
+/// of Hangul, Khmer's inherent vowels, the empty pattern of Braille, the joiner of graphemes, and the marks that begin and end beams in music.
 #[must_use]
 pub fn is_deceptive(c: char) -> bool {
     c.is_control()
         || matches!(c,
-            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
-            | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
+            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}'
+            | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{2800}' | '\u{3164}'
+            | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{1d173}'..='\u{1d17a}'
+            | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// `text` on one line: deceptive characters as `\u{…}`, at most `chars_max` characters, then `…`.
+/// How many columns a terminal takes for `c`: 0 for a mark that is set upon what stands before it.
+fn columns_of(c: char) -> usize {
+    c.width().unwrap_or(0)
+}
+
+/// How many columns a terminal takes for `text`.
+#[must_use]
+pub fn columns(text: &str) -> usize {
+    text.width()
+}
+
+/// `text` on one line: deceptive characters as `\u{…}`, at most `chars_max` characters, then `…`. A mark that has nothing to stand on would not be
+/// drawn, and one of many would be drawn upon the others: both are written out as well.
 #[must_use]
 pub fn safe_line(text: &str, chars_max: usize) -> String {
     let mut out = String::with_capacity(text.len().min(chars_max));
+    // How many more marks what was written last can bear.
+    let mut bears = 0;
     for (count, c) in text.chars().enumerate() {
         if count == chars_max {
             out.push('…');
             break;
         }
         match c {
-            '\n' | '\r' | '\t' => out.push(' '),
-            c if is_deceptive(c) => out.extend(c.escape_unicode()),
-            c => out.push(c),
+            '\n' | '\r' | '\t' => {
+                out.push(' ');
+                bears = 0;
+            }
+            c if is_deceptive(c) => {
+                out.extend(c.escape_unicode());
+                bears = 0;
+            }
+            c if columns_of(c) > 0 => {
+                out.push(c);
+                bears = if c.is_whitespace() { 0 } else { MARKS_MAX };
+            }
+            c if bears > 0 => {
+                out.push(c);
+                bears -= 1;
+            }
+            c => out.extend(c.escape_unicode()),
         }
     }
     out
 }
 
-/// `text` in lines of at most `chars` characters, broken at blanks where there are any; its own lines stay lines.
+/// `text` in lines of at most so many columns of a terminal, broken at blanks where there are any; its own lines stay lines. What is wider by itself
+/// than a line has one of its own.
 #[must_use]
-pub fn wrapped(text: &str, chars: usize) -> Vec<String> {
+pub fn wrapped(text: &str, columns: usize) -> Vec<String> {
     let mut lines = Vec::new();
     for line in text.lines() {
         let safe = safe_line(line, usize::MAX);
         let mut rest = safe.as_str();
-        while let Some((at, _)) = rest.char_indices().nth(chars) {
+        while let Some(at) = past(rest, columns) {
             let cut = rest[..at].rfind(' ').filter(|cut| *cut > 0).unwrap_or(at);
             lines.push(rest[..cut].trim_end().to_owned());
             rest = rest[cut..].trim_start();
@@ -45,6 +82,45 @@ pub fn wrapped(text: &str, chars: usize) -> Vec<String> {
         lines.push(rest.to_owned());
     }
     lines
+}
+
+/// Where what does not fit into so many columns begins, never between a character and its marks; `None` where all of it fits.
+fn past(text: &str, columns: usize) -> Option<usize> {
+    let mut taken = 0_usize;
+    for (at, c) in text.char_indices() {
+        taken += columns_of(c);
+        if taken > columns && at > 0 {
+            return Some(at);
+        }
+    }
+    None
+}
+
+/// The beginning of `text`, as much as fits into so many columns of a terminal.
+#[must_use]
+pub fn cut(text: &str, columns: usize) -> &str {
+    let mut taken = 0_usize;
+    let past = text.char_indices().find(|(_, c)| {
+        taken += columns_of(*c);
+        taken > columns
+    });
+    past.map_or(text, |(at, _)| &text[..at])
+}
+
+/// The end of `text`, as much as fits into so many columns of a terminal; marks whose character is cut off go with it.
+#[must_use]
+pub fn cut_to_end(text: &str, columns: usize) -> &str {
+    let (mut taken, mut from) = (0_usize, text.len());
+    for (at, c) in text.char_indices().rev() {
+        taken += columns_of(c);
+        if taken > columns {
+            break;
+        }
+        if columns_of(c) > 0 {
+            from = at;
+        }
+    }
+    &text[from..]
 }
 
 /// Shortens `text` to at most `bytes_max` bytes, the last of which are `…`. One that is short enough stays as it is.
@@ -127,7 +203,48 @@ mod tests {
         assert_eq!(wrapped("a\u{1b}[2J", 20), ["a\\u{1b}[2J"]);
     }
 
+    #[test]
+    fn wide_characters_take_the_columns_that_a_terminal_gives_them() {
+        assert_eq!(wrapped("会会会 a", 4), ["会会", "会 a"]);
+        assert_eq!(wrapped("会会", 1), ["会", "会"], "it goes on all the same");
+        assert_eq!(cut("会会a", 3), "会");
+        assert_eq!(cut("e\u{301}e\u{301}", 1), "e\u{301}");
+        assert_eq!(cut_to_end("a会会", 3), "会");
+        assert_eq!(cut_to_end("e\u{301}o\u{301}", 1), "o\u{301}");
+    }
+
+    #[test]
+    fn what_is_drawn_as_nothing_is_written_out() {
+        for c in "\u{3164}\u{115f}\u{1160}\u{2800}\u{34f}\u{ffa0}\u{17b4}\u{180b}\u{1d173}".chars()
+        {
+            assert_eq!(
+                safe_line(&format!("a{c}b"), 9),
+                format!("a{}b", c.escape_unicode())
+            );
+        }
+        assert_eq!(
+            safe_line("\u{301}a \u{301}", 9),
+            "\\u{301}a \\u{301}",
+            "nothing bears it"
+        );
+        let many = safe_line(&format!("e{}", "\u{301}".repeat(6)), 99);
+        assert_eq!(
+            many,
+            format!("e{}\\u{{301}}\\u{{301}}", "\u{301}".repeat(4))
+        );
+    }
+
     proptest! {
+        #[test]
+        fn no_line_is_wider_than_it_may_be_and_none_begins_with_a_mark(text in "[a-z会가\u{301}\u{1160}\u{3164}\u{1F600}\u{1F3FB}\u{1F1E6} \n]{0,60}|.{0,60}", width in 2_usize..24) {
+            for line in wrapped(&text, width) {
+                prop_assert!(columns(&line) <= width, "{line:?}");
+                prop_assert!(line.chars().next().is_none_or(|c| columns_of(c) > 0), "{line:?}");
+            }
+            let safe = safe_line(&text, usize::MAX);
+            prop_assert!(columns(cut(&safe, width)) <= width && columns(cut_to_end(&safe, width)) <= width);
+        }
+
         #[test]
         fn nothing_but_blanks_is_lost_and_no_line_is_too_long(text in "[a-zé ,\n]{0,80}", chars in 1_usize..20) {
             let lines = wrapped(&text, chars);

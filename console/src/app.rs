@@ -7,6 +7,7 @@ pub(crate) mod form;
 pub(crate) mod key;
 pub(crate) mod popup;
 pub(crate) mod queries;
+pub(crate) mod reading;
 pub(crate) mod refusals;
 pub(crate) mod rows;
 pub(crate) mod tail;
@@ -27,6 +28,7 @@ use form::Field;
 use key::Key;
 use popup::{Deed, Popup};
 use queries::Queries;
+use reading::Shown;
 use refusals::Refusals;
 use rows::Row;
 use tail::{Entry, Tail};
@@ -125,6 +127,8 @@ pub(crate) enum Msg {
         /// Its records; or why there are none.
         found: Result<Vec<Entry>, String>,
     },
+    /// A question was on screen, and all keys pressed before that have been taken in.
+    Shown(Shown),
     /// The facts behind a record.
     Explained {
         /// What they are of.
@@ -278,6 +282,10 @@ pub(crate) struct Model {
     pub(crate) ended: Vec<(GrantId, AgentName)>,
     /// The height of the list as it was drawn, rows.
     pub(crate) page: usize,
+    /// How many lines a popup or a detail shows at once.
+    pub(crate) room: usize,
+    /// How many questions were put.
+    pub(crate) questions: u64,
     /// The screen as it was drawn, columns and rows.
     pub(crate) size: (u16, u16),
     /// Something changed that is on screen.
@@ -308,6 +316,8 @@ impl Model {
             notice: None,
             ended: Vec::new(),
             page: 10,
+            room: 10,
+            questions: 0,
             size: (80, 24),
             is_dirty: true,
         }

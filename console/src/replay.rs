@@ -74,6 +74,7 @@ pub(crate) fn run(args: &Args, theme: Theme) -> anyhow::Result<()> {
                 | Msg::Records(..)
                 | Msg::Lost { .. }
                 | Msg::Answered { .. }
+                | Msg::Shown(_)
                 | Msg::Found { .. }
                 | Msg::Explained { .. } => continue,
             };

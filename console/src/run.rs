@@ -16,7 +16,7 @@ use ratatui::layout::Rect;
 use serde::{Deserialize, Serialize};
 
 use crate::app::key::Key;
-use crate::app::{Effect, Model, Msg};
+use crate::app::{Effect, Mode, Model, Msg};
 use crate::clock::Clock;
 use crate::link::feed::Deeds;
 use crate::theme::Theme;
@@ -24,6 +24,8 @@ use crate::view;
 
 /// The most messages that are taken in before the screen is drawn again.
 const MESSAGES_PER_FRAME: usize = 64;
+/// The most messages that are taken in as ahead of a question: more than wait where keys are typed and not poured in.
+const AHEAD_MAX: usize = 4 * MESSAGES_MAX;
 /// How many messages may wait.
 pub(crate) const MESSAGES_MAX: usize = 256;
 /// How long a frame lasts at least.
@@ -220,17 +222,32 @@ pub(crate) fn run(
     deeds: Option<&Deeds>,
     recording: &mut Recording,
 ) -> anyhow::Result<()> {
-    let clock = Clock::begin();
+    let mut taking = Taking {
+        clock: Clock::begin(),
+        deeds,
+        recording,
+    };
     loop {
         if model.is_dirty {
             let drawn = Clock::begin();
-            let size = screen.terminal.size()?;
-            view::fit(model, Rect::new(0, 0, size.width, size.height));
-            screen
-                .terminal
-                .draw(|frame| view::draw(frame, model, theme))?;
+            let mut shown = None;
+            screen.terminal.draw(|frame| {
+                view::fit(model, frame.area());
+                shown = view::shown(model);
+                view::draw(frame, model, theme);
+            })?;
             model.is_dirty = false;
             std::thread::sleep(FRAME.saturating_sub(drawn.elapsed()));
+            // What a recording shows was read on a screen of its own, and is told so by it.
+            let shown = shown.filter(|shown| model.mode != Mode::Replay && model.learns(shown));
+            if let Some(shown) = shown {
+                // Whatever was pressed before this screen could be seen is taken in before it counts as seen.
+                let ahead = messages.try_iter().take(AHEAD_MAX);
+                let seen = std::iter::once(Msg::Shown(shown));
+                if taking.all(model, screen, &mut ahead.chain(seen))? {
+                    return Ok(());
+                }
+            }
         }
         let first = match messages.recv_timeout(TICK) {
             Ok(msg) => msg,
@@ -238,26 +255,48 @@ pub(crate) fn run(
             Err(RecvTimeoutError::Disconnected) => return Ok(()),
         };
         let more = messages.try_iter().take(MESSAGES_PER_FRAME);
-        for msg in std::iter::once(first).chain(more) {
+        if taking.all(model, screen, &mut std::iter::once(first).chain(more))? {
+            return Ok(());
+        }
+        taking.recording.flush()?;
+    }
+}
+
+/// What taking in messages needs.
+struct Taking<'a> {
+    clock: Clock,
+    deeds: Option<&'a Deeds>,
+    recording: &'a mut Recording,
+}
+
+impl Taking<'_> {
+    /// Has the model take in messages, and performs what comes of them. Gives whether the console is to end.
+    fn all(
+        &mut self,
+        model: &mut Model,
+        screen: &Screen,
+        messages: &mut dyn Iterator<Item = Msg>,
+    ) -> anyhow::Result<bool> {
+        for msg in messages {
             let msg = on_list(model, screen, msg)?;
-            let at_ms = clock.ms();
-            let kept = recording.is_on().then(|| msg.clone());
+            let at_ms = self.clock.ms();
+            let kept = self.recording.is_on().then(|| msg.clone());
             let effects = model.update(at_ms, msg);
             if effects.contains(&Effect::Quit) {
-                return Ok(());
+                return Ok(true);
             }
             // What ends the console is not part of what was seen.
             if let Some(msg) = kept {
-                recording.take(at_ms, &msg)?;
+                self.recording.take(at_ms, &msg)?;
             }
             for effect in effects {
-                let refused = deeds.and_then(|deeds| deeds.ask(effect));
+                let refused = self.deeds.and_then(|deeds| deeds.ask(effect));
                 if let Some(msg) = refused {
                     model.update(at_ms, msg);
                 }
             }
         }
-        recording.flush()?;
+        Ok(false)
     }
 }
 

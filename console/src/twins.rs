@@ -144,7 +144,7 @@ pub(crate) fn run(
         Twin::Deny { request, reason } => act(Deed::Deny { request, reason }),
         Twin::Revoke { grant } => act(Deed::Revoke(grant)),
         Twin::Lock { agent, reason } => act(Deed::Lock { agent, reason }),
-        Twin::Unlock { agent } => act(Deed::Unlock(agent)),
+        Twin::Unlock { agent } => act(Deed::Unlock { agent, shown: None }),
         Twin::CloseAll => act(Deed::CloseAll),
     }
 }

@@ -23,6 +23,7 @@ pub(crate) use list::first_shown;
 
 use crate::app::Model;
 pub(crate) use crate::app::View;
+use crate::app::reading::Shown;
 use crate::theme::Theme;
 
 /// The smallest screen on which something is shown, columns and rows.
@@ -36,17 +37,11 @@ pub(crate) fn rows_above(model: &Model, area: Rect) -> u16 {
 /// Draws the screen.
 pub(crate) fn draw(frame: &mut Frame<'_>, model: &Model, theme: Theme) {
     let area = frame.area();
-    if area.width < SMALLEST.0 || area.height < SMALLEST.1 {
+    if is_too_small(area) {
         let text = format!("terminal too small (need {}×{})", SMALLEST.0, SMALLEST.1);
         return frame.render_widget(Paragraph::new(text), area);
     }
-    let [head, tabs, body, foot] = Layout::vertical([
-        Constraint::Length(frame::head_height(model, area)),
-        Constraint::Length(1),
-        Constraint::Fill(1),
-        Constraint::Length(1),
-    ])
-    .areas(area);
+    let [head, tabs, body, foot] = parts(model, area);
     frame::head(frame, head, model, theme);
     frame::tabs(frame, tabs, model, theme);
     body::draw(frame, body, model, theme);
@@ -56,17 +51,50 @@ pub(crate) fn draw(frame: &mut Frame<'_>, model: &Model, theme: Theme) {
     }
 }
 
-/// Has the model know the screen that it is drawn on: how many rows of a list fit, and what of a popup.
+/// The parts of the screen: head, views, what is in the view, foot.
+fn parts(model: &Model, area: Rect) -> [Rect; 4] {
+    Layout::vertical([
+        Constraint::Length(frame::head_height(model, area)),
+        Constraint::Length(1),
+        Constraint::Fill(1),
+        Constraint::Length(1),
+    ])
+    .areas(area)
+}
+
+const fn is_too_small(area: Rect) -> bool {
+    area.width < SMALLEST.0 || area.height < SMALLEST.1
+}
+
+/// Has the model know the screen that it is drawn on: how many rows of a list fit, how many lines of a text, and where that ends.
 pub(crate) fn fit(model: &mut Model, area: Rect) {
     model.page = usize::from(area.height.saturating_sub(rows_above(model, area) + 1));
     model.size = (area.width, area.height);
-    model.look();
+    let [_, _, body, _] = parts(model, area);
+    model.room = usize::from(body.height.saturating_sub(2));
+    keep_within(model);
 }
 
-/// How many lines of what lies over the screen are below what is shown of it.
-pub(crate) fn hidden_below(model: &Model) -> usize {
-    let area = Rect::new(0, 0, model.size.0, model.size.1);
-    let above = frame::head_height(model, area) + 1;
-    let body = Rect::new(0, above, area.width, area.height.saturating_sub(above + 1));
-    popup::hidden_below(body, model)
+/// Keeps what is scrolled from being scrolled past its end.
+pub(crate) fn keep_within(model: &mut Model) {
+    let [_, _, body, _] = parts(model, area_of(model));
+    if model.popup.is_some() {
+        popup::keep_within(body, model);
+    } else if let Some(from) = model.detail {
+        model.detail = Some(from.min(detail::last_from(body, model)));
+    }
+}
+
+fn area_of(model: &Model) -> Rect {
+    Rect::new(0, 0, model.size.0, model.size.1)
+}
+
+/// What the screen that the model was fitted to shows of a question; `None` where there is none, and where the screen is too small for it.
+pub(crate) fn shown(model: &Model) -> Option<Shown> {
+    let area = area_of(model);
+    if is_too_small(area) {
+        return None;
+    }
+    let [_, _, body, _] = parts(model, area);
+    popup::shown(body, model)
 }

@@ -2,12 +2,16 @@
 
 use enforcer_proto::id::GrantId;
 use enforcer_proto::principal::AgentName;
+use enforcer_proto::wire::LockView;
 
 use super::form::{Field, Reason, Terms};
 use super::key::{Cmd, Key};
-use super::popup::{Approval, CLOSE_ALL_WORD, Confirm, Deed, Popup, grant_lines, request_lines};
+use super::popup::{
+    Approval, CLOSE_ALL_WORD, Confirm, Deed, Popup, UNLOCK_WORD, clock, grant_lines, request_lines,
+};
+use super::reading::{Reading, Shown, scroll, scrolled};
 use super::rows::Row;
-use super::{Effect, Mode, Model};
+use super::{Effect, Model};
 
 /// The most windows whose proof is kept.
 const ENDED_MAX: usize = 64;
@@ -50,7 +54,7 @@ impl Model {
             });
             let mut lines = request_lines(self, request);
             lines.push(format!("digest   {}", request.digest));
-            Popup::Confirm(confirm(format!("approve {id}?"), lines, deed))
+            return self.put(format!("approve {id}?"), lines, deed, None);
         };
         self.popup = Some(popup);
     }
@@ -67,45 +71,62 @@ impl Model {
         match self.grant(id) {
             Some(grant) if grant.open => {
                 let lines = grant_lines(self, grant);
-                self.popup = Some(Popup::Confirm(confirm(
-                    format!("revoke {id}?"),
-                    lines,
-                    Deed::Revoke(id),
-                )));
+                self.put(format!("revoke {id}?"), lines, Deed::Revoke(id), None);
             }
             Some(_) | None => self.notice(format!("{id} is not open"), true),
         }
     }
 
-    pub(super) fn lock(&mut self) {
+    /// The agent of what is selected, where it can be asked for anything about it; what hinders is said.
+    fn agent_to_decide_on(&mut self) -> Option<AgentName> {
         let Some(agent) = self.chosen_agent() else {
             self.notice("no agent is selected", true);
-            return;
+            return None;
         };
         if let Some(why) = self.hindered() {
             self.notice(why, true);
+            return None;
+        }
+        Some(agent)
+    }
+
+    /// Locks, and never unlocks: whoever is sure to lock is not made to let an agent go by somebody who was faster.
+    pub(super) fn lock(&mut self) {
+        let Some(agent) = self.agent_to_decide_on() else {
+            return;
+        };
+        if let Some(lock) = self.lock_of(&agent) {
+            let said = format!("{agent} is locked already, {}", lock_said(lock));
+            self.notice(said, true);
             return;
         }
-        let lock = self.agent(&agent).and_then(|known| known.locked.as_ref());
-        self.popup = Some(match lock {
-            Some(lock) => {
-                let lines = vec![
-                    format!("agent    {agent}"),
-                    format!("locked   by {}: {}", lock.by, lock.reason),
-                    "from here on it may ask for windows again".to_owned(),
-                ];
-                let title = format!("unlock {agent}?");
-                Popup::Confirm(confirm(title, lines, Deed::Unlock(agent)))
-            }
-            None => Popup::Reason(Reason {
-                title: format!("lock {agent}: its window ends, and it gets no other"),
-                deed: Deed::Lock {
-                    agent,
-                    reason: String::new(),
-                },
-                field: Field::default(),
-            }),
-        });
+        self.popup = Some(Popup::Reason(Reason {
+            title: format!("lock {agent}: its window ends, and it gets no other"),
+            deed: Deed::Lock {
+                agent,
+                reason: String::new(),
+            },
+            field: Field::default(),
+        }));
+    }
+
+    pub(super) fn unlock(&mut self) {
+        let Some(agent) = self.agent_to_decide_on() else {
+            return;
+        };
+        let Some(lock) = self.lock_of(&agent).cloned() else {
+            self.notice(format!("{agent} is not locked"), true);
+            return;
+        };
+        let lines = vec![
+            format!("agent    {agent}"),
+            format!("locked   {}", lock_said(&lock)),
+            "from here on it may ask for windows again".to_owned(),
+        ];
+        let title = format!("unlock {agent}?");
+        let shown = Some(lock);
+        let deed = Deed::Unlock { agent, shown };
+        self.put(title, lines, deed, Some(UNLOCK_WORD));
     }
 
     pub(super) fn close_all(&mut self) {
@@ -123,9 +144,8 @@ impl Model {
         }
         let mut lines = vec![format!("{} windows end now:", open.len())];
         lines.extend(open);
-        let mut all = confirm("close every window?".to_owned(), lines, Deed::CloseAll);
-        all.word = Some((CLOSE_ALL_WORD, String::new()));
-        self.popup = Some(Popup::Confirm(all));
+        let title = "close every window?".to_owned();
+        self.put(title, lines, Deed::CloseAll, Some(CLOSE_ALL_WORD));
     }
 
     pub(super) fn popup_key(&mut self, key: Key) -> Vec<Effect> {
@@ -139,15 +159,15 @@ impl Model {
             return Vec::new();
         }
         match popup {
-            Popup::Help(from) => self.popup = scrolled(key, from, self.page).map(Popup::Help),
-            Popup::Proof(from) => self.popup = scrolled(key, from, self.page).map(Popup::Proof),
+            Popup::Help(from) => self.popup = scrolled(key, from, self.room).map(Popup::Help),
+            Popup::Proof(from) => self.popup = scrolled(key, from, self.room).map(Popup::Proof),
             Popup::Story { title, found, from } => {
                 self.popup =
-                    scrolled(key, from, self.page).map(|from| Popup::Story { title, found, from });
+                    scrolled(key, from, self.room).map(|from| Popup::Story { title, found, from });
             }
             Popup::Why { title, lines, from } => {
                 self.popup =
-                    scrolled(key, from, self.page).map(|from| Popup::Why { title, lines, from });
+                    scrolled(key, from, self.room).map(|from| Popup::Why { title, lines, from });
             }
             Popup::Reason(reason) => self.reason_key(key, reason),
             Popup::Terms(terms) => self.terms_key(key, terms),
@@ -163,8 +183,7 @@ impl Model {
             if let Some(deed) = reason.filled() {
                 let lines = self.lines_of(&deed);
                 let title = format!("{}?", deed.said());
-                self.popup = Some(Popup::Confirm(confirm(title, lines, deed)));
-                return;
+                return self.put(title, lines, deed, None);
             }
             self.notice(
                 "a reason is needed: it is what the agent and the log are told",
@@ -198,7 +217,7 @@ impl Model {
                     .extend(open.map(|grant| format!("ends now {}  {}", grant.grant, grant.scope)));
                 lines
             }
-            Deed::Approve(_) | Deed::Revoke(_) | Deed::Unlock(_) | Deed::CloseAll => Vec::new(),
+            Deed::Approve(_) | Deed::Revoke(_) | Deed::Unlock { .. } | Deed::CloseAll => Vec::new(),
         }
     }
 
@@ -215,8 +234,7 @@ impl Model {
                 Ok(deed) => {
                     let title = format!("approve {}, with these terms?", terms.request.request);
                     let lines = self.lines_of_terms(&terms);
-                    self.popup = Some(Popup::Confirm(confirm(title, lines, deed)));
-                    return;
+                    return self.put(title, lines, deed, None);
                 }
                 Err(wrong) => terms.wrong = Some(wrong),
             }
@@ -238,10 +256,33 @@ impl Model {
         lines
     }
 
+    /// Puts a question: nothing is asked for but by one, and only once it has been on screen.
+    fn put(&mut self, title: String, lines: Vec<String>, deed: Deed, word: Option<&'static str>) {
+        self.questions = self.questions.saturating_add(1);
+        self.popup = Some(Popup::Confirm(Confirm {
+            number: self.questions,
+            title,
+            lines,
+            deed,
+            word: word.map(|word| (word, String::new())),
+            from: 0,
+            reading: Reading::default(),
+        }));
+    }
+
     fn confirm_key(&mut self, key: Key, mut confirm: Confirm) -> Vec<Effect> {
+        if confirm.word.is_none() && key == Key::Char('n') {
+            return Vec::new();
+        }
+        if !confirm.reading.has_begun() {
+            let ahead = "this was not on screen yet: look at it, and press the key again";
+            self.notice(ahead, true);
+            self.popup = Some(Popup::Confirm(confirm));
+            return Vec::new();
+        }
+        let is_unread = confirm.must_be_read();
         let is_agreed = match (&mut confirm.word, key) {
             (None, Key::Char('y')) => true,
-            (None, Key::Char('n')) => return Vec::new(),
             (Some((word, typed)), Key::Enter) => typed == word,
             (Some((_, typed)), Key::Char(c)) if typed.len() < 64 => {
                 typed.push(c);
@@ -251,8 +292,13 @@ impl Model {
                 typed.pop();
                 false
             }
+            (None | Some(_), Key::PageDown | Key::Char(' ')) if is_unread => {
+                // To what was not on screen yet, wherever that is.
+                confirm.from = confirm.reading.next().unwrap_or(confirm.from);
+                false
+            }
             (None | Some(_), _) => {
-                confirm.from = scroll(key, confirm.from, self.page).unwrap_or(confirm.from);
+                confirm.from = scroll(key, confirm.from, self.room).unwrap_or(confirm.from);
                 false
             }
         };
@@ -260,14 +306,8 @@ impl Model {
             self.popup = Some(Popup::Confirm(confirm));
             return Vec::new();
         }
-        // What a recording shows was agreed to on a screen of its own.
-        let is_read = !confirm.must_be_read() || self.mode == Mode::Replay;
-        let unread = (!is_read).then(|| {
-            "not all of it has been on screen yet: space shows the rest, then you can agree"
-                .to_owned()
-        });
         let hinders = self.hindered().or_else(|| self.outdated(&confirm.deed));
-        if let Some(why) = hinders.or(unread) {
+        if let Some(why) = hinders.or_else(|| confirm.unread()) {
             self.notice(why, true);
             self.popup = Some(Popup::Confirm(confirm));
             return Vec::new();
@@ -275,11 +315,31 @@ impl Model {
         self.asks(confirm.deed)
     }
 
-    /// Takes in that a question is about to be drawn to its end, where it is.
-    pub(crate) fn look(&mut self) {
-        let is_shown = crate::view::hidden_below(self) == 0;
-        if let Some(Popup::Confirm(confirm)) = &mut self.popup {
-            confirm.is_read |= is_shown;
+    /// Takes in what a screen showed of a question, all keys pressed before it having been taken in.
+    pub(super) fn look(&mut self, shown: &Shown) {
+        if let Some(Popup::Confirm(confirm)) = &mut self.popup
+            && confirm.number == shown.question
+        {
+            self.is_dirty |= confirm.reading.learns(shown);
+            confirm.reading.take(shown);
+        }
+    }
+
+    /// Whether it matters that a screen showed this.
+    pub(crate) fn learns(&self, shown: &Shown) -> bool {
+        match &self.popup {
+            Some(Popup::Confirm(confirm)) => {
+                confirm.number == shown.question && confirm.reading.learns(shown)
+            }
+            Some(
+                Popup::Help(_)
+                | Popup::Reason(_)
+                | Popup::Terms(_)
+                | Popup::Story { .. }
+                | Popup::Why { .. }
+                | Popup::Proof(_),
+            )
+            | None => false,
         }
     }
 
@@ -291,7 +351,7 @@ impl Model {
                 Deed::Revoke(id) => grant.grant == *id,
                 Deed::Lock { agent, .. } => grant.agent == *agent,
                 Deed::CloseAll => true,
-                Deed::Approve(_) | Deed::Deny { .. } | Deed::Unlock(_) => false,
+                Deed::Approve(_) | Deed::Deny { .. } | Deed::Unlock { .. } => false,
             })
             .map(|grant| (grant.grant, grant.agent.clone()))
             .collect();
@@ -306,43 +366,12 @@ impl Model {
     }
 }
 
-fn confirm(title: String, lines: Vec<String>, deed: Deed) -> Confirm {
-    Confirm {
-        title,
-        lines,
-        deed,
-        word: None,
-        from: 0,
-        is_read: false,
-    }
-}
-
-/// Where a text is scrolled to; `None` for a key that scrolls nothing.
-fn scroll(key: Key, from: usize, page: usize) -> Option<usize> {
-    match key {
-        Key::Up | Key::Char('k') => Some(from.saturating_sub(1)),
-        Key::Down | Key::Char('j') => Some(from.saturating_add(1)),
-        Key::PageUp => Some(from.saturating_sub(page)),
-        Key::PageDown | Key::Char(' ') => Some(from.saturating_add(page)),
-        Key::Home => Some(0),
-        Key::End => Some(usize::MAX / 2),
-        Key::Char(_)
-        | Key::Ctrl(_)
-        | Key::Enter
-        | Key::Esc
-        | Key::Tab
-        | Key::BackTab
-        | Key::Left
-        | Key::Right
-        | Key::Backspace
-        | Key::Delete => None,
-    }
-}
-
-/// The same of what only shows: `q` and enter put it away too.
-fn scrolled(key: Key, from: usize, page: usize) -> Option<usize> {
-    if matches!(key, Key::Char('q' | '?') | Key::Enter) {
-        return None;
-    }
-    Some(scroll(key, from, page).unwrap_or(from))
+/// Who locked, when and why.
+fn lock_said(lock: &LockView) -> String {
+    format!(
+        "by {} since {} UTC: {}",
+        lock.by,
+        clock(lock.since_unix_ns),
+        lock.reason
+    )
 }

@@ -63,7 +63,7 @@ impl Reason {
         let mut deed = self.deed.clone();
         match &mut deed {
             Deed::Deny { reason, .. } | Deed::Lock { reason, .. } => given.clone_into(reason),
-            Deed::Approve(_) | Deed::Revoke(_) | Deed::Unlock(_) | Deed::CloseAll => {}
+            Deed::Approve(_) | Deed::Revoke(_) | Deed::Unlock { .. } | Deed::CloseAll => {}
         }
         Some(deed)
     }

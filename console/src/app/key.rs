@@ -134,8 +134,10 @@ pub(crate) enum Cmd {
     Deny,
     /// End a window.
     Revoke,
-    /// Keep an agent from windows, and end what it has; or let it again.
+    /// Keep an agent from windows, and end what it has.
     Lock,
+    /// Let it have windows again.
+    Unlock,
     /// End every window.
     CloseAll,
     /// What shows that the last windows ended are ended.
@@ -257,7 +259,15 @@ pub(crate) const BINDINGS: &[Binding] = &[
         Cmd::Lock,
         "lock",
         "lock",
-        "lock the agent: its window ends and it gets no other; or unlock it",
+        "lock the agent: its window ends and it gets no other",
+    ),
+    within(
+        &[View::Agents],
+        &[Key::Char('U')],
+        Cmd::Unlock,
+        "unlock",
+        "unlock",
+        "unlock the agent (a word must be typed)",
     ),
     within(
         &[View::Log, View::Sessions, View::Refusals],

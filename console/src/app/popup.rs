@@ -5,9 +5,11 @@ use enforcer_proto::id::{GrantId, RequestId};
 use enforcer_proto::principal::{AgentName, shown_name};
 use enforcer_proto::scope::Scope;
 use enforcer_proto::time::{NS_PER_S, Ttl};
-use enforcer_proto::wire::{Ask, GrantView, RequestView};
+use enforcer_proto::wire::{Ask, GrantView, LockView, RequestView};
 
 use super::form::{Reason, Terms};
+use super::key::Key;
+use super::reading::Reading;
 use super::tail::Entry;
 use super::{Link, Model};
 
@@ -55,7 +57,12 @@ pub(crate) enum Deed {
         reason: String,
     },
     /// Let it have windows again.
-    Unlock(AgentName),
+    Unlock {
+        /// Which.
+        agent: AgentName,
+        /// The lock that was shown, where one was: another one is not lifted.
+        shown: Option<LockView>,
+    },
     /// End every window.
     CloseAll,
 }
@@ -83,7 +90,7 @@ impl Deed {
             Self::Deny { request, reason } => Ask::Deny { request, reason },
             Self::Revoke(grant) => Ask::Revoke { grant },
             Self::Lock { agent, reason } => Ask::Lock { agent, reason },
-            Self::Unlock(agent) => Ask::Unlock { agent },
+            Self::Unlock { agent, shown: _ } => Ask::Unlock { agent },
             Self::CloseAll => Ask::CloseAll,
         }
     }
@@ -95,7 +102,7 @@ impl Deed {
             Self::Deny { request, .. } => format!("deny {request}"),
             Self::Revoke(grant) => format!("revoke {grant}"),
             Self::Lock { agent, .. } => format!("lock {agent}"),
-            Self::Unlock(agent) => format!("unlock {agent}"),
+            Self::Unlock { agent, .. } => format!("unlock {agent}"),
             Self::CloseAll => "close every window".to_owned(),
         }
     }
@@ -103,10 +110,14 @@ impl Deed {
 
 /// The word that must be typed before every window is ended.
 pub(crate) const CLOSE_ALL_WORD: &str = "close all";
+/// The word that must be typed before an agent is let have windows again.
+pub(crate) const UNLOCK_WORD: &str = "unlock";
 
 /// Whether to do something.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Confirm {
+    /// Its number among all questions of this console.
+    pub(crate) number: u64,
     /// What this is.
     pub(crate) title: String,
     /// What is asked for, whole.
@@ -117,20 +128,41 @@ pub(crate) struct Confirm {
     pub(crate) word: Option<(&'static str, String)>,
     /// The first line that is shown.
     pub(crate) from: usize,
-    /// All of it has been on screen.
-    pub(crate) is_read: bool,
+    /// What of it has been on screen.
+    pub(crate) reading: Reading,
 }
 
 impl Confirm {
-    /// Whether there is more of it that must be on screen before it can be agreed to. What takes something away waits for nobody.
-    pub(crate) const fn must_be_read(&self) -> bool {
+    /// Whether there is more of it that must be on screen before it can be agreed to. What gives something must have been there to its end; what
+    /// takes something away waits for no more than its beginning.
+    pub(crate) fn must_be_read(&self) -> bool {
         match self.deed {
-            Deed::Approve(_) => !self.is_read,
-            Deed::Deny { .. }
-            | Deed::Revoke(_)
-            | Deed::Lock { .. }
-            | Deed::Unlock(_)
-            | Deed::CloseAll => false,
+            Deed::Approve(_) | Deed::Unlock { .. } => !self.reading.is_whole(),
+            Deed::Deny { .. } | Deed::Revoke(_) | Deed::Lock { .. } | Deed::CloseAll => false,
+        }
+    }
+
+    /// Why it cannot be agreed to yet, where that is for what was not on screen.
+    pub(super) fn unread(&self) -> Option<String> {
+        if !self.must_be_read() {
+            return None;
+        }
+        let why = if self.reading.is_too_long() {
+            "it is too long to be shown whole here, so nobody can agree to it from here".to_owned()
+        } else {
+            format!(
+                "not all of it has been on screen yet: {} shows the rest, then you can agree",
+                self.turns()
+            )
+        };
+        Some(why)
+    }
+
+    /// The key that shows the rest: a blank may be part of a word that is typed.
+    pub(crate) fn turns(&self) -> String {
+        match self.word {
+            None => Key::Char(' ').name(),
+            Some(_) => Key::PageDown.name(),
         }
     }
 }
@@ -369,6 +401,11 @@ impl Model {
         }
     }
 
+    /// The lock that keeps an agent from windows, where there is one.
+    pub(crate) fn lock_of(&self, agent: &AgentName) -> Option<&LockView> {
+        self.agent(agent)?.locked.as_ref()
+    }
+
     /// Why what a popup holds can no longer be asked for: what it was shown for is no more what it was.
     pub(crate) fn outdated(&self, deed: &Deed) -> Option<String> {
         match deed {
@@ -388,7 +425,22 @@ impl Model {
                 let is_open = self.open().any(|open| open.grant == *grant);
                 (!is_open).then(|| format!("{grant} is not open any more"))
             }
-            Deed::Lock { .. } | Deed::Unlock(_) | Deed::CloseAll => None,
+            Deed::Lock { agent, .. } => {
+                let lock = self.lock_of(agent)?;
+                Some(format!(
+                    "{agent} is locked by now, by {}: {}",
+                    lock.by, lock.reason
+                ))
+            }
+            Deed::Unlock { agent, shown } => match (self.lock_of(agent), shown) {
+                (None, _) => Some(format!("{agent} is not locked any more")),
+                (Some(now), Some(shown)) if now != shown => Some(format!(
+                    "{agent} is under another lock than was shown, by {}: esc, and look at it again",
+                    now.by
+                )),
+                (Some(_), _) => None,
+            },
+            Deed::CloseAll => None,
         }
     }
 }

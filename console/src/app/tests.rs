@@ -1,6 +1,6 @@
 //! What keys do: each script with the effects that come of it.
 
-use enforcer_proto::wire::Status;
+use enforcer_proto::wire::{LockView, Status};
 use ratatui::layout::Rect;
 
 use super::key::Key;
@@ -16,20 +16,32 @@ fn busy(mode: Mode) -> Model {
     model
 }
 
-fn typed(model: &mut Model, keys: &str) -> Vec<Effect> {
-    let key = |key| match key {
+fn key_of(c: char) -> Key {
+    match c {
         '⏎' => Key::Enter,
         '⎋' => Key::Esc,
         '⇥' => Key::Tab,
         '⌫' => Key::Delete,
-        key => Key::Char(key),
-    };
+        '⇲' => Key::End,
+        c => Key::Char(c),
+    }
+}
+
+fn typed(model: &mut Model, keys: &str) -> Vec<Effect> {
     let press = |c| {
-        let effects = model.update(0, Msg::Key(key(c)));
-        crate::view::fit(model, Rect::new(0, 0, 80, 24));
+        let effects = model.update(0, Msg::Key(key_of(c)));
+        draws(model, (80, 24));
         effects
     };
     keys.chars().flat_map(press).collect()
+}
+
+/// What the loop does when it has drawn such a screen.
+fn draws(model: &mut Model, (width, height): (u16, u16)) {
+    crate::view::fit(model, Rect::new(0, 0, width, height));
+    if let Some(shown) = crate::view::shown(model) {
+        model.update(0, Msg::Shown(shown));
+    }
 }
 
 fn deeds(keys: &str) -> Vec<Deed> {
@@ -70,6 +82,100 @@ fn an_approval_names_what_was_shown_and_only_y_gives_it() {
     }
 }
 
+/// The agents that are unlocked.
+fn unlocked(keys: &str) -> Vec<String> {
+    let agent = |deed| match deed {
+        Deed::Unlock { agent, shown } => {
+            assert!(shown.is_some(), "it is bound to the lock that was shown");
+            Some(agent.to_string())
+        }
+        Deed::Approve(_)
+        | Deed::Deny { .. }
+        | Deed::Revoke(_)
+        | Deed::Lock { .. }
+        | Deed::CloseAll => None,
+    };
+    deeds(keys).into_iter().filter_map(agent).collect()
+}
+
+#[test]
+fn a_lock_is_never_lifted_by_the_key_that_locks() {
+    let lock = |model: &mut Model, by: &str| {
+        changed(model, |status| {
+            let lock = status.agents[3].locked.clone();
+            status.agents[0].locked = lock.map(|lock| LockView {
+                by: by.to_owned(),
+                ..lock
+            });
+        });
+    };
+    let said = |model: &Model| model.notice.as_ref().map(|notice| notice.text.clone());
+    // Somebody else was faster: before the key, and between it and the yes.
+    let mut model = busy(Mode::Full);
+    typed(&mut model, "6");
+    lock(&mut model, "uid 5002");
+    assert_eq!(typed(&mut model, "Lsuspicious activity⏎y"), []);
+    let mut model = busy(Mode::Full);
+    typed(&mut model, "6L");
+    assert_eq!(typed(&mut model, "odd⏎"), []);
+    lock(&mut model, "uid 5002");
+    assert_eq!(typed(&mut model, "y"), []);
+    assert!(
+        said(&model).is_some_and(|said| said.contains("locked by now, by uid 5002: asks for hr")),
+        "{:?}",
+        model.notice
+    );
+    // What is locked is said to be, by whom and why.
+    let mut model = busy(Mode::Full);
+    assert_eq!(typed(&mut model, "6jjjL"), []);
+    assert!(model.popup.is_none());
+    assert!(
+        said(&model).is_some_and(
+            |said| said.contains("locked already, by uid 5002") && said.contains("asks for hr")
+        ),
+        "{:?}",
+        model.notice
+    );
+    // Another lock than was shown is not lifted.
+    let mut model = busy(Mode::Full);
+    typed(&mut model, "6");
+    lock(&mut model, "uid 5002");
+    typed(&mut model, "Uunlock");
+    lock(&mut model, "uid 5003");
+    assert_eq!(typed(&mut model, "⏎"), []);
+    assert!(said(&model).is_some_and(|said| said.contains("another lock")));
+}
+
+#[test]
+fn what_is_typed_ahead_of_a_question_agrees_to_nothing() {
+    for keys in [
+        "2ay",
+        "2jdmonth is closed⏎y",
+        "1ry",
+        "3ry",
+        "6Lodd⏎y",
+        "6jjjUunlock⏎",
+        "Xclose all⏎",
+        "2e⌫5m⏎y",
+    ] {
+        let mut model = busy(Mode::Full);
+        let effects: Vec<Effect> = keys
+            .chars()
+            .flat_map(|c| model.update(0, Msg::Key(key_of(c))))
+            .collect();
+        assert_eq!(effects, [], "{keys}");
+        assert!(matches!(model.popup, Some(Popup::Confirm(_))), "{keys}");
+        // Nor what was on a screen of another question.
+        let other = crate::view::shown(&model).map(|shown| Shown {
+            question: shown.question - 1,
+            ..shown
+        });
+        model.update(0, Msg::Shown(other.expect("a question is up")));
+        let again = keys.chars().last().map(key_of).expect("a key");
+        assert_eq!(model.update(0, Msg::Key(again)), [], "{keys}");
+    }
+}
+
 #[test]
 fn nobody_agrees_to_what_was_not_on_screen_to_its_end() {
     // A reason of more lines than the screen holds.
@@ -86,11 +192,6 @@ fn nobody_agrees_to_what_was_not_on_screen_to_its_end() {
         matches!(&effects[..], [Effect::Do(Deed::Approve(_))]),
         "{effects:?}"
     );
-    // What is typed ahead of the screen is not read either.
-    let mut model = busy(Mode::Full);
-    typed(&mut model, "2");
-    model.update(0, Msg::Key(Key::Char('a')));
-    assert_eq!(model.update(0, Msg::Key(Key::Char('y'))), []);
 }
 
 #[test]
@@ -135,11 +236,18 @@ fn a_denial_and_a_lock_need_a_reason_and_a_yes() {
             reason: "odd".to_owned(),
         }]
     );
-    assert_eq!(
-        deeds("6jjjLy"),
-        [Deed::Unlock("support-bot".parse().expect("a name"))]
-    );
-    for keys in ["2d⏎y", "2d  ⏎y", "6L⏎y", "2dno⏎n"] {
+    assert_eq!(unlocked("6jjjUunlock⏎"), ["support-bot"], "with a word");
+    for keys in [
+        "2d⏎y",
+        "2d  ⏎y",
+        "6L⏎y",
+        "2dno⏎n",
+        "6jjjUy",
+        "6jjjU⏎",
+        "6jjjUunlock",
+        "6jjjUunloc⏎",
+        "6Uunlock⏎",
+    ] {
         assert_eq!(deeds(keys), [], "{keys}");
     }
 }

@@ -30,7 +30,9 @@ impl Model {
         match msg {
             Msg::Key(key) => {
                 self.is_dirty = true;
-                return self.key(key);
+                let effects = self.key(key);
+                crate::view::keep_within(self);
+                return effects;
             }
             Msg::Paste(text) => {
                 self.is_dirty = true;
@@ -59,6 +61,7 @@ impl Model {
             Msg::Answered { is_done, said } => self.notice(said, !is_done),
             Msg::Found { title, found } => self.found(title, found),
             Msg::Explained { title, found } => self.explained(title, found),
+            Msg::Shown(shown) => self.look(&shown),
         }
         Vec::new()
     }
@@ -325,7 +328,11 @@ impl Model {
     }
 
     fn perform(&mut self, cmd: Cmd) -> Vec<Effect> {
-        let page = isize::try_from(self.page.max(1)).unwrap_or(10);
+        let page = match self.detail {
+            Some(_) => self.room,
+            None => self.page,
+        };
+        let page = isize::try_from(page.max(1)).unwrap_or(10);
         match cmd {
             Cmd::Go(view) => self.go(view),
             Cmd::NextView => self.go(self.view.beside(1)),
@@ -364,6 +371,7 @@ impl Model {
             Cmd::Approve | Cmd::ApproveLess | Cmd::Deny => self.decide(cmd),
             Cmd::Revoke => self.revoke(),
             Cmd::Lock => self.lock(),
+            Cmd::Unlock => self.unlock(),
             Cmd::CloseAll => self.close_all(),
             Cmd::Quit => return vec![Effect::Quit],
         }
@@ -377,7 +385,7 @@ impl Model {
 
     fn last(&mut self) {
         if let Some(from) = &mut self.detail {
-            *from = usize::MAX / 2;
+            *from = usize::MAX;
             return;
         }
         let rows = self.rows();

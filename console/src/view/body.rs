@@ -15,11 +15,24 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, model: &Model, theme: Them
         return list::draw(frame, area, model, theme);
     }
     if area.width >= WIDE {
-        let halves = [Constraint::Fill(1), Constraint::Fill(1)];
-        let [left, right] = Layout::horizontal(halves).spacing(1).areas(area);
+        let [left, right] = halves(area);
         list::draw(frame, left, model, theme);
         detail::draw(frame, right, model, theme);
     } else {
         detail::draw(frame, area, model, theme);
+    }
+}
+
+fn halves(area: Rect) -> [Rect; 2] {
+    let halves = [Constraint::Fill(1), Constraint::Fill(1)];
+    Layout::horizontal(halves).spacing(1).areas(area)
+}
+
+/// The part in which what is selected is shown whole.
+pub(super) fn beside_list(area: Rect) -> Rect {
+    if area.width >= WIDE {
+        halves(area)[1]
+    } else {
+        area
     }
 }

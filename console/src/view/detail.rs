@@ -14,18 +14,24 @@ use crate::app::rows::Row;
 use crate::theme::{Role, Theme};
 
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, model: &Model, theme: Theme) {
+    let (title, lines) = told(area, model, theme);
+    scrolled(frame, area, &title, lines, model.detail.unwrap_or(0), theme);
+}
+
+/// The last line from which on a box of `body` is filled.
+pub(super) fn last_from(body: Rect, model: &Model) -> usize {
+    let area = super::body::beside_list(body);
+    let room = usize::from(area.height.saturating_sub(2));
+    let (_, lines) = told(area, model, Theme::Plain);
+    lines.len().saturating_sub(room)
+}
+
+fn told(area: Rect, model: &Model, theme: Theme) -> (String, Vec<Line<'static>>) {
     let (title, texts) = lines(model);
     let width = usize::from(area.width.saturating_sub(2));
     let plain = theme.style(Role::Plain);
     let lines = texts.iter().flat_map(|text| whole(text, width, plain));
-    scrolled(
-        frame,
-        area,
-        &title,
-        lines.collect(),
-        model.detail.unwrap_or(0),
-        theme,
-    );
+    (title, lines.collect())
 }
 
 /// A box of lines from one of them on; the end is never scrolled past.

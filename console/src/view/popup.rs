@@ -7,11 +7,12 @@ use ratatui::widgets::Clear;
 
 use super::detail::scrolled;
 use super::list::role_of;
-use super::text::{cell, whole};
+use super::text::{cell, is_too_long, whole};
 use crate::app::Model;
 use crate::app::form::{Reason, Terms};
 use crate::app::key::BINDINGS;
 use crate::app::popup::{Confirm, Popup, clock, clock_ms};
+use crate::app::reading::Shown;
 use crate::app::tail::Entry;
 use crate::theme::{Role, Theme};
 
@@ -31,12 +32,44 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, model: &Model, theme: Them
     scrolled(frame, area, &title, lines, from, theme);
 }
 
-/// How many lines of a popup on such a part of the screen are below what is shown of it.
-pub(super) fn hidden_below(area: Rect, model: &Model) -> usize {
-    let Some(popup) = &model.popup else { return 0 };
-    let (_, lines, from) = content(popup, model, across(area), Theme::Plain);
+/// What such a part of the screen shows of a question.
+pub(super) fn shown(area: Rect, model: &Model) -> Option<Shown> {
+    let Some(Popup::Confirm(confirm)) = &model.popup else {
+        return None;
+    };
+    let across = across(area);
+    let columns = across.width.saturating_sub(2);
+    let (above, asked) = question(model, confirm, usize::from(columns), Theme::Plain);
+    let (above, lines) = (above.len(), asked.len());
     let room = usize::from(area.height.saturating_sub(2));
-    lines.len().saturating_sub(from.saturating_add(room))
+    let from = confirm.from.min((above + lines).saturating_sub(room));
+    let is_too_long = confirm.lines.iter().any(|line| is_too_long(line));
+    Some(Shown {
+        question: confirm.number,
+        columns,
+        above,
+        lines: (!is_too_long).then_some(lines),
+        first: from.saturating_sub(above),
+        end: from.saturating_add(room).saturating_sub(above).min(lines),
+    })
+}
+
+/// Keeps a popup on such a part of the screen from being scrolled past its end.
+pub(super) fn keep_within(area: Rect, model: &mut Model) {
+    let Some(popup) = &model.popup else { return };
+    let (_, lines, _) = content(popup, model, across(area), Theme::Plain);
+    let room = usize::from(area.height.saturating_sub(2));
+    let last = lines.len().saturating_sub(room);
+    match &mut model.popup {
+        Some(
+            Popup::Help(from)
+            | Popup::Proof(from)
+            | Popup::Story { from, .. }
+            | Popup::Why { from, .. }
+            | Popup::Confirm(Confirm { from, .. }),
+        ) => *from = (*from).min(last),
+        Some(Popup::Reason(_) | Popup::Terms(_)) | None => {}
+    }
 }
 
 /// The columns that a popup takes.
@@ -56,11 +89,11 @@ fn content(
     let inner = usize::from(area.width.saturating_sub(2));
     match popup {
         Popup::Help(from) => ("keys".to_owned(), help(theme), *from),
-        Popup::Confirm(confirm) => (
-            confirm.title.clone(),
-            question(model, confirm, inner, theme),
-            confirm.from,
-        ),
+        Popup::Confirm(confirm) => {
+            let (mut lines, asked) = question(model, confirm, inner, theme);
+            lines.extend(asked);
+            (confirm.title.clone(), lines, confirm.from)
+        }
         Popup::Reason(reason) => (reason.title.clone(), asking(reason, inner, theme), 0),
         Popup::Terms(terms) => (
             format!("approve {}, but less", terms.request.request),
@@ -107,34 +140,38 @@ fn help(theme: Theme) -> Vec<Line<'static>> {
     lines
 }
 
-fn question(model: &Model, confirm: &Confirm, width: usize, theme: Theme) -> Vec<Line<'static>> {
+/// What stands above a question, and what is asked.
+fn question(
+    model: &Model,
+    confirm: &Confirm,
+    width: usize,
+    theme: Theme,
+) -> (Vec<Line<'static>>, Vec<Line<'static>>) {
     let plain = theme.style(Role::Plain);
+    let title = theme.style(Role::Title);
     let danger = theme.style(Role::Danger);
-    let mut lines = vec![match &confirm.word {
-        None if !confirm.must_be_read() => {
-            Line::styled("y  yes        n or esc  no", theme.style(Role::Title))
-        }
-        None => Line::styled(
-            "space shows the rest, then y  yes        n or esc  no",
-            theme.style(Role::Title),
-        ),
+    let rest = confirm.must_be_read();
+    let rest = rest.then(|| format!("{} shows the rest, then ", confirm.turns()));
+    let mut above = Vec::new();
+    if let (Some(rest), Some(_)) = (&rest, &confirm.word) {
+        above.push(Line::styled(rest.clone(), title));
+    }
+    let rest = rest.unwrap_or_default();
+    above.push(match &confirm.word {
+        None => Line::styled(format!("{rest}y  yes        n or esc  no"), title),
         Some((word, typed)) => Line::from(vec![
             Span::styled(format!("type “{word}” and enter, or esc: "), danger),
             Span::raw(cell(typed)),
             Span::styled(" ", theme.style(Role::Selected)),
         ]),
-    }];
+    });
     if let Some(why) = model.hindered().or_else(|| model.outdated(&confirm.deed)) {
-        lines.extend(whole(&why, width, danger));
+        above.extend(whole(&why, width, danger));
     }
-    lines.push(Line::default());
-    lines.extend(
-        confirm
-            .lines
-            .iter()
-            .flat_map(|line| whole(line, width, plain)),
-    );
-    lines
+    above.push(Line::default());
+    let asked = confirm.lines.iter();
+    let asked = asked.flat_map(|line| whole(line, width, plain));
+    (above, asked.collect())
 }
 
 fn asking(reason: &Reason, width: usize, theme: Theme) -> Vec<Line<'static>> {

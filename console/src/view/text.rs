@@ -19,6 +19,11 @@ pub(super) fn span(text: &str, style: Style) -> Span<'static> {
     Span::styled(cell(text), style)
 }
 
+/// Whether a text is longer than is shown of one.
+pub(super) fn is_too_long(text: &str) -> bool {
+    text.char_indices().nth(WHOLE_CHARS).is_some()
+}
+
 /// A text of any length as lines of this width; those that go on are set in behind the name of what they are.
 pub(super) fn whole(text: &str, width: usize, style: Style) -> Vec<Line<'static>> {
     let cut = text.char_indices().nth(WHOLE_CHARS).map(|(at, _)| at);

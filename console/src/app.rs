@@ -30,7 +30,7 @@ use popup::{Deed, Popup};
 use queries::Queries;
 use reading::Shown;
 use refusals::Refusals;
-use rows::Row;
+use rows::{Made, Row};
 use tail::{Entry, Tail};
 
 /// A part of the screen to be in.
@@ -286,6 +286,11 @@ pub(crate) struct Model {
     pub(crate) room: usize,
     /// How many questions were put.
     pub(crate) questions: u64,
+    /// How many statuses have come, and batches of records with something new: what is made of them is made anew when they are more.
+    pub(crate) statuses: u64,
+    pub(crate) records: u64,
+    /// The rows as they were made last.
+    pub(crate) made: Made,
     /// The screen as it was drawn, columns and rows.
     pub(crate) size: (u16, u16),
     /// Something changed that is on screen.
@@ -318,6 +323,9 @@ impl Model {
             page: 10,
             room: 10,
             questions: 0,
+            statuses: 0,
+            records: 0,
+            made: Made::default(),
             size: (80, 24),
             is_dirty: true,
         }

@@ -86,7 +86,8 @@ impl Refusals {
 
     /// How many there are together.
     pub(crate) fn count(&self) -> u64 {
-        self.all.values().map(|burst| burst.count).sum()
+        let counts = self.all.values().map(|burst| burst.count);
+        counts.fold(0, u64::saturating_add)
     }
 }
 

@@ -63,13 +63,13 @@ impl Tail {
         if last > 0 {
             self.skipped = self.skipped.saturating_add(entry.record.seq - last - 1);
         }
-        self.bytes += entry.bytes;
+        self.bytes = self.bytes.saturating_add(entry.bytes);
         self.entries.push_back(entry);
         while self.entries.len() > RECORDS_MAX || self.bytes > BYTES_MAX {
             let Some(old) = self.entries.pop_front() else {
                 break;
             };
-            self.bytes -= old.bytes;
+            self.bytes = self.bytes.saturating_sub(old.bytes);
         }
         self.entries.back()
     }

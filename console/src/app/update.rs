@@ -92,6 +92,7 @@ impl Model {
         let is_first = self.known.is_none();
         self.is_dirty |= self.link != Link::Up || is_first || !self.is_as_before(&status);
         self.link = Link::Up;
+        self.statuses = self.statuses.wrapping_add(1);
         self.known = Some(Known {
             status,
             at_ms: self.at_ms,
@@ -152,6 +153,7 @@ impl Model {
                 self.queries.take(&entry.record);
                 self.refusals.take(&entry.record, &entry.sentence);
                 self.is_dirty = true;
+                self.records = self.records.wrapping_add(1);
             }
         }
     }

@@ -106,7 +106,7 @@ fn follow(socket: &Path, to: &SyncSender<Msg>) {
     let (mut last, mut tries) = (0, 0_u32);
     loop {
         let mut is_over = false;
-        let from = (last + 1, Some(RECORDS_BEFORE));
+        let from = (u64::saturating_add(last, 1), Some(RECORDS_BEFORE));
         let mut each = |lines: Vec<String>| {
             let all = lines.len();
             let entries: Vec<Entry> = lines.iter().filter_map(|line| Entry::read(line)).collect();

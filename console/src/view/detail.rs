@@ -186,7 +186,7 @@ pub(crate) fn agent_lines(
         format!(
             "windows  for {} min of the last 24 h ({} %)",
             agent.held_in_day_s.div_ceil(60),
-            agent.held_in_day_s * 100 / 86_400
+            super::list::share_of_day(agent.held_in_day_s)
         ),
         format!(
             "requests {} approved, {} denied, {} left undecided, of those that are remembered",

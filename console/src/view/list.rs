@@ -245,6 +245,11 @@ fn percent(part: u64, whole: u64) -> String {
     format!("{share} %")
 }
 
+/// How many per cent of a day so many seconds are. What the daemon says is not taken on trust: it may be more than a day has.
+pub(super) const fn share_of_day(seconds: u64) -> u64 {
+    seconds.saturating_mul(100) / 86_400
+}
+
 /// The share of the last 24 hours in which an agent held a window.
 fn share(model: &Model, agent: &AgentName) -> String {
     model
@@ -437,7 +442,7 @@ fn agent(model: &Model, name: &AgentName, theme: Theme, room: Room) -> Vec<Cell<
         None => agent.workload.clone(),
     };
     // A quarter of the day is a good deal; half of it is standing access with a timer.
-    let share = agent.held_in_day_s * 100 / 86_400;
+    let share = share_of_day(agent.held_in_day_s);
     let loud = if share >= 50 {
         Role::Danger
     } else if share >= 25 {

@@ -14,6 +14,7 @@ use crate::app::{Link, Mode, Msg, View};
 use crate::demo;
 use crate::sheet::text_of;
 
+mod numbers;
 mod reading;
 
 const SIZES: [(u16, u16); 3] = [(60, 12), (80, 24), (120, 40)];

@@ -6,6 +6,7 @@ pub(crate) mod find;
 pub(crate) mod form;
 pub(crate) mod key;
 pub(crate) mod popup;
+pub(crate) mod proof;
 pub(crate) mod queries;
 pub(crate) mod reading;
 pub(crate) mod refusals;
@@ -27,6 +28,7 @@ use serde::{Deserialize, Serialize};
 use form::Field;
 use key::Key;
 use popup::{Deed, Popup};
+use proof::Proofs;
 use queries::Queries;
 use reading::Shown;
 use refusals::Refusals;
@@ -115,6 +117,9 @@ pub(crate) enum Msg {
     },
     /// What came of what was asked of it: a sentence, good or bad.
     Answered {
+        /// What was asked, in words; empty where it was nothing in particular.
+        #[serde(default)]
+        of: String,
         /// Whether it was done.
         is_done: bool,
         /// What was said.
@@ -127,6 +132,10 @@ pub(crate) enum Msg {
         /// Its records; or why there are none.
         found: Result<Vec<Entry>, String>,
     },
+    /// So many records came while there was no time for them; they are asked for again.
+    Dropped(u64),
+    /// What the daemon's log has of windows that were ended from here.
+    Proven(Vec<Entry>),
     /// A question was on screen, and all keys pressed before that have been taken in.
     Shown(Shown),
     /// The facts behind a record.
@@ -150,6 +159,8 @@ pub(crate) enum Effect {
         /// Which.
         filter: Box<Filter>,
     },
+    /// Look for what the daemon's log has of the end of these windows.
+    Prove(Vec<GrantId>),
     /// Look for the facts behind a record.
     Explain(Box<Record>),
     /// End.
@@ -278,8 +289,8 @@ pub(crate) struct Model {
     pub(crate) popup: Option<Popup>,
     pub(crate) typing: Option<Typing>,
     pub(crate) notice: Option<Notice>,
-    /// The windows that were ended from here, newest last, for their proof.
-    pub(crate) ended: Vec<(GrantId, AgentName)>,
+    /// What was asked for from here that ends windows, and what shows that they have ended.
+    pub(crate) proofs: Proofs,
     /// The height of the list as it was drawn, rows.
     pub(crate) page: usize,
     /// How many lines a popup or a detail shows at once.
@@ -319,7 +330,7 @@ impl Model {
             popup: None,
             typing: None,
             notice: None,
-            ended: Vec::new(),
+            proofs: Proofs::default(),
             page: 10,
             room: 10,
             questions: 0,

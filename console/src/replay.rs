@@ -75,6 +75,8 @@ pub(crate) fn run(args: &Args, theme: Theme) -> anyhow::Result<()> {
                 | Msg::Lost { .. }
                 | Msg::Answered { .. }
                 | Msg::Shown(_)
+                | Msg::Dropped(_)
+                | Msg::Proven(_)
                 | Msg::Found { .. }
                 | Msg::Explained { .. } => continue,
             };

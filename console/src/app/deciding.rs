@@ -2,7 +2,7 @@
 
 use enforcer_proto::id::GrantId;
 use enforcer_proto::principal::AgentName;
-use enforcer_proto::wire::LockView;
+use enforcer_proto::wire::{GrantView, LockView};
 
 use super::form::{Field, Reason, Terms};
 use super::key::{Cmd, Key};
@@ -12,9 +12,6 @@ use super::popup::{
 use super::reading::{Reading, Shown, scroll, scrolled};
 use super::rows::Row;
 use super::{Effect, Model};
-
-/// The most windows whose proof is kept.
-const ENDED_MAX: usize = 64;
 
 impl Model {
     pub(super) fn decide(&mut self, cmd: Cmd) {
@@ -345,21 +342,23 @@ impl Model {
 
     /// Asks for a deed; what ends windows shows the proof of it.
     fn asks(&mut self, deed: Deed) -> Vec<Effect> {
-        let ends: Vec<(GrantId, AgentName)> = self
-            .open()
-            .filter(|grant| match &deed {
-                Deed::Revoke(id) => grant.grant == *id,
-                Deed::Lock { agent, .. } => grant.agent == *agent,
-                Deed::CloseAll => true,
-                Deed::Approve(_) | Deed::Deny { .. } | Deed::Unlock { .. } => false,
-            })
+        let is_of = |grant: &GrantView| match &deed {
+            Deed::Revoke(id) => grant.grant == *id,
+            Deed::Lock { agent, .. } => grant.agent == *agent,
+            Deed::CloseAll => true,
+            Deed::Approve(_) | Deed::Deny { .. } | Deed::Unlock { .. } => false,
+        };
+        let windows = self.open().filter(|grant| is_of(grant));
+        let windows: Vec<(GrantId, AgentName)> = windows
             .map(|grant| (grant.grant, grant.agent.clone()))
             .collect();
-        if !ends.is_empty() {
+        let ends = match deed {
+            Deed::Revoke(_) | Deed::Lock { .. } | Deed::CloseAll => true,
+            Deed::Approve(_) | Deed::Deny { .. } | Deed::Unlock { .. } => false,
+        };
+        if ends {
             self.popup = Some(Popup::Proof(0));
-            self.ended.extend(ends);
-            let over = self.ended.len().saturating_sub(ENDED_MAX);
-            self.ended.drain(..over);
+            self.proofs.begin(deed.said(), windows, self.tail.iter());
         }
         self.notice(format!("asked to {} …", deed.said()), false);
         vec![Effect::Do(deed)]

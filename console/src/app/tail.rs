@@ -3,9 +3,8 @@
 use std::collections::VecDeque;
 
 use enforcer_proto::audit::Record;
-use enforcer_proto::event::{About, Event};
+use enforcer_proto::event::About;
 use enforcer_proto::id::GrantId;
-use enforcer_proto::principal::AgentName;
 use enforcer_proto::sentence::sentence;
 use serde::{Deserialize, Serialize};
 
@@ -49,6 +48,8 @@ pub(crate) struct Tail {
     bytes: usize,
     /// Records that came while there was no time for them, and were let go: they are in the log.
     pub(crate) skipped: u64,
+    /// Records that were let go a moment ago, and are asked for again: until others come.
+    pub(crate) missing: u64,
     /// Lines that this release cannot read.
     pub(crate) unreadable: u64,
 }
@@ -90,69 +91,5 @@ impl Tail {
 
     pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = &Entry> {
         self.entries.iter()
-    }
-
-    /// What shows that a window of `agent` has ended, as far as the records here say.
-    pub(crate) fn proof(&self, grant: GrantId, agent: &AgentName) -> Proof {
-        let mut proof = Proof::default();
-        for entry in self.iter() {
-            let about = About::of(&entry.record.event);
-            if about.grant == Some(grant) {
-                proof.take_own(&entry.record);
-            } else if about.agent == Some(agent) {
-                proof.take_other(&entry.record);
-            }
-        }
-        proof
-    }
-}
-
-/// What shows that a window has ended. Times are unix time, nanoseconds.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub(crate) struct Proof {
-    /// When it was closed, and why.
-    pub(crate) closed: Option<(u64, String)>,
-    /// When the last answer of it was through, or cut.
-    pub(crate) last_byte: Option<u64>,
-    /// How many answers were cut short.
-    pub(crate) cut: u64,
-    /// Jobs that were cancelled, or could not be.
-    pub(crate) cancelled: Vec<String>,
-    /// How many requests were refused since it closed, and when the last of them was.
-    pub(crate) refused: u64,
-    /// When that was.
-    pub(crate) last_refused: Option<u64>,
-    /// The agent has got another window since: what is refused to it now says nothing of this one.
-    is_over: bool,
-}
-
-impl Proof {
-    fn take_own(&mut self, record: &Record) {
-        if let Event::Closed { reason, .. } = &record.event {
-            self.closed = Some((record.unix_ns, reason.to_string()));
-        } else if let Event::QueryFinished { trouble, .. } = &record.event {
-            self.last_byte = Some(record.unix_ns);
-            let is_cut = trouble.as_deref().is_some_and(|why| why.starts_with("cut"));
-            self.cut += u64::from(is_cut);
-        } else if let Event::JobCancelled { job, outcome, .. } = &record.event {
-            self.cancelled.push(format!("{job}: {outcome}"));
-        } else {
-            self.take_other(record);
-        }
-    }
-
-    /// What was refused to the agent once the window was closed, until it has another.
-    fn take_other(&mut self, record: &Record) {
-        if let Event::QueryRefused { .. } = &record.event
-            && self.closed.is_some()
-            && !self.is_over
-        {
-            self.refused += 1;
-            self.last_refused = Some(record.unix_ns);
-        } else if let Event::Opened { .. } = &record.event
-            && self.closed.is_some()
-        {
-            self.is_over = true;
-        }
     }
 }

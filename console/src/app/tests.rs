@@ -48,7 +48,7 @@ fn deeds(keys: &str) -> Vec<Deed> {
     let effects = typed(&mut busy(Mode::Full), keys);
     let deed = |effect| match effect {
         Effect::Do(deed) => Some(deed),
-        Effect::Find { .. } | Effect::Explain(_) | Effect::Quit => None,
+        Effect::Find { .. } | Effect::Prove(_) | Effect::Explain(_) | Effect::Quit => None,
     };
     effects.into_iter().filter_map(deed).collect()
 }
@@ -275,7 +275,7 @@ fn a_revocation_is_of_what_is_selected_and_shows_its_proof() {
     let mut model = busy(Mode::Full);
     typed(&mut model, "1ry");
     assert!(matches!(model.popup, Some(Popup::Proof(_))));
-    assert_eq!(model.ended.len(), 1);
+    assert_eq!(model.proofs.deeds().count(), 1);
 }
 
 #[test]
@@ -383,4 +383,114 @@ fn nothing_is_drawn_while_nothing_changes() {
         model.update(second * 100, Msg::Tick);
     }
     assert!(!model.is_dirty);
+}
+
+fn told(seq: u64, event: &str) -> Msg {
+    let line = format!(
+        r#"{{"seq":{seq},"boot_id":"b","boot_ns":1,"unix_ns":{},"event":{event},"prev":"x"}}"#,
+        1_790_000_000_000_000_000 + seq
+    );
+    let entry = crate::app::tail::Entry::read(&line);
+    Msg::Records(vec![entry.expect("a record")], 0)
+}
+
+fn shown(model: &mut Model) -> String {
+    let mut sheet = String::new();
+    let mut terminal =
+        ratatui::Terminal::new(ratatui::backend::TestBackend::new(80, 24)).expect("a terminal");
+    crate::view::fit(model, Rect::new(0, 0, 80, 24));
+    terminal
+        .draw(|frame| crate::view::draw(frame, model, crate::theme::Theme::Plain))
+        .expect("draws");
+    sheet.push_str(&crate::sheet::text_of(terminal.backend().buffer()));
+    sheet
+}
+
+#[test]
+fn what_has_been_shown_to_have_ended_stays_shown() {
+    let mut model = busy(Mode::Full);
+    typed(&mut model, "1jry");
+    let closed = r#"{"kind":"closed","grant":"g-5","agent":"finance-bot","reason":"revoked","by":null,"queries":1,"bytes":1}"#;
+    model.update(0, told(20, closed));
+    let said = shown(&mut model);
+    assert!(said.contains("g-5 of finance-bot: closed at"), "{said}");
+    assert!(
+        said.contains("the last answer ended at"),
+        "from before: {said}"
+    );
+    // More records come than are kept here.
+    let other = r#"{"kind":"query_finished","query":"q-13","grant":"g-6","status":200,"job":null,"destination":null,"bytes":1,"body_bytes":1,"duration_us":1,"trouble":null}"#;
+    for seq in 21..5_200 {
+        model.update(0, told(seq, other));
+    }
+    assert_eq!(shown(&mut model), said);
+}
+
+#[test]
+fn what_the_daemon_refuses_is_said_with_the_proof_and_stays() {
+    let mut model = busy(Mode::Full);
+    typed(&mut model, "1jry");
+    assert!(shown(&mut model).contains("revoke g-5: asked, not answered yet"));
+    let no = Msg::Answered {
+        of: "revoke g-5".to_owned(),
+        is_done: false,
+        said: "[role.missing] You may not".to_owned(),
+    };
+    let effects = model.update(0, no);
+    assert!(
+        matches!(&effects[..], [Effect::Prove(grants)] if grants.len() == 1),
+        "{effects:?}"
+    );
+    model.update(60_000, Msg::Tick);
+    let said = shown(&mut model);
+    assert!(
+        said.contains("NOT DONE, revoke g-5: [role.missing] You may not"),
+        "{said}"
+    );
+}
+
+#[test]
+fn of_all_windows_it_is_said_how_many_have_their_close_on_record() {
+    let mut model = busy(Mode::Full);
+    changed(&mut model, |status| {
+        let open = status.grants[1].clone();
+        let numbered = |nth: u64| {
+            let mut grant = open.clone();
+            grant.grant = format!("g-{nth}").parse().expect("an id");
+            grant
+        };
+        status.grants = (100..1_100).map(numbered).collect();
+    });
+    typed(&mut model, "Xclose all⏎");
+    for nth in 100..1_099 {
+        let closed = format!(
+            r#"{{"kind":"closed","grant":"g-{nth}","agent":"finance-bot","reason":"revoked","by":null,"queries":1,"bytes":1}}"#
+        );
+        model.update(0, told(nth, &closed));
+    }
+    let said = shown(&mut model);
+    assert!(
+        said.contains("999 of 1000 windows have their close on record"),
+        "{said}"
+    );
+    assert!(
+        said.contains("g-1099 of finance-bot: no record of its close"),
+        "what is open stands first: {said}"
+    );
+}
+
+#[test]
+fn records_that_are_missing_are_said_to_be_and_a_gap_has_the_log_asked_for_proof() {
+    let mut model = busy(Mode::Full);
+    typed(&mut model, "1jry");
+    model.update(0, Msg::Dropped(3));
+    assert!(shown(&mut model).contains("3 records missing, asked for again"));
+    let other = r#"{"kind":"opened","grant":"g-9","agent":"loader"}"#;
+    let effects = model.update(0, told(40, other));
+    assert!(matches!(&effects[..], [Effect::Prove(_)]), "{effects:?}");
+    let said = shown(&mut model);
+    assert!(
+        !said.contains("missing") && said.contains("records skipped here"),
+        "{said}"
+    );
 }

@@ -45,7 +45,7 @@ impl Model {
             Msg::Resize => self.is_dirty = true,
             Msg::Tick => self.tick(),
             Msg::Status(status) => self.take_status(*status),
-            Msg::Records(entries, unreadable) => self.take_records(entries, unreadable),
+            Msg::Records(entries, unreadable) => return self.take_records(entries, unreadable),
             Msg::Lost {
                 why,
                 retry_ms,
@@ -58,7 +58,21 @@ impl Model {
                     tries,
                 };
             }
-            Msg::Answered { is_done, said } => self.notice(said, !is_done),
+            Msg::Answered { of, is_done, said } => {
+                let is_deed = self.proofs.answered(&of, is_done, &said);
+                self.notice(said, !is_done);
+                if is_deed {
+                    return self.prove();
+                }
+            }
+            Msg::Dropped(count) => {
+                self.is_dirty = true;
+                self.tail.missing = count;
+            }
+            Msg::Proven(found) => {
+                self.is_dirty = true;
+                self.proofs.complete(&found);
+            }
             Msg::Found { title, found } => self.found(title, found),
             Msg::Explained { title, found } => self.explained(title, found),
             Msg::Shown(shown) => self.look(&shown),
@@ -145,17 +159,37 @@ impl Model {
         }
     }
 
-    fn take_records(&mut self, entries: Vec<Entry>, unreadable: u64) {
+    fn take_records(&mut self, entries: Vec<Entry>, unreadable: u64) -> Vec<Effect> {
         self.tail.unreadable = self.tail.unreadable.saturating_add(unreadable);
         self.is_dirty |= unreadable > 0;
+        let skipped = self.tail.skipped;
+        if !entries.is_empty() {
+            self.is_dirty |= self.tail.missing > 0;
+            self.tail.missing = 0;
+        }
         for entry in entries {
             if let Some(entry) = self.tail.take(entry) {
                 self.queries.take(&entry.record);
                 self.refusals.take(&entry.record, &entry.sentence);
+                self.proofs.take(&entry.record);
                 self.is_dirty = true;
                 self.records = self.records.wrapping_add(1);
             }
         }
+        // What was let go may be what shows that a window has ended.
+        if self.tail.skipped > skipped {
+            return self.prove();
+        }
+        Vec::new()
+    }
+
+    /// Has the daemon's log asked for what has not come of the windows that were ended from here.
+    fn prove(&self) -> Vec<Effect> {
+        let unproven = self.proofs.unproven();
+        if unproven.is_empty() {
+            return Vec::new();
+        }
+        vec![Effect::Prove(unproven)]
     }
 
     fn found(&mut self, wanted: String, result: Result<Vec<Entry>, String>) {
@@ -367,7 +401,10 @@ impl Model {
             Cmd::Find => self.typing = Some(Typing::Command(Field::of("find "))),
             Cmd::CommandLine => self.typing = Some(Typing::Command(Field::default())),
             Cmd::Help => self.popup = Some(Popup::Help(0)),
-            Cmd::Proof => self.popup = Some(Popup::Proof(0)),
+            Cmd::Proof => {
+                self.popup = Some(Popup::Proof(0));
+                return self.prove();
+            }
             Cmd::Story => return self.story(),
             Cmd::Why => return self.why(),
             Cmd::Approve | Cmd::ApproveLess | Cmd::Deny => self.decide(cmd),

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use enforcer_proto::audit::Record;
 use enforcer_proto::event::About;
+use enforcer_proto::id::GrantId;
 use enforcer_proto::search::Filter;
 use enforcer_proto::sentence::sentence;
 use enforcer_proto::why::{self, Outcome, Records};
@@ -28,6 +29,11 @@ pub(crate) const RECORDS_BEFORE: u32 = 2_000;
 /// The most records that are looked for at once: the newest.
 const FOUND_MAX: u32 = 2_000;
 
+/// The most windows of which each is asked about by itself.
+const PROVEN_EACH_MAX: usize = 8;
+/// The most records of a window that are looked at for its end: the newest.
+const PROOF_MAX: u32 = 500;
+
 /// The way to the thread that asks for things.
 #[derive(Debug, Clone)]
 pub(crate) struct Deeds(SyncSender<Effect>);
@@ -35,13 +41,21 @@ pub(crate) struct Deeds(SyncSender<Effect>);
 impl Deeds {
     /// Has it asked for. Where too much waits already, that is said.
     pub(crate) fn ask(&self, effect: Effect) -> Option<Msg> {
-        match self.0.try_send(effect) {
-            Ok(()) => None,
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => Some(Msg::Answered {
-                is_done: false,
-                said: "not asked: what was asked for before is not answered yet".to_owned(),
-            }),
-        }
+        let effect = match self.0.try_send(effect) {
+            Ok(()) => return None,
+            Err(TrySendError::Full(effect) | TrySendError::Disconnected(effect)) => effect,
+        };
+        let of = match effect {
+            Effect::Do(deed) => deed.said(),
+            Effect::Find { .. } | Effect::Explain(_) | Effect::Quit => String::new(),
+            // It is asked for again when there is a reason to.
+            Effect::Prove(_) => return None,
+        };
+        Some(Msg::Answered {
+            of,
+            is_done: false,
+            said: "not asked: what was asked for before is not answered yet".to_owned(),
+        })
     }
 }
 
@@ -105,26 +119,32 @@ fn watch(socket: &Path, to: &SyncSender<Msg>) {
 fn follow(socket: &Path, to: &SyncSender<Msg>) {
     let (mut last, mut tries) = (0, 0_u32);
     loop {
-        let mut is_over = false;
+        let (mut is_over, mut dropped) = (false, 0_u64);
         let from = (u64::saturating_add(last, 1), Some(RECORDS_BEFORE));
         let mut each = |lines: Vec<String>| {
             let all = lines.len();
             let entries: Vec<Entry> = lines.iter().filter_map(|line| Entry::read(line)).collect();
             let unreadable = (all - entries.len()) as u64;
-            last = entries.last().map_or(last, |entry| entry.record.seq);
-            // Where there is no time for them, they are let go: the daemon is not to wait for a screen.
-            let sent = to.try_send(Msg::Records(entries, unreadable));
-            is_over = matches!(sent, Err(TrySendError::Disconnected(_)));
-            !is_over
+            let newest = entries.last().map_or(last, |entry| entry.record.seq);
+            match to.try_send(Msg::Records(entries, unreadable)) {
+                Ok(()) => last = newest,
+                // Where there is no time for them, they are let go: the daemon is not to wait for a screen. The newest are asked for again, from
+                // there on; how many are missing all the same is told by their numbers.
+                Err(TrySendError::Full(_)) => dropped = all as u64,
+                Err(TrySendError::Disconnected(_)) => is_over = true,
+            }
+            !is_over && dropped == 0
         };
         let heard = Link::to(socket)
             .and_then(|mut link| link.records(from, true, Filter::default(), &mut each));
-        if is_over {
+        // The connection is closed: nobody but this thread waits here.
+        if is_over || (dropped > 0 && to.send(Msg::Dropped(dropped)).is_err()) {
             return;
         }
         // That it cannot be reached is said by who watches; that the log may not be read is said here.
         if let Err(LinkError::Refused(refusal)) = &heard {
             let _ = to.send(Msg::Answered {
+                of: String::new(),
                 is_done: false,
                 said: refusal.to_string(),
             });
@@ -147,6 +167,8 @@ fn answer(socket: &Path, to: &SyncSender<Msg>, asked: &Receiver<Effect>) {
                 title,
                 found: found(socket, *filter),
             },
+            // What cannot be had now is asked for again when there is a reason to; that there is no proof is what is shown.
+            Effect::Prove(grants) => Msg::Proven(ends_of(socket, &grants).unwrap_or_default()),
             Effect::Explain(record) => Msg::Explained {
                 title: crate::app::why_title(&record),
                 found: explained(socket, &record).map_err(|why| causes(&why)),
@@ -175,7 +197,8 @@ fn perform(socket: &Path, what: &Deed) -> Msg {
             ),
         ),
     };
-    Msg::Answered { is_done, said }
+    let of = what.said();
+    Msg::Answered { of, is_done, said }
 }
 
 /// What came of a deed, in words.
@@ -203,14 +226,38 @@ pub(crate) fn said_of(what: &Deed, reply: &Reply) -> String {
     }
 }
 
+/// What the log has of the end of windows: of a few all that came last, of many their closes.
+fn ends_of(socket: &Path, grants: &[GrantId]) -> Result<Vec<Entry>, String> {
+    if grants.len() > PROVEN_EACH_MAX {
+        let closes = Filter {
+            kind: Some("closed".to_owned()),
+            ..Filter::default()
+        };
+        return found(socket, closes);
+    }
+    let mut entries = Vec::new();
+    for grant in grants {
+        let of_one = Filter {
+            grant: Some(*grant),
+            ..Filter::default()
+        };
+        entries.extend(newest(socket, of_one, PROOF_MAX)?);
+    }
+    Ok(entries)
+}
+
 fn found(socket: &Path, filter: Filter) -> Result<Vec<Entry>, String> {
+    newest(socket, filter, FOUND_MAX)
+}
+
+fn newest(socket: &Path, filter: Filter, most: u32) -> Result<Vec<Entry>, String> {
     let mut entries = Vec::new();
     let mut each = |lines: Vec<String>| {
         entries.extend(lines.iter().filter_map(|line| Entry::read(line)));
         true
     };
     Link::to(socket)
-        .and_then(|mut link| link.records((1, Some(FOUND_MAX)), false, filter, &mut each))
+        .and_then(|mut link| link.records((1, Some(most)), false, filter, &mut each))
         .map_err(|why| causes(&why))?;
     Ok(entries)
 }
@@ -261,6 +308,11 @@ fn explained(socket: &Path, record: &Record) -> Result<Vec<String>, LinkError> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::net::{UnixListener, UnixStream};
+
+    use enforcer_proto::wire::{self, Ask, Hello};
+
     use super::*;
 
     #[test]
@@ -269,5 +321,62 @@ mod tests {
         assert_eq!(retry_after(1), RETRY_MIN * 2);
         assert_eq!(retry_after(10), RETRY_MAX);
         assert_eq!(retry_after(u32::MAX), RETRY_MAX);
+    }
+
+    /// A daemon of two connections: what it was asked for from, and when the first was closed.
+    fn serves(listener: &UnixListener, lines: &[String], heard: &SyncSender<u64>) {
+        for _ in 0..2 {
+            let (mut stream, _) = listener.accept().expect("a console comes");
+            let frame = |stream: &mut UnixStream| {
+                let mut head = [0; 4];
+                stream.read_exact(&mut head).ok()?;
+                let mut body = vec![0; wire::body_length(head, wire::FRAME_BYTES_MAX).ok()?];
+                stream.read_exact(&mut body).ok()?;
+                Some(body)
+            };
+            frame(&mut stream).expect("its greeting");
+            let hello = wire::encode(&Hello::ours()).expect("encodes");
+            stream.write_all(&hello).expect("sends");
+            let ask: Ask = wire::decode(&frame(&mut stream).expect("what it asks")).expect("reads");
+            let Ask::Log {
+                from, follow: true, ..
+            } = ask
+            else {
+                panic!("it follows the log");
+            };
+            let records = wire::encode(&Reply::Records(lines.to_vec())).expect("encodes");
+            stream.write_all(&records).expect("sends");
+            // It says no more: this ends when the connection does.
+            assert_eq!(frame(&mut stream), None);
+            heard.send(from).expect("somebody listens");
+        }
+    }
+
+    #[test]
+    fn records_that_there_was_no_time_for_are_said_to_be_missing_and_asked_for_again() {
+        let path = std::env::temp_dir().join(format!("console-feed-{}.sock", std::process::id()));
+        let listener = UnixListener::bind(&path).expect("binds");
+        let line = |seq: u64| {
+            format!(
+                r#"{{"seq":{seq},"boot_id":"b","boot_ns":1,"unix_ns":1,"event":{{"kind":"opened","grant":"g-1","agent":"finance-bot"}},"prev":"x"}}"#
+            )
+        };
+        let lines = [line(7), line(8)];
+        let (heard, asked) = sync_channel(2);
+        thread::spawn(move || serves(&listener, &lines, &heard));
+        let (to, news) = sync_channel(1);
+        to.send(Msg::Tick).expect("there is room for one");
+        let socket = path.clone();
+        thread::spawn(move || follow(&socket, &to));
+        assert_eq!(asked.recv(), Ok(1), "it lets the daemon go");
+        assert_eq!(news.recv(), Ok(Msg::Tick));
+        assert_eq!(news.recv(), Ok(Msg::Dropped(2)));
+        let Ok(Msg::Records(entries, 0)) = news.recv() else {
+            panic!("they come after all");
+        };
+        let seqs: Vec<u64> = entries.iter().map(|entry| entry.record.seq).collect();
+        assert_eq!(seqs, [7, 8]);
+        drop(news);
+        std::fs::remove_file(&path).expect("it is there");
     }
 }

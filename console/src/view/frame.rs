@@ -68,6 +68,12 @@ fn first(model: &Model, theme: Theme) -> Line<'static> {
             theme.style(Role::Warning),
         ));
     }
+    if model.tail.missing > 0 {
+        spans.push(Span::styled(
+            format!("  {} records missing, asked for again", model.tail.missing),
+            theme.style(Role::Warning),
+        ));
+    }
     if model.tail.unreadable > 0 {
         spans.push(Span::styled(
             format!(

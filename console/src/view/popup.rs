@@ -12,6 +12,7 @@ use crate::app::Model;
 use crate::app::form::{Reason, Terms};
 use crate::app::key::BINDINGS;
 use crate::app::popup::{Confirm, Popup, clock, clock_ms};
+use crate::app::proof::{Outcome, Proof};
 use crate::app::reading::Shown;
 use crate::app::tail::Entry;
 use crate::theme::{Role, Theme};
@@ -230,60 +231,85 @@ fn story(
     lines
 }
 
-/// What the log says of the windows that were ended from here.
+/// What was asked for from here that ends windows, what the daemon said to it, and what its log says of them.
 fn proof(model: &Model, width: usize, theme: Theme) -> Vec<Line<'static>> {
     let mut lines = Vec::new();
-    let plain = theme.style(Role::Plain);
-    for (grant, agent) in model.ended.iter().rev() {
-        let proof = model.tail.proof(*grant, agent);
-        let (closed, role) = match &proof.closed {
-            Some((at, why)) => (
-                format!("closed at {} UTC: {why}", clock_ms(*at)),
-                Role::Open,
-            ),
-            None => (
-                "no record of its close has come yet".to_owned(),
+    let mut say = |text: &str, role| lines.extend(whole(text, width, theme.style(role)));
+    for deed in model.proofs.deeds() {
+        match &deed.outcome {
+            Outcome::Asked => say(
+                &format!("{}: asked, not answered yet", deed.said),
                 Role::Pending,
             ),
-        };
-        lines.extend(whole(
-            &format!("{grant} of {agent}: {closed}"),
-            width,
-            theme.style(role),
-        ));
-        lines.extend(whole(
-            &match proof.last_byte {
-                Some(at) => format!(
-                    "  the last answer ended at {} UTC, {} were cut short",
-                    clock_ms(at),
-                    proof.cut
-                ),
-                None => "  no answer of it is among the records here".to_owned(),
-            },
-            width,
-            plain,
-        ));
-        lines.extend(
-            proof
-                .cancelled
-                .iter()
-                .flat_map(|job| whole(&format!("  job {job}"), width, plain)),
+            Outcome::Done(said) => say(said, Role::Open),
+            Outcome::NotDone(why) => say(&format!("NOT DONE, {}: {why}", deed.said), Role::Danger),
+        }
+        let windows = deed.windows.iter();
+        let windows = windows.map(|(grant, agent)| (grant, agent, model.proofs.of(*grant)));
+        // What is not shown yet stands first.
+        let (open, closed): (Vec<_>, Vec<_>) =
+            windows.partition(|(_, _, proof)| proof.closed.is_none());
+        if deed.windows.len() > 1 {
+            let count = format!(
+                "{} of {} windows have their close on record",
+                closed.len(),
+                deed.windows.len()
+            );
+            let role = if open.is_empty() {
+                Role::Open
+            } else {
+                Role::Pending
+            };
+            say(&count, role);
+        }
+        for (grant, agent, proof) in open.iter().chain(&closed) {
+            for (text, role) in proof_lines(&format!("{grant} of {agent}"), proof) {
+                say(&text, role);
+            }
+        }
+    }
+    if model.proofs.forgotten > 0 {
+        let older = format!(
+            "and {} deeds before: the log has them",
+            model.proofs.forgotten
         );
-        lines.extend(whole(
-            &match proof.last_refused {
-                Some(at) => format!(
-                    "  refused since: {}, the last at {} UTC",
-                    proof.refused,
-                    clock_ms(at)
-                ),
-                None => "  nothing was asked since".to_owned(),
-            },
-            width,
-            plain,
-        ));
+        say(&older, Role::Muted);
     }
     if lines.is_empty() {
         lines.push(Line::raw("No window was ended from this console."));
     }
+    lines
+}
+
+fn proof_lines(window: &str, proof: &Proof) -> Vec<(String, Role)> {
+    let mut lines = vec![match &proof.closed {
+        Some((at, why)) => (
+            format!("{window}: closed at {} UTC: {why}", clock_ms(*at)),
+            Role::Open,
+        ),
+        None => (
+            format!("{window}: no record of its close has come yet"),
+            Role::Pending,
+        ),
+    }];
+    let last_byte = match proof.last_byte {
+        Some(at) => format!(
+            "  the last answer ended at {} UTC, {} were cut short",
+            clock_ms(at),
+            proof.cut
+        ),
+        None => "  no answer of it is among the records here".to_owned(),
+    };
+    let jobs = proof.cancelled.iter().map(|job| format!("  job {job}"));
+    let refused = match proof.last_refused {
+        Some(at) => format!(
+            "  refused since: {}, the last at {} UTC",
+            proof.refused,
+            clock_ms(at)
+        ),
+        None => "  nothing was asked since".to_owned(),
+    };
+    let said = std::iter::once(last_byte).chain(jobs).chain([refused]);
+    lines.extend(said.map(|text| (text, Role::Plain)));
     lines
 }

@@ -58,7 +58,7 @@ fn a_person_approves_watches_the_query_and_revokes_it_while_it_runs() {
     terminal.press(&["1"]);
     terminal.sees(&["1 open", "● g-1", "uid 5001"]);
     terminal.press(&["r"]);
-    terminal.sees(&["revoke g-1?", "finance-bot"]);
+    terminal.sees(&["revoke g-1?", "finance-bot", "y  yes"]);
     terminal.press(&["y"]);
     terminal.sees(&[
         "g-1 of finance-bot: closed at",
@@ -110,6 +110,45 @@ fn a_daemon_that_is_gone_is_seen_and_waited_for() {
         screen.contains("NOT CONNECTED") && screen.contains("RECORDING"),
         "{screen}"
     );
+}
+
+#[test]
+fn what_is_typed_ahead_agrees_to_nothing_and_a_lock_of_somebody_elses_is_not_lifted_by_locking() {
+    let world = World::start(Family::V4);
+    asks(&world);
+    let terminal = Terminal::start(&world, Who::Approver, (100, 40), "enforcer-console");
+    terminal.sees(&["● connected", "2 req"]);
+    terminal.type_in("2ay");
+    terminal.sees(&["approve r-1?", "this was not on screen yet", "y  yes"]);
+    assert_eq!(world.status()["grants"].as_array().map(Vec::len), Some(0));
+    terminal.press(&["y"]);
+    terminal.sees(&["approve r-1: g-1 of finance-bot is open"]);
+
+    terminal.press(&["6"]);
+    terminal.sees(&["finance-bot", "workload"]);
+    let lock = ["lock", "finance-bot", "--reason", "seen by the night shift"];
+    assert_eq!(twin(&world, Who::Approver, &lock).0, Some(0));
+    terminal.sees(&["LOCKED by"]);
+    terminal.type_in("Lsuspicious activity");
+    terminal.press(&["Enter", "y"]);
+    terminal.press(&["Escape", "6"]);
+    let (_, agents) = twin(&world, Who::Approver, &["list", "agents"]);
+    let locked = |agents: &Value| {
+        let mut all = agents.as_array().into_iter().flatten();
+        let bot = all.find(|agent| agent["agent"] == "finance-bot");
+        bot.map(|bot| bot["locked"]["reason"].clone())
+    };
+    assert_eq!(locked(&agents), Some(json!("seen by the night shift")));
+    terminal.press(&["U"]);
+    terminal.sees(&[
+        "unlock finance-bot?",
+        "seen by the night shift",
+        "type “unlock”",
+    ]);
+    terminal.type_in("unlock");
+    terminal.press(&["Enter"]);
+    terminal.sees(&["unlock finance-bot: done"]);
+    assert!(world.events("agent_unlocked").len() == 1);
 }
 
 #[test]

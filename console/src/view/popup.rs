@@ -159,6 +159,8 @@ fn question(
     }
     let rest = rest.unwrap_or_default();
     above.push(match &confirm.word {
+        // It takes no key yet, and says which once it does.
+        _ if !confirm.reading.has_begun() => Line::styled("…", title),
         None => Line::styled(format!("{rest}y  yes        n or esc  no"), title),
         Some((word, typed)) => Line::from(vec![
             Span::styled(format!("type “{word}” and enter, or esc: "), danger),

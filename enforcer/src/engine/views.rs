@@ -4,10 +4,11 @@ mod agents;
 
 use std::collections::BTreeMap;
 
+use enforcer_proto::id::RequestId;
 use enforcer_proto::ledger::{
     Grant, Ledger, Offered, Request, RequestState, may_decide_on, may_watch_over,
 };
-use enforcer_proto::policy::{Ask, Budget, Policy, Vote};
+use enforcer_proto::policy::{Ask, Budget, Policy, Rule, Vote, Wanting};
 use enforcer_proto::principal::Caller;
 use enforcer_proto::text::{keep, shorten};
 use enforcer_proto::time::{NS_PER_S, Now};
@@ -88,7 +89,7 @@ pub(super) fn request(
     let is_pending = request.state == RequestState::Pending;
     let wanting = rule.filter(|_| is_pending).and_then(|rule| {
         let wanting = policy.wanting(rule, &request.votes)?;
-        Some(format!("{wanting}, of: {}", rule.who_decides()))
+        Some(wanting_said(request.id, rule, &wanting))
     });
     let counts = |vote: &&Vote| rule.is_none_or(|rule| policy.counts(rule, vote));
     let agreed = request.votes.iter().filter(counts);
@@ -190,6 +191,17 @@ fn as_named(
     view
 }
 
+/// Who must still agree, and how, where that is by a signature: the console makes none, and whoever looks at the request there is to know before.
+fn wanting_said(id: RequestId, rule: &Rule, wanting: &Wanting) -> String {
+    let said = format!("{wanting}, of: {}", rule.who_decides());
+    if rule.must_sign {
+        return format!(
+            "{said}; only signed, which the console cannot do: enforcer approve {id} --sign KEY"
+        );
+    }
+    said
+}
+
 /// Who would have to agree to `ask` where nobody has yet.
 fn wanting_of_nobody(policy: &Policy, request: &Request, ask: &Ask) -> Option<String> {
     let rule = policy.cover(&request.agent, ask).ok()?.rule;
@@ -197,7 +209,7 @@ fn wanting_of_nobody(policy: &Policy, request: &Request, ask: &Ask) -> Option<St
     let wanting = is_pending
         .then(|| rule.quorum.wanting(&rule.approvers, &[]))
         .flatten()?;
-    Some(format!("{wanting}, of: {}", rule.who_decides()))
+    Some(wanting_said(request.id, rule, &wanting))
 }
 
 /// What a status is to show.

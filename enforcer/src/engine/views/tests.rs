@@ -248,3 +248,27 @@ fn where_who_asks_comes_from_is_no_part_of_what_is_agreed_to() {
     };
     assert_eq!(digest(&with), digest(&without));
 }
+
+#[test]
+fn where_a_signature_is_asked_for_whoever_looks_is_told_and_how_to_give_it() {
+    let mut policy = policy((0..1).map(bot));
+    let mut ledger = Ledger::default();
+    ask(&mut ledger, &policy, 0..1);
+    let wanting = |policy: &Policy, ledger: &Ledger| {
+        let held = ledger.requests().next().expect("one waits");
+        let view = request(at(2), policy, ledger, &Waiting::default(), held);
+        view.wanting.expect("somebody must agree")
+    };
+    assert_eq!(
+        wanting(&policy, &ledger),
+        "one more person, of: one of uids 5001"
+    );
+    policy.rules[0].must_sign = true;
+    let said = wanting(&policy, &ledger);
+    assert!(
+        said.ends_with(
+            "; only signed, which the console cannot do: enforcer approve r-1 --sign KEY"
+        ),
+        "{said}"
+    );
+}

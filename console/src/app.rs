@@ -1,6 +1,8 @@
 //! The console's state, and what each message makes of it. Pure: no clock, no terminal, no socket. [`Model::update`] takes a message and gives the
 //! effects that the loop is to perform; the screen is drawn from the model alone.
 
+mod age;
+pub(crate) mod chain;
 mod deciding;
 pub(crate) mod find;
 pub(crate) mod form;
@@ -16,6 +18,7 @@ pub(crate) mod tail;
 mod tests;
 mod update;
 
+pub(crate) use age::{Moving, ago};
 pub(crate) use update::why_title;
 
 use enforcer_proto::audit::Record;
@@ -25,6 +28,7 @@ use enforcer_proto::search::Filter;
 use enforcer_proto::wire::{AgentView, GrantView, RequestView, Status};
 use serde::{Deserialize, Serialize};
 
+use chain::Checked;
 use form::Field;
 use key::Key;
 use popup::{Deed, Popup};
@@ -102,6 +106,9 @@ pub(crate) enum Msg {
     Resize,
     /// Time has passed.
     Tick,
+    /// A signal came that stops the process, lets it go on, or ends it at once. No part of a recording.
+    #[serde(skip)]
+    Signal(i32),
     /// The daemon said how things are.
     Status(Box<Status>),
     /// Records came, and so many that this release cannot read.
@@ -214,7 +221,8 @@ impl Mode {
         match self {
             Self::Full => None,
             Self::ReadOnly => Some("READ ONLY"),
-            Self::Demo => Some("DEMO, NOTHING IS REAL"),
+            // As long as fits the narrowest screen with all that must stand beside it.
+            Self::Demo => Some("DEMO: NOT REAL"),
             Self::Replay => Some("RECORDING"),
         }
     }
@@ -279,6 +287,7 @@ pub(crate) struct Model {
     pub(crate) link: Link,
     pub(crate) known: Option<Known>,
     pub(crate) tail: Tail,
+    pub(crate) chain: Checked,
     pub(crate) queries: Queries,
     pub(crate) refusals: Refusals,
     pub(crate) rates: std::collections::BTreeMap<GrantId, Rate>,
@@ -304,6 +313,8 @@ pub(crate) struct Model {
     pub(crate) made: Made,
     /// The screen as it was drawn, columns and rows.
     pub(crate) size: (u16, u16),
+    /// What of the screen moves with time alone, as it was when that was looked at last.
+    moving: Moving,
     /// Something changed that is on screen.
     pub(crate) is_dirty: bool,
 }
@@ -321,6 +332,7 @@ impl Model {
             link: Link::Never,
             known: None,
             tail: Tail::default(),
+            chain: Checked::default(),
             queries: Queries::default(),
             refusals: Refusals::default(),
             rates: std::collections::BTreeMap::new(),
@@ -338,6 +350,7 @@ impl Model {
             records: 0,
             made: Made::default(),
             size: (80, 24),
+            moving: Moving::default(),
             is_dirty: true,
         }
     }

@@ -4,7 +4,9 @@ use std::io::{self, Write};
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
-use enforcer_proto::audit::Record;
+use enforcer_proto::audit::{Chain, GENESIS};
+use enforcer_proto::event::Event;
+use enforcer_proto::time::Now;
 use enforcer_proto::wire::Status;
 use serde_json::{Value, json};
 
@@ -106,6 +108,61 @@ fn tells(status: &Status, second: u64) -> Vec<Msg> {
     vec![Msg::Status(Box::new(status))]
 }
 
+/// What is looked at.
+fn checks() -> Value {
+    let all = [
+        (
+            "programs",
+            "well",
+            "11 programs are attached at the cgroup root /sys/fs/cgroup",
+        ),
+        ("pins", "well", "13 of the kernel's maps are pinned"),
+        (
+            "security hooks",
+            "well",
+            "security hooks (BPF LSM): bpf, socket_sendmsg",
+        ),
+        (
+            "map use",
+            "well",
+            "the kernel's maps hold 4 of 1024 agents' cgroups, 2 of 1024 windows, 4 of 4096 uids and 0 of 1024 ranges subordinate to them",
+        ),
+        (
+            "protected",
+            "well",
+            "42 addresses and prefixes in the kernel",
+        ),
+        (
+            "uplinks",
+            "well",
+            "uplinks guarded against frames made by hand: eth0",
+        ),
+        (
+            "probes",
+            "well",
+            "the daemon's own probes: 31 ways out were refused in the last round, rounds are 20 s apart",
+        ),
+        (
+            "not probed",
+            "unknown",
+            "the daemon's own probes show nothing of these, to which this host has no route: raw-echo/v6",
+        ),
+        (
+            "DNS",
+            "well",
+            "agents' questions for names since the start: 310 answered, 2 refused, 0 without an answer of the resolvers",
+        ),
+        (
+            "token endpoint",
+            "well",
+            "tokens since the start: 14 minted, 0 that could not be had, the last minted 31 s ago",
+        ),
+    ];
+    all.map(|(what, state, said)| json!({"what": what, "state": state, "said": said}))
+        .into_iter()
+        .collect()
+}
+
 fn status(second: u64) -> serde_json::Result<Status> {
     let grant = |number: u64, agent: &str, scope: &str, left_s: u64, closed: Option<&str>| {
         json!({
@@ -136,14 +193,14 @@ fn status(second: u64) -> serde_json::Result<Status> {
         json!({
             "agent": name, "workload": format!("systemd unit {name}.service"), "processes": 3,
             "some": [{"pid": 4711, "uid": 2001, "comm": "python3"}], "day": day, "held_in_day_s": held_s,
-            "approved": 11, "denied": 1, "undecided": 2, "locked": locked,
+            "approved": 11, "denied": 1, "undecided": 2, "refused": 3, "locked": locked,
         })
     };
     let lock = json!({"by": "uid 5002", "reason": "asks for hr at night", "since_unix_ns": THEN_S * 1_000_000_000});
     serde_json::from_value(json!({
         "now": {"boot_ns": 1_000_000_000_000_u64, "unix_ns": (THEN_S + second) * 1_000_000_000},
         "host": "demo-host", "version": env!("CARGO_PKG_VERSION"), "unhealthy": [], "endpoints": 42,
-        "guards": ["tcx egress on eth0", "bind hooks on the daemon's ports"], "enforce": "host",
+        "checks": checks(), "rules": [{"rule": 1, "said": "agents report-bot, support-bot; decided by one of members of gids 6000; at most 30m, 360 min a day, 10000000000 bytes, 100 queries"}], "enforce": "host",
         "kernel": {"redirected": 1204, "denied": 3, "egress_dropped": 0, "events_lost": 0},
         "log": {"records": 12, "first_record": 1, "bytes": 48_000, "free_bytes": 21_000_000_000_u64, "checkpoint": {"records": 8, "unix_ns": (THEN_S - 30) * 1_000_000_000}},
         "requests": [
@@ -194,13 +251,17 @@ fn records() -> anyhow::Result<Vec<Entry>> {
             "SELECT account, SUM(amount) FROM finance.daily GROUP BY account",
         ),
     ];
+    // Those before did not come.
+    let mut chain = Chain::after(3, GENESIS);
     let mut entries = Vec::new();
-    for (at, event) in events.into_iter().enumerate() {
-        let seq = at as u64 + 4;
-        let record: Record = serde_json::from_value(json!({
-            "seq": seq, "boot_id": "demo", "boot_ns": seq, "unix_ns": (THEN_S - 60 + seq * 4) * 1_000_000_000, "event": event, "prev": DIGEST,
-        }))?;
-        entries.extend(Entry::read(&serde_json::to_string(&record)?));
+    for event in events {
+        let event: Event = serde_json::from_value(event)?;
+        let seq = chain.count() + 1;
+        let now = Now {
+            boot_ns: seq,
+            unix_ns: (THEN_S - 60 + seq * 4) * 1_000_000_000,
+        };
+        entries.extend(Entry::read(&chain.seal(now, "demo", &event)?));
     }
     Ok(entries)
 }

@@ -17,6 +17,7 @@ use std::process::ExitCode;
 use std::sync::mpsc::sync_channel;
 
 use clap::Parser;
+use enforcer_proto::text::{one_line, safe_json};
 
 use app::{Mode, Model};
 use link::LinkError;
@@ -147,9 +148,9 @@ fn report(error: &anyhow::Error, json: bool) -> ExitCode {
     let said = format!("{error:#}");
     let _ = if json {
         let error = serde_json::json!({"error": {"code": code, "message": said}});
-        writeln!(io::stdout(), "{error}")
+        writeln!(io::stdout(), "{}", safe_json(&error.to_string()))
     } else {
-        writeln!(io::stderr(), "enforcer-console: {said}")
+        writeln!(io::stderr(), "enforcer-console: {}", one_line(&said))
     };
     ExitCode::from(exit)
 }

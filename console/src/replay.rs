@@ -66,6 +66,7 @@ pub(crate) fn run(args: &Args, theme: Theme) -> anyhow::Result<()> {
             let msg = match msg {
                 Msg::Key(Key::Char('q') | Key::Ctrl('c')) => Msg::Key(Key::Ctrl('c')),
                 Msg::Resize => Msg::Resize,
+                Msg::Signal(signal) => Msg::Signal(signal),
                 Msg::Key(_)
                 | Msg::Paste(_)
                 | Msg::Click(..)

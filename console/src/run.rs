@@ -12,8 +12,10 @@ use crossterm::event::{
     Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers, MouseEventKind,
 };
 use crossterm::execute;
+use crossterm::terminal::{Clear, ClearType, EnterAlternateScreen, enable_raw_mode};
 use ratatui::layout::Rect;
 use serde::{Deserialize, Serialize};
+use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP};
 
 use crate::app::key::Key;
 use crate::app::{Effect, Mode, Model, Msg};
@@ -116,6 +118,30 @@ impl Screen {
     }
 }
 
+impl Screen {
+    /// Gives the terminal back, has a signal do what it does by itself, and takes the terminal again where the console is still there then.
+    fn give_way(&mut self, signal: i32) -> anyhow::Result<()> {
+        if signal != SIGCONT {
+            give_back(self.has_mouse);
+            ratatui::restore();
+            signal_hook::low_level::emulate_default_handler(signal)?;
+        }
+        enable_raw_mode()?;
+        execute!(
+            io::stdout(),
+            EnterAlternateScreen,
+            EnableBracketedPaste,
+            Clear(ClearType::All)
+        )?;
+        if self.has_mouse {
+            execute!(io::stdout(), EnableMouseCapture)?;
+        }
+        // What was drawn last is forgotten, so that all is drawn. To clear would ask the terminal where its cursor is, and whoever reads keys has the answer.
+        self.terminal.swap_buffers();
+        Ok(())
+    }
+}
+
 impl Drop for Screen {
     fn drop(&mut self) {
         give_back(self.has_mouse);
@@ -144,15 +170,19 @@ pub(crate) fn listen(to: &SyncSender<Msg>) -> io::Result<()> {
         // The terminal is gone.
         let _ = keys.send(Msg::Key(Key::Ctrl('c')));
     });
-    let mut signals = signal_hook::iterator::Signals::new([
-        signal_hook::consts::SIGTERM,
-        signal_hook::consts::SIGHUP,
-        signal_hook::consts::SIGINT,
-    ])?;
-    let ends = to.clone();
+    let mut signals =
+        signal_hook::iterator::Signals::new([SIGTERM, SIGHUP, SIGINT, SIGQUIT, SIGTSTP, SIGCONT])?;
+    let heard = to.clone();
     std::thread::spawn(move || {
-        if signals.forever().next().is_some() {
-            let _ = ends.send(Msg::Key(Key::Ctrl('c')));
+        for signal in &mut signals {
+            let msg = if matches!(signal, SIGQUIT | SIGTSTP | SIGCONT) {
+                Msg::Signal(signal)
+            } else {
+                Msg::Key(Key::Ctrl('c'))
+            };
+            if heard.send(msg).is_err() {
+                return;
+            }
         }
     });
     Ok(())
@@ -274,10 +304,16 @@ impl Taking<'_> {
     fn all(
         &mut self,
         model: &mut Model,
-        screen: &Screen,
+        screen: &mut Screen,
         messages: &mut dyn Iterator<Item = Msg>,
     ) -> anyhow::Result<bool> {
         for msg in messages {
+            if let Msg::Signal(signal) = msg {
+                // It is of this terminal, and no part of what was seen.
+                screen.give_way(signal)?;
+                model.is_dirty = true;
+                continue;
+            }
             let msg = on_list(model, screen, msg)?;
             let at_ms = self.clock.ms();
             let kept = self.recording.is_on().then(|| msg.clone());

@@ -23,6 +23,8 @@ pub(crate) enum Role {
     Danger,
     /// What is selected.
     Selected,
+    /// What was so when it was heard, which is too long ago.
+    Stale,
 }
 
 /// A set of colours. Those of `dark` and `light` are told apart by people who do not see red or green; `plain` has none, and is what `NO_COLOR` asks for.
@@ -51,6 +53,7 @@ impl Theme {
         let bare = Style::new();
         let style = match role {
             Role::Plain | Role::Open | Role::Pending | Role::Muted => bare,
+            Role::Stale => bare.add_modifier(Modifier::DIM),
             Role::Title | Role::Warning => bare.add_modifier(Modifier::BOLD),
             Role::Danger => bare.add_modifier(Modifier::BOLD.union(Modifier::REVERSED)),
             Role::Selected => bare.add_modifier(Modifier::REVERSED),
@@ -64,7 +67,7 @@ impl Theme {
     /// From the palette of Okabe and Ito, as the nearest of 256 colours.
     const fn color(self, role: Role) -> Option<Color> {
         let (dark, light) = match role {
-            Role::Plain | Role::Selected => return None,
+            Role::Plain | Role::Selected | Role::Stale => return None,
             Role::Muted => (245, 242),
             Role::Title => (74, 25),
             Role::Open => (36, 29),

@@ -1,26 +1,28 @@
 //! Every view and every action once more as a command, for scripts: the same words, as text or as JSON, with exit codes that do not change.
 
-use std::io::{self, Write};
+mod ended;
+mod print;
+mod rows;
+
+use std::io;
 use std::path::Path;
 
 use enforcer_proto::id::{GrantId, QueryId, RequestId};
 use enforcer_proto::principal::AgentName;
 use enforcer_proto::search::Filter;
-use enforcer_proto::text::{safe_line, wrapped};
-use enforcer_proto::wire::{Reply, Status};
-use serde::Serialize;
+use enforcer_proto::text::{one_line, safe_line};
+use enforcer_proto::why::{self, Id, Outcome};
+use enforcer_proto::wire::Reply;
 use serde_json::json;
 
 use crate::app::find::filter_of;
-use crate::app::popup::{Approval, Deed, clock, grant_lines, request_lines};
+use crate::app::popup::{Approval, Deed, request_lines};
 use crate::app::tail::Entry;
 use crate::app::{Mode, Model, Msg};
-use crate::link::feed::RECORDS_BEFORE;
-use crate::link::{Link, LinkError};
-use crate::view::{agent_lines, health_lines, query_line, query_lines};
-
-/// How wide lines of text are, characters.
-const WIDTH: usize = 100;
+use crate::link::feed::{Log, RECORDS_BEFORE, explained};
+use crate::link::{Link, LinkError, causes};
+use crate::view::{agent_lines, query_lines, window_lines};
+use print::{print, print_json, print_record};
 
 /// What can be done without a screen.
 #[derive(Debug, Clone, clap::Subcommand)]
@@ -66,6 +68,16 @@ pub(crate) enum Twin {
     },
     /// End every window at once.
     CloseAll,
+    /// Say why something was allowed or refused, with all that the log has on it.
+    Why {
+        /// What: 17 (a record, by its number), g-17, r-17 or q-17.
+        id: Id,
+    },
+    /// Everything the log has about a window, a record a line.
+    Story {
+        /// Which.
+        grant: GrantId,
+    },
     /// Follow the log, or what is wanted of it.
     Tail {
         /// Only what all of this is true of: agent=NAME window=g-1 code=CODE dataset=PROJECT.DATASET kind=KIND sql=WORDS, as the console's :find.
@@ -127,6 +139,8 @@ pub(crate) fn run(
     match twin {
         Twin::List { what } => list(&seen(socket, what.is_of_records())?, what, json),
         Twin::Show { what } => show(&seen(socket, what.parse::<QueryId>().is_ok())?, &what, json),
+        Twin::Why { id } => why(socket, id, json),
+        Twin::Story { grant } => story(socket, grant, json),
         Twin::Tail {
             wanted,
             limit,
@@ -153,13 +167,34 @@ fn act(socket: &Path, deed: &Deed, is_read_only: bool, json: bool) -> Result<(),
     if is_read_only {
         return Err(TwinError::ReadOnly);
     }
+    let ended = ended::ends(&seen(socket, false)?, deed);
     let reply = Link::to(socket)?.ask(&deed.ask())?;
+    // It is done: that its proof cannot be read is said, and is no failure of it.
+    let proofs = if ended.is_empty() {
+        Ok(Vec::new())
+    } else {
+        ended::proofs(socket, &ended).map_err(|why| causes(&why))
+    };
     if json {
-        return print_json(
-            &json!({"done": deed.said(), "grant": opened(&reply), "closed": closed(&reply)}),
-        );
+        let proof = proofs.as_ref().map(|proofs| {
+            let proofs = proofs.iter().map(|(of, proof)| ended::as_json(of, proof));
+            proofs.collect::<Vec<_>>()
+        });
+        return print_json(&json!({
+            "done": deed.said(), "grant": opened(&reply), "closed": closed(&reply),
+            "proof": proof.as_ref().ok(), "no_proof": proof.err(),
+        }));
     }
-    print(&[crate::link::feed::said_of(deed, &reply)])
+    let mut lines = vec![crate::link::feed::said_of(deed, &reply)];
+    match &proofs {
+        Ok(proofs) => lines.extend(
+            proofs
+                .iter()
+                .flat_map(|(of, proof)| ended::lines(of, proof)),
+        ),
+        Err(why) => lines.push(format!("what the log shows of it could not be read: {why}")),
+    }
+    print(&lines)
 }
 
 fn opened(reply: &Reply) -> Option<String> {
@@ -176,20 +211,6 @@ fn closed(reply: &Reply) -> Vec<String> {
     Vec::new()
 }
 
-fn print(lines: &[String]) -> Result<(), TwinError> {
-    let mut out = io::stdout().lock();
-    for line in lines.iter().flat_map(|line| wrapped(line, WIDTH)) {
-        writeln!(out, "{line}")?;
-    }
-    Ok(())
-}
-
-fn print_json(value: &impl Serialize) -> Result<(), TwinError> {
-    let mut out = io::stdout().lock();
-    serde_json::to_writer(&mut out, value)?;
-    Ok(writeln!(out)?)
-}
-
 impl Listed {
     /// Whether it is made of the log's newest records.
     const fn is_of_records(self) -> bool {
@@ -201,7 +222,7 @@ impl Listed {
 }
 
 /// The same model as the screen's, so that both say the same: with the newest records, where they are wanted.
-fn seen(socket: &Path, with_records: bool) -> Result<Model, TwinError> {
+fn seen(socket: &Path, with_records: bool) -> Result<Model, LinkError> {
     let mut model = Model::new(Mode::Full);
     let status = Link::to(socket)?.status()?;
     model.update(0, Msg::Status(Box::new(status)));
@@ -217,106 +238,17 @@ fn seen(socket: &Path, with_records: bool) -> Result<Model, TwinError> {
     Ok(model)
 }
 
-/// What is listed: as JSON, and a line each.
-type Rows = (serde_json::Value, Vec<String>);
-
 fn list(model: &Model, what: Listed, json: bool) -> Result<(), TwinError> {
-    let Some(status) = model.status() else {
-        return Ok(());
-    };
-    let (value, lines) = match what {
-        Listed::Windows => windows(status),
-        Listed::Requests => requests(model),
-        Listed::Sessions => sessions(model),
-        Listed::Refusals => refusals(model),
-        Listed::Agents => agents(status),
-        Listed::Health => health(model),
-    };
+    let rows = rows::of(model, what);
     if json {
-        return print_json(&value);
+        return rows.iter().try_for_each(|(value, _)| print_json(value));
     }
-    if lines.is_empty() {
+    if rows.is_empty() {
         return print(&["There is none.".to_owned()]);
     }
+    // Each is one line, whatever an agent wrote into it.
+    let lines: Vec<String> = rows.iter().map(|(_, line)| one_line(line)).collect();
     print(&lines)
-}
-
-fn windows(status: &Status) -> Rows {
-    let mut grants: Vec<_> = status.grants.iter().rev().collect();
-    grants.sort_by_key(|grant| !grant.open);
-    let line = |grant: &&enforcer_proto::wire::GrantView| {
-        let state = grant.closed.clone().unwrap_or_else(|| "open".to_owned());
-        format!("{}  {}  {}  {state}", grant.grant, grant.agent, grant.scope)
-    };
-    (json!(grants), grants.iter().map(line).collect())
-}
-
-fn requests(model: &Model) -> Rows {
-    let waiting: Vec<_> = model.waiting().collect();
-    let line = |request: &&enforcer_proto::wire::RequestView| {
-        let reason = safe_line(&request.ask.reason, WIDTH);
-        format!(
-            "{}  {}  {} for {}: {reason}",
-            request.request, request.agent, request.scope, request.ttl
-        )
-    };
-    (json!(waiting), waiting.iter().map(line).collect())
-}
-
-fn sessions(model: &Model) -> Rows {
-    let queries: Vec<_> = model.queries.iter().collect();
-    let lines = queries.iter().map(|query| query_line(query));
-    (json!(queries), lines.collect())
-}
-
-fn refusals(model: &Model) -> Rows {
-    let value = model
-        .refusals
-        .iter()
-        .map(|(like, burst)| json!({"of": like, "seen": burst}));
-    let lines = model.refusals.iter().map(|(like, burst)| {
-        format!(
-            "{}×  {}  {}  {}: {}",
-            burst.count,
-            clock(burst.last_unix_ns),
-            like.who,
-            like.why,
-            burst.sentence
-        )
-    });
-    (value.collect(), lines.collect())
-}
-
-fn agents(status: &Status) -> Rows {
-    let line = |agent: &enforcer_proto::wire::AgentView| {
-        let lock = agent.locked.as_ref();
-        let lock = lock.map_or_else(String::new, |lock| {
-            format!("  LOCKED by {}: {}", lock.by, lock.reason)
-        });
-        format!(
-            "{}  {} min of 24 h  {} processes{lock}",
-            agent.agent,
-            agent.held_in_day_s.div_ceil(60),
-            agent.processes
-        )
-    };
-    (
-        json!(status.agents),
-        status.agents.iter().map(line).collect(),
-    )
-}
-
-fn health(model: &Model) -> Rows {
-    let lines = health_lines(model);
-    let value = lines
-        .iter()
-        .map(|line| json!({"what": line.what, "said": line.said, "bad": line.is_bad}));
-    let value = value.collect();
-    let texts = lines.iter().map(|line| {
-        let mark = if line.is_bad { "✗" } else { "✓" };
-        format!("{mark} {}: {}", line.what, line.said)
-    });
-    (value, texts.collect())
 }
 
 fn show(model: &Model, what: &str, json: bool) -> Result<(), TwinError> {
@@ -326,7 +258,7 @@ fn show(model: &Model, what: &str, json: bool) -> Result<(), TwinError> {
         if json {
             return print_json(grant);
         }
-        return print(&grant_lines(model, grant));
+        return print(&window_lines(model, grant));
     }
     if let Ok(id) = what.parse::<QueryId>() {
         let query = model.queries.get(id).ok_or_else(unknown)?;
@@ -365,7 +297,7 @@ fn tail(
 ) -> Result<(), TwinError> {
     let mut failed = None;
     let mut each = |lines: Vec<String>| {
-        let printed = lines.iter().try_for_each(|line| record(line, json));
+        let printed = lines.iter().try_for_each(|line| print_record(line, json));
         failed = printed.err();
         failed.is_none()
     };
@@ -373,19 +305,51 @@ fn tail(
     failed.map_or(Ok(()), |error| Err(error.into()))
 }
 
-fn record(line: &str, json: bool) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    if json {
-        return writeln!(out, "{line}");
+/// Every record of a window, the oldest first.
+fn story(socket: &Path, grant: GrantId, json: bool) -> Result<(), TwinError> {
+    let filter = Filter {
+        grant: Some(grant),
+        ..Filter::default()
+    };
+    let (mut failed, mut count) = (None, 0);
+    let mut each = |lines: Vec<String>| {
+        count += lines.len();
+        let printed = lines.iter().try_for_each(|line| print_record(line, json));
+        failed = printed.err();
+        failed.is_none()
+    };
+    Link::to(socket)?.records((1, None), false, filter, &mut each)?;
+    if let Some(error) = failed {
+        return Err(error.into());
     }
-    match Entry::read(line) {
-        Some(entry) => writeln!(
-            out,
-            "{:>6}  {}  {}",
-            entry.record.seq,
-            clock(entry.record.unix_ns),
-            entry.sentence
-        ),
-        None => writeln!(out, "     ?  a record that this release cannot read"),
+    if count == 0 {
+        return Err(TwinError::Unknown(format!(
+            "nothing in the log concerns {grant}"
+        )));
     }
+    Ok(())
+}
+
+/// Why something was allowed or refused, with all that the log has on it.
+fn why(socket: &Path, id: Id, json: bool) -> Result<(), TwinError> {
+    let log = Log(socket);
+    let decisions = why::decisions(&log, id)?;
+    if decisions.is_empty() {
+        return Err(TwinError::Unknown(format!(
+            "nothing in the log decides on {id}; a refused query has no number of its own: find its record with `tail code=CODE`"
+        )));
+    }
+    for record in &decisions {
+        if json {
+            let facts = why::facts(&log, record)?.0.into_iter();
+            let facts: serde_json::Map<String, serde_json::Value> = facts
+                .map(|(name, fact)| (name.replace(' ', "_"), fact.into()))
+                .collect();
+            let outcome = Outcome::of(&record.event).word();
+            print_json(&json!({"outcome": outcome, "facts": facts, "record": record}))?;
+        } else {
+            print(&explained(socket, record)?)?;
+        }
+    }
+    Ok(())
 }

@@ -17,8 +17,8 @@ use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::widgets::Paragraph;
 
-pub(crate) use detail::{agent_lines, query_line, query_lines};
-pub(crate) use health::health_lines;
+pub(crate) use detail::{agent_lines, query_line, query_lines, window_lines};
+pub(crate) use health::{HealthLine, health_lines};
 pub(crate) use list::first_shown;
 
 use crate::app::Model;

@@ -21,6 +21,7 @@ mod show;
 mod verify;
 mod wait;
 
+use enforcer_proto::text::safe_json;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -371,7 +372,10 @@ fn report_usage(error: &clap::Error) -> ExitCode {
         let message = error.render().to_string();
         println!(
             "{}",
-            serde_json::json!({"error": {"code": "usage", "message": message.trim_end()}})
+            safe_json(
+                &serde_json::json!({"error": {"code": "usage", "message": message.trim_end()}})
+                    .to_string()
+            )
         );
     } else if let Err(error) = error.print() {
         tracing::debug!(%error, "nobody reads what is said");
@@ -583,7 +587,9 @@ fn report(failure: &Failure, json: bool) -> ExitCode {
     if json {
         println!(
             "{}",
-            serde_json::json!({"error": {"code": kind, "message": message}})
+            safe_json(
+                &serde_json::json!({"error": {"code": kind, "message": message}}).to_string()
+            )
         );
     } else {
         eprintln!("enforcer: {message}");

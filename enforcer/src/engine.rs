@@ -29,7 +29,7 @@ use enforcer_proto::policy::Policy;
 use enforcer_proto::principal::{AgentName, Process};
 use enforcer_proto::refusal::{Code, Refusal};
 use enforcer_proto::time::Now;
-use enforcer_proto::wire::{Enforce, KernelCounters};
+use enforcer_proto::wire::{CheckView, Enforce, KernelCounters};
 use tokio::sync::{broadcast, mpsc, watch};
 
 use disk::Disk;
@@ -104,8 +104,8 @@ pub trait Windows: Send {
     fn counters(&self) -> KernelCounters;
     /// What is wrong with the attachment, one sentence each.
     fn drift(&self) -> Vec<String>;
-    /// What guards besides the programs at the cgroup root, and for how many there is room: one sentence each.
-    fn guards(&self) -> Vec<String>;
+    /// What is looked at: programs, pins, guards, probes, names, tokens, and for how many there is room.
+    fn checks(&self) -> Vec<CheckView>;
     /// How many addresses are protected.
     fn endpoints(&self) -> u64;
     /// On whom is enforced.

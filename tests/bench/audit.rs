@@ -20,7 +20,7 @@ use enforcer_proto::policy::Policy;
 use enforcer_proto::principal::{AgentName, Approver, Process};
 use enforcer_proto::query::{JobRef, Method};
 use enforcer_proto::time::Now;
-use enforcer_proto::wire::{Enforce, KernelCounters};
+use enforcer_proto::wire::{CheckView, Enforce, KernelCounters};
 use serde_json::json;
 
 use crate::proxy::figures::{Samples, round};
@@ -409,7 +409,7 @@ impl Windows for NoKernel {
         Vec::new()
     }
 
-    fn guards(&self) -> Vec<String> {
+    fn checks(&self) -> Vec<CheckView> {
         Vec::new()
     }
 

@@ -185,8 +185,11 @@ impl Lock {
     /// Whether the programs stand at the kernel's security hooks: what only they refuse is a limit without.
     pub(crate) fn has_hooks(&self) -> bool {
         let status = self.world.status();
-        let guards = status["guards"].as_array().cloned().unwrap_or_default();
-        let guards: Vec<&str> = guards.iter().filter_map(Value::as_str).collect();
+        let guards = status["checks"].as_array().cloned().unwrap_or_default();
+        let guards: Vec<&str> = guards
+            .iter()
+            .filter_map(|check| check["said"].as_str())
+            .collect();
         let ours = guards
             .iter()
             .find_map(|guard| guard.strip_prefix("security hooks (BPF LSM): "));

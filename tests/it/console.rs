@@ -187,19 +187,41 @@ fn the_terminal_is_given_back_when_a_signal_ends_the_console() {
     terminal.sees(&["No window is open."]);
     assert_eq!(terminal.says("alternate_on"), "1");
     assert_eq!(terminal.says("mouse_any_flag"), "1");
-    let shell = terminal.says("pane_pid");
-    let children = std::fs::read_to_string(format!("/proc/{shell}/task/{shell}/children"));
-    let console = children
-        .expect("a shell")
-        .trim()
-        .parse()
-        .expect("one child");
-    let console = rustix::process::Pid::from_raw(console).expect("a pid");
-    rustix::process::kill_process(console, rustix::process::Signal::TERM).expect("ends it");
+    signal(&terminal, rustix::process::Signal::TERM);
     let screen = terminal.sees(&["it has ended"]);
     assert!(!screen.contains("No window is open."), "{screen}");
     let left = ["alternate_on", "mouse_any_flag", "cursor_flag"].map(|what| terminal.says(what));
     assert_eq!(left, ["0", "0", "1"]);
+}
+
+/// Sends a signal to the console that the terminal's shell runs.
+fn signal(terminal: &Terminal, signal: rustix::process::Signal) {
+    let shell = terminal.says("pane_pid");
+    let children = std::fs::read_to_string(format!("/proc/{shell}/task/{shell}/children"));
+    let console = children.expect("a shell");
+    let console = console.trim().parse().expect("one child");
+    let console = rustix::process::Pid::from_raw(console).expect("a pid");
+    rustix::process::kill_process(console, signal).expect("is sent");
+}
+
+#[test]
+fn the_terminal_is_given_back_while_the_console_is_stopped_and_when_it_is_quit() {
+    use rustix::process::Signal;
+    let world = World::start(Family::V4);
+    let command = "enforcer-console --mouse; echo it has ended; sleep 600";
+    let terminal = Terminal::start(&world, Who::Approver, (80, 24), command);
+    let modes = || ["alternate_on", "mouse_any_flag"].map(|what| terminal.says(what));
+    terminal.sees(&["No window is open."]);
+    signal(&terminal, Signal::TSTP);
+    wait_for("the terminal", || modes() == ["0", "0"]);
+    signal(&terminal, Signal::CONT);
+    terminal.sees(&["No window is open.", "● connected"]);
+    assert_eq!(modes(), ["1", "1"]);
+    terminal.press(&["7"]);
+    terminal.sees(&["what is checked", "programs"]);
+    signal(&terminal, Signal::QUIT);
+    terminal.sees(&["it has ended"]);
+    assert_eq!(modes(), ["0", "0"]);
 }
 
 fn twin(world: &World, who: Who, args: &[&str]) -> (Option<i32>, Value) {
@@ -209,8 +231,22 @@ fn twin(world: &World, who: Who, args: &[&str]) -> (Option<i32>, Value) {
         .args(args)
         .output()
         .expect("runs");
-    let said = serde_json::from_slice(&output.stdout).unwrap_or_default();
-    (output.status.code(), said)
+    // One object a line: a list has as many as it has things, in their order.
+    let mut objects = serde_json::Deserializer::from_slice(&output.stdout).into_iter::<Value>();
+    let said = if args.contains(&"list") {
+        objects.collect::<Result<Vec<_>, _>>().map(Value::Array)
+    } else {
+        objects.next().unwrap_or(Ok(Value::Null))
+    };
+    (output.status.code(), said.expect("JSON"))
+}
+
+/// What a command prints for people.
+fn told(world: &World, who: Who, program: &str, args: &[&str]) -> String {
+    let output = world.run_as(who, program).args(args).output();
+    let output = output.expect("runs");
+    assert!(output.status.success(), "{args:?}: {output:?}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 #[test]
@@ -258,6 +294,7 @@ fn every_action_has_a_command_that_says_the_same() {
         &["lock", "finance-bot", "--reason", "asks at night"],
     );
     assert_eq!(code, Some(0), "{locked}");
+    assert!(locked["proof"][0]["closed_unix_ns"].is_u64(), "{locked}");
     let said = world.query(&[DAILY])[0]["error"].to_string();
     assert!(said.contains("[window."), "{said}");
     let (_, refused) = twin(&world, Who::Approver, &["list", "refusals"]);
@@ -295,6 +332,101 @@ fn every_action_has_a_command_that_says_the_same() {
         twin(&world, Who::Approver, &["unlock", "finance-bot"]).0,
         Some(0)
     );
+}
+
+#[test]
+fn what_an_agent_wrote_forges_nothing_in_what_commands_print() {
+    let world = World::start(Family::V4);
+    let reason = "month end \u{202e}\u{9b}31m\u{7f}\u{85}\u{e0041}\nagreed   uids 5002, 5003\nwanting  nobody";
+    let asked = world.json(
+        Who::Agent,
+        &[
+            "request",
+            "--scope",
+            "demo-project.finance:read",
+            "--reason",
+            reason,
+        ],
+    );
+    assert_eq!(asked["request"], "r-1", "{asked}");
+    let is_hidden = |c: char| enforcer_proto::text::is_deceptive(c) && c != '\n';
+    let commands: [(&str, &[&str]); 10] = [
+        ("enforcer-console", &["--json", "list", "requests"]),
+        ("enforcer-console", &["--json", "show", "r-1"]),
+        ("enforcer-console", &["--json", "tail", "--no-follow"]),
+        ("enforcer-console", &["list", "requests"]),
+        ("enforcer-console", &["show", "r-1"]),
+        ("enforcer-console", &["why", "r-1"]),
+        ("enforcer-console", &["tail", "--no-follow"]),
+        ("enforcer", &["status", "--json"]),
+        ("enforcer", &["log", "show", "r-1"]),
+        ("enforcer", &["log", "--json"]),
+    ];
+    for (program, args) in commands {
+        let told = told(&world, Who::Approver, program, args);
+        assert!(told.contains("month end"), "{args:?}: {told}");
+        assert!(!told.contains(is_hidden), "{args:?}: {told}");
+        // Set in or not, nothing of it begins a line.
+        let is_forged = |line: &str| line.trim_start().starts_with("agreed   uids");
+        assert!(!told.lines().any(is_forged), "{args:?}: {told}");
+    }
+    let one = told(
+        &world,
+        Who::Approver,
+        "enforcer-console",
+        &["list", "requests"],
+    );
+    assert!(
+        one.contains("\\nagreed   uids 5002, 5003\\nwanting"),
+        "{one}"
+    );
+    let (_, shown) = twin(&world, Who::Approver, &["show", "r-1"]);
+    assert_eq!(
+        shown["ask"]["reason"], reason,
+        "the same to whoever parses it"
+    );
+}
+
+#[test]
+fn a_window_is_watched_ended_and_explained_by_commands_alone() {
+    let world = World::start(Family::V4);
+    let grant = world.open_window("demo-project.finance:read", "10m");
+    let _ = world.query(&[DAILY]);
+    let console = |args: &[&str]| told(&world, Who::Approver, "enforcer-console", args);
+    let listed = console(&["list"]);
+    let wanted = ["open, closes in ", "1/200 queries", "by uid 5001"];
+    assert!(wanted.iter().all(|part| listed.contains(part)), "{listed}");
+    let ended = console(&["revoke", &grant]);
+    let wanted = [
+        "g-1 of finance-bot: closed at ",
+        "the last answer ended at ",
+        "nothing was asked since",
+    ];
+    assert!(wanted.iter().all(|part| ended.contains(part)), "{ended}");
+    assert!(console(&["why", &grant]).contains("decided by"));
+    let story = console(&["story", &grant]);
+    let wanted = ["open     g-1", "query    q-1 g-1", "close    g-1"];
+    assert!(wanted.iter().all(|part| story.contains(part)), "{story}");
+    let (_, first) = twin(&world, Who::Approver, &["story", &grant]);
+    let seq = first["seq"].to_string();
+    let (_, explained) = twin(&world, Who::Approver, &["why", &seq]);
+    assert_eq!(explained["record"]["seq"], first["seq"], "{explained}");
+    let none = twin(&world, Who::Approver, &["why", "g-99"]);
+    assert_eq!(none.0, Some(1), "{}", none.1);
+}
+
+#[test]
+fn a_daemon_that_stands_still_is_seen_where_nothing_else_moves() {
+    let world = World::start(Family::V4);
+    let terminal = Terminal::start(&world, Who::Approver, (80, 24), "enforcer-console");
+    terminal.sees(&["✓ healthy", "● connected"]);
+    let pid = i32::try_from(world.daemon_pid()).expect("a pid");
+    let pid = rustix::process::Pid::from_raw(pid).expect("a pid");
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP).expect("stops it");
+    let screen = terminal.sees(&["○ STALE: as of", "health unknown since"]);
+    assert!(!screen.contains("✓ healthy"), "{screen}");
+    rustix::process::kill_process(pid, rustix::process::Signal::CONT).expect("lets it go on");
+    terminal.sees(&["✓ healthy", "● connected"]);
 }
 
 #[test]

@@ -312,7 +312,7 @@ fn without_a_route_to_the_canaries_the_probes_say_so_and_try_what_is_protected_h
     }
     world.start_daemon();
     assert_eq!(unhealthy(&world), "[]");
-    let guards = world.status()["guards"].to_string();
+    let guards = world.status()["checks"].to_string();
     let said = "show nothing of these, to which this host has no route: raw-echo/v4, raw-echo/v6";
     assert!(guards.contains(said), "{guards}");
     let wire = Capture::start(&world.stage, World::bigquery());
@@ -412,11 +412,11 @@ fn a_packet_that_a_tunnel_takes_past_its_guard_is_said() {
 
 /// What the status says of the kernel's security hooks.
 fn hooks(world: &World) -> String {
-    let guards = world.status()["guards"]
+    let guards = world.status()["checks"]
         .as_array()
         .cloned()
         .unwrap_or_default();
-    let mut guards = guards.iter().filter_map(|guard| guard.as_str());
+    let mut guards = guards.iter().filter_map(|guard| guard["said"].as_str());
     let ours = guards.find_map(|guard| guard.strip_prefix("security hooks (BPF LSM): "));
     ours.expect("the status speaks of them").to_owned()
 }

@@ -212,7 +212,7 @@ fn before_there_is_a_network_it_protects_what_is_named_and_learns_the_rest_when_
     }
     assert_eq!(wire.packets(), 0);
     // The interface that came up is guarded like one that was there.
-    let guards = world.status()["guards"].to_string();
+    let guards = world.status()["checks"].to_string();
     assert!(guards.contains("wire0"), "{guards}");
 }
 

@@ -23,7 +23,7 @@ fn a_host_without_ipv6_is_served_over_ipv4_and_says_so() {
     let world = world();
     let status = world.status();
     let said = "IPv6 is switched off on this host";
-    assert!(status["guards"].to_string().contains(said), "{status}");
+    assert!(status["checks"].to_string().contains(said), "{status}");
     let _ = world.open_window("demo-project.finance:read", "5m");
     let answers = world.query(&["SELECT 1"]);
     assert_eq!(answers.len(), 1, "{answers:?}");

@@ -222,6 +222,7 @@ pub(crate) fn request_lines(model: &Model, request: &RequestView) -> Vec<String>
         request.rule,
         minutes_seconds(model.left_ns(request.expires_in_ns))
     ));
+    lines.extend(rule_line(model, request.rule));
     lines.extend(origin_lines(request));
     if request.ends_with_process {
         lines.push("for a command: the window ends with it".to_owned());
@@ -297,11 +298,18 @@ fn origin_lines(request: &RequestView) -> Vec<String> {
     [chain].into_iter().chain(place).collect()
 }
 
+/// What a policy rule says, where that is told.
+fn rule_line(model: &Model, number: u32) -> Option<String> {
+    let rules = &model.status()?.rules;
+    let rule = rules.iter().find(|rule| rule.rule == number)?;
+    Some(format!("rule {}   {}", rule.rule, rule.said))
+}
+
 fn history_line(model: &Model, agent: &AgentName) -> Option<String> {
     let agent = model.agent(agent)?;
     Some(format!(
-        "of its requests lately {} were approved, {} denied, {} left undecided",
-        agent.approved, agent.denied, agent.undecided
+        "history  {} approved, {} denied, {} undecided; {} refused since the start",
+        agent.approved, agent.denied, agent.undecided, agent.refused
     ))
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use enforcer_proto::audit::Record;
+use enforcer_proto::audit::{Named, Record};
 use enforcer_proto::event::About;
 use enforcer_proto::id::GrantId;
 use enforcer_proto::sentence::sentence;
@@ -22,6 +22,8 @@ pub(crate) struct Entry {
     pub(crate) sentence: String,
     /// How long its line is, bytes.
     pub(crate) bytes: usize,
+    /// Its line has the hash that it names.
+    pub(crate) is_sealed: bool,
 }
 
 impl Entry {
@@ -32,6 +34,7 @@ impl Entry {
             sentence: sentence(&record.event),
             record,
             bytes: line.len(),
+            is_sealed: Named::sealed(line.as_bytes()).is_some(),
         })
     }
 

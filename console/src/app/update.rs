@@ -27,6 +27,12 @@ impl Model {
     /// Takes in what happened at `at_ms`, and gives what is to be done about it.
     pub(crate) fn update(&mut self, at_ms: u64, msg: Msg) -> Vec<Effect> {
         self.at_ms = self.at_ms.max(at_ms);
+        let effects = self.take(msg);
+        self.move_on();
+        effects
+    }
+
+    fn take(&mut self, msg: Msg) -> Vec<Effect> {
         match msg {
             Msg::Key(key) => {
                 self.is_dirty = true;
@@ -42,7 +48,7 @@ impl Model {
                 self.is_dirty = true;
                 self.click(row);
             }
-            Msg::Resize => self.is_dirty = true,
+            Msg::Resize | Msg::Signal(_) => self.is_dirty = true,
             Msg::Tick => self.tick(),
             Msg::Status(status) => self.take_status(*status),
             Msg::Records(entries, unreadable) => return self.take_records(entries, unreadable),
@@ -90,16 +96,11 @@ impl Model {
     }
 
     fn tick(&mut self) {
-        // Countdowns, ages and waits move by themselves; where there are none, nothing on screen does.
         let is_old = |notice: &Notice| self.at_ms.saturating_sub(notice.at_ms) > NOTICE_MS;
         if self.notice.as_ref().is_some_and(is_old) {
             self.notice = None;
             self.is_dirty = true;
         }
-        let moves = self.open().next().is_some()
-            || self.waiting().next().is_some()
-            || self.link != Link::Up;
-        self.is_dirty |= moves;
     }
 
     fn take_status(&mut self, status: Status) {
@@ -122,6 +123,10 @@ impl Model {
         let without_time = |status: &Status| {
             let mut status = status.clone();
             status.now = before.now;
+            // Some say how long ago something was: elsewhere than in their view that is nothing that is shown.
+            if self.view != View::Health {
+                status.checks.clear();
+            }
             status
                 .grants
                 .iter_mut()
@@ -169,6 +174,7 @@ impl Model {
         }
         for entry in entries {
             if let Some(entry) = self.tail.take(entry) {
+                self.chain.take(entry);
                 self.queries.take(&entry.record);
                 self.refusals.take(&entry.record, &entry.sentence);
                 self.proofs.take(&entry.record);

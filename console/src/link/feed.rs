@@ -263,7 +263,7 @@ fn newest(socket: &Path, filter: Filter, most: u32) -> Result<Vec<Entry>, String
 }
 
 /// The daemon's log, asked on a connection of its own each time.
-struct Log<'a>(&'a Path);
+pub(crate) struct Log<'a>(pub(crate) &'a Path);
 
 impl Records for Log<'_> {
     type Error = LinkError;
@@ -284,7 +284,7 @@ impl Records for Log<'_> {
 }
 
 /// All that the log has on why something was allowed or refused: what `enforcer why` says.
-fn explained(socket: &Path, record: &Record) -> Result<Vec<String>, LinkError> {
+pub(crate) fn explained(socket: &Path, record: &Record) -> Result<Vec<String>, LinkError> {
     let facts = why::facts(&Log(socket), record)?.0;
     let width = facts.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     let outcome = Outcome::of(&record.event).word();

@@ -5,21 +5,24 @@ use ratatui::layout::{Constraint, Layout, Rect};
 
 use super::{detail, list};
 use crate::app::Model;
-use crate::theme::Theme;
+use crate::theme::{Role, Theme};
 
 /// From this width on what is selected is shown beside the list.
 const WIDE: u16 = 150;
 
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, model: &Model, theme: Theme) {
     if model.detail.is_none() {
-        return list::draw(frame, area, model, theme);
-    }
-    if area.width >= WIDE {
+        list::draw(frame, area, model, theme);
+    } else if area.width >= WIDE {
         let [left, right] = halves(area);
         list::draw(frame, left, model, theme);
         detail::draw(frame, right, model, theme);
     } else {
         detail::draw(frame, area, model, theme);
+    }
+    if model.doubt_ms().is_some() {
+        // Whatever it says of itself: it is no longer known to be so.
+        frame.buffer_mut().set_style(area, theme.style(Role::Stale));
     }
 }
 

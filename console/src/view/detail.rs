@@ -1,11 +1,12 @@
 //! All there is of what is selected.
 
+use enforcer_proto::wire::GrantView;
 use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::text::Line;
 use ratatui::widgets::{Block, Borders, Paragraph};
 
-use super::list::state_of;
+use super::list::{share, sparkline, state_of};
 use super::text::whole;
 use crate::app::Model;
 use crate::app::popup::{bytes, clock_ms, grant_lines, request_lines};
@@ -65,7 +66,7 @@ fn lines(model: &Model) -> (String, Vec<String>) {
     };
     match row {
         Row::Grant(id) => model.grant(id).map_or_else(nothing, |grant| {
-            let mut lines = grant_lines(model, grant);
+            let mut lines = window_lines(model, grant);
             let queries = model.queries.iter().rev().filter(|query| query.grant == id);
             lines.extend(queries.take(20).map(query_line));
             (format!("window {id}"), lines)
@@ -119,6 +120,26 @@ fn lines(model: &Model) -> (String, Vec<String>) {
     }
 }
 
+/// Everything about a window, and how it and its agent use it, a line each, unwrapped.
+pub(crate) fn window_lines(model: &Model, grant: &GrantView) -> Vec<String> {
+    let mut lines = grant_lines(model, grant);
+    let rates = model.rates.get(&grant.grant).map(|rate| &rate.each);
+    if let Some((rates, last)) = rates.and_then(|rates| Some((rates, rates.last()?))) {
+        lines.push(format!(
+            "rate     {} {last} queries in the last second",
+            sparkline(rates)
+        ));
+    }
+    let share = share(model, &grant.agent);
+    if !share.is_empty() {
+        lines.push(format!(
+            "24 h     {} held windows for {share} of it",
+            grant.agent
+        ));
+    }
+    lines
+}
+
 /// A query in a line.
 pub(crate) fn query_line(query: &Query) -> String {
     let sql = query.sql.as_deref().unwrap_or(&query.method);
@@ -169,8 +190,8 @@ pub(crate) fn query_lines(query: &Query) -> Vec<String> {
             .map(|table| format!("READ OUTSIDE ITS WINDOW: {table}")),
     );
     if let Some(sql) = &query.sql {
-        lines.push(String::new());
-        lines.extend(super::sql::pretty(sql).lines().map(str::to_owned));
+        // One text: whatever lines it is made of, they are all its own.
+        lines.push(format!("SQL\n{}", super::sql::pretty(sql)));
     }
     lines
 }
@@ -191,6 +212,10 @@ pub(crate) fn agent_lines(
         format!(
             "requests {} approved, {} denied, {} left undecided, of those that are remembered",
             agent.approved, agent.denied, agent.undecided
+        ),
+        format!(
+            "refused  {} times since the daemon started, requests, queries and connections together",
+            agent.refused
         ),
         format!("live     {} processes", agent.processes),
     ];

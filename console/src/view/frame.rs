@@ -1,15 +1,16 @@
 //! What is around every view: how things are, which views there are, what can be done.
 
-use enforcer_proto::text::{columns, cut, cut_to_end};
+use enforcer_proto::text::{columns, cut_to_end};
 use enforcer_proto::wire::Status;
 use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
-use super::text::{cell, span};
+use super::text::cell;
 use crate::app::key::{BINDINGS, Key};
-use crate::app::{Link, Model, Typing, View};
+use crate::app::popup::clock;
+use crate::app::{Link, Model, Typing, View, ago};
 use crate::theme::{Role, Theme};
 
 /// The most lines that alarms take.
@@ -24,7 +25,7 @@ pub(super) fn head_height(model: &Model, area: Rect) -> u16 {
 
 /// The first line, and what is wrong.
 pub(super) fn head(frame: &mut Frame<'_>, area: Rect, model: &Model, theme: Theme) {
-    let mut lines = vec![first(model, theme)];
+    let mut lines = vec![first(model, area.width, theme)];
     let alarms = alarms(model);
     let room = usize::from(area.height.saturating_sub(1));
     let danger = theme.style(Role::Danger);
@@ -44,82 +45,135 @@ pub(super) fn head(frame: &mut Frame<'_>, area: Rect, model: &Model, theme: Them
     frame.render_widget(Paragraph::new(lines), area);
 }
 
-fn first(model: &Model, theme: Theme) -> Line<'static> {
+/// One statement of the first line, and how it is said where there is little room.
+struct Said {
+    long: String,
+    short: String,
+    role: Role,
+}
+
+impl Said {
+    fn of(text: impl Into<String>, role: Role) -> Self {
+        let long = text.into();
+        Self {
+            short: long.clone(),
+            long,
+            role,
+        }
+    }
+
+    fn text(&self, is_short: bool) -> &str {
+        if is_short { &self.short } else { &self.long }
+    }
+}
+
+/// What stands first on the screen.
+const NAME: &str = "enforcer ";
+/// The fewest cells in which a host's name says anything, its end cut off.
+const HOST_CELLS_MIN: usize = 8;
+
+fn cells(text: &str) -> usize {
+    Span::raw(text).width()
+}
+
+/// The host's name gives way first, then the words; whether things are well, the connection and what kind of console it is are always whole.
+fn first(model: &Model, width: u16, theme: Theme) -> Line<'static> {
     let title = theme.style(Role::Title);
-    let muted = theme.style(Role::Muted);
-    let mut spans = vec![Span::styled("enforcer ", title)];
-    if let Some(status) = model.status() {
-        spans.push(span(&status.host, title));
-        spans.push(Span::styled("  ", muted));
-        spans.push(health(status, theme));
+    let all = statements(model);
+    let room = |is_short: bool| {
+        let taken = all.iter().map(|said| cells(said.text(is_short)) + 2);
+        usize::from(width).checked_sub(NAME.len() + taken.sum::<usize>())
+    };
+    let host = model
+        .status()
+        .map_or_else(String::new, |status| cell(&status.host));
+    let wanted = cells(&host).min(HOST_CELLS_MIN);
+    let is_short = room(false).is_none_or(|room| room < wanted);
+    let host = cut(&host, room(is_short).unwrap_or(0));
+    let mut spans = vec![Span::styled(NAME, title), Span::styled(host, title)];
+    for said in all {
+        spans.push(Span::raw("  "));
+        let text = said.text(is_short).to_owned();
+        spans.push(Span::styled(text, theme.style(said.role)));
     }
-    spans.push(Span::styled("  ", muted));
-    spans.push(link(model, theme));
-    if let Some(banner) = model.mode.banner() {
-        spans.push(Span::styled("  ", muted));
-        spans.push(Span::styled(banner, theme.style(Role::Warning)));
-    }
-    if model.tail.skipped > 0 {
-        spans.push(Span::styled(
-            format!(
-                "  {} records skipped here (the log has them)",
-                model.tail.skipped
-            ),
-            theme.style(Role::Warning),
-        ));
-    }
-    if model.tail.missing > 0 {
-        spans.push(Span::styled(
-            format!("  {} records missing, asked for again", model.tail.missing),
-            theme.style(Role::Warning),
-        ));
-    }
-    if model.tail.unreadable > 0 {
-        spans.push(Span::styled(
-            format!(
-                "  {} records that this release cannot read",
-                model.tail.unreadable
-            ),
-            theme.style(Role::Warning),
-        ));
-    }
+    let warning = theme.style(Role::Warning);
+    spans.extend(lost(model).map(|said| Span::styled(format!("  {said}"), warning)));
     Line::from(spans)
 }
 
-fn health(status: &Status, theme: Theme) -> Span<'static> {
+/// As much of a text as has room, which says that it goes on.
+fn cut(text: &str, room: usize) -> String {
+    if cells(text) <= room {
+        return text.to_owned();
+    }
+    let mut kept = String::new();
+    for c in text.chars() {
+        if cells(&kept) + cells(&c.to_string()) + 1 > room {
+            break;
+        }
+        kept.push(c);
+    }
+    if room > 0 {
+        kept.push('…');
+    }
+    kept
+}
+
+fn statements(model: &Model) -> Vec<Said> {
+    let mut all = Vec::new();
+    all.extend(model.status().map(|status| health(model, status)));
+    all.push(link(model));
+    all.extend(
+        model
+            .mode
+            .banner()
+            .map(|banner| Said::of(banner, Role::Warning)),
+    );
+    all
+}
+
+/// What is missing here of the log.
+fn lost(model: &Model) -> impl Iterator<Item = String> {
+    let tail = &model.tail;
+    let skipped = (tail.skipped > 0)
+        .then(|| format!("{} records skipped here (the log has them)", tail.skipped));
+    let unreadable = (tail.unreadable > 0)
+        .then(|| format!("{} records that this release cannot read", tail.unreadable));
+    let missing =
+        (tail.missing > 0).then(|| format!("{} records missing, asked for again", tail.missing));
+    skipped.into_iter().chain(missing).chain(unreadable)
+}
+
+/// Whether all is well, where that is known: what was heard too long ago says nothing of now.
+fn health(model: &Model, status: &Status) -> Said {
+    if let Some(since) = model.doubt_since_unix_ns() {
+        let since = clock(since);
+        return Said {
+            long: format!("? health unknown since {since}"),
+            short: format!("? since {since}"),
+            role: Role::Warning,
+        };
+    }
     if status.unhealthy.is_empty() {
-        Span::styled("✓ healthy", theme.style(Role::Open))
+        Said::of("✓ healthy", Role::Open)
     } else {
-        Span::styled(
-            format!("✗ UNHEALTHY ({})", status.unhealthy.len()),
-            theme.style(Role::Danger),
-        )
+        let faults = status.unhealthy.len();
+        Said::of(format!("✗ UNHEALTHY ({faults})"), Role::Danger)
     }
 }
 
-fn link(model: &Model, theme: Theme) -> Span<'static> {
-    match &model.link {
-        Link::Never => Span::styled("… connecting", theme.style(Role::Pending)),
-        Link::Up => {
-            let age = model.age_ms().unwrap_or(0);
-            // What is a moment old needs no number that moves.
-            if age < 2_000 {
-                Span::styled("● connected", theme.style(Role::Muted))
-            } else {
-                Span::styled(
-                    format!("○ STALE: as of {} s ago", age / 1000),
-                    theme.style(Role::Danger),
-                )
+fn link(model: &Model) -> Said {
+    match (&model.link, model.doubt_ms()) {
+        (Link::Never, None) => Said::of("… connecting", Role::Pending),
+        (Link::Up, None) => Said::of("● connected", Role::Muted),
+        (Link::Down { .. }, _) => Said::of("○ NOT CONNECTED", Role::Danger),
+        (Link::Never | Link::Up, Some(age_ms)) => {
+            let age = ago(age_ms / 1000);
+            Said {
+                long: format!("○ STALE: as of {age} ago"),
+                short: format!("○ STALE {age}"),
+                role: Role::Danger,
             }
-        }
-        Link::Down {
-            retry_at_ms, tries, ..
-        } => {
-            let left = retry_at_ms.saturating_sub(model.at_ms).div_ceil(1000);
-            Span::styled(
-                format!("○ NOT CONNECTED, again in {left} s (try {tries})"),
-                theme.style(Role::Danger),
-            )
         }
     }
 }
@@ -127,14 +181,27 @@ fn link(model: &Model, theme: Theme) -> Span<'static> {
 /// What must be seen in every view.
 fn alarms(model: &Model) -> Vec<String> {
     let mut alarms = Vec::new();
-    if let Link::Down { why, .. } = &model.link {
+    if let Link::Down {
+        why,
+        retry_at_ms,
+        tries,
+    } = &model.link
+    {
+        let left = retry_at_ms.saturating_sub(model.at_ms).div_ceil(1000);
         let what = if model.known.is_some() {
-            "NOT CONNECTED, this is what was last known"
+            "; this is what was last known"
         } else {
-            "NOT CONNECTED"
+            ""
         };
-        alarms.push(format!("{what}: {why}"));
+        alarms.push(format!(
+            "NOT CONNECTED, again in {left} s (try {tries}){what}: {why}"
+        ));
     }
+    alarms.extend(model.chain.broken().map(|seq| {
+        format!(
+            "RECORD {seq} IS NOT WHAT WAS WRITTEN, by its hash or that of the one before: keep the log as evidence (enforcer log verify)"
+        )
+    }));
     if let Some(status) = model.status() {
         alarms.extend(
             status

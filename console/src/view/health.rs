@@ -1,8 +1,8 @@
 //! What is known of whether all is well, a line each.
 
-use enforcer_proto::wire::Status;
+use enforcer_proto::wire::{self, CheckState, Status};
 
-use crate::app::popup::bytes;
+use crate::app::popup::{bytes, clock};
 use crate::app::{Link, Model};
 
 /// One thing that is checked.
@@ -10,19 +10,38 @@ use crate::app::{Link, Model};
 pub(crate) struct HealthLine {
     pub(crate) what: String,
     pub(crate) said: String,
-    pub(crate) is_bad: bool,
+    pub(crate) state: CheckState,
 }
 
 fn line(what: &str, said: impl Into<String>, is_bad: bool) -> HealthLine {
     HealthLine {
         what: what.to_owned(),
         said: said.into(),
-        is_bad,
+        state: if is_bad {
+            CheckState::Bad
+        } else {
+            CheckState::Well
+        },
     }
 }
 
-/// All of them, what is wrong first.
+/// All of them, what is wrong first. Of what was heard too long ago nothing is said to be well.
 pub(crate) fn health_lines(model: &Model) -> Vec<HealthLine> {
+    let mut lines = lines(model);
+    if let Some(since) = model.doubt_since_unix_ns() {
+        let since = clock(since);
+        let well = lines
+            .iter_mut()
+            .filter(|line| line.state == CheckState::Well);
+        for line in well {
+            line.state = CheckState::Unknown;
+            line.said = format!("unknown since {since} UTC; before: {}", line.said);
+        }
+    }
+    lines
+}
+
+fn lines(model: &Model) -> Vec<HealthLine> {
     let mut lines = Vec::new();
     if let Link::Down { why, .. } = &model.link {
         lines.push(line("connection", why, true));
@@ -48,16 +67,19 @@ pub(crate) fn health_lines(model: &Model) -> Vec<HealthLine> {
         false,
     ));
     lines.push(line(
-        "protected",
-        format!("{} addresses and prefixes in the kernel", status.endpoints),
-        status.endpoints == 0,
+        "console",
+        format!(
+            "{}, version {} of the control protocol",
+            env!("CARGO_PKG_VERSION"),
+            wire::VERSION
+        ),
+        false,
     ));
-    lines.extend(
-        status
-            .guards
-            .iter()
-            .map(|guard| line("guard", guard, false)),
-    );
+    lines.extend(status.checks.iter().map(|check| HealthLine {
+        what: check.what.clone(),
+        said: check.said.clone(),
+        state: check.state,
+    }));
     let kernel = &status.kernel;
     lines.push(line(
         "kernel",
@@ -75,12 +97,12 @@ pub(crate) fn health_lines(model: &Model) -> Vec<HealthLine> {
         ),
         kernel.events_lost > 0,
     ));
-    log_lines(status, &mut lines);
+    log_lines(model, status, &mut lines);
     hook_lines(status, &mut lines);
     lines
 }
 
-fn log_lines(status: &Status, lines: &mut Vec<HealthLine>) {
+fn log_lines(model: &Model, status: &Status, lines: &mut Vec<HealthLine>) {
     let log = &status.log;
     let free = log.free_bytes.map_or_else(|| "unknown".to_owned(), bytes);
     lines.push(line(
@@ -92,9 +114,9 @@ fn log_lines(status: &Status, lines: &mut Vec<HealthLine>) {
         Some(checkpoint) => line(
             "checkpoint",
             format!(
-                "record {}, {} s old, {} records not yet signed for",
+                "record {}, {} old, {} records not yet signed for",
                 checkpoint.records,
-                status.now.unix_ns.saturating_sub(checkpoint.unix_ns) / 1_000_000_000,
+                model.checkpoint_age().unwrap_or_default(),
                 log.records.saturating_sub(checkpoint.records)
             ),
             false,

@@ -1,7 +1,7 @@
 //! The list of a view: a head, and as many rows as there is room for. Only those are looked at, however many there are.
 
 use enforcer_proto::principal::AgentName;
-use enforcer_proto::wire::GrantView;
+use enforcer_proto::wire::{CheckState, GrantView};
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::Style;
@@ -18,7 +18,9 @@ use crate::theme::{Role, Theme};
 
 /// A window that ends within this long stands out, nanoseconds.
 const SOON_NS: u64 = 60_000_000_000;
+/// How many cells a countdown's bar has, where there is much room and where there is little.
 const BAR_CELLS: u64 = 8;
+const BAR_CELLS_PLAIN: u64 = 4;
 /// The first row that is shown, so that the selected one is.
 pub(crate) fn first_shown(model: &Model, rows: &[Row]) -> usize {
     let page = model.page.max(1);
@@ -77,14 +79,7 @@ fn heading(model: &Model, count: usize, room: Room, theme: Theme) -> Line<'stati
             format!("{count} wait{more}")
         }
         View::Sessions => format!("the newest {count} queries"),
-        View::Log => {
-            let log = model.status().map(|status| status.log).unwrap_or_default();
-            let checkpoint = log.checkpoint.map_or_else(
-                || "no checkpoint yet".to_owned(),
-                |checkpoint| format!("signed up to record {}", checkpoint.records),
-            );
-            format!("{count} of {} records · {checkpoint}", log.records)
-        }
+        View::Log => format!("{count} of {}", log_heading(model, room)),
         View::Refusals => format!("{} refused, of {count} kinds", model.refusals.count()),
         View::Agents => {
             let cell = match room {
@@ -101,6 +96,9 @@ fn heading(model: &Model, count: usize, room: Room, theme: Theme) -> Line<'stati
         }
         View::Health => "what is checked".to_owned(),
     };
+    if let Some(since) = model.doubt_since_unix_ns() {
+        text.push_str(&format!(", as of {}", clock(since)));
+    }
     if !place.search.is_empty() {
         text.push_str(&format!(" · only with “{}”", cell(&place.search)));
     }
@@ -114,6 +112,25 @@ fn heading(model: &Model, count: usize, room: Room, theme: Theme) -> Line<'stati
     Line::styled(text, theme.style(Role::Title))
 }
 
+/// What was checked here of the log, and what is the daemon's word alone.
+fn log_heading(model: &Model, room: Room) -> String {
+    let log = model.status().map(|status| status.log).unwrap_or_default();
+    let signed = log.checkpoint.map_or_else(
+        || "daemon: none signed".to_owned(),
+        |checkpoint| format!("daemon: signed to {}", checkpoint.records),
+    );
+    let records = log.records;
+    match (model.chain.run(), room) {
+        (None, _) => format!("{records} records · none checked · {signed}"),
+        (Some((first, last)), Room::Narrow) => {
+            format!("{records} · hashes hold {first}–{last} · {signed}")
+        }
+        (Some((first, last)), Room::Plain | Room::Wide) => {
+            format!("{records} records · hashes hold from {first} to {last} · {signed}")
+        }
+    }
+}
+
 fn empty(model: &Model) -> String {
     if !model.place().search.is_empty() {
         return "Nothing here has that text. esc shows all again.".to_owned();
@@ -121,16 +138,36 @@ fn empty(model: &Model) -> String {
     if model.known.is_none() {
         return "Nothing was heard from the daemon yet.".to_owned();
     }
+    if let Some(since) = model.doubt_since_unix_ns() {
+        return format!(
+            "There was none at {}. Whether there is now is not known.",
+            clock(since)
+        );
+    }
     match model.view {
         View::Windows => "No window is open. All BigQuery egress is denied.",
         View::Requests => "No request is waiting.",
         View::Sessions => "No window was asked anything yet.",
         View::Log => "No record has come yet.",
-        View::Refusals => "Nothing was refused.",
+        View::Refusals => return nothing_refused(model),
         View::Agents => "No agent is configured.",
         View::Health => "Nothing is known yet.",
     }
     .to_owned()
+}
+
+/// Only what has come here is known of: the log may have more.
+fn nothing_refused(model: &Model) -> String {
+    let first = model.tail.iter().next().map(|entry| entry.record.seq);
+    first.map_or_else(
+        || "No record has come yet, so it is not known whether anything was refused.".to_owned(),
+        |first| {
+            let last = model.tail.last_seq();
+            format!(
+                "Nothing was refused in records {first} to {last}: those before did not come here."
+            )
+        },
+    )
 }
 
 const fn width_of(cells: u16) -> Constraint {
@@ -165,40 +202,58 @@ fn cells_of(texts: Vec<(String, Style)>) -> Vec<Cell<'static>> {
     cells.collect()
 }
 
-/// How much is left of a whole, in eighths of a bar.
-fn bar(left: u64, whole: u64) -> String {
-    let full = (u128::from(left) * u128::from(BAR_CELLS))
+/// How much is left of a whole, in cells of a bar.
+fn bar(left: u64, whole: u64, cells: u64) -> String {
+    let full = (u128::from(left) * u128::from(cells))
         .div_ceil(u128::from(whole.max(1)))
-        .min(u128::from(BAR_CELLS));
+        .min(u128::from(cells));
     let full = usize::try_from(full).unwrap_or(0);
-    let cells = usize::try_from(BAR_CELLS).unwrap_or(0);
+    let cells = usize::try_from(cells).unwrap_or(0);
     format!("{}{}", "█".repeat(full), "░".repeat(cells - full))
+}
+
+/// How a window is: its glyph, the same in a word, and how it looks.
+const fn state_of_window(grant: &GrantView, left_ns: u64) -> (&'static str, &'static str, Role) {
+    if grant.open && left_ns == 0 {
+        ("◌", "ending", Role::Warning)
+    } else if !grant.open {
+        ("×", "closed", Role::Muted)
+    } else if grant.break_glass.is_some() {
+        ("!", "EMERGENCY", Role::Danger)
+    } else if left_ns < SOON_NS {
+        ("◐", "soon", Role::Warning)
+    } else {
+        ("●", "open", Role::Open)
+    }
+}
+
+/// How long a window is still open, behind the word for how it is.
+fn closes(grant: &GrantView, word: &str, left_ns: u64, room: Room) -> String {
+    let left = minutes_seconds(left_ns);
+    match (&grant.closed, room) {
+        (Some(why), _) => why.clone(),
+        (None, _) if !grant.open || left_ns == 0 => "ending".to_owned(),
+        (None, Room::Narrow) => format!("{} {left}", word.get(..5).unwrap_or(word)),
+        // The word takes the place of the bar.
+        (None, Room::Plain | Room::Wide) if grant.break_glass.is_some() => {
+            format!("{word} {left}")
+        }
+        (None, Room::Plain) => {
+            let bar = bar(left_ns, grant.lasts_ns, BAR_CELLS_PLAIN);
+            format!("{word} {bar} {left}")
+        }
+        (None, Room::Wide) => {
+            let bar = bar(left_ns, grant.lasts_ns, BAR_CELLS);
+            format!("{word} {bar} {left}")
+        }
+    }
 }
 
 fn window(model: &Model, grant: &GrantView, theme: Theme, room: Room) -> Vec<Cell<'static>> {
     let left = model.left_ns(grant.closes_in_ns);
     let plain = theme.style(Role::Plain);
-    let (glyph, role) = if grant.open && left == 0 {
-        ("◌", Role::Warning)
-    } else if !grant.open {
-        ("×", Role::Muted)
-    } else if grant.break_glass.is_some() {
-        ("!", Role::Danger)
-    } else if left < SOON_NS {
-        ("◐", Role::Warning)
-    } else {
-        ("●", Role::Open)
-    };
-    let closes = match &grant.closed {
-        None if grant.open && left > 0 => match room {
-            Room::Narrow => minutes_seconds(left),
-            Room::Plain | Room::Wide => {
-                format!("{} {}", bar(left, grant.lasts_ns), minutes_seconds(left))
-            }
-        },
-        None => "ending".to_owned(),
-        Some(why) => why.clone(),
-    };
+    let (glyph, word, role) = state_of_window(grant, left);
+    let closes = closes(grant, word, left, room);
     let style = theme.style(role);
     let quiet = if grant.open {
         plain
@@ -251,7 +306,7 @@ pub(super) const fn share_of_day(seconds: u64) -> u64 {
 }
 
 /// The share of the last 24 hours in which an agent held a window.
-fn share(model: &Model, agent: &AgentName) -> String {
+pub(super) fn share(model: &Model, agent: &AgentName) -> String {
     model
         .agent(agent)
         .map_or_else(String::new, |known| percent(known.held_in_day_s, 86_400))
@@ -261,7 +316,7 @@ fn share(model: &Model, agent: &AgentName) -> String {
 const SPARKS: usize = 8;
 
 /// The last of these numbers, each as high as its share of the most.
-fn sparkline(each: &[u64]) -> String {
+pub(super) fn sparkline(each: &[u64]) -> String {
     const STEPS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     let shown = &each[each.len().saturating_sub(SPARKS)..];
     let most = shown.iter().copied().max().unwrap_or(0).max(1);
@@ -313,6 +368,7 @@ fn asked(query: &Query, theme: Theme, room: Room) -> Vec<Cell<'static>> {
     let took = query
         .duration_us
         .map_or_else(|| "…".to_owned(), |us| format!("{} ms", us / 1000));
+    let state = (state_of(query), theme.style(role));
     let mut texts = vec![
         (glyph.to_owned(), theme.style(role)),
         (query.query.to_string(), plain),
@@ -329,9 +385,7 @@ fn asked(query: &Query, theme: Theme, room: Room) -> Vec<Cell<'static>> {
     if room != Room::Narrow {
         texts.push((took, plain));
     }
-    if room == Room::Wide {
-        texts.push((state_of(query), theme.style(role)));
-    }
+    texts.push(state);
     cells_of(texts)
 }
 
@@ -349,9 +403,13 @@ fn glyph_of(query: &Query) -> (&'static str, Role) {
 
 /// How far a query is, in a word or two.
 pub(super) fn state_of(query: &Query) -> String {
+    if query.read_outside.is_some() {
+        return "OUTSIDE".to_owned();
+    }
     match &query.state {
         State::Running => "running".to_owned(),
-        State::Answered(status) => status.to_string(),
+        State::Answered(status) if *status < 400 => format!("ok {status}"),
+        State::Answered(status) => format!("error {status}"),
         State::Ended(why) => why.clone(),
     }
 }
@@ -371,12 +429,8 @@ fn record(model: &Model, seq: u64, theme: Theme) -> Vec<Cell<'static>> {
     let Some(entry) = model.tail.get(seq) else {
         return Vec::new();
     };
-    // What a checkpoint covers can no longer be changed unseen.
-    let log = model.status().map(|status| status.log).unwrap_or_default();
-    let is_signed = log
-        .checkpoint
-        .is_some_and(|checkpoint| checkpoint.records >= seq);
-    let mark = if is_signed { "✓" } else { " " };
+    // It has its hash, and follows the one before it.
+    let mark = if model.chain.holds(seq) { "✓" } else { " " };
     cells_of(vec![
         (format!("{seq}{mark}"), theme.style(Role::Muted)),
         (clock(entry.record.unix_ns), theme.style(Role::Muted)),
@@ -430,12 +484,12 @@ fn agent(model: &Model, name: &AgentName, theme: Theme, room: Room) -> Vec<Cell<
     };
     let plain = theme.style(Role::Plain);
     let is_open = model.open().any(|grant| grant.agent == *name);
-    let (glyph, role) = if agent.locked.is_some() {
-        ("⊘", Role::Danger)
+    let (glyph, word, role) = if agent.locked.is_some() {
+        ("⊘", "LOCKED", Role::Danger)
     } else if is_open {
-        ("●", Role::Open)
+        ("●", "open", Role::Open)
     } else {
-        ("○", Role::Muted)
+        ("○", "none", Role::Muted)
     };
     let workload = match &agent.locked {
         Some(lock) => format!("LOCKED by {}: {}", lock.by, lock.reason),
@@ -456,6 +510,7 @@ fn agent(model: &Model, name: &AgentName, theme: Theme, room: Room) -> Vec<Cell<
         (strip(&agent.day, room), theme.style(Role::Open)),
         (format!("{share} %"), theme.style(loud)),
         (agent.processes.to_string(), plain),
+        (word.to_owned(), theme.style(role)),
     ];
     if room != Room::Narrow {
         let style = if agent.locked.is_some() {
@@ -489,21 +544,14 @@ fn health(model: &Model, at: usize, theme: Theme) -> Vec<Cell<'static>> {
     let Some(line) = lines.get(at) else {
         return Vec::new();
     };
-    let (glyph, role) = if line.is_bad {
-        ("✗", Role::Danger)
-    } else {
-        ("✓", Role::Open)
+    let (mark, said) = match line.state {
+        CheckState::Well => (Role::Open, Role::Plain),
+        CheckState::Bad => (Role::Danger, Role::Danger),
+        CheckState::Unknown => (Role::Warning, Role::Plain),
     };
     cells_of(vec![
-        (glyph.to_owned(), theme.style(role)),
+        (line.state.mark().to_owned(), theme.style(mark)),
         (line.what.clone(), theme.style(Role::Plain)),
-        (
-            line.said.clone(),
-            theme.style(if line.is_bad {
-                Role::Danger
-            } else {
-                Role::Plain
-            }),
-        ),
+        (line.said.clone(), theme.style(said)),
     ])
 }

@@ -1,6 +1,6 @@
 //! Whole screens: what each view shows, in each state, at each size; what carries danger looks like it; no size and no text breaks anything.
 
-use enforcer_proto::wire::Status;
+use enforcer_proto::wire::{CheckState, Status};
 use proptest::prelude::*;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
@@ -207,7 +207,11 @@ fn what_is_wrong_stands_out_with_colours_and_without() {
             "{theme:?}"
         );
         let lost = drawn(&mut model(State::Disconnected), (80, 24), theme);
-        assert_eq!(style_at(&lost, "NOT CONNECTED, this").1, alarm, "{theme:?}");
+        assert_eq!(
+            style_at(&lost, "NOT CONNECTED, again").1,
+            alarm,
+            "{theme:?}"
+        );
         let mut ending = model(State::Busy);
         types(&mut ending, "Xclose");
         let ending = drawn(&mut ending, (80, 24), theme);
@@ -290,6 +294,262 @@ fn a_countdown_goes_on_by_the_consoles_own_clock() {
     // Past its end it is not said to be open, whatever was heard last.
     model.update(700_000, Msg::Tick);
     assert!(shown(&mut model, (80, 24)).contains("ending"));
+}
+
+#[test]
+fn a_daemon_that_says_nothing_more_is_seen_within_seconds_though_nothing_else_moves() {
+    let mut model = model(State::Empty);
+    drawn(&mut model, (80, 24), Theme::Dark);
+    model.is_dirty = false;
+    model.update(2_900, Msg::Tick);
+    assert!(!model.is_dirty, "what is a moment old is not drawn again");
+    model.update(3_000, Msg::Tick);
+    assert!(model.is_dirty);
+    let stale = drawn(&mut model, (80, 24), Theme::Dark);
+    let said = text_of(&stale);
+    assert!(
+        said.contains("○ STALE: as of 3 s ago") && !said.contains("healthy"),
+        "{said}"
+    );
+    assert_eq!(
+        style_at(&stale, "○ STALE").1,
+        Modifier::BOLD | Modifier::REVERSED
+    );
+    model.is_dirty = false;
+    model.update(3_500, Msg::Tick);
+    assert!(!model.is_dirty, "its age is the same in whole seconds");
+    model.update(4_000, Msg::Tick);
+    assert!(model.is_dirty);
+    // Every view says of when it is.
+    for view in View::ALL {
+        model.view = view;
+        let said = shown(&mut model, (80, 24));
+        assert!(said.contains(", as of 14:13:20"), "{said}");
+    }
+    // The next word takes it all away.
+    let status = status_of(&model);
+    model.update(4_500, Msg::Status(Box::new(status)));
+    assert!(shown(&mut model, (80, 24)).contains("✓ healthy  ● connected"));
+}
+
+#[test]
+fn nothing_looks_well_that_is_not_known_to_be() {
+    for theme in [Theme::Dark, Theme::Light, Theme::Plain] {
+        let mut lost = model(State::Disconnected);
+        for view in View::ALL {
+            lost.view = view;
+            let buffer = drawn(&mut lost, (120, 40), theme);
+            let said = text_of(&buffer);
+            assert!(!said.contains("healthy"), "{said}");
+            assert!(said.contains("? health unknown since 14:13:20"), "{said}");
+            // The body, down to the last line, is of less weight.
+            let body = &buffer.content[120 * 4..120 * 39];
+            assert!(
+                body.iter()
+                    .all(|cell| cell.modifier.contains(Modifier::DIM)),
+                "{view:?} {theme:?}"
+            );
+        }
+        lost.view = View::Health;
+        let said = shown(&mut lost, (120, 40));
+        assert!(!said.contains('✓'), "{said}");
+        assert!(
+            said.contains("? daemon         unknown since 14:13:20 UTC; before: "),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn the_age_of_the_checkpoint_goes_on_while_nothing_else_does() {
+    let mut model = model(State::Empty);
+    model.view = View::Health;
+    assert!(shown(&mut model, (80, 24)).contains("record 8, 30 s old"));
+    let later = |model: &mut Model, seconds: u64| {
+        let mut status = status_of(model);
+        status.now.unix_ns = (1_790_000_000 + seconds) * 1_000_000_000;
+        model.is_dirty = false;
+        model.update(seconds * 1000, Msg::Status(Box::new(status)));
+        model.is_dirty
+    };
+    assert!(later(&mut model, 1));
+    assert!(later(&mut model, 7_200));
+    assert!(shown(&mut model, (80, 24)).contains("record 8, 2 h 00 min old"));
+    assert!(
+        !later(&mut model, 7_210),
+        "minutes are as fine as it is said"
+    );
+    model.view = View::Agents;
+    later(&mut model, 7_220);
+    assert!(!later(&mut model, 9_000), "elsewhere it is not shown");
+}
+
+#[test]
+fn what_kind_of_console_it_is_and_whether_it_is_connected_is_whole_at_every_size() {
+    let banners = [
+        (Mode::Replay, "RECORDING"),
+        (Mode::ReadOnly, "READ ONLY"),
+        (Mode::Demo, "DEMO: NOT REAL"),
+    ];
+    for (mode, banner) in banners {
+        for (state, _) in STATES {
+            for width in [60, 80, 120] {
+                let mut model = model(state);
+                model.mode = mode;
+                let mut status = status_of(&model);
+                "ip-10-0-12-113.eu-central-1.compute.internal".clone_into(&mut status.host);
+                let link = model.link.clone();
+                model.update(model.at_ms, Msg::Status(Box::new(status)));
+                model.link = link;
+                for late_ms in [0, 4_000] {
+                    model.update(model.at_ms + late_ms, Msg::Tick);
+                    let said = shown(&mut model, (width, 12));
+                    let first = said.lines().next().unwrap_or_default();
+                    assert!(first.contains(banner), "{first}");
+                    let link = ["● connected", "○ NOT CONNECTED", "○ STALE"];
+                    assert!(link.iter().any(|link| first.contains(link)), "{first}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_is_said_of_refusals_in_records_that_did_not_come() {
+    let mut model = model(State::Empty);
+    model.view = View::Refusals;
+    let said = shown(&mut model, (80, 24));
+    assert!(
+        said.contains("it is not known whether anything was refused"),
+        "{said}"
+    );
+    let line = r#"{"seq":7,"boot_id":"b","boot_ns":1,"unix_ns":1,"event":{"kind":"opened","grant":"g-5","agent":"finance-bot"},"prev":"x"}"#;
+    let entry = Entry::read(line).expect("a record");
+    model.update(0, Msg::Records(vec![entry], 0));
+    let said = shown(&mut model, (80, 24));
+    assert!(
+        said.contains("Nothing was refused in records 7 to 7"),
+        "{said}"
+    );
+}
+
+#[test]
+fn each_check_of_the_daemon_has_its_line_and_its_mark() {
+    let mut model = model(State::Busy);
+    let mut status = status_of(&model);
+    let pins = status.checks.iter_mut().find(|check| check.what == "pins");
+    let pins = pins.expect("it is looked at");
+    pins.state = CheckState::Bad;
+    "the pin of the kernel's map WINDOWS is lost".clone_into(&mut pins.said);
+    model.update(0, Msg::Status(Box::new(status)));
+    model.view = View::Health;
+    let said = shown(&mut model, (120, 40));
+    for line in [
+        "✓ programs ",
+        "✗ pins           the pin of",
+        "✓ map use ",
+        "✓ probes ",
+        "? not probed ",
+        "✓ DNS ",
+        "✓ token endpoint ",
+        "✓ console ",
+    ] {
+        assert!(said.contains(line), "{line}: {said}");
+    }
+}
+
+#[test]
+fn a_request_says_what_was_refused_to_its_agent_and_what_its_rule_says() {
+    let mut model = model(State::Busy);
+    types(&mut model, "2⏎");
+    let said = shown(&mut model, (120, 40));
+    assert!(
+        said.contains("2 undecided; 3 refused since the start"),
+        "{said}"
+    );
+    assert!(said.contains("rule 1   agents report-bot"), "{said}");
+}
+
+#[test]
+fn what_a_glyph_says_a_word_says_at_every_width() {
+    for size in SIZES {
+        let mut model = model(State::Busy);
+        let mut status = status_of(&model);
+        let open = status.grants.iter_mut().find(|grant| grant.open);
+        open.expect("one is open").break_glass = Some("the others sleep".to_owned());
+        model.update(0, Msg::Status(Box::new(status)));
+        let said = shown(&mut model, size);
+        assert!(said.contains("EMERG"), "{said}");
+        assert!(said.contains("soon "), "{said}");
+        model.view = View::Sessions;
+        let said = shown(&mut model, size);
+        assert!(
+            said.contains("running") && said.contains("ok 200"),
+            "{said}"
+        );
+        model.view = View::Agents;
+        let said = shown(&mut model, size);
+        assert!(said.contains("LOCKED") && said.contains("open"), "{said}");
+    }
+}
+
+#[test]
+fn a_windows_detail_has_its_rate_and_its_agents_share_of_the_day() {
+    let mut model = model(State::Busy);
+    for (second, more) in [(1, 3), (2, 7), (3, 1)] {
+        let mut status = status_of(&model);
+        for grant in &mut status.grants {
+            grant.queries += more;
+        }
+        model.update(second * 1000, Msg::Status(Box::new(status)));
+    }
+    types(&mut model, "1j⏎");
+    let said = shown(&mut model, (80, 24));
+    assert!(
+        said.contains("rate     ▄█▂ 1 queries in the last second"),
+        "{said}"
+    );
+    assert!(
+        said.contains("24 h     finance-bot held windows for 10 % of it"),
+        "{said}"
+    );
+}
+
+#[test]
+fn the_log_says_what_was_checked_here_and_what_is_the_daemons_word() {
+    let mut model = model(State::Busy);
+    model.view = View::Log;
+    let said = shown(&mut model, (120, 40));
+    assert!(
+        said.contains("hashes hold from 4 to 12 · daemon: signed to 8"),
+        "{said}"
+    );
+    assert!(said.contains("12✓"), "{said}");
+    // One that was never sealed, in the next one's place.
+    let line = r#"{"seq":13,"boot_id":"b","boot_ns":1,"unix_ns":1,"event":{"kind":"opened","grant":"g-5","agent":"finance-bot"},"prev":"x"}"#;
+    let entry = Entry::read(line).expect("a record");
+    model.update(0, Msg::Records(vec![entry], 0));
+    let buffer = drawn(&mut model, (80, 24), Theme::Dark);
+    assert_eq!(
+        style_at(&buffer, "RECORD 13 IS NOT WHAT WAS WRITTEN").1,
+        Modifier::BOLD | Modifier::REVERSED
+    );
+}
+
+#[test]
+fn what_a_check_says_moves_nothing_where_it_is_not_shown() {
+    let mut model = model(State::Empty);
+    let mut later = |view, said: &str| {
+        model.view = view;
+        let mut status = status_of(&model);
+        said.clone_into(&mut status.checks[0].said);
+        model.update(0, Msg::Tick);
+        model.is_dirty = false;
+        model.update(0, Msg::Status(Box::new(status)));
+        model.is_dirty
+    };
+    assert!(!later(View::Windows, "the last minted 1 s ago"));
+    assert!(later(View::Health, "the last minted 2 s ago"));
 }
 
 fn key() -> impl Strategy<Value = Key> {

@@ -176,6 +176,21 @@ impl Rule {
         }
     }
 
+    /// What it says, in words: of whom, who decides, and the ceilings.
+    #[must_use]
+    pub fn said(&self) -> String {
+        let agents: Vec<&str> = self.agents.iter().map(AgentName::as_str).collect();
+        format!(
+            "agents {}; decided by {}; at most {}, {} min a day, {} bytes, {} queries",
+            agents.join(", "),
+            self.who_decides(),
+            self.ttl_max,
+            self.limits.duty_ns_max() / (60 * NS_PER_S),
+            self.budget.bytes_max,
+            self.budget.queries_max
+        )
+    }
+
     fn lets_ask_for(&self, dataset: &DatasetRef, access: Access) -> bool {
         let (readable, writable): (&[DatasetPattern], &[DatasetPattern]) = match access {
             Access::Read => (&self.datasets, &self.writable),

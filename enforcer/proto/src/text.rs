@@ -1,5 +1,7 @@
 //! Text that an agent chose, made safe to show: reasons, SQL, process names. Used by the console, the command line and refusals alike.
 
+use std::borrow::Cow;
+
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 /// The most marks that are shown on one character: more than any script's writing needs, and too few to hide what stands below.
@@ -123,6 +125,60 @@ pub fn cut_to_end(text: &str, columns: usize) -> &str {
     &text[from..]
 }
 
+/// `text` on one line, whole: what would end the line or move along it stands as `\n`, `\r` or `\t`, other deceptive characters as `\u{…}`.
+#[must_use]
+pub fn one_line(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\n' | '\r' | '\t' => out.extend(c.escape_default()),
+            c if is_deceptive(c) => out.extend(c.escape_unicode()),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// What begins each line of a text but its first, where it is printed.
+const GOES_ON: &str = "│ ";
+
+/// `text` as it is printed, in lines of at most `chars` characters, at least three: every one but the first begins with `│ `. So where the first begins
+/// with a word of ours, nothing that somebody else wrote stands at the margin, where it could be taken for ours.
+#[must_use]
+pub fn laid_out(text: &str, chars: usize) -> Vec<String> {
+    // An empty text is an empty line.
+    let mut lines = wrapped(text, chars.saturating_sub(2).max(1));
+    if lines.is_empty() {
+        lines.push(String::new());
+    }
+    for line in lines.iter_mut().skip(1) {
+        line.insert_str(0, GOES_ON);
+    }
+    lines
+}
+
+/// A JSON text with every deceptive character in it as `\uXXXX`, those above U+FFFF as two: the same to whoever parses it, and safe to see on a terminal.
+///
+/// In a JSON text such characters stand in strings alone, but for the blanks, line feeds and tabs between tokens, which stay.
+#[must_use]
+pub fn safe_json(json: &str) -> Cow<'_, str> {
+    let is_hidden = |c: char| is_deceptive(c) && !matches!(c, '\n' | '\r' | '\t');
+    if !json.contains(is_hidden) {
+        return Cow::Borrowed(json);
+    }
+    let mut out = String::with_capacity(json.len() + 64);
+    for c in json.chars() {
+        if is_hidden(c) {
+            let mut units = [0; 2];
+            let units = c.encode_utf16(&mut units).iter();
+            out.extend(units.map(|unit| format!("\\u{unit:04x}")));
+        } else {
+            out.push(c);
+        }
+    }
+    Cow::Owned(out)
+}
+
 /// Shortens `text` to at most `bytes_max` bytes, the last of which are `…`. One that is short enough stays as it is.
 pub fn shorten(text: &mut String, bytes_max: usize) {
     if text.len() > bytes_max {
@@ -243,6 +299,72 @@ mod tests {
             }
             let safe = safe_line(&text, usize::MAX);
             prop_assert!(columns(cut(&safe, width)) <= width && columns(cut_to_end(&safe, width)) <= width);
+        }
+    }
+
+    #[test]
+    fn a_text_cannot_make_a_line_of_its_own_where_it_is_printed() {
+        let reason = "reason   month end\nagreed   uids 5002, 5003\r\nwanting  nobody";
+        let lines = laid_out(reason, 40);
+        assert_eq!(
+            lines,
+            [
+                "reason   month end",
+                "│ agreed   uids 5002, 5003",
+                "│ wanting  nobody"
+            ]
+        );
+        assert_eq!(laid_out("", 40), [""]);
+        assert_eq!(laid_out("abcdefg", 5), ["abc", "│ def", "│ g"]);
+        assert_eq!(
+            one_line("SELECT 1\nq-7\t\u{202e}\r"),
+            "SELECT 1\\nq-7\\t\\u{202e}\\r"
+        );
+    }
+
+    #[test]
+    fn json_shows_what_would_hide_in_it_and_says_the_same() {
+        let safe = safe_json("{\"a\": \"\u{202e}\u{9b}\u{7f}\u{85}\u{e0041}é\"}");
+        assert_eq!(safe, r#"{"a": "\u202e\u009b\u007f\u0085\udb40\udc41é"}"#);
+        assert!(matches!(safe_json("{\n\t\"a\": 1}"), Cow::Borrowed(_)));
+    }
+
+    /// Text in which deceptive characters are likely.
+    fn hostile() -> impl Strategy<Value = String> {
+        let character = prop_oneof![
+            any::<char>(),
+            prop::char::ranges(
+                vec![
+                    '\u{0}'..='\u{1f}',
+                    '\u{7f}'..='\u{a0}',
+                    '\u{200b}'..='\u{206f}',
+                    '\u{e0000}'..='\u{e0fff}'
+                ]
+                .into()
+            ),
+            prop::sample::select(vec!['"', '\\', '/', 'u', '\u{feff}', '\u{ad}']),
+        ];
+        prop::collection::vec(character, 0..64).prop_map(String::from_iter)
+    }
+
+    proptest! {
+        #[test]
+        fn safe_json_is_the_same_to_a_parser_and_has_nothing_deceptive(text in hostile(), key in hostile()) {
+            let value = serde_json::json!({ key: [text] });
+            for json in [value.to_string(), serde_json::to_string_pretty(&value).expect("a value")] {
+                let safe = safe_json(&json);
+                prop_assert_eq!(&serde_json::from_str::<serde_json::Value>(&safe).expect("JSON"), &value);
+                let is_hidden = |c| is_deceptive(c) && c != '\n';
+                prop_assert!(!safe.contains(is_hidden), "{}", safe);
+            }
+        }
+
+        #[test]
+        fn one_line_is_one_and_no_line_but_the_first_is_without_its_mark(text in hostile(), chars in 3_usize..60) {
+            prop_assert!(!one_line(&text).contains(is_deceptive));
+            let lines = laid_out(&text, chars);
+            prop_assert!(lines.iter().all(|line| line.chars().count() <= chars && !line.contains(is_deceptive)));
+            prop_assert!(lines.iter().skip(1).all(|line| line.starts_with("│ ")));
         }
 
         #[test]

@@ -2,7 +2,10 @@
 //! which the caller reaches: the daemon's commands and the console tell the same. It decides nothing and keeps nothing.
 
 mod facts;
+mod id;
 pub mod verdict;
+
+pub use id::{Id, IdError};
 
 use crate::audit::Record;
 use crate::event::Event;
@@ -51,6 +54,73 @@ impl Facts {
 /// Where the log cannot be read.
 pub fn facts<S: Records>(log: &S, record: &Record) -> Result<Facts, S::Error> {
     facts::of(log, record)
+}
+
+/// The most decisions of one kind that are explained: the newest.
+const DECISIONS_MAX: u32 = 16;
+
+/// The records that decide on `id`; where it is a request that still waits, the one that asks.
+///
+/// # Errors
+/// Where the log cannot be read.
+pub fn decisions<S: Records>(log: &S, id: Id) -> Result<Vec<Record>, S::Error> {
+    let mut found = Vec::new();
+    let mut look = |filter: Filter, limit: u32| {
+        log.each(filter, Some(limit), &mut |record| {
+            found.push(record.clone())
+        })
+    };
+    let none = Filter::default();
+    let (filter, kinds): (_, &[&str]) = match id {
+        Id::Record(seq) => {
+            let filter = Filter {
+                first: Some(seq),
+                last: Some(seq),
+                ..none
+            };
+            look(filter, 1)?;
+            return Ok(found);
+        }
+        Id::Query(query) => (
+            Filter {
+                query: Some(query),
+                ..none
+            },
+            &["query_admitted"],
+        ),
+        Id::Grant(grant) => (
+            Filter {
+                grant: Some(grant),
+                ..none
+            },
+            &["approved", "closed", "reviewed"],
+        ),
+        Id::Request(request) => (
+            Filter {
+                request: Some(request),
+                ..none
+            },
+            &[
+                "approval_given",
+                "approved",
+                "denied",
+                "request_expired",
+                "request_withdrawn",
+            ],
+        ),
+    };
+    let of_kind = |kind: &str| Filter {
+        kind: Some(kind.to_owned()),
+        ..filter.clone()
+    };
+    for kind in kinds {
+        look(of_kind(kind), DECISIONS_MAX)?;
+    }
+    if found.is_empty() && matches!(id, Id::Request(_)) {
+        // It waits: what covers it can be told.
+        found.extend(log.newest(of_kind("requested"))?);
+    }
+    Ok(found)
 }
 
 /// What the record says became of what was asked.

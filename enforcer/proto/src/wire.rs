@@ -16,7 +16,7 @@ use crate::scope::Scope;
 use crate::time::{Now, Ttl};
 
 /// The version of everything below. Both sides must have the same: the formats tolerate no added field.
-pub const VERSION: u32 = 12;
+pub const VERSION: u32 = 13;
 /// What a hello starts with.
 pub const MAGIC: [u8; 8] = *b"enforcer";
 /// The longest frame, bytes; a longer one ends the connection. Any record of the log passes in one.
@@ -338,6 +338,15 @@ pub struct RequestView {
     pub expires_in_ns: u64,
 }
 
+/// A policy rule as shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleView {
+    /// Its number.
+    pub rule: u32,
+    /// What it says, in words, shortened where it is long.
+    pub said: String,
+}
+
 /// A window as shown.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GrantView {
@@ -407,6 +416,8 @@ pub struct AgentView {
     pub denied: u64,
     /// How many nobody decided in time, or were taken back.
     pub undecided: u64,
+    /// What was refused to it and is on record since the daemon started: requests, queries, connections, operations.
+    pub refused: u64,
     /// Who keeps it from windows, and why; absent where nobody does.
     pub locked: Option<LockView>,
 }
@@ -494,6 +505,72 @@ impl Enforce {
     }
 }
 
+/// Whether something that is looked at is as it should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CheckState {
+    /// It is.
+    Well,
+    /// It is not.
+    Bad,
+    /// That cannot be told.
+    Unknown,
+}
+
+impl CheckState {
+    /// What stands before it.
+    #[must_use]
+    pub const fn mark(self) -> &'static str {
+        match self {
+            Self::Well => "✓",
+            Self::Bad => "✗",
+            Self::Unknown => "?",
+        }
+    }
+
+    /// The same in a word.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Well => "well",
+            Self::Bad => "bad",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// Something that is looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckView {
+    /// What it is, in a word or two.
+    pub what: String,
+    /// Whether it is as it should be.
+    pub state: CheckState,
+    /// What there is to say of it, a sentence.
+    pub said: String,
+}
+
+impl CheckView {
+    /// One of which these faults are known; none where all is well. The first of them is said, all are in [`Status::unhealthy`].
+    #[must_use]
+    pub fn of(what: &str, said: impl Into<String>, faults: &[String]) -> Self {
+        let said = said.into();
+        let (state, said) = match faults {
+            [] => (CheckState::Well, said),
+            [fault] => (CheckState::Bad, format!("{fault} ({said})")),
+            [fault, more @ ..] => (
+                CheckState::Bad,
+                format!("{fault}, and {} more ({said})", more.len()),
+            ),
+        };
+        Self {
+            what: what.to_owned(),
+            state,
+            said,
+        }
+    }
+}
+
 /// The state of things at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
@@ -507,8 +584,8 @@ pub struct Status {
     pub unhealthy: Vec<String>,
     /// Protected addresses and prefixes in the kernel.
     pub endpoints: u64,
-    /// What guards besides the programs at the cgroup root, one sentence each.
-    pub guards: Vec<String>,
+    /// What is looked at, each with what there is to say of it. Not for agents.
+    pub checks: Vec<CheckView>,
     /// On whom is enforced.
     pub enforce: Enforce,
     /// What the kernel counted.
@@ -518,6 +595,9 @@ pub struct Status {
     /// Requests, newest last. Where not all find room, those that wait come first: those that the caller may decide on before others, and of
     /// those the oldest of each agent before the next of any.
     pub requests: Vec<RequestView>,
+    /// What the rules say by which those that wait could be approved: as many as find room, to whoever watches over an agent that they name. Not
+    /// for agents.
+    pub rules: Vec<RuleView>,
     /// How many more requests wait than there was room for; each can be asked for by its number.
     pub requests_waiting_left_out: u64,
     /// How many more requests that have ended are remembered than there was room for.

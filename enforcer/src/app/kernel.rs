@@ -8,7 +8,7 @@ use enforcer_ebpf::map::{AGENTS_MAX, CLOSED_DROP};
 use enforcer_ebpf::{Agent as KernelAgent, Window};
 use enforcer_proto::id::GrantId;
 use enforcer_proto::principal::AgentName;
-use enforcer_proto::wire::{Enforce, KernelCounters};
+use enforcer_proto::wire::{CheckState, CheckView, Enforce, KernelCounters};
 use tokio::sync::watch;
 
 use super::Protected;
@@ -284,6 +284,48 @@ pub(super) struct Watched {
     pub(super) is_without_ipv6: bool,
 }
 
+impl Watched {
+    /// What is wrong with the addresses that are protected, and how many those are.
+    fn addresses(&self) -> (Vec<String>, usize) {
+        let endpoints = self.endpoints.borrow();
+        let mut faults: Vec<String> = endpoints.problem.iter().cloned().collect();
+        if endpoints.known.is_empty() {
+            faults.push("no address of BigQuery is known, so none is protected: check [names] and the resolvers".to_owned());
+        }
+        (faults, endpoints.known.len())
+    }
+
+    fn prefixes_check(&self) -> CheckView {
+        CheckView::of("prefixes", self.prefixes.clone(), &[])
+    }
+
+    /// What the probes have shown, and what they show nothing of.
+    fn probes_checks(&self) -> Vec<CheckView> {
+        let probes = self.probes.borrow();
+        let mut checks = vec![CheckView::of("probes", probes.shown(), &probes.problems)];
+        checks.extend(probes.unshown().map(|said| CheckView {
+            what: "not probed".to_owned(),
+            state: CheckState::Unknown,
+            said,
+        }));
+        checks
+    }
+}
+
+/// The interfaces that are guarded, as many as are named.
+fn shown_uplinks(names: &[String]) -> String {
+    let shown = names.len().min(NAMES_SHOWN);
+    let more = match names.len() - shown {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let names = match shown {
+        0 => "none, no interface leads out".to_owned(),
+        shown => names[..shown].join(", "),
+    };
+    format!("uplinks guarded against frames made by hand: {names}{more}")
+}
+
 /// Writes windows for agents by name.
 pub(super) struct AgentWindows {
     shared: Arc<Shared>,
@@ -376,45 +418,46 @@ impl Windows for AgentWindows {
         drift.extend(self.watched.asked.borrow().clone());
         drift.extend(self.watched.minting.troubles());
         drift.extend(self.watched.workloads.borrow().iter().cloned());
-        let endpoints = self.watched.endpoints.borrow().clone();
-        drift.extend(endpoints.problem);
-        if endpoints.known.is_empty() {
-            drift.push("no address of BigQuery is known, so none is protected: check [names] and the resolvers".to_owned());
-        }
+        drift.extend(self.watched.addresses().0);
         drift
     }
 
-    fn guards(&self) -> Vec<String> {
-        let uplinks = self.watched.uplinks.borrow();
-        let shown = uplinks.names.len().min(NAMES_SHOWN);
-        let more = match uplinks.names.len() - shown {
-            0 => String::new(),
-            more => format!(" and {more} more"),
-        };
-        let names = match shown {
-            0 => "none, no interface leads out".to_owned(),
-            shown => uplinks.names[..shown].join(", "),
-        };
-        let (hooks, maps) = {
-            let kernel = &self.shared.state().kernel;
-            (kernel.hooks(), kernel.room())
-        };
-        let mut guards = vec![
-            format!("uplinks guarded against frames made by hand: {names}{more}"),
-            hooks,
-            maps,
-            self.watched.probes.borrow().shown(),
-            self.watched.questions.to_string(),
-            self.watched.minting.to_string(),
-            self.watched.marks.to_string(),
-            self.watched.prefixes.clone(),
-            self.watched.room.to_string(),
-        ];
-        guards.extend(self.watched.probes.borrow().unshown());
-        if self.watched.is_without_ipv6 {
-            guards.push(WITHOUT_IPV6.to_owned());
+    fn checks(&self) -> Vec<CheckView> {
+        let mut checks = self.shared.state().kernel.checks();
+        let watched = &self.watched;
+        let (addresses, known) = watched.addresses();
+        checks.push(CheckView::of(
+            "protected",
+            format!("{known} addresses and prefixes in the kernel"),
+            &addresses,
+        ));
+        checks.push(watched.prefixes_check());
+        let uplinks = watched.uplinks.borrow();
+        checks.push(CheckView::of(
+            "uplinks",
+            shown_uplinks(&uplinks.names),
+            &uplinks.problems,
+        ));
+        checks.extend(watched.probes_checks());
+        let asked: Vec<String> = watched.asked.borrow().iter().cloned().collect();
+        checks.push(CheckView::of("DNS", watched.questions.to_string(), &asked));
+        checks.push(CheckView::of("DNS marks", watched.marks.to_string(), &[]));
+        checks.push(CheckView::of(
+            "token endpoint",
+            watched.minting.to_string(),
+            &watched.minting.troubles(),
+        ));
+        let workloads = watched.workloads.borrow();
+        checks.push(CheckView::of(
+            "workloads",
+            format!("{} agents are configured", self.shared.settings.len()),
+            &workloads,
+        ));
+        checks.push(CheckView::of("connections", watched.room.to_string(), &[]));
+        if watched.is_without_ipv6 {
+            checks.push(CheckView::of("IPv6", WITHOUT_IPV6, &[]));
         }
-        guards
+        checks
     }
 
     fn endpoints(&self) -> u64 {

@@ -5,6 +5,7 @@
     reason = "this is the command line"
 )]
 
+use enforcer_proto::text::safe_json;
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -47,7 +48,9 @@ pub(super) fn check(path: &Path, json: bool) -> Result<(), Failure> {
     if json {
         println!(
             "{}",
-            serde_json::to_string_pretty(&config).context("printing the configuration")?
+            safe_json(
+                &serde_json::to_string_pretty(&config).context("printing the configuration")?
+            )
         );
         return Ok(());
     }

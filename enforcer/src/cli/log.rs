@@ -4,7 +4,6 @@
 mod args;
 mod codes;
 mod export;
-mod id;
 mod source;
 mod story;
 #[cfg(test)]
@@ -18,13 +17,13 @@ use enforcer_proto::sentence::sentence;
 
 pub(super) use args::{FilterArgs, PlaceArgs, ReadArgs};
 pub(super) use export::Format;
-pub(super) use id::Id;
 use source::{Source, lines};
 
 use super::Failure;
 use super::ask::runtime;
 use crate::search::{INDEX_NAME, Index};
-use enforcer_proto::text::utc;
+use enforcer_proto::text::{safe_json, utc};
+pub(super) use enforcer_proto::why::Id;
 
 /// Prints the records that are asked for, and with `--follow` those that come.
 pub(super) fn read(socket: &Path, asked: &ReadArgs, json: bool) -> Result<(), Failure> {
@@ -84,10 +83,7 @@ pub(super) fn index(
         "up to date"
     };
     if json {
-        println!(
-            "{}",
-            serde_json::json!({"index": file, "last": built.last, "added": built.added, "anew": built.is_anew})
-        );
+        println!("{}", safe_json(&serde_json::json!({"index": file, "last": built.last, "added": built.added, "anew": built.is_anew}).to_string()));
     } else {
         println!(
             "{}: {how}, up to record {}, {} of them taken in now",
@@ -102,7 +98,7 @@ pub(super) fn index(
 /// Prints one record.
 fn print(record: &Record, line: &str, json: bool) {
     if json {
-        println!("{line}");
+        println!("{}", safe_json(line));
     } else {
         println!("{}", line_of(record));
     }

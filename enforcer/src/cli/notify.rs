@@ -1,6 +1,7 @@
 //! `enforcer notify test`: tries whether notices arrive.
 #![expect(clippy::print_stdout, reason = "this is the command line")]
 
+use enforcer_proto::text::safe_json;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -28,7 +29,10 @@ pub(super) fn run(socket: &Path, command: NotifyCommand, json: bool) -> Result<E
         )));
     };
     if json {
-        println!("{}", serde_json::json!({"tested": tested}));
+        println!(
+            "{}",
+            safe_json(&serde_json::json!({"tested": tested}).to_string())
+        );
     } else {
         for one in &tested {
             match &one.trouble {

@@ -1,6 +1,7 @@
 //! `enforcer prove`: runs the proofs and prints them as they come.
 #![expect(clippy::print_stdout, reason = "this is the command line")]
 
+use enforcer_proto::text::safe_json;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -57,7 +58,7 @@ pub(super) fn prove(config: &Path, json: bool) -> Result<ExitCode, Failure> {
         let all = serde_json::json!({"paths": proofs, "blocked": blocked, "reached": reached, "not_tried": not_tried, "note": note});
         println!(
             "{}",
-            serde_json::to_string_pretty(&all).context("printing the proofs")?
+            safe_json(&serde_json::to_string_pretty(&all).context("printing the proofs")?)
         );
     } else {
         println!("{blocked} blocked, {reached} reached, {not_tried} not tried");
@@ -104,7 +105,7 @@ pub(super) fn attempt(attempt: &str) -> Result<(), Failure> {
     let attempt: Attempt = serde_json::from_str(attempt).context("reading what to try")?;
     println!(
         "{}",
-        serde_json::to_string(&attempt.make()).context("saying how it ended")?
+        safe_json(&serde_json::to_string(&attempt.make()).context("saying how it ended")?)
     );
     Ok(())
 }

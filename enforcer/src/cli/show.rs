@@ -1,7 +1,7 @@
 //! Answers of the daemon as text or JSON. What an agent wrote is made safe to show.
 
 use enforcer_proto::principal::{ProcessOrigin, shown_name};
-use enforcer_proto::text::{utc, wrapped};
+use enforcer_proto::text::{safe_json, safe_line, utc, wrapped};
 use enforcer_proto::time::NS_PER_S;
 use enforcer_proto::wire::{GrantView, Reply, RequestView, Status};
 
@@ -14,7 +14,7 @@ const PRINTED_MAX: usize = 32;
 
 pub(super) fn reply(reply: &Reply, json: bool) -> Result<(), Failure> {
     if json {
-        println!("{}", serde_json::to_string(&as_json(reply)?)?);
+        println!("{}", safe_json(&serde_json::to_string(&as_json(reply)?)?));
         return Ok(());
     }
     match reply {
@@ -239,18 +239,10 @@ fn print_request(waiting: &RequestView) {
     }
 }
 
-fn print_status(status: &Status) {
-    println!(
-        "host {}, enforcer {}, {}",
-        status.host,
-        status.version,
-        utc(status.now.unix_ns)
-    );
+/// Whether all is well, and each thing that is looked at.
+fn print_health(status: &Status) {
     if status.unhealthy.is_empty() {
         println!("healthy: {} addresses protected", status.endpoints);
-        for guard in &status.guards {
-            println!("  {guard}");
-        }
     }
     for fault in &status.unhealthy {
         println!("UNHEALTHY: {fault}");
@@ -258,6 +250,20 @@ fn print_status(status: &Status) {
     if let Some(warning) = status.enforce.warning() {
         println!("NOTE: {warning}");
     }
+    for check in &status.checks {
+        let said = safe_line(&check.said, usize::MAX);
+        println!("  {} {}: {said}", check.state.mark(), check.what);
+    }
+}
+
+fn print_status(status: &Status) {
+    println!(
+        "host {}, enforcer {}, {}",
+        status.host,
+        status.version,
+        utc(status.now.unix_ns)
+    );
+    print_health(status);
     // An agent is not told of them; a log that is told of has a record.
     if status.log.records > 0 {
         print_log(status);
@@ -275,6 +281,9 @@ fn print_status(status: &Status) {
             "hook {}: {} notices delivered, {} wait, {} given up{trouble}",
             hook.hook, hook.delivered, hook.waiting, hook.given_up
         );
+    }
+    for rule in &status.rules {
+        println!("rule {}: {}", rule.rule, rule.said);
     }
     let pending: Vec<_> = status
         .requests

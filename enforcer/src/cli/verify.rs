@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, anyhow, bail};
 use enforcer_proto::checkpoint::{Checkpoint, Verifier, notes};
-use enforcer_proto::text::utc;
+use enforcer_proto::text::{safe_json, utc};
 
 use super::{EXIT_ERROR, Failure};
 use crate::audit::publish;
@@ -30,7 +30,9 @@ pub(super) fn key(config: &Path, json: bool) -> Result<(), Failure> {
     if json {
         println!(
             "{}",
-            serde_json::json!({"key": key.to_string(), "origin": key.name()})
+            safe_json(
+                &serde_json::json!({"key": key.to_string(), "origin": key.name()}).to_string()
+            )
         );
     } else {
         println!("{key}");
@@ -52,7 +54,7 @@ pub(super) fn verify(
     if json {
         println!(
             "{}",
-            serde_json::to_string(&report).map_err(anyhow::Error::from)?
+            safe_json(&serde_json::to_string(&report).map_err(anyhow::Error::from)?)
         );
     } else {
         print(&report);

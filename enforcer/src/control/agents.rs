@@ -172,6 +172,7 @@ mod tests {
             approved: 0,
             denied: 0,
             undecided: 0,
+            refused: 0,
             locked: None,
         };
         (0..count).map(view).collect()

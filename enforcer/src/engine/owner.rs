@@ -97,6 +97,8 @@ pub(super) struct Owner {
     flushed_boot_ns: u64,
     /// When the kernel was last told that the daemon lives, boot clock.
     beaten_boot_ns: u64,
+    /// How much was refused to each agent and is on record since this start. As many as are configured, and those that were.
+    refused: BTreeMap<AgentName, u64>,
     audit_fault: Option<String>,
     /// Why the policy file, as it is now, is not what is in force.
     policy_fault: Option<String>,
@@ -134,6 +136,7 @@ impl Owner {
             waiting: WhoWaits::default(),
             flushed_boot_ns,
             beaten_boot_ns: 0,
+            refused: BTreeMap::new(),
             audit_fault: None,
             policy_fault: None,
             drift: Vec::new(),
@@ -625,7 +628,7 @@ impl Owner {
     }
 
     fn shown(&self, now: Now, caller: &Caller, what: Shown<'_>) -> Reply {
-        Reply::Status(Box::new(views::status(
+        let mut status = views::status(
             now,
             &self.parts,
             &self.ledger,
@@ -636,7 +639,11 @@ impl Owner {
                 ..self.log.room()
             },
             self.faults(caller),
-        )))
+        );
+        for agent in &mut status.agents {
+            agent.refused = self.refused.get(&agent.agent).copied().unwrap_or(0);
+        }
+        Reply::Status(Box::new(status))
     }
 
     /// What is wrong with the host, whoever's windows are open: for people.

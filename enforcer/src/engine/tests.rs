@@ -10,7 +10,7 @@ use enforcer_proto::principal::{Caller, Process};
 use enforcer_proto::query::{DryRun, Layout, Method, QueryFacts, Touch};
 use enforcer_proto::refusal::Code;
 use enforcer_proto::time::NS_PER_S;
-use enforcer_proto::wire::{Ask, Enforce, Reply, Status};
+use enforcer_proto::wire::{Ask, CheckView, Enforce, Reply, Status};
 
 use super::*;
 use crate::audit::ReadError;
@@ -78,7 +78,7 @@ impl Windows for FakeKernel {
         self.held.lock().expect("no panic").drift.clone()
     }
 
-    fn guards(&self) -> Vec<String> {
+    fn checks(&self) -> Vec<CheckView> {
         Vec::new()
     }
 
@@ -521,7 +521,7 @@ async fn an_agent_sees_only_its_own_and_a_stranger_sees_nothing() {
         Default::default(),
         "what happens on the host"
     );
-    assert!(own.guards.is_empty() && host.status().await.log.records > 0);
+    assert!(own.checks.is_empty() && host.status().await.log.records > 0);
     assert!(
         matches!(host.ask(3000, None, Ask::Status).await, Reply::Refused(refusal) if refusal.code == Code::CallerForbidden)
     );
@@ -654,6 +654,13 @@ async fn a_flood_of_refusals_is_counted_on_record_and_not_recorded_one_by_one() 
             .await;
     }
     let burst = crate::tally::REFUSALS_BURST_MAX as usize;
+    // What is not on record yet does not count yet.
+    let agents = host.status().await.agents;
+    let bot = agents.iter().find(|agent| agent.agent.as_str() == "bot");
+    assert!(
+        bot.is_some_and(|bot| bot.refused >= burst as u64),
+        "{bot:?}"
+    );
     host.stop();
     assert_eq!(on_disk(&host, "query_refused").len(), burst);
     assert_eq!(on_disk(&host, "decision_refused").len(), burst);

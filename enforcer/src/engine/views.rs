@@ -2,7 +2,7 @@
 
 mod agents;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use enforcer_proto::id::RequestId;
 use enforcer_proto::ledger::{
@@ -13,7 +13,7 @@ use enforcer_proto::principal::Caller;
 use enforcer_proto::text::{keep, shorten};
 use enforcer_proto::time::{NS_PER_S, Now};
 use enforcer_proto::wire::{
-    FRAME_BYTES_MAX, GrantView, LogView, RequestView, Status, encoded_bytes,
+    CheckView, FRAME_BYTES_MAX, GrantView, LogView, RequestView, RuleView, Status, encoded_bytes,
 };
 use serde::Serialize;
 
@@ -33,12 +33,22 @@ const SHOWN_BYTES_MAX: usize = 768 * 1024;
 const FAULT_BYTES_MAX: usize = 1024;
 /// The most faults that are shown; those past it are counted in the place of the last.
 const FAULTS_MAX: usize = 64;
+/// The most checks that are shown: more than there are.
+const CHECKS_MAX: usize = 24;
+/// The most bytes of what is said of one.
+const CHECK_BYTES_MAX: usize = 512;
+/// The most policy rules whose words are shown.
+const RULES_MAX: usize = 32;
+/// The most bytes of what a policy rule says; longer ones are shortened.
+const RULE_BYTES_MAX: usize = 512;
 // A status always fits a frame.
 const _: () = assert!(
     2 * SHOWN_BYTES_MAX
         + AGENTS_BYTES_MAX
         + ON_HOST_BYTES_MAX
         + FAULTS_MAX * FAULT_BYTES_MAX
+        + CHECKS_MAX * CHECK_BYTES_MAX
+        + RULES_MAX * RULE_BYTES_MAX
         + 64 * 1024
         < FRAME_BYTES_MAX
 );
@@ -135,6 +145,25 @@ pub(super) fn request(
         ends_with_process: request.ends_with_process,
         expires_in_ns: request.expires_boot_ns.saturating_sub(now.boot_ns),
     }
+}
+
+/// What the rules say that these requests wait under, as far as the caller watches over an agent of theirs.
+fn rules(policy: &Policy, caller: &Caller, shown: &[RequestView]) -> Vec<RuleView> {
+    let pending = shown.iter().filter(|view| view.state == "pending");
+    let numbers: BTreeSet<u32> = pending.map(|view| view.rule).collect();
+    let said = |number: u32| {
+        let at = usize::try_from(number).ok()?.checked_sub(1)?;
+        let rule = policy.rules.get(at)?;
+        let mut agents = rule.agents.iter();
+        let is_told = agents.any(|agent| may_watch_over(policy, caller, agent));
+        is_told.then(|| {
+            let mut said = rule.said();
+            shorten(&mut said, RULE_BYTES_MAX);
+            RuleView { rule: number, said }
+        })
+    };
+    let told = numbers.into_iter().filter_map(said);
+    told.take(RULES_MAX).collect()
 }
 
 /// A request as it is shown to whoever may not decide for its agent, and to that agent: nothing is told of the processes outside its workload.
@@ -324,6 +353,16 @@ fn grants(now: Now, ledger: &Ledger, caller: &Caller) -> Seen<GrantView> {
     seen
 }
 
+/// What is looked at, as much of it as has room.
+fn checks(parts: &Parts) -> Vec<CheckView> {
+    let mut checks = parts.kernel.checks();
+    checks.truncate(CHECKS_MAX);
+    for check in &mut checks {
+        shorten(&mut check.said, CHECK_BYTES_MAX);
+    }
+    checks
+}
+
 pub(super) fn status(
     now: Now,
     parts: &Parts,
@@ -354,11 +393,10 @@ pub(super) fn status(
     }
     // What the host has and how much happens on it is nothing to an agent.
     let is_agent = caller.agent.is_some();
-    let for_people = |held: Vec<String>| if is_agent { Vec::new() } else { held };
-    let (kernel, log) = if is_agent {
+    let (kernel, log, checks) = if is_agent {
         Default::default()
     } else {
-        (parts.kernel.counters(), log)
+        (parts.kernel.counters(), log, checks(parts))
     };
     Status {
         now,
@@ -366,10 +404,15 @@ pub(super) fn status(
         version: env!("CARGO_PKG_VERSION").to_owned(),
         unhealthy,
         endpoints: parts.kernel.endpoints(),
-        guards: for_people(parts.kernel.guards()),
+        checks,
         enforce: parts.kernel.enforced(),
         kernel,
         log,
+        rules: if is_agent {
+            Vec::new()
+        } else {
+            rules(&parts.policy, caller, &requests.views)
+        },
         requests: requests.views,
         requests_waiting_left_out: requests.current_left_out as u64,
         requests_left_out: requests.ended_left_out as u64,

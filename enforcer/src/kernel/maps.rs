@@ -16,7 +16,7 @@ use enforcer_ebpf::map::{
     ENFORCE_HOST, SUBUIDS_MAX, UIDS_MAX, WINDOWS_MAX,
 };
 use enforcer_ebpf::{Agent, Config, Counters, Endpoint, Origin, PortKey, Window};
-use enforcer_proto::wire::Enforce;
+use enforcer_proto::wire::{CheckView, Enforce};
 use ipnet::IpNet;
 
 use super::before::{Before, Ours};
@@ -163,6 +163,14 @@ struct Written {
     uids: BTreeSet<u32>,
     subordinate: BTreeSet<Prefix>,
     config: Config,
+}
+
+/// What is not as it was, one sentence each, by what it is of.
+struct Drift {
+    programs: Vec<String>,
+    pins: Vec<String>,
+    hooks: Vec<String>,
+    maps: Vec<String>,
 }
 
 /// The one writer of the maps.
@@ -391,15 +399,8 @@ impl Kernel {
         }))
     }
 
-    /// What stands at the kernel's security hooks, or why nothing does.
-    #[must_use]
-    pub fn hooks(&self) -> String {
-        self.hooks.to_string()
-    }
-
     /// How much room is left in the maps that agents and their windows are written to, as a sentence.
-    #[must_use]
-    pub fn room(&self) -> String {
+    fn room(&self) -> String {
         let Written {
             windows,
             agents,
@@ -419,20 +420,85 @@ impl Kernel {
     /// What is not as it was attached and written: one sentence each, empty when all is well.
     #[must_use]
     pub fn drift(&self) -> Vec<String> {
+        let Drift {
+            programs,
+            pins,
+            hooks,
+            maps,
+        } = self.drifted();
+        [programs, pins, hooks, maps].concat()
+    }
+
+    /// The same, each with what it is of.
+    fn drifted(&self) -> Drift {
         let root = (!self.root.is_in_place()).then(|| {
             format!(
                 "the cgroup {} that the programs are attached to was removed: restart the daemon",
                 self.root.path.display()
             )
         });
-        let links = self.links.iter();
-        root.into_iter()
-            .chain(links.filter_map(attached))
-            .chain(self.overtaken())
-            .chain(self.maps.iter().filter_map(Pin::lost))
-            .chain(self.hooks.drift())
-            .chain(self.edited())
-            .collect()
+        let links = self.links.iter().filter_map(attached);
+        Drift {
+            programs: root
+                .into_iter()
+                .chain(links)
+                .chain(self.overtaken())
+                .collect(),
+            pins: self.maps.iter().filter_map(Pin::lost).collect(),
+            hooks: self.hooks.drift(),
+            maps: self.edited(),
+        }
+    }
+
+    /// Whether what was attached, pinned and written is as it was, and how much room is left.
+    #[must_use]
+    pub fn checks(&self) -> Vec<CheckView> {
+        let drift = self.drifted();
+        let mut maps = drift.maps;
+        maps.extend(self.full());
+        vec![
+            CheckView::of(
+                "programs",
+                format!(
+                    "{} programs are attached at the cgroup root {}",
+                    self.links.len(),
+                    self.root.path.display()
+                ),
+                &drift.programs,
+            ),
+            CheckView::of(
+                "pins",
+                format!("{} of the kernel's maps are pinned", self.maps.len()),
+                &drift.pins,
+            ),
+            CheckView::of("security hooks", self.hooks.to_string(), &drift.hooks),
+            CheckView::of("map use", self.room(), &maps),
+        ]
+    }
+
+    /// Maps into which nothing more can be written.
+    fn full(&self) -> Option<String> {
+        let Written {
+            windows,
+            agents,
+            uids,
+            subordinate,
+            config: _,
+        } = &self.written;
+        let maps = [
+            ("AGENTS", agents.len(), AGENTS_MAX),
+            ("WINDOWS", windows.len(), WINDOWS_MAX),
+            ("UIDS", uids.len(), UIDS_MAX),
+            ("SUBUIDS", subordinate.len(), SUBUIDS_MAX),
+        ];
+        let full: Vec<&str> = maps
+            .into_iter()
+            .filter(|(_, used, most)| {
+                u64::try_from(*used).is_ok_and(|used| used >= u64::from(*most))
+            })
+            .map(|(name, ..)| name)
+            .collect();
+        (!full.is_empty()).then(|| format!("the kernel's map {} is full", full.join(" and ")))
     }
 
     /// What of somebody else's runs before ours everywhere.

@@ -804,7 +804,7 @@ cases! {
         let mut tunnel = lock.world.stage.command(Side::Host, "/usr/bin/python3");
         let mut tunnel = Helper::start(tunnel.args(["-c", TUNNEL]));
         assert_eq!(tunnel.line(), "up");
-        wait_for("its guard", || lock.world.status()["guards"].to_string().contains("tun7"));
+        wait_for("its guard", || lock.world.status()["checks"].to_string().contains("tun7"));
         let sends = |cgroup: &std::path::Path| said(&mut lock.script(cgroup, None, UNREAD, &[]));
         let told = sends(&lock.world.cgroup_of(Who::Agent));
         if lock.has_hooks() {

@@ -7,13 +7,13 @@ use enforcer_proto::audit::Record;
 use enforcer_proto::event::{About, Event};
 use enforcer_proto::principal::{Process, ProcessOrigin};
 use enforcer_proto::sentence::sentence;
-use enforcer_proto::text::{safe_line, utc, wrapped};
+use enforcer_proto::text::{safe_json, safe_line, utc, wrapped};
 use serde::Serialize;
 
-use super::id::Id;
 use super::source::Source;
 use crate::cli::Failure;
 use enforcer_proto::sentence::judged_in;
+use enforcer_proto::why::Id;
 
 /// How wide SQL and reasons are shown, characters.
 const WIDTH: usize = 100;
@@ -161,7 +161,7 @@ impl Teller {
             } else {
                 ","
             };
-            println!("{before}{line}");
+            println!("{before}{}", safe_json(line));
             return;
         }
         let (said, below) = said(&record.event);
@@ -170,8 +170,8 @@ impl Teller {
             println!("{INDENT}{part}");
         }
         if let Some(sql) = About::of(&record.event).sql.filter(|sql| *sql != self.sql) {
-            for part in wrapped(sql, WIDTH) {
-                println!("{INDENT}| {part}");
+            for part in quoted(sql) {
+                println!("{INDENT}{part}");
             }
             sql.clone_into(&mut self.sql);
         }
@@ -190,6 +190,12 @@ impl Teller {
         }
         println!("in all  {}", self.totals.in_words());
     }
+}
+
+/// A text that somebody else wrote, each line of it marked: none can be taken for what is told here.
+fn quoted(text: &str) -> Vec<String> {
+    let lines = wrapped(text, WIDTH).into_iter();
+    lines.map(|line| format!("| {line}")).collect()
 }
 
 fn by(process: &Process) -> String {
@@ -233,7 +239,7 @@ fn said(event: &Event) -> (String, Vec<String>) {
                     format!("for {} for {}", ask.scope, ask.ttl),
                     format!("covered by rule {rule} of the policy; because:"),
                 ],
-                wrapped(&ask.reason, WIDTH),
+                quoted(&ask.reason),
                 from_query
                     .as_ref()
                     .and_then(|from| from.estimate.as_ref())
@@ -264,7 +270,7 @@ fn said(event: &Event) -> (String, Vec<String>) {
                 below.push(
                     "IN AN EMERGENCY, without the others whom the policy asks for:".to_owned(),
                 );
-                below.extend(wrapped(reason, WIDTH));
+                below.extend(quoted(reason));
             }
             (format!("approved  by {approver}: window {grant}"), below)
         }
@@ -378,5 +384,16 @@ fn said(event: &Event) -> (String, Vec<String>) {
             let (word, rest) = sentence.split_once(' ').unwrap_or((&sentence, ""));
             (format!("{word:<10}{}", rest.trim_start()), Vec::new())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_line_of_a_reason_can_be_taken_for_one_that_is_told() {
+        let quoted = quoted("month end\nagreed to by uid 5002 before");
+        assert_eq!(quoted, ["| month end", "| agreed to by uid 5002 before"]);
     }
 }

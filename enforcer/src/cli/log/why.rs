@@ -3,20 +3,16 @@
 use enforcer_proto::audit::Record;
 use enforcer_proto::event::About;
 use enforcer_proto::search::Filter;
-use enforcer_proto::text::wrapped;
-use enforcer_proto::why::{self, Facts, Outcome, Records};
+use enforcer_proto::text::{safe_json, wrapped};
+use enforcer_proto::why::{self, Facts, Id, Outcome, Records};
 use serde_json::{Map, Value, json};
 
-use super::id::Id;
 use super::line_of;
 use super::source::Source;
 use crate::cli::Failure;
 
 /// How wide SQL and sentences are shown, characters.
 const WIDTH: usize = 100;
-
-/// The most decisions of one kind that are explained: the newest.
-const DECISIONS_MAX: usize = 16;
 
 impl Records for Source {
     type Error = Failure;
@@ -37,7 +33,7 @@ impl Records for Source {
 
 /// Explains `id`.
 pub(super) fn why(source: &Source, id: Id, json: bool) -> Result<(), Failure> {
-    let records = decisions(source, id)?;
+    let records = why::decisions(source, id)?;
     if records.is_empty() {
         return Err(Failure::Other(anyhow::anyhow!(
             "nothing in the log decides on {id}; a refused query has no number of its own: find its record with enforcer log --code CODE"
@@ -53,7 +49,10 @@ pub(super) fn why(source: &Source, id: Id, json: bool) -> Result<(), Failure> {
         }
     }
     if json {
-        println!("{}", json!({"id": id.to_string(), "decisions": all}));
+        println!(
+            "{}",
+            safe_json(&json!({"id": id.to_string(), "decisions": all}).to_string())
+        );
     }
     Ok(())
 }
@@ -65,65 +64,6 @@ pub(super) fn facts_of(
     record: &Record,
 ) -> Result<Vec<(&'static str, String)>, Failure> {
     why::facts(source, record).map(|facts| facts.0)
-}
-
-/// The records that decide on `id`.
-fn decisions(source: &Source, id: Id) -> Result<Vec<Record>, Failure> {
-    let none = Filter::default();
-    let (filter, kinds): (_, &[&str]) = match id {
-        Id::Record(seq) => {
-            let filter = Filter {
-                first: Some(seq),
-                last: Some(seq),
-                ..none
-            };
-            return source.few(filter, 1);
-        }
-        Id::Query(query) => (
-            Filter {
-                query: Some(query),
-                ..none
-            },
-            &["query_admitted"],
-        ),
-        Id::Grant(grant) => (
-            Filter {
-                grant: Some(grant),
-                ..none
-            },
-            &["approved", "closed", "reviewed"],
-        ),
-        Id::Request(request) => (
-            Filter {
-                request: Some(request),
-                ..none
-            },
-            &[
-                "approval_given",
-                "approved",
-                "denied",
-                "request_expired",
-                "request_withdrawn",
-            ],
-        ),
-    };
-    let mut found = Vec::new();
-    for kind in kinds {
-        let filter = Filter {
-            kind: Some((*kind).to_owned()),
-            ..filter.clone()
-        };
-        found.extend(source.few(filter, DECISIONS_MAX)?);
-    }
-    if found.is_empty() && matches!(id, Id::Request(_)) {
-        // It waits: what covers it can be told.
-        let filter = Filter {
-            kind: Some("requested".to_owned()),
-            ..filter
-        };
-        found = source.few(filter, 1)?;
-    }
-    Ok(found)
 }
 
 fn print(record: &Record, facts: &Facts) {

@@ -10,6 +10,7 @@ use super::super::at;
 use super::{BATCH_MAX, Owner, Waiting, audit_unavailable};
 use crate::audit::{AuditError, Log};
 use crate::causes::Causes;
+use crate::tally::{Counted, Who};
 
 /// How often old segments are looked for.
 const RETENTION_LOOK: Duration = Duration::from_secs(600);
@@ -64,6 +65,7 @@ impl Owner {
         match self.write(events) {
             Ok(()) => {
                 self.audit_fault = None;
+                self.count_refused(events);
                 self.publish_end();
                 Ok(())
             }
@@ -73,6 +75,17 @@ impl Owner {
                 }
                 self.audit_fault = Some(Causes(&error).to_string());
                 Err(audit_unavailable())
+            }
+        }
+    }
+
+    /// Counts what was refused to agents, once it is on record.
+    fn count_refused(&mut self, events: &[(Now, Event)]) {
+        let counted = events.iter().filter_map(|(_, event)| Counted::of(event));
+        for Counted { who, count, .. } in counted {
+            if let Who::Agent(agent) = who {
+                let refused = self.refused.entry(agent).or_insert(0);
+                *refused = refused.saturating_add(count);
             }
         }
     }

@@ -14,8 +14,8 @@ const AGENTS_MAX: usize = 1024;
 pub(super) const AGENTS_BYTES_MAX: usize = 256 * 1024;
 /// The most bytes that what the host has of them may take: their workloads, and some processes of each.
 pub const ON_HOST_BYTES_MAX: usize = 160 * 1024;
-/// The most bytes by which the number of an agent's processes is longer once it is known.
-const COUNT_BYTES_MAX: usize = 8;
+/// The most bytes by which the numbers of an agent's processes and of its refusals are longer once they are known.
+const COUNT_BYTES_MAX: usize = 2 * 8;
 
 /// The agents that the policy names, or that have done something; to an agent, itself alone. Whoever is neither it nor watches over
 /// its windows is not told who locked it. What is to be looked for on the host is not among it.
@@ -82,6 +82,7 @@ fn agent(
         approved,
         denied,
         undecided,
+        refused: 0,
         locked: ledger.lock_of(name).map(|lock| lock_view(lock, is_told)),
     }
 }

@@ -204,6 +204,38 @@ fn agents_with_windows_or_requests_find_room_before_others_and_the_rest_are_coun
 }
 
 #[test]
+fn the_rules_of_what_waits_are_told_to_those_who_watch_over_an_agent_of_theirs_alone() {
+    let policy = policy((0..200).map(bot));
+    let mut ledger = Ledger::default();
+    ask(&mut ledger, &policy, 1..3);
+    let told = |caller: &Caller| {
+        let held = by_room(&policy, &ledger, caller);
+        let seen = requests(at(2), &policy, &ledger, &Waiting::default(), caller, &held);
+        rules(&policy, caller, &seen.views)
+    };
+    let said = told(&caller(0, None));
+    assert_eq!((said.len(), said[0].rule), (1, 1));
+    assert!(said[0].said.starts_with("agents "), "{said:?}");
+    assert!(said[0].said.len() <= RULE_BYTES_MAX);
+    assert_eq!(told(&caller(77, None)), []);
+    approve(&mut ledger, &policy);
+    let held = by_room(&policy, &ledger, &caller(0, None));
+    let seen = requests(
+        at(2),
+        &policy,
+        &ledger,
+        &Waiting::default(),
+        &caller(0, None),
+        &held,
+    );
+    assert_eq!(
+        rules(&policy, &caller(0, None), &seen.views),
+        [],
+        "nothing waits"
+    );
+}
+
+#[test]
 fn where_who_asks_comes_from_is_told_to_those_who_watch_over_the_agent_alone() {
     let policy = policy(std::iter::once(bot(1)));
     let mut ledger = Ledger::default();

@@ -9,10 +9,10 @@ use enforcer_proto::id::{GrantId, QueryId, RequestId};
 use enforcer_proto::principal::AgentName;
 use enforcer_proto::search::Filter;
 
-use super::super::id::Id;
 use super::super::source::Source;
 use crate::cli::Failure;
 use crate::search::Each;
+use enforcer_proto::why::Id;
 
 /// What may wait for its turn: lines of a request's records behind its decision, bytes. Those past it are left out of the story, and counted.
 const WAITING_BYTES_MAX: usize = 16 * 1024 * 1024;

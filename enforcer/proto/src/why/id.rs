@@ -1,13 +1,13 @@
-//! What `enforcer log show` and `enforcer why` can be asked about.
+//! What `log show`, `story` and `why` can be asked about: something in the log that has a number.
 
 use std::fmt;
 use std::str::FromStr;
 
-use enforcer_proto::id::{GrantId, QueryId, RequestId};
+use crate::id::{GrantId, QueryId, RequestId};
 
 /// Something in the log that has a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::cli) enum Id {
+pub enum Id {
     /// A request for a window.
     Request(RequestId),
     /// A window.
@@ -23,7 +23,7 @@ pub(in crate::cli) enum Id {
 #[error(
     "`{0}` names nothing in a log: write it as g-17 (a window), r-17 (a request), q-17 (a query) or 17 (a record, by its number)"
 )]
-pub(in crate::cli) struct IdError(String);
+pub struct IdError(String);
 
 impl FromStr for Id {
     type Err = IdError;

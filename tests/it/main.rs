@@ -21,6 +21,7 @@ mod cutting;
 mod deadline;
 mod disk;
 mod drift;
+mod gcp;
 mod http2;
 mod input;
 mod jobs;

@@ -7,8 +7,8 @@ use std::ops::ControlFlow;
 use enforcer_proto::bucket::BucketRef;
 use enforcer_proto::scope::{DatasetRef, Scope, ScopeError, TableRef};
 use sqlparser::ast::{
-    self, AccessExpr, Expr, Ident, ObjectName, PipeOperator, Query, Select, SetExpr, Statement,
-    TableFactor, Visit, Visitor,
+    self, AccessExpr, Expr, Ident, Join, JoinOperator, ObjectName, PipeOperator, Query, Select,
+    SetExpr, Statement, TableFactor, TableWithJoins, Visit, Visitor,
 };
 use sqlparser::dialect::BigQueryDialect;
 use sqlparser::parser::{Parser, ParserError};
@@ -412,6 +412,8 @@ struct Found {
     named_rows: BTreeSet<String>,
     /// Whether names may be paths into rows at all.
     has_rows: bool,
+    /// Of each part of a FROM around this point, whether a clause of its own follows what it is made from; the innermost last.
+    clauses: Vec<bool>,
     /// Whether there is a pipe operator in it. Which rows can be named behind one is not followed here.
     has_pipes: bool,
 }
@@ -461,6 +463,7 @@ impl Found {
             tables: Vec::new(),
             called: Vec::new(),
             has_pipes: false,
+            clauses: Vec::new(),
             is_function_next: false,
             depth: 0,
             expressions: Vec::new(),
@@ -621,6 +624,39 @@ fn names_columns(factor: &TableFactor) -> bool {
         .is_some_and(|alias| !alias.columns.is_empty())
 }
 
+/// Whether it is joined in a way that GoogleSQL has not: the words for it are a name to GoogleSQL.
+fn is_joined_otherwise(from: &TableWithJoins) -> bool {
+    let is_known = |join: &Join| {
+        matches!(
+            join.join_operator,
+            JoinOperator::Join(_)
+                | JoinOperator::Inner(_)
+                | JoinOperator::Left(_)
+                | JoinOperator::LeftOuter(_)
+                | JoinOperator::Right(_)
+                | JoinOperator::RightOuter(_)
+                | JoinOperator::FullOuter(_)
+                | JoinOperator::CrossJoin(_)
+        ) && !join.global
+    };
+    !from.joins.iter().all(is_known)
+}
+
+/// Whether it is a parameter or a hint, neither of which is a table.
+fn is_sign(factor: &TableFactor) -> bool {
+    matches!(factor, TableFactor::Table { name, .. } if name.to_string().starts_with('@'))
+}
+
+/// Whether a clause of its own follows what it is made from, in which that has no name.
+const fn has_clause(factor: &TableFactor) -> bool {
+    matches!(
+        factor,
+        TableFactor::Pivot { .. }
+            | TableFactor::Unpivot { .. }
+            | TableFactor::MatchRecognize { .. }
+    )
+}
+
 const fn is_function(factor: &TableFactor) -> bool {
     matches!(
         factor,
@@ -666,7 +702,10 @@ impl Visitor for Found {
         ControlFlow::Continue(())
     }
 
-    fn pre_visit_select(&mut self, _: &Select) -> ControlFlow<()> {
+    fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<()> {
+        if select.from.iter().any(is_joined_otherwise) {
+            return ControlFlow::Break(());
+        }
         let around = self.rows.last().cloned().unwrap_or_default();
         self.rows.push(around);
         ControlFlow::Continue(())
@@ -699,12 +738,20 @@ impl Visitor for Found {
     }
 
     fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
-        if names_columns(factor) {
+        if names_columns(factor) || is_sign(factor) {
+            return ControlFlow::Break(());
+        }
+        if let TableFactor::NestedJoin {
+            table_with_joins, ..
+        } = factor
+            && is_joined_otherwise(table_with_joins)
+        {
             return ControlFlow::Break(());
         }
         self.has_function |= is_function(factor);
         // The name of what stands in a FROM like a table is visited right behind it.
         self.is_function_next = matches!(factor, TableFactor::Table { args: Some(_), .. });
+        self.clauses.push(has_clause(factor));
         if is_apart(factor) {
             self.rows.push(BTreeSet::new());
         }
@@ -736,6 +783,13 @@ impl Visitor for Found {
         {
             // What a function makes has no name of its own.
             self.name_row(&last.value);
+        }
+        self.clauses.pop();
+        // What follows is the clause of what is made from it.
+        if self.clauses.last() == Some(&true)
+            && let Some(rows) = self.rows.last_mut()
+        {
+            rows.clear();
         }
         ControlFlow::Continue(())
     }
@@ -807,6 +861,7 @@ mod tests {
             "SELECT * FROM finance.daily AS hr PIVOT (SUM(x) FOR y IN (1)) AS p, hr.salaries",
             "SELECT * FROM finance.daily AS hr UNPIVOT (x FOR y IN (a, b)), hr.salaries",
             "SELECT * FROM finance.daily AS hr, finance.x PIVOT (SUM((SELECT MAX(s) FROM hr.salaries)) FOR y IN (1))",
+            "WITH hr AS (SELECT 1 AS a) SELECT 1 FROM hr PIVOT (SUM((SELECT MAX(s) FROM hr.salaries)) FOR a IN (1))",
             "SELECT * FROM finance.daily AS hr, finance.rows_of((SELECT MAX(s) FROM hr.salaries))",
             "SELECT * FROM finance.daily AS hr, (hr.salaries CROSS JOIN finance.daily)",
             "SELECT 1 FROM finance.daily AS hr WHERE EXISTS (SELECT 1 FROM finance.daily FOR SYSTEM_TIME AS OF (SELECT MAX(t) FROM hr.salaries))",
@@ -1165,6 +1220,24 @@ mod tests {
             "SELECT * FROM UNNEST([1]) AS d (a)",
         ] {
             assert!(matches!(read(sql), Relations::Unknown(_)), "{sql}");
+        }
+    }
+
+    #[test]
+    fn joins_of_other_dialects_and_signs_for_tables_are_not_read() {
+        for sql in [
+            "SELECT 1 FROM finance.daily AS d GLOBAL JOIN finance.x ON TRUE",
+            "SELECT 1 FROM finance.daily AS d SEMI JOIN finance.x ON TRUE",
+            "SELECT 1 FROM (finance.daily AS d ANTI JOIN finance.x ON TRUE)",
+            "SELECT 1 FROM finance.daily CROSS APPLY finance.x",
+            "SELECT 1 FROM finance.daily JOIN @5 `hr.salaries` ON TRUE",
+            "SELECT 1 FROM finance.daily JOIN @x `hr.salaries` ON TRUE",
+        ] {
+            assert!(
+                matches!(read(sql), Relations::Unknown(_)),
+                "{sql}: {:?}",
+                read(sql)
+            );
         }
     }
 

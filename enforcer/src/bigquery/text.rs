@@ -117,10 +117,16 @@ pub fn read(sql: &str) -> Result<Named, Refusal> {
         )));
     }
     let is_blank = |token: &&Token| matches!(token, Token::Whitespace(_));
+    let solid: Vec<&Token> = tokens.iter().filter(|token| !is_blank(token)).collect();
+    if let Some(word) = two_kinds(&solid) {
+        return Err(not_vouched(format!(
+            "{word} stands outside of quotes, where it can be a keyword or a name: a name is written in backticks"
+        )));
+    }
     let mut named = Named {
         routines: Vec::new(),
         schemas: Vec::new(),
-        tokens: tokens.iter().filter(|token| !is_blank(token)).count(),
+        tokens: solid.len(),
     };
     if named.tokens > TOKENS_MAX {
         return Err(not_vouched(format!(
@@ -202,6 +208,33 @@ fn foreign(token: &Token) -> Option<String> {
         }
         _ => None,
     }
+}
+
+/// Keywords of other dialects, which the parser takes for part of a join, and BigQuery for a name.
+const JOINING: [&str; 4] = ["ANTI", "ASOF", "GLOBAL", "SEMI"];
+/// Ways to join, which BigQuery takes for no name before `JOIN`, and the parser does.
+const WAYS_TO_JOIN: [&str; 2] = ["HASH", "LOOKUP"];
+
+/// A word that is a keyword to the parser and a name to BigQuery, or the other way round, or a hint, which is a table to the parser.
+fn two_kinds(tokens: &[&Token]) -> Option<String> {
+    let mut before = None;
+    for (at, token) in tokens.iter().enumerate() {
+        let is_behind_dot = before.replace(*token) == Some(&Token::Period);
+        let text = token.to_string();
+        if let Some(hint) = text.strip_prefix('@')
+            && hint.starts_with(|c: char| c.is_ascii_digit())
+        {
+            return Some(text);
+        }
+        let is = |words: &[&str]| words.iter().any(|word| text.eq_ignore_ascii_case(word));
+        let is_before_join = tokens
+            .get(at + 1)
+            .is_some_and(|next| next.to_string().eq_ignore_ascii_case("JOIN"));
+        if !is_behind_dot && (is(&JOINING) || (is(&WAYS_TO_JOIN) && is_before_join)) {
+            return Some(text);
+        }
+    }
+    None
 }
 
 /// Whether a string or a comment may end elsewhere than it is read to end. BigQuery does not end a raw string at a quote behind a backslash,
@@ -420,6 +453,31 @@ mod tests {
         read(sql)
             .and_then(|named| named.within(&scope, "my-proj", outside))
             .map_err(|refusal| refusal.code)
+    }
+
+    #[test]
+    fn words_that_are_keywords_to_one_reader_alone_are_refused_outside_of_quotes() {
+        for sql in [
+            "SELECT 1 FROM (SELECT 1) JOIN @5 `hr.salaries` ON TRUE",
+            "WITH hr AS (SELECT 1) SELECT 1 FROM hr global, hr.salaries",
+            "SELECT 1 FROM a Semi JOIN b ON TRUE",
+            "SELECT 1 FROM a ANTI JOIN b ON TRUE",
+            "SELECT 1 FROM a ASOF JOIN b ON TRUE",
+            "SELECT 1 FROM finance.daily HASH /* x */ JOIN `hash`.salaries ON TRUE",
+            "SELECT 1 FROM finance.daily lookup JOIN b ON TRUE",
+        ] {
+            let refused = read(sql).expect_err(sql);
+            assert!(
+                refused.code == Code::NotVouched && refused.what.contains("backticks"),
+                "{sql}"
+            );
+        }
+        for sql in [
+            "SELECT hash, d.global, `semi`, lookup FROM finance.daily AS d JOIN b ON TRUE",
+            "SELECT @five, 'global' FROM finance.daily WHERE x = @p5",
+        ] {
+            assert!(read(sql).is_ok(), "{sql}");
+        }
     }
 
     #[test]

@@ -61,16 +61,27 @@ const NO_NAMES: [&str; 32] = [
     "with",
     "without",
 ];
-/// Where one of these words is, the failure is of what the text does not show.
-const ELSEWHERE: [&str; 8] = [
-    "view",
-    "views",
+/// Where a word begins with one of these, the failure is of what the text does not show.
+const ELSEWHERE: [&str; 19] = [
+    "bucket",
     "body",
-    "routine",
-    "routines",
-    "udf",
     "candidate",
+    "connect",
+    "credential",
+    "database",
+    "drive",
+    "file",
+    "instance",
+    "policies",
     "policy",
+    "procedure",
+    "reservation",
+    "routine",
+    "snapshot",
+    "storage",
+    "udf",
+    "user",
+    "view",
 ];
 /// Shapes of words with dots that are no names.
 const DOTTED: [&str; 2] = ["e.g", "i.e"];
@@ -90,7 +101,10 @@ pub(super) fn told<'a>(said: &'a str, sql: &str, reading: &Reading) -> Option<&'
     for raw in said.split_whitespace() {
         let is_quoted = raw.contains(['`', '"', '\'']);
         let word = plain(raw);
-        if ELSEWHERE.contains(&word.as_str()) {
+        if ELSEWHERE
+            .iter()
+            .any(|elsewhere| word.starts_with(elsewhere))
+        {
             return None;
         }
         let is_no_name = NO_NAMES.contains(&word.as_str()) || BEFORE_NAMES.contains(&word.as_str());
@@ -110,8 +124,10 @@ pub(super) fn told<'a>(said: &'a str, sql: &str, reading: &Reading) -> Option<&'
         if is_name && !is_known {
             return None;
         }
-        if !word.is_empty() {
-            before = word;
+        // Between the word for a thing and its name others may stand.
+        let goes_on = BEFORE_THINGS.contains(&before.as_str()) && is_no_name;
+        if !word.is_empty() && !goes_on {
+            before = singular(word);
         }
     }
     Some(said)
@@ -170,6 +186,15 @@ impl Known {
             || DOTTED.contains(&word)
             || word.starts_with(MANUAL)
             || self.names.iter().any(is_part_of)
+    }
+}
+
+/// A word for one thing, where it is for several: `tables`, `view(s)`.
+fn singular(word: String) -> String {
+    let one = word.strip_suffix("(s").or_else(|| word.strip_suffix('s'));
+    match one {
+        Some(one) if BEFORE_THINGS.contains(&one) || BEFORE_NAMES.contains(&one) => one.to_owned(),
+        Some(_) | None => word,
     }
 }
 
@@ -294,6 +319,11 @@ mod tests {
             "Access Denied: Table p-one.hr.guess",
             "Not found: Dataset p-one:hr",
             "Not found: Dataset hr",
+            "Dataset(s) hr not found",
+            "Not found: Dataset for hr",
+            "Error in view(s) payroll",
+            "Row access policies hidden of hr deny this",
+            "Failed to connect to PostgreSQL database payroll",
             // A comment or a text in quotes is no name: it would be a dictionary.
             "Not found: Table p-one:hr.bonus",
             "Not found: Table p-one:hr.pay",

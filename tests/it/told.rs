@@ -36,6 +36,8 @@ fn a_text_that_cannot_be_read_is_refused_alike_whatever_there_is_outside_and_big
         &[
             "SELECT WITH(a AS salary, a) FROM hr.salaries",
             "SELECT @{x = 1} salary FROM hr.salaries",
+            "SELECT 1 FROM (SELECT 1 AS a) JOIN @5 `hr.salaries` ON TRUE",
+            "WITH hr AS (SELECT 1 AS a) SELECT 1 FROM hr global, hr.salaries",
             "CREATE VIEW finance.v AS SELECT salary FROM hr.salaries",
             "SELECT 1; SELECT salary FROM hr.salaries",
         ],
@@ -45,11 +47,15 @@ fn a_text_that_cannot_be_read_is_refused_alike_whatever_there_is_outside_and_big
         &[
             "SELECT WITH(a AS nosuch, a) FROM hr.nosuch",
             "SELECT @{x = 1} nosuch FROM hr.nosuch",
+            "SELECT 1 FROM (SELECT 1 AS a) JOIN @5 `hr.nosuch` ON TRUE",
+            "WITH hr AS (SELECT 1 AS a) SELECT 1 FROM hr global, hr.nosuch",
             "CREATE VIEW finance.v AS SELECT nosuch FROM hr.nosuch",
             "SELECT 1; SELECT nosuch FROM hr.nosuch",
         ],
     );
     let codes = [
+        "query.not_vouched",
+        "query.not_vouched",
         "query.not_vouched",
         "query.not_vouched",
         "query.statement",

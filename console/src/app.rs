@@ -2,6 +2,7 @@
 //! effects that the loop is to perform; the screen is drawn from the model alone.
 
 mod age;
+pub(crate) mod asked;
 pub(crate) mod chain;
 mod deciding;
 pub(crate) mod find;
@@ -13,9 +14,10 @@ pub(crate) mod queries;
 pub(crate) mod reading;
 pub(crate) mod refusals;
 pub(crate) mod rows;
+pub(crate) mod standing;
 pub(crate) mod tail;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod update;
 
 pub(crate) use age::{Moving, ago};
@@ -109,6 +111,9 @@ pub(crate) enum Msg {
     /// A signal came that stops the process, lets it go on, or ends it at once. No part of a recording.
     #[serde(skip)]
     Signal(i32),
+    /// What a recording has of this moment of it, milliseconds. No part of a recording itself.
+    #[serde(skip)]
+    Recorded(u64, Box<Self>),
     /// The daemon said how things are.
     Status(Box<Status>),
     /// Records came, and so many that this release cannot read.

@@ -85,6 +85,11 @@ pub fn main() -> ExitCode {
 fn start(cli: Cli) -> anyhow::Result<()> {
     let is_no_color = std::env::var_os("NO_COLOR").is_some_and(|set| !set.is_empty());
     let theme = Theme::chosen(cli.theme, is_no_color);
+    if cli.command.is_some() && cli.record.is_some() {
+        anyhow::bail!(
+            "--record keeps what the console itself shows of a daemon: commands, replay and demo have nothing to keep, so leave it out"
+        );
+    }
     match cli.command {
         Some(Command::Twin(twin)) => Ok(twins::run(&cli.socket, twin, cli.read_only, cli.json)?),
         Some(Command::Replay(args)) => replay::run(&args, theme),

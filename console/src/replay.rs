@@ -71,6 +71,7 @@ pub(crate) fn run(args: &Args, theme: Theme) -> anyhow::Result<()> {
                 | Msg::Paste(_)
                 | Msg::Click(..)
                 | Msg::Tick
+                | Msg::Recorded(..)
                 | Msg::Status(_)
                 | Msg::Records(..)
                 | Msg::Lost { .. }
@@ -92,7 +93,7 @@ pub(crate) fn run(args: &Args, theme: Theme) -> anyhow::Result<()> {
         for Stamped { at_ms, msg } in messages {
             let due = Duration::from_millis(at_ms) / speed;
             std::thread::sleep(due.saturating_sub(began.elapsed()));
-            if to.send(msg).is_err() {
+            if to.send(Msg::Recorded(at_ms, Box::new(msg))).is_err() {
                 return;
             }
         }

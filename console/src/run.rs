@@ -267,19 +267,26 @@ pub(crate) fn run(
                 view::draw(frame, model, theme);
             })?;
             model.is_dirty = false;
-            std::thread::sleep(FRAME.saturating_sub(drawn.elapsed()));
             // What a recording shows was read on a screen of its own, and is told so by it.
             let shown = shown.filter(|shown| model.mode != Mode::Replay && model.learns(shown));
             if let Some(shown) = shown {
                 // Whatever was pressed before this screen could be seen is taken in before it counts as seen.
-                let ahead = messages.try_iter().take(AHEAD_MAX);
-                let seen = std::iter::once(Msg::Shown(shown));
-                if taking.all(model, screen, &mut ahead.chain(seen))? {
+                let ahead: Vec<Msg> = messages.try_iter().take(AHEAD_MAX).collect();
+                // Where more may wait, it is not known to be all.
+                let is_all = ahead.len() < AHEAD_MAX;
+                let seen = is_all.then_some(Msg::Shown(shown));
+                if taking.all(model, screen, &mut ahead.into_iter().chain(seen))? {
                     return Ok(());
                 }
+                model.is_dirty |= !is_all;
+            }
+            std::thread::sleep(FRAME.saturating_sub(drawn.elapsed()));
+            // What changed by being seen is drawn at once.
+            if model.is_dirty {
+                continue;
             }
         }
-        let first = match messages.recv_timeout(TICK) {
+        let first = match messages.recv_timeout(taking.patience(model)) {
             Ok(msg) => msg,
             Err(RecvTimeoutError::Timeout) => Msg::Tick,
             Err(RecvTimeoutError::Disconnected) => return Ok(()),
@@ -300,6 +307,24 @@ struct Taking<'a> {
 }
 
 impl Taking<'_> {
+    /// The console's clock, milliseconds. In a recording only its own goes on: what was taken then is taken at any speed, and nothing else is.
+    fn at_ms(&self, model: &Model) -> u64 {
+        match model.mode {
+            Mode::Replay => model.at_ms,
+            Mode::Full | Mode::ReadOnly | Mode::Demo => self.clock.ms(),
+        }
+    }
+
+    /// How long a message is waited for: until something on screen is due.
+    fn patience(&self, model: &Model) -> Duration {
+        let due_ms = model
+            .question()
+            .and_then(|question| question.standing.due_ms())
+            .map(|due_ms| due_ms.saturating_sub(self.at_ms(model)))
+            .filter(|left_ms| *left_ms > 0);
+        due_ms.map_or(TICK, |left_ms| TICK.min(Duration::from_millis(left_ms)))
+    }
+
     /// Has the model take in messages, and performs what comes of them. Gives whether the console is to end.
     fn all(
         &mut self,
@@ -311,11 +336,14 @@ impl Taking<'_> {
             if let Msg::Signal(signal) = msg {
                 // It is of this terminal, and no part of what was seen.
                 screen.give_way(signal)?;
-                model.is_dirty = true;
+                model.update(self.at_ms(model), Msg::Resize);
                 continue;
             }
             let msg = on_list(model, screen, msg)?;
-            let at_ms = self.clock.ms();
+            let (at_ms, msg) = match msg {
+                Msg::Recorded(at_ms, msg) => (at_ms, *msg),
+                msg => (self.at_ms(model), msg),
+            };
             let kept = self.recording.is_on().then(|| msg.clone());
             let effects = model.update(at_ms, msg);
             if effects.contains(&Effect::Quit) {

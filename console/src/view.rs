@@ -71,7 +71,7 @@ pub(crate) fn fit(model: &mut Model, area: Rect) {
     model.page = usize::from(area.height.saturating_sub(rows_above(model, area) + 1));
     model.size = (area.width, area.height);
     let [_, _, body, _] = parts(model, area);
-    model.room = usize::from(body.height.saturating_sub(2));
+    model.room = popup::room(body, model);
     keep_within(model);
 }
 

@@ -47,6 +47,7 @@ fn a_person_approves_watches_the_query_and_revokes_it_while_it_runs() {
     // Enter is no yes.
     terminal.press(&["Enter"]);
     assert_eq!(world.status()["grants"].as_array().map(Vec::len), Some(0));
+    terminal.sees(&["y  yes"]);
     terminal.press(&["y"]);
     terminal.sees(&["approve r-1: g-1 of finance-bot is open"]);
 
@@ -118,8 +119,8 @@ fn what_is_typed_ahead_agrees_to_nothing_and_a_lock_of_somebody_elses_is_not_lif
     asks(&world);
     let terminal = Terminal::start(&world, Who::Approver, (100, 40), "enforcer-console");
     terminal.sees(&["● connected", "2 req"]);
-    terminal.type_in("2ay");
-    terminal.sees(&["approve r-1?", "this was not on screen yet", "y  yes"]);
+    terminal.type_in(&format!("2a{}y", "x".repeat(300)));
+    terminal.sees(&["approve r-1?", "y  yes"]);
     assert_eq!(world.status()["grants"].as_array().map(Vec::len), Some(0));
     terminal.press(&["y"]);
     terminal.sees(&["approve r-1: g-1 of finance-bot is open"]);
@@ -145,7 +146,11 @@ fn what_is_typed_ahead_agrees_to_nothing_and_a_lock_of_somebody_elses_is_not_lif
         "seen by the night shift",
         "type “unlock”",
     ]);
-    terminal.type_in("unlock");
+    for letter in "unlock".chars() {
+        terminal.press(&[&letter.to_string()]);
+        let _ = terminal.screen();
+    }
+    terminal.sees(&["or esc: unlock"]);
     terminal.press(&["Enter"]);
     terminal.sees(&["unlock finance-bot: done"]);
     assert!(world.events("agent_unlocked").len() == 1);

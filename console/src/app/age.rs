@@ -16,6 +16,8 @@ pub(crate) struct Moving {
     heard: Option<String>,
     /// How old the log's checkpoint is, where that is said.
     checkpoint: Option<String>,
+    /// Whether the question on screen takes an answer.
+    answer: bool,
 }
 
 impl Model {
@@ -57,6 +59,9 @@ impl Model {
             countdown: has_countdown.then_some(self.at_ms / COUNTDOWN_MS),
             heard: self.doubt_ms().map(|age_ms| ago(age_ms / 1000)),
             checkpoint: is_of_log.then(|| self.checkpoint_age()).flatten(),
+            answer: self
+                .question()
+                .is_some_and(|asked| asked.standing.is_due(self.at_ms)),
         };
         if moving != self.moving {
             self.moving = moving;

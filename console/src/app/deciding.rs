@@ -4,6 +4,7 @@ use enforcer_proto::id::GrantId;
 use enforcer_proto::principal::AgentName;
 use enforcer_proto::wire::{GrantView, LockView};
 
+use super::asked::Asked;
 use super::form::{Field, Reason, Terms};
 use super::key::{Cmd, Key};
 use super::popup::{
@@ -11,6 +12,7 @@ use super::popup::{
 };
 use super::reading::{Reading, Shown, scroll, scrolled};
 use super::rows::Row;
+use super::standing::{Standing, WORD_MS_MIN};
 use super::{Effect, Model};
 
 impl Model {
@@ -51,7 +53,8 @@ impl Model {
             });
             let mut lines = request_lines(self, request);
             lines.push(format!("digest   {}", request.digest));
-            return self.put(format!("approve {id}?"), lines, deed, None);
+            let asked = Asked::of(self, request);
+            return self.put(format!("approve {id}?"), lines, deed, None, Some(asked));
         };
         self.popup = Some(popup);
     }
@@ -68,7 +71,7 @@ impl Model {
         match self.grant(id) {
             Some(grant) if grant.open => {
                 let lines = grant_lines(self, grant);
-                self.put(format!("revoke {id}?"), lines, Deed::Revoke(id), None);
+                self.put(format!("revoke {id}?"), lines, Deed::Revoke(id), None, None);
             }
             Some(_) | None => self.notice(format!("{id} is not open"), true),
         }
@@ -123,7 +126,7 @@ impl Model {
         let title = format!("unlock {agent}?");
         let shown = Some(lock);
         let deed = Deed::Unlock { agent, shown };
-        self.put(title, lines, deed, Some(UNLOCK_WORD));
+        self.put(title, lines, deed, Some(UNLOCK_WORD), None);
     }
 
     pub(super) fn close_all(&mut self) {
@@ -142,7 +145,7 @@ impl Model {
         let mut lines = vec![format!("{} windows end now:", open.len())];
         lines.extend(open);
         let title = "close every window?".to_owned();
-        self.put(title, lines, Deed::CloseAll, Some(CLOSE_ALL_WORD));
+        self.put(title, lines, Deed::CloseAll, Some(CLOSE_ALL_WORD), None);
     }
 
     pub(super) fn popup_key(&mut self, key: Key) -> Vec<Effect> {
@@ -180,7 +183,7 @@ impl Model {
             if let Some(deed) = reason.filled() {
                 let lines = self.lines_of(&deed);
                 let title = format!("{}?", deed.said());
-                return self.put(title, lines, deed, None);
+                return self.put(title, lines, deed, None, None);
             }
             self.notice(
                 "a reason is needed: it is what the agent and the log are told",
@@ -231,7 +234,8 @@ impl Model {
                 Ok(deed) => {
                     let title = format!("approve {}, with these terms?", terms.request.request);
                     let lines = self.lines_of_terms(&terms);
-                    return self.put(title, lines, deed, None);
+                    let asked = Asked::of(self, &terms.request);
+                    return self.put(title, lines, deed, None, Some(asked));
                 }
                 Err(wrong) => terms.wrong = Some(wrong),
             }
@@ -253,17 +257,27 @@ impl Model {
         lines
     }
 
-    /// Puts a question: nothing is asked for but by one, and only once it has been on screen.
-    fn put(&mut self, title: String, lines: Vec<String>, deed: Deed, word: Option<&'static str>) {
+    /// Puts a question: nothing is asked for but by one, and only once it has stood on screen.
+    fn put(
+        &mut self,
+        title: String,
+        lines: Vec<String>,
+        deed: Deed,
+        word: Option<&'static str>,
+        asked: Option<Asked>,
+    ) {
         self.questions = self.questions.saturating_add(1);
         self.popup = Some(Popup::Confirm(Confirm {
             number: self.questions,
             title,
             lines,
             deed,
+            asked: asked.map(Box::new),
             word: word.map(|word| (word, String::new())),
+            typed_from_ms: None,
             from: 0,
             reading: Reading::default(),
+            standing: Standing::default(),
         }));
     }
 
@@ -271,63 +285,68 @@ impl Model {
         if confirm.word.is_none() && key == Key::Char('n') {
             return Vec::new();
         }
-        if !confirm.reading.has_begun() {
-            let ahead = "this was not on screen yet: look at it, and press the key again";
-            self.notice(ahead, true);
-            self.popup = Some(Popup::Confirm(confirm));
-            return Vec::new();
-        }
-        let is_unread = confirm.must_be_read();
-        let is_agreed = match (&mut confirm.word, key) {
-            (None, Key::Char('y')) => true,
-            (Some((word, typed)), Key::Enter) => typed == word,
-            (Some((_, typed)), Key::Char(c)) if typed.len() < 64 => {
-                typed.push(c);
-                false
-            }
-            (Some((_, typed)), Key::Backspace) => {
-                typed.pop();
-                false
-            }
-            (None | Some(_), Key::PageDown | Key::Char(' ')) if is_unread => {
+        let at_ms = self.at_ms;
+        if confirm.scrolls(key) {
+            confirm.standing.scrolled(at_ms);
+            let is_on = matches!(key, Key::PageDown | Key::Char(' '));
+            confirm.from = if is_on && confirm.must_be_read() {
                 // To what was not on screen yet, wherever that is.
-                confirm.from = confirm.reading.next().unwrap_or(confirm.from);
-                false
-            }
-            (None | Some(_), _) => {
-                confirm.from = scroll(key, confirm.from, self.room).unwrap_or(confirm.from);
-                false
-            }
-        };
-        if !is_agreed {
-            self.popup = Some(Popup::Confirm(confirm));
-            return Vec::new();
-        }
-        let hinders = self.hindered().or_else(|| self.outdated(&confirm.deed));
-        if let Some(why) = hinders.or_else(|| confirm.unread()) {
+                confirm.reading.next().unwrap_or(confirm.from)
+            } else {
+                scroll(key, confirm.from, self.room).unwrap_or(confirm.from)
+            };
+        } else if !confirm.is_answer(key) {
+            confirm.standing.pressed(at_ms);
+        } else if confirm.typed_from_ms.is_none() && !confirm.standing.takes(at_ms) {
+            let why = self.not_taken(&confirm);
             self.notice(why, true);
-            self.popup = Some(Popup::Confirm(confirm));
-            return Vec::new();
-        }
-        self.asks(confirm.deed)
-    }
-
-    /// Takes in what a screen showed of a question, all keys pressed before it having been taken in.
-    pub(super) fn look(&mut self, shown: &Shown) {
-        if let Some(Popup::Confirm(confirm)) = &mut self.popup
-            && confirm.number == shown.question
-        {
-            self.is_dirty |= confirm.reading.learns(shown);
-            confirm.reading.take(shown);
-        }
-    }
-
-    /// Whether it matters that a screen showed this.
-    pub(crate) fn learns(&self, shown: &Shown) -> bool {
-        match &self.popup {
-            Some(Popup::Confirm(confirm)) => {
-                confirm.number == shown.question && confirm.reading.learns(shown)
+            confirm.standing.pressed(at_ms);
+        } else if confirm.answer(at_ms, key) {
+            match self.refused(&confirm) {
+                None => return self.asks(confirm.deed),
+                Some(why) => self.notice(why, true),
             }
+            confirm.forget_typed();
+            confirm.standing.pressed(at_ms);
+        }
+        self.popup = Some(Popup::Confirm(confirm));
+        Vec::new()
+    }
+
+    /// Why a question takes no answer yet.
+    fn not_taken(&self, confirm: &Confirm) -> String {
+        if !confirm.reading.has_begun() {
+            return "this was not on screen yet: look at it, and press the key again".to_owned();
+        }
+        self.hinders(confirm)
+            .or_else(|| confirm.unread())
+            .unwrap_or_else(|| {
+                "that came too soon: look at it, and press the key once it is named above"
+                    .to_owned()
+            })
+    }
+
+    /// Why an answer is not taken, all of it being there.
+    fn refused(&self, confirm: &Confirm) -> Option<String> {
+        let took_ms = confirm
+            .typed_from_ms
+            .map(|from_ms| self.at_ms.saturating_sub(from_ms));
+        let is_pasted = took_ms.is_some_and(|took_ms| took_ms < WORD_MS_MIN);
+        let hinders = self.hinders(confirm).or_else(|| confirm.unread());
+        hinders.or_else(|| {
+            is_pasted.then(|| "that came faster than anybody types: type it by hand".to_owned())
+        })
+    }
+
+    /// What stands against asking for what a question is about.
+    pub(crate) fn hinders(&self, confirm: &Confirm) -> Option<String> {
+        self.hindered().or_else(|| self.outdated(confirm))
+    }
+
+    /// The question that is on screen.
+    pub(crate) const fn question(&self) -> Option<&Confirm> {
+        match &self.popup {
+            Some(Popup::Confirm(confirm)) => Some(confirm),
             Some(
                 Popup::Help(_)
                 | Popup::Reason(_)
@@ -336,8 +355,48 @@ impl Model {
                 | Popup::Why { .. }
                 | Popup::Proof(_),
             )
-            | None => false,
+            | None => None,
         }
+    }
+
+    /// The same, changed by what was seen or pressed.
+    pub(super) const fn question_mut(&mut self) -> Option<&mut Confirm> {
+        match &mut self.popup {
+            Some(Popup::Confirm(confirm)) => Some(confirm),
+            Some(
+                Popup::Help(_)
+                | Popup::Reason(_)
+                | Popup::Terms(_)
+                | Popup::Story { .. }
+                | Popup::Why { .. }
+                | Popup::Proof(_),
+            )
+            | None => None,
+        }
+    }
+
+    /// What a question becomes by what a screen showed of it; `None` where that changes nothing.
+    fn looked_at(&self, shown: &Shown) -> Option<Confirm> {
+        let before = self.question()?;
+        if before.number != shown.question {
+            return None;
+        }
+        let mut after = before.clone();
+        after.drawn(self.at_ms, shown, self.hinders(before).is_some());
+        (after != *before).then_some(after)
+    }
+
+    /// Takes in what a screen showed of a question, all keys pressed before it having been taken in.
+    pub(super) fn look(&mut self, shown: &Shown) {
+        if let Some(after) = self.looked_at(shown) {
+            self.is_dirty = true;
+            self.popup = Some(Popup::Confirm(after));
+        }
+    }
+
+    /// Whether it matters that a screen showed this.
+    pub(crate) fn learns(&self, shown: &Shown) -> bool {
+        self.looked_at(shown).is_some()
     }
 
     /// Asks for a deed; what ends windows shows the proof of it.

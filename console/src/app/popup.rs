@@ -7,9 +7,11 @@ use enforcer_proto::scope::Scope;
 use enforcer_proto::time::{NS_PER_S, Ttl};
 use enforcer_proto::wire::{Ask, GrantView, LockView, RequestView};
 
+use super::asked::Asked;
 use super::form::{Reason, Terms};
 use super::key::Key;
-use super::reading::Reading;
+use super::reading::{Reading, Shown, scroll};
+use super::standing::Standing;
 use super::tail::Entry;
 use super::{Link, Model};
 
@@ -113,6 +115,9 @@ pub(crate) const CLOSE_ALL_WORD: &str = "close all";
 /// The word that must be typed before an agent is let have windows again.
 pub(crate) const UNLOCK_WORD: &str = "unlock";
 
+/// The most that is taken of what is typed in a word's place, bytes.
+const TYPED_BYTES_MAX: usize = 64;
+
 /// Whether to do something.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Confirm {
@@ -124,12 +129,18 @@ pub(crate) struct Confirm {
     pub(crate) lines: Vec<String>,
     /// What happens on a yes.
     pub(crate) deed: Deed,
+    /// The request that it is about, as it was shown.
+    pub(crate) asked: Option<Box<Asked>>,
     /// What must be typed instead of a single key, and what has been.
     pub(crate) word: Option<(&'static str, String)>,
+    /// When the first letter of that was taken, on the console's clock, milliseconds.
+    pub(crate) typed_from_ms: Option<u64>,
     /// The first line that is shown.
     pub(crate) from: usize,
     /// What of it has been on screen.
     pub(crate) reading: Reading,
+    /// How long that has stood.
+    pub(crate) standing: Standing,
 }
 
 impl Confirm {
@@ -140,6 +151,68 @@ impl Confirm {
             Deed::Approve(_) | Deed::Unlock { .. } => !self.reading.is_whole(),
             Deed::Deny { .. } | Deed::Revoke(_) | Deed::Lock { .. } | Deed::CloseAll => false,
         }
+    }
+
+    /// Takes in what a screen showed of it. What hinders it does so for as long as it stands, and then it must be read again.
+    pub(super) fn drawn(&mut self, at_ms: u64, shown: &Shown, is_hindered: bool) {
+        self.reading.take(shown);
+        let is_read = self.reading.has_begun() && !self.must_be_read() && !is_hindered;
+        self.standing.drawn(at_ms, is_read, shown.takes);
+    }
+
+    /// Whether a key scrolls it: letters may be part of a word that is typed.
+    pub(super) fn scrolls(&self, key: Key) -> bool {
+        let is_letter = matches!(key, Key::Char(_));
+        (self.word.is_none() || !is_letter) && scroll(key, 0, 1).is_some()
+    }
+
+    /// Whether a key is an answer, or part of one.
+    pub(super) fn is_answer(&self, key: Key) -> bool {
+        match self.word {
+            None => key == Key::Char('y'),
+            Some(_) => matches!(key, Key::Char(_) | Key::Backspace | Key::Enter),
+        }
+    }
+
+    /// Takes an answer, or a part of one; gives whether that is all of it.
+    pub(super) fn answer(&mut self, at_ms: u64, key: Key) -> bool {
+        let Some((word, typed)) = &mut self.word else {
+            return key == Key::Char('y');
+        };
+        match key {
+            Key::Char(c) if typed.len() < TYPED_BYTES_MAX => {
+                typed.push(c);
+                self.typed_from_ms.get_or_insert(at_ms);
+                false
+            }
+            Key::Backspace => {
+                typed.pop();
+                false
+            }
+            Key::Enter => typed == word,
+            Key::Char(_)
+            | Key::Ctrl(_)
+            | Key::Esc
+            | Key::Tab
+            | Key::BackTab
+            | Key::Up
+            | Key::Down
+            | Key::Left
+            | Key::Right
+            | Key::PageUp
+            | Key::PageDown
+            | Key::Home
+            | Key::End
+            | Key::Delete => false,
+        }
+    }
+
+    /// What was typed is not taken, and is typed anew.
+    pub(super) fn forget_typed(&mut self) {
+        if let Some((_, typed)) = &mut self.word {
+            typed.clear();
+        }
+        self.typed_from_ms = None;
     }
 
     /// Why it cannot be agreed to yet, where that is for what was not on screen.
@@ -415,14 +488,22 @@ impl Model {
     }
 
     /// Why what a popup holds can no longer be asked for: what it was shown for is no more what it was.
-    pub(crate) fn outdated(&self, deed: &Deed) -> Option<String> {
-        match deed {
+    pub(crate) fn outdated(&self, confirm: &Confirm) -> Option<String> {
+        match &confirm.deed {
             Deed::Approve(Approval { request, seen, .. }) => {
                 let Some(now) = self.waiting().find(|now| now.request == *request) else {
                     return Some(format!("{request} does not wait any more"));
                 };
-                (now.digest != *seen).then(|| {
-                    format!("{request} has changed since this was shown: esc, and look at it again")
+                let changed = confirm
+                    .asked
+                    .as_ref()
+                    .and_then(|asked| asked.changed(self, now));
+                changed.or_else(|| {
+                    (now.digest != *seen).then(|| {
+                        format!(
+                            "{request} has changed since this was shown: esc, and look at it again"
+                        )
+                    })
                 })
             }
             Deed::Deny { request, .. } => {

@@ -1,7 +1,7 @@
 //! What of a question has been on screen. Pure: it is told what was drawn, and never draws.
 //!
 //! A yes counts for what could be read before it. So each line of a question is remembered as it is drawn, for one width: at another the lines are
-//! others, and all of them must be seen anew. Who draws tells of a screen only when all keys that were pressed before it have been taken in
+//! others, and all of them must be seen anew. How long it then stands before it is answered is in `standing.rs`. Who draws tells of a screen only when all keys that were pressed before it have been taken in
 //! (`run.rs`): what is typed ahead of a question finds it unseen, and does nothing.
 
 use serde::{Deserialize, Serialize};
@@ -18,21 +18,20 @@ pub(crate) struct Shown {
     pub(crate) question: u64,
     /// How wide its lines were, columns.
     pub(crate) columns: u16,
-    /// How many lines stood above what is asked: the keys, and what hinders it.
-    pub(crate) above: usize,
     /// How many lines what is asked has at this width; none where it is too long to be shown whole.
     pub(crate) lines: Option<usize>,
     /// The first of them that was drawn.
     pub(crate) first: usize,
     /// The first behind it that was not.
     pub(crate) end: usize,
+    /// Whether it was said that its keys are taken.
+    pub(crate) takes: bool,
 }
 
 /// Which lines of a question have been on screen.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Reading {
     columns: u16,
-    above: usize,
     is_too_long: bool,
     /// One for each line.
     seen: Vec<bool>,
@@ -47,19 +46,11 @@ impl Reading {
             self.seen = vec![false; count];
         }
         self.columns = shown.columns;
-        self.above = shown.above;
         self.is_too_long = lines.is_none();
         let end = shown.end.min(count);
         if let Some(drawn) = self.seen.get_mut(shown.first.min(end)..end) {
             drawn.fill(true);
         }
-    }
-
-    /// Whether taking this in would change anything.
-    pub(crate) fn learns(&self, shown: &Shown) -> bool {
-        let mut after = self.clone();
-        after.take(shown);
-        after != *self
     }
 
     /// Whether any of it has been on screen.
@@ -79,8 +70,7 @@ impl Reading {
 
     /// The first line that has not been on screen, as scrolling counts lines.
     pub(crate) fn next(&self) -> Option<usize> {
-        let at = self.seen.iter().position(|seen| !seen)?;
-        Some(self.above.saturating_add(at))
+        self.seen.iter().position(|seen| !seen)
     }
 }
 
@@ -124,10 +114,10 @@ mod tests {
         Shown {
             question: 1,
             columns,
-            above: 2,
             lines,
             first,
             end,
+            takes: false,
         }
     }
 
@@ -138,14 +128,13 @@ mod tests {
         reading.take(&shown(40, Some(10), 0, 4));
         reading.take(&shown(40, Some(10), 8, 10));
         assert!(reading.has_begun() && !reading.is_whole());
-        assert_eq!(reading.next(), Some(6), "behind the two lines above");
+        assert_eq!(reading.next(), Some(4));
         reading.take(&shown(41, Some(10), 4, 8));
         assert!(!reading.is_whole(), "at another width all begins anew");
         reading.take(&shown(41, Some(10), 0, 4));
         reading.take(&shown(41, Some(10), 8, 99));
         assert!(reading.is_whole());
         assert_eq!(reading.next(), None);
-        assert!(!reading.learns(&shown(41, Some(10), 0, 4)));
         reading.take(&shown(41, Some(11), 0, 11));
         assert!(reading.is_whole());
     }

@@ -5,6 +5,7 @@ use ratatui::layout::Rect;
 
 use super::key::Key;
 use super::popup::{Approval, Deed, Popup};
+use super::standing::{APART_MS, STANDS_MS};
 use super::*;
 use crate::demo;
 
@@ -38,10 +39,28 @@ fn typed(model: &mut Model, keys: &str) -> Vec<Effect> {
 
 /// What the loop does when it has drawn such a screen.
 fn draws(model: &mut Model, (width, height): (u16, u16)) {
+    looks(model, (width, height));
+    stands(model, (width, height));
+}
+
+/// The same for one screen alone.
+fn looks(model: &mut Model, (width, height): (u16, u16)) {
     crate::view::fit(model, Rect::new(0, 0, width, height));
     if let Some(shown) = crate::view::shown(model) {
         model.update(0, Msg::Shown(shown));
     }
+}
+
+/// A question on such a screen stands there until it takes an answer; the daemon says the same meanwhile.
+pub(crate) fn stands(model: &mut Model, size: (u16, u16)) {
+    if model.question().is_none() {
+        return;
+    }
+    let later = model.at_ms.saturating_add(STANDS_MS);
+    let same = model.status().filter(|_| model.link == Link::Up);
+    let same = same.map_or(Msg::Tick, |status| Msg::Status(Box::new(status.clone())));
+    model.update(later, same);
+    looks(model, size);
 }
 
 fn deeds(keys: &str) -> Vec<Deed> {
@@ -174,6 +193,119 @@ fn what_is_typed_ahead_of_a_question_agrees_to_nothing() {
         let again = keys.chars().last().map(key_of).expect("a key");
         assert_eq!(model.update(0, Msg::Key(again)), [], "{keys}");
     }
+}
+
+/// Presses keys so many milliseconds apart, each with the screen drawn behind it as the loop does.
+fn poured(model: &mut Model, keys: &str, apart_ms: u64, size: (u16, u16)) -> Vec<Effect> {
+    let press = |c| {
+        let effects = model.update(model.at_ms + apart_ms, Msg::Key(key_of(c)));
+        looks(model, size);
+        looks(model, size);
+        effects
+    };
+    keys.chars().flat_map(press).collect()
+}
+
+#[test]
+fn what_is_poured_in_agrees_to_nothing_however_much_of_it_there_is() {
+    let flood = format!("2a{}y", "x".repeat(300));
+    let blanks = format!("2a{}y", " ".repeat(100));
+    let cases = [
+        (&flood[..], 1, (100, 40)),
+        (&blanks[..], 16, (60, 12)),
+        ("2a    y", 60, (60, 12)),
+        ("2ay", 499, (100, 40)),
+        ("2axy", 490, (100, 40)),
+        ("1ry", 100, (100, 40)),
+        ("Xclose all⏎", 20, (100, 40)),
+    ];
+    for (keys, apart_ms, size) in cases {
+        let mut model = busy(Mode::Full);
+        let effects = poured(&mut model, keys, apart_ms, size);
+        assert_eq!(effects, [], "{apart_ms} ms apart");
+        assert!(model.question().is_some(), "{apart_ms} ms apart");
+    }
+}
+
+#[test]
+fn a_question_takes_its_answer_once_it_says_so_on_screen() {
+    let size = (100, 40);
+    let mut model = busy(Mode::Full);
+    assert_eq!(poured(&mut model, "2a", 10, size), []);
+    let put_ms = model.at_ms;
+    let is_said = |model: &mut Model| shown(model).contains("y  yes");
+    model.update(put_ms + STANDS_MS - 1, Msg::Tick);
+    assert!(!is_said(&mut model));
+    model.is_dirty = false;
+    // Only by being drawn: a yes between that it is due and that it is said is none, and has it stand anew.
+    model.update(put_ms + STANDS_MS, Msg::Tick);
+    assert!(model.is_dirty && is_said(&mut model));
+    assert_eq!(model.update(0, Msg::Key(Key::Char('y'))), []);
+    assert!(!is_said(&mut model));
+    draws(&mut model, size);
+    // What scrolls has it wait for a moment only; what is pasted, and another size, for all of it.
+    let at_ms = model.at_ms;
+    model.update(at_ms, Msg::Key(Key::Down));
+    assert!(!is_said(&mut model));
+    model.update(at_ms + APART_MS, Msg::Tick);
+    assert!(is_said(&mut model));
+    for msg in [Msg::Paste("y".to_owned()), Msg::Resize] {
+        model.update(0, msg);
+        looks(&mut model, size);
+        assert!(!is_said(&mut model));
+        draws(&mut model, size);
+        assert!(is_said(&mut model));
+    }
+    let effects = model.update(0, Msg::Key(Key::Char('y')));
+    assert!(
+        matches!(&effects[..], [Effect::Do(Deed::Approve(_))]),
+        "{effects:?}"
+    );
+}
+
+#[test]
+fn a_word_is_typed_at_any_persons_speed_and_not_pasted() {
+    let size = (100, 40);
+    for (keys, word) in [("X", "close all⏎"), ("6jjjU", "unlock⏎")] {
+        let mut model = busy(Mode::Full);
+        typed(&mut model, keys);
+        assert_eq!(poured(&mut model, word, 1, size), []);
+        let said = model.notice.as_ref().map(|notice| notice.text.clone());
+        assert!(said.is_some_and(|said| said.contains("faster than anybody types")));
+        assert_eq!(poured(&mut model, word, 1, size), [], "{keys}");
+        draws(&mut model, size);
+        assert_eq!(poured(&mut model, word, 60, size).len(), 1, "{keys}");
+    }
+}
+
+#[test]
+fn an_approval_is_of_the_quorum_that_was_shown() {
+    let changes: [fn(&mut Status); 4] = [
+        |status| status.requests[0].agreed.push(5002),
+        |status| status.requests[0].wanting = Some("1 more person".to_owned()),
+        |status| status.requests[0].joined.push(2002),
+        |status| status.rules[0].said.push_str(", and at night"),
+    ];
+    for (nth, change) in changes.into_iter().enumerate() {
+        for keys in ["2a", "2e⌫5m⏎  "] {
+            let mut model = busy(Mode::Full);
+            typed(&mut model, keys);
+            changed(&mut model, change);
+            assert_eq!(typed(&mut model, "y"), [], "{nth} {keys}");
+            assert!(shown(&mut model).contains("changed since this was shown"));
+            // Looked at again, it is agreed to.
+            assert_eq!(typed(&mut model, "⎋a  y").len(), 1, "{nth} {keys}");
+        }
+    }
+    // What moves with time, and how often its agent tries, keeps nobody from answering.
+    let mut model = busy(Mode::Full);
+    typed(&mut model, "2a");
+    changed(&mut model, |status| {
+        status.requests[0].expires_in_ns -= 1;
+        status.requests[0].held_in_day_s += 1;
+        status.requests[0].queries += 1;
+    });
+    assert_eq!(typed(&mut model, "y").len(), 1);
 }
 
 #[test]

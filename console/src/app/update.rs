@@ -48,8 +48,14 @@ impl Model {
                 self.is_dirty = true;
                 self.click(row);
             }
-            Msg::Resize | Msg::Signal(_) => self.is_dirty = true,
+            Msg::Resize | Msg::Signal(_) => {
+                self.is_dirty = true;
+                if let Some(question) = self.question_mut() {
+                    question.standing.hidden();
+                }
+            }
             Msg::Tick => self.tick(),
+            Msg::Recorded(at_ms, msg) => return self.update(at_ms, *msg),
             Msg::Status(status) => self.take_status(*status),
             Msg::Records(entries, unreadable) => return self.take_records(entries, unreadable),
             Msg::Lost {
@@ -209,6 +215,10 @@ impl Model {
     }
 
     fn paste(&mut self, text: &str) {
+        let at_ms = self.at_ms;
+        if let Some(question) = self.question_mut() {
+            question.standing.pressed(at_ms);
+        }
         if let Some(field) = self.field() {
             field.paste(text);
             self.apply_search();

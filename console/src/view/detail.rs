@@ -16,7 +16,8 @@ use crate::theme::{Role, Theme};
 
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, model: &Model, theme: Theme) {
     let (title, lines) = told(area, model, theme);
-    scrolled(frame, area, &title, lines, model.detail.unwrap_or(0), theme);
+    let from = model.detail.unwrap_or(0);
+    scrolled(frame, area, &title, (Vec::new(), lines), from, theme);
 }
 
 /// The last line from which on a box of `body` is filled.
@@ -35,16 +36,16 @@ fn told(area: Rect, model: &Model, theme: Theme) -> (String, Vec<Line<'static>>)
     (title, lines.collect())
 }
 
-/// A box of lines from one of them on; the end is never scrolled past.
+/// A box of lines that always stand, and of others from one of them on; the end is never scrolled past.
 pub(super) fn scrolled(
     frame: &mut Frame<'_>,
     area: Rect,
     title: &str,
-    lines: Vec<Line<'static>>,
+    (pinned, lines): (Vec<Line<'static>>, Vec<Line<'static>>),
     from: usize,
     theme: Theme,
 ) {
-    let room = usize::from(area.height.saturating_sub(2));
+    let room = usize::from(area.height.saturating_sub(2)).saturating_sub(pinned.len());
     let last = lines.len().saturating_sub(room);
     let from = from.min(last);
     let below = lines.len().saturating_sub(from + room);
@@ -55,7 +56,8 @@ pub(super) fn scrolled(
     if last > 0 {
         block = block.title_bottom(format!(" {below} more lines below "));
     }
-    let shown: Vec<Line<'static>> = lines.into_iter().skip(from).take(room).collect();
+    let shown = lines.into_iter().skip(from).take(room);
+    let shown: Vec<Line<'static>> = pinned.into_iter().chain(shown).collect();
     frame.render_widget(Paragraph::new(shown).block(block), area);
 }
 

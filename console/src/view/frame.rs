@@ -285,6 +285,15 @@ fn typed(sign: &'static str, text: &str, width: u16, theme: Theme) -> Line<'stat
 
 /// What can be done here, as much as there is room for; how to see all of it is always among it.
 fn keys(model: &Model, width: u16, theme: Theme) -> Line<'static> {
+    if let Some(popup) = &model.popup {
+        let all = super::popup::keys(popup).into_iter();
+        return fitting(
+            all.map(|(key, help)| (key, help.to_owned())),
+            &[],
+            width,
+            theme,
+        );
+    }
     let search = &model.place().search;
     let mut all = Vec::new();
     if !search.is_empty() {
@@ -302,16 +311,26 @@ fn keys(model: &Model, width: u16, theme: Theme) -> Line<'static> {
     ];
     all.extend(everywhere.map(named));
     let last = [(Key::Char('?'), "help"), (Key::Char('q'), "quit")].map(named);
+    fitting(all.into_iter(), &last, width, theme)
+}
+
+/// As many keys as there is room for, the last of them always.
+fn fitting(
+    all: impl Iterator<Item = (String, String)>,
+    last: &[(String, String)],
+    width: u16,
+    theme: Theme,
+) -> Line<'static> {
     let wide = |text: &str| Span::raw(text).width();
     let cells = |(key, help): &(String, String)| wide(key) + wide(help) + 3;
-    let mut left = usize::from(width).saturating_sub(last.iter().map(cells).sum());
+    let mut left = usize::from(width).saturating_sub(last.iter().map(cells).sum::<usize>());
     let fits = |known: &(String, String)| {
         let cells = cells(known);
         let fits = cells <= left;
         left -= if fits { cells } else { 0 };
         fits
     };
-    let shown = all.into_iter().filter(fits).chain(last);
+    let shown = all.filter(fits).chain(last.iter().cloned());
     let spans = shown.flat_map(|(key, help)| {
         [
             Span::styled(key, theme.style(Role::Title)),

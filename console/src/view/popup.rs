@@ -1,5 +1,6 @@
 //! What lies over the view: questions, forms, and what is looked up.
 
+use enforcer_proto::text::wrapped;
 use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
@@ -10,7 +11,7 @@ use super::list::role_of;
 use super::text::{cell, is_too_long, whole};
 use crate::app::Model;
 use crate::app::form::{Reason, Terms};
-use crate::app::key::BINDINGS;
+use crate::app::key::{BINDINGS, Key};
 use crate::app::popup::{Confirm, Popup, clock, clock_ms};
 use crate::app::proof::{Outcome, Proof};
 use crate::app::reading::Shown;
@@ -23,44 +24,64 @@ const WIDEST: u16 = 110;
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, model: &Model, theme: Theme) {
     let Some(popup) = &model.popup else { return };
     let across = across(area);
-    let (title, lines, from) = content(popup, model, across, theme);
-    let height = u16::try_from(lines.len() + 2)
+    let Content {
+        title,
+        pinned,
+        lines,
+        from,
+    } = content(popup, model, across, theme);
+    let height = u16::try_from(pinned.len() + lines.len() + 2)
         .unwrap_or(u16::MAX)
         .min(area.height);
     let top = area.y + (area.height - height) / 2;
     let area = Rect::new(across.x, top, across.width, height);
     frame.render_widget(Clear, area);
-    scrolled(frame, area, &title, lines, from, theme);
+    scrolled(frame, area, &title, (pinned, lines), from, theme);
 }
 
 /// What such a part of the screen shows of a question.
 pub(super) fn shown(area: Rect, model: &Model) -> Option<Shown> {
-    let Some(Popup::Confirm(confirm)) = &model.popup else {
-        return None;
-    };
+    let confirm = model.question()?;
     let across = across(area);
     let columns = across.width.saturating_sub(2);
-    let (above, asked) = question(model, confirm, usize::from(columns), Theme::Plain);
-    let (above, lines) = (above.len(), asked.len());
-    let room = usize::from(area.height.saturating_sub(2));
-    let from = confirm.from.min((above + lines).saturating_sub(room));
+    let (pinned, asked) = question(model, confirm, usize::from(columns), Theme::Plain);
+    let room = room_below(area, pinned.len());
+    let from = confirm.from.min(asked.len().saturating_sub(room));
     let is_too_long = confirm.lines.iter().any(|line| is_too_long(line));
     Some(Shown {
         question: confirm.number,
         columns,
-        above,
-        lines: (!is_too_long).then_some(lines),
-        first: from.saturating_sub(above),
-        end: from.saturating_add(room).saturating_sub(above).min(lines),
+        lines: (!is_too_long).then_some(asked.len()),
+        first: from,
+        end: from.saturating_add(room).min(asked.len()),
+        takes: takes(model, confirm),
     })
+}
+
+/// Whether a question is shown to take an answer.
+fn takes(model: &Model, confirm: &Confirm) -> bool {
+    confirm.standing.is_due(model.at_ms) && model.hinders(confirm).is_none()
+}
+
+/// How many lines such a part of the screen shows of what is scrolled in it.
+pub(super) fn room(area: Rect, model: &Model) -> usize {
+    let columns = usize::from(across(area).width.saturating_sub(2));
+    let pinned = model.question().map_or(0, |confirm| {
+        pinned(model, confirm, columns, Theme::Plain).len()
+    });
+    room_below(area, pinned)
+}
+
+fn room_below(area: Rect, pinned: usize) -> usize {
+    usize::from(area.height.saturating_sub(2)).saturating_sub(pinned)
 }
 
 /// Keeps a popup on such a part of the screen from being scrolled past its end.
 pub(super) fn keep_within(area: Rect, model: &mut Model) {
     let Some(popup) = &model.popup else { return };
-    let (_, lines, _) = content(popup, model, across(area), Theme::Plain);
-    let room = usize::from(area.height.saturating_sub(2));
-    let last = lines.len().saturating_sub(room);
+    let content = content(popup, model, across(area), Theme::Plain);
+    let room = room_below(area, content.pinned.len());
+    let last = content.lines.len().saturating_sub(room);
     match &mut model.popup {
         Some(
             Popup::Help(from)
@@ -73,6 +94,40 @@ pub(super) fn keep_within(area: Rect, model: &mut Model) {
     }
 }
 
+/// The keys that do something in a popup, and what.
+pub(super) fn keys(popup: &Popup) -> Vec<(String, &'static str)> {
+    let named = |keys: &[(Key, &'static str)]| {
+        let named = keys.iter().map(|(key, help)| (key.name(), *help));
+        named.collect::<Vec<_>>()
+    };
+    match popup {
+        Popup::Help(_) | Popup::Story { .. } | Popup::Why { .. } | Popup::Proof(_) => named(&[
+            (Key::Esc, "away"),
+            (Key::Char(' '), "a page on"),
+            (Key::Up, "up"),
+            (Key::Down, "down"),
+            (Key::End, "to the end"),
+        ]),
+        Popup::Confirm(confirm) => {
+            let mut all = named(&[(Key::Esc, "no")]);
+            all.push((confirm.turns(), "a page on"));
+            all.extend(named(&[
+                (Key::Up, "up"),
+                (Key::Down, "down"),
+                (Key::End, "to the end"),
+            ]));
+            all
+        }
+        Popup::Reason(_) => named(&[(Key::Enter, "go on"), (Key::Esc, "leave it")]),
+        Popup::Terms(_) => named(&[
+            (Key::Enter, "go on"),
+            (Key::Esc, "leave it"),
+            (Key::Tab, "the next"),
+            (Key::Delete, "empty it"),
+        ]),
+    }
+}
+
 /// The columns that a popup takes.
 fn across(area: Rect) -> Rect {
     let width = area.width.saturating_sub(2).min(WIDEST);
@@ -80,47 +135,65 @@ fn across(area: Rect) -> Rect {
     Rect::new(left, area.y, width, area.height)
 }
 
-/// The title of a popup, its lines, and the first that is shown.
-fn content(
-    popup: &Popup,
-    model: &Model,
-    area: Rect,
-    theme: Theme,
-) -> (String, Vec<Line<'static>>, usize) {
+/// What is in a popup.
+struct Content {
+    title: String,
+    /// What always stands at its top.
+    pinned: Vec<Line<'static>>,
+    /// What is scrolled below that.
+    lines: Vec<Line<'static>>,
+    /// The first of those that is shown.
+    from: usize,
+}
+
+fn content(popup: &Popup, model: &Model, area: Rect, theme: Theme) -> Content {
     let inner = usize::from(area.width.saturating_sub(2));
-    match popup {
-        Popup::Help(from) => ("keys".to_owned(), help(theme), *from),
+    let (title, (pinned, lines), from) = match popup {
+        Popup::Help(from) => ("keys".to_owned(), (Vec::new(), help(inner, theme)), *from),
         Popup::Confirm(confirm) => {
-            let (mut lines, asked) = question(model, confirm, inner, theme);
-            lines.extend(asked);
-            (confirm.title.clone(), lines, confirm.from)
+            let parts = question(model, confirm, inner, theme);
+            (confirm.title.clone(), parts, confirm.from)
         }
-        Popup::Reason(reason) => (reason.title.clone(), asking(reason, inner, theme), 0),
+        // Where one types is its end.
+        Popup::Reason(reason) => (
+            reason.title.clone(),
+            asking(reason, inner, theme),
+            usize::MAX,
+        ),
         Popup::Terms(terms) => (
             format!("approve {}, but less", terms.request.request),
-            form(terms, inner, theme),
+            (Vec::new(), form(terms, inner, theme)),
             0,
         ),
         Popup::Story { title, found, from } => {
             let lines = story(found.as_ref(), inner, theme);
-            (title.clone(), lines, *from)
+            (title.clone(), (Vec::new(), lines), *from)
         }
         Popup::Why { title, lines, from } => {
             let plain = theme.style(Role::Plain);
             let lines = lines.iter().flat_map(|line| whole(line, inner, plain));
-            (title.clone(), lines.collect(), *from)
+            (title.clone(), (Vec::new(), lines.collect()), *from)
         }
         Popup::Proof(from) => (
             "what shows that they have ended".to_owned(),
-            proof(model, inner, theme),
+            (Vec::new(), proof(model, inner, theme)),
             *from,
         ),
+    };
+    Content {
+        title,
+        pinned,
+        lines,
+        from,
     }
 }
 
-fn help(theme: Theme) -> Vec<Line<'static>> {
+/// How wide a command and its keys are in the help, columns.
+const HELP_KEYS: usize = 14;
+const HELP_WORD: usize = 12;
+
+fn help(width: usize, theme: Theme) -> Vec<Line<'static>> {
     let bold = theme.style(Role::Title);
-    let muted = theme.style(Role::Muted);
     let line = |binding: &crate::app::key::Binding| {
         let views: Vec<&str> = binding.views.iter().map(|view| view.name()).collect();
         let views = if views.is_empty() {
@@ -128,16 +201,68 @@ fn help(theme: Theme) -> Vec<Line<'static>> {
         } else {
             format!("  ({})", views.join(", "))
         };
-        Line::from(vec![
-            Span::styled(format!("{:<14}", binding.names()), bold),
-            Span::raw(format!(":{:<10} {}", binding.word, binding.help)),
-            Span::styled(views, muted),
-        ])
+        let text = format!("{}{views}", binding.help);
+        let room = width.saturating_sub(HELP_KEYS + HELP_WORD).max(8);
+        let lines = wrapped(&text, room).into_iter().enumerate();
+        let said = lines.map(|(nth, text)| {
+            let (keys, word) = match nth {
+                0 => (binding.names(), format!(":{}", binding.word)),
+                _ => (String::new(), String::new()),
+            };
+            Line::from(vec![
+                Span::styled(format!("{keys:<HELP_KEYS$}"), bold),
+                Span::raw(format!("{word:<HELP_WORD$}{text}")),
+            ])
+        });
+        said.collect::<Vec<_>>()
     };
-    let mut lines: Vec<Line<'static>> = BINDINGS.iter().map(line).collect();
-    lines.push(Line::raw(
+    let mut lines: Vec<Line<'static>> = BINDINGS.iter().flat_map(line).collect();
+    lines.extend(whole(
         "A command may name what it is about, as in :revoke g-17 or :approve r-3.",
+        width,
+        theme.style(Role::Plain),
     ));
+    lines
+}
+
+/// The most lines that say what hinders a question: what is asked must have room as well.
+const HINDERS_LINES_MAX: usize = 2;
+
+/// What always stands above a question: which keys it takes, and what hinders it.
+fn pinned(model: &Model, confirm: &Confirm, width: usize, theme: Theme) -> Vec<Line<'static>> {
+    let title = theme.style(Role::Title);
+    let danger = theme.style(Role::Danger);
+    let is_taken = takes(model, confirm);
+    let mut lines = vec![match &confirm.word {
+        // It takes no yes yet, and says so once it does.
+        _ if confirm.must_be_read() && confirm.reading.has_begun() => {
+            let no = if confirm.word.is_none() {
+                "n or esc"
+            } else {
+                "esc"
+            };
+            let rest = confirm.turns();
+            Line::styled(format!("…  {rest} shows the rest        {no}  no"), title)
+        }
+        None if is_taken => Line::styled("y  yes        n or esc  no", title),
+        None => Line::styled("…             n or esc  no", title),
+        Some((word, typed)) if is_taken || confirm.typed_from_ms.is_some() => Line::from(vec![
+            Span::styled(format!("type “{word}” and enter, or esc: "), danger),
+            Span::raw(cell(typed)),
+            Span::styled(" ", theme.style(Role::Selected)),
+        ]),
+        Some(_) => Line::styled("…             esc  no", title),
+    }];
+    if let Some(why) = model.hinders(confirm) {
+        let mut why = whole(&why, width, danger);
+        let is_cut = why.len() > HINDERS_LINES_MAX;
+        why.truncate(HINDERS_LINES_MAX);
+        if let Some(last) = why.last_mut().filter(|_| is_cut) {
+            last.push_span(Span::raw(" …"));
+        }
+        lines.extend(why);
+    }
+    lines.push(Line::default());
     lines
 }
 
@@ -149,45 +274,18 @@ fn question(
     theme: Theme,
 ) -> (Vec<Line<'static>>, Vec<Line<'static>>) {
     let plain = theme.style(Role::Plain);
-    let title = theme.style(Role::Title);
-    let danger = theme.style(Role::Danger);
-    let rest = confirm.must_be_read();
-    let rest = rest.then(|| format!("{} shows the rest, then ", confirm.turns()));
-    let mut above = Vec::new();
-    if let (Some(rest), Some(_)) = (&rest, &confirm.word) {
-        above.push(Line::styled(rest.clone(), title));
-    }
-    let rest = rest.unwrap_or_default();
-    above.push(match &confirm.word {
-        // It takes no key yet, and says which once it does.
-        _ if !confirm.reading.has_begun() => Line::styled("…", title),
-        None => Line::styled(format!("{rest}y  yes        n or esc  no"), title),
-        Some((word, typed)) => Line::from(vec![
-            Span::styled(format!("type “{word}” and enter, or esc: "), danger),
-            Span::raw(cell(typed)),
-            Span::styled(" ", theme.style(Role::Selected)),
-        ]),
-    });
-    if let Some(why) = model.hindered().or_else(|| model.outdated(&confirm.deed)) {
-        above.extend(whole(&why, width, danger));
-    }
-    above.push(Line::default());
     let asked = confirm.lines.iter();
     let asked = asked.flat_map(|line| whole(line, width, plain));
-    (above, asked.collect())
+    (pinned(model, confirm, width, theme), asked.collect())
 }
 
-fn asking(reason: &Reason, width: usize, theme: Theme) -> Vec<Line<'static>> {
-    let mut lines = vec![Line::styled(
+fn asking(reason: &Reason, width: usize, theme: Theme) -> (Vec<Line<'static>>, Vec<Line<'static>>) {
+    let pinned = vec![Line::styled(
         "why? enter goes on, esc leaves it",
         theme.style(Role::Title),
     )];
-    lines.extend(whole(
-        &format!("{}▏", reason.field.text),
-        width,
-        theme.style(Role::Plain),
-    ));
-    lines
+    let text = format!("{}▏", reason.field.text);
+    (pinned, whole(&text, width, theme.style(Role::Plain)))
 }
 
 fn form(terms: &Terms, width: usize, theme: Theme) -> Vec<Line<'static>> {

@@ -91,6 +91,7 @@ fn fits(model: &mut Model, (width, height): (u16, u16)) {
     if let Some(shown) = super::shown(model) {
         model.update(0, Msg::Shown(shown));
     }
+    crate::app::tests::stands(model, (width, height));
 }
 
 fn shown(model: &mut Model, size: (u16, u16)) -> String {

@@ -340,9 +340,10 @@ impl Taking<'_> {
                 continue;
             }
             let msg = on_list(model, screen, msg)?;
-            let (at_ms, msg) = match msg {
-                Msg::Recorded(at_ms, msg) => (at_ms, *msg),
-                msg => (self.at_ms(model), msg),
+            let (at_ms, msg) = if let Msg::Recorded(at_ms, msg) = msg {
+                (at_ms, *msg)
+            } else {
+                (self.at_ms(model), msg)
             };
             let kept = self.recording.is_on().then(|| msg.clone());
             let effects = model.update(at_ms, msg);

@@ -345,33 +345,19 @@ impl Model {
 
     /// The question that is on screen.
     pub(crate) const fn question(&self) -> Option<&Confirm> {
-        match &self.popup {
-            Some(Popup::Confirm(confirm)) => Some(confirm),
-            Some(
-                Popup::Help(_)
-                | Popup::Reason(_)
-                | Popup::Terms(_)
-                | Popup::Story { .. }
-                | Popup::Why { .. }
-                | Popup::Proof(_),
-            )
-            | None => None,
+        if let Some(Popup::Confirm(confirm)) = &self.popup {
+            Some(confirm)
+        } else {
+            None
         }
     }
 
     /// The same, changed by what was seen or pressed.
     pub(super) const fn question_mut(&mut self) -> Option<&mut Confirm> {
-        match &mut self.popup {
-            Some(Popup::Confirm(confirm)) => Some(confirm),
-            Some(
-                Popup::Help(_)
-                | Popup::Reason(_)
-                | Popup::Terms(_)
-                | Popup::Story { .. }
-                | Popup::Why { .. }
-                | Popup::Proof(_),
-            )
-            | None => None,
+        if let Some(Popup::Confirm(confirm)) = &mut self.popup {
+            Some(confirm)
+        } else {
+            None
         }
     }
 

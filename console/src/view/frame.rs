@@ -1,6 +1,6 @@
 //! What is around every view: how things are, which views there are, what can be done.
 
-use enforcer_proto::text::{columns, cut_to_end};
+use enforcer_proto::text::{columns, cut, cut_to_end};
 use enforcer_proto::wire::Status;
 use ratatui::Frame;
 use ratatui::layout::Rect;
@@ -72,24 +72,20 @@ const NAME: &str = "enforcer ";
 /// The fewest cells in which a host's name says anything, its end cut off.
 const HOST_CELLS_MIN: usize = 8;
 
-fn cells(text: &str) -> usize {
-    Span::raw(text).width()
-}
-
 /// The host's name gives way first, then the words; whether things are well, the connection and what kind of console it is are always whole.
 fn first(model: &Model, width: u16, theme: Theme) -> Line<'static> {
     let title = theme.style(Role::Title);
     let all = statements(model);
     let room = |is_short: bool| {
-        let taken = all.iter().map(|said| cells(said.text(is_short)) + 2);
+        let taken = all.iter().map(|said| columns(said.text(is_short)) + 2);
         usize::from(width).checked_sub(NAME.len() + taken.sum::<usize>())
     };
     let host = model
         .status()
         .map_or_else(String::new, |status| cell(&status.host));
-    let wanted = cells(&host).min(HOST_CELLS_MIN);
+    let wanted = columns(&host).min(HOST_CELLS_MIN);
     let is_short = room(false).is_none_or(|room| room < wanted);
-    let host = cut(&host, room(is_short).unwrap_or(0));
+    let host = shortened(&host, room(is_short).unwrap_or(0));
     let mut spans = vec![Span::styled(NAME, title), Span::styled(host, title)];
     for said in all {
         spans.push(Span::raw("  "));
@@ -102,21 +98,12 @@ fn first(model: &Model, width: u16, theme: Theme) -> Line<'static> {
 }
 
 /// As much of a text as has room, which says that it goes on.
-fn cut(text: &str, room: usize) -> String {
-    if cells(text) <= room {
+fn shortened(text: &str, room: usize) -> String {
+    if columns(text) <= room {
         return text.to_owned();
     }
-    let mut kept = String::new();
-    for c in text.chars() {
-        if cells(&kept) + cells(&c.to_string()) + 1 > room {
-            break;
-        }
-        kept.push(c);
-    }
-    if room > 0 {
-        kept.push('…');
-    }
-    kept
+    let kept = room.checked_sub(1).map(|room| cut(text, room));
+    kept.map_or_else(String::new, |kept| format!("{kept}…"))
 }
 
 fn statements(model: &Model) -> Vec<Said> {

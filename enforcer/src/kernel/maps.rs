@@ -399,8 +399,8 @@ impl Kernel {
         }))
     }
 
-    /// How much room is left in the maps that agents and their windows are written to, as a sentence.
-    fn room(&self) -> String {
+    /// The maps that agents and their windows are written to: what each has, how much, and the most that it has room for.
+    fn used(&self) -> [(&'static str, &'static str, usize, u32); 4] {
         let Written {
             windows,
             agents,
@@ -408,13 +408,25 @@ impl Kernel {
             subordinate,
             config: _,
         } = &self.written;
-        format!(
-            "the kernel's maps hold {} of {AGENTS_MAX} agents' cgroups, {} of {WINDOWS_MAX} windows, {} of {UIDS_MAX} uids and {} of {SUBUIDS_MAX} ranges subordinate to them",
-            agents.len(),
-            windows.len(),
-            uids.len(),
-            subordinate.len()
-        )
+        [
+            ("AGENTS", "agents' cgroups", agents.len(), AGENTS_MAX),
+            ("WINDOWS", "windows", windows.len(), WINDOWS_MAX),
+            ("UIDS", "uids", uids.len(), UIDS_MAX),
+            (
+                "SUBUIDS",
+                "ranges subordinate to them",
+                subordinate.len(),
+                SUBUIDS_MAX,
+            ),
+        ]
+    }
+
+    /// How much room is left in them, as a sentence.
+    fn room(&self) -> String {
+        let [agents, windows, uids, subordinate] = self
+            .used()
+            .map(|(_, what, used, most)| format!("{used} of {most} {what}"));
+        format!("the kernel's maps hold {agents}, {windows}, {uids} and {subordinate}")
     }
 
     /// What is not as it was attached and written: one sentence each, empty when all is well.
@@ -478,22 +490,10 @@ impl Kernel {
 
     /// Maps into which nothing more can be written.
     fn full(&self) -> Option<String> {
-        let Written {
-            windows,
-            agents,
-            uids,
-            subordinate,
-            config: _,
-        } = &self.written;
-        let maps = [
-            ("AGENTS", agents.len(), AGENTS_MAX),
-            ("WINDOWS", windows.len(), WINDOWS_MAX),
-            ("UIDS", uids.len(), UIDS_MAX),
-            ("SUBUIDS", subordinate.len(), SUBUIDS_MAX),
-        ];
-        let full: Vec<&str> = maps
+        let full: Vec<&str> = self
+            .used()
             .into_iter()
-            .filter(|(_, used, most)| {
+            .filter(|(_, _, used, most)| {
                 u64::try_from(*used).is_ok_and(|used| used >= u64::from(*most))
             })
             .map(|(name, ..)| name)

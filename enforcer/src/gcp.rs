@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use enforcer_proto::policy::Policy;
 use enforcer_proto::scope::{Access, DatasetPattern};
 
-use crate::config::{Config, TokenSource};
+use crate::config::{Agent, Config, TokenSource};
 use crate::token::ASSERTION_LIFE_MAX;
 
 /// The APIs that are called.
@@ -47,7 +47,7 @@ pub struct Plan {
     projects: BTreeSet<String>,
     bindings: BTreeSet<Binding>,
     /// What the files leave open, one sentence each.
-    notes: Vec<String>,
+    notes: BTreeSet<String>,
 }
 
 /// A workload identity provider.
@@ -105,28 +105,22 @@ impl Plan {
             provider,
             projects: BTreeSet::new(),
             bindings: BTreeSet::new(),
-            notes: Vec::new(),
+            notes: BTreeSet::new(),
         };
         plan.accounts(config);
         for rule in &policy.rules {
-            let accounts: Vec<Option<&str>> = config
-                .agents
-                .iter()
+            let agents = config.agents.iter();
+            let agents: Vec<&Agent> = agents
                 .filter(|agent| rule.agents.contains(&agent.name))
-                .map(|agent| agent.service_account.as_deref())
                 .collect();
             let read = rule.datasets.iter().map(|pattern| (pattern, Access::Read));
             let written = rule.writable.iter().chain(&rule.ddl);
             let written = written.map(|pattern| (pattern, Access::Write));
             for (pattern, access) in read.chain(written) {
-                plan.dataset(pattern, access, &accounts);
+                plan.dataset(pattern, access, &agents);
             }
             for (bucket, access) in &rule.buckets {
-                for agent in config
-                    .agents
-                    .iter()
-                    .filter(|agent| rule.agents.contains(&agent.name))
-                {
+                for agent in &agents {
                     let member = plan.agent(agent.name.as_str(), agent.service_account.as_deref());
                     plan.bucket(&bucket.to_string(), *access, &member);
                 }
@@ -181,7 +175,7 @@ impl Plan {
 
     /// A dataset that windows may be asked for. Google scopes by the window where the identity is the federated one: what a window holds are groups
     /// of its token. A service account holds it always.
-    fn dataset(&mut self, pattern: &DatasetPattern, access: Access, accounts: &[Option<&str>]) {
+    fn dataset(&mut self, pattern: &DatasetPattern, access: Access, agents: &[&Agent]) {
         let project = pattern.project();
         self.projects.insert(project.to_owned());
         let shown = pattern.to_string();
@@ -199,8 +193,8 @@ impl Plan {
             dataset: dataset.to_owned(),
         };
         let is_written = access >= Access::Write;
-        for account in accounts {
-            let members = match (account, &self.provider) {
+        for agent in agents {
+            let members = match (&agent.service_account, &self.provider) {
                 (None, Some(provider)) => {
                     let group = |kind: &str| provider.group(&format!("{kind}:{shown}"));
                     (group("ds"), group("dsw"))
@@ -295,9 +289,7 @@ impl Plan {
     }
 
     fn note(&mut self, note: String) {
-        if !self.notes.contains(&note) {
-            self.notes.push(note);
-        }
+        self.notes.insert(note);
     }
 }
 

@@ -136,15 +136,10 @@ fn binding(binding: &Binding) -> String {
 
 /// A command: its words, each in quotes where the shell would read more into it.
 fn said(command: &[&str], more: &[&str]) -> String {
-    let words = command.iter().chain(more).map(|word| quoted(word));
-    words.collect::<Vec<_>>().join(" ")
-}
-
-/// POSIX.1-2024 XCU 2.2.2: nothing is special within single quotes but their end.
-fn quoted(word: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@,".contains(c);
-    if !word.is_empty() && word.chars().all(is_plain) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', r"'\''"))
+    // What no file can say is in none of them: a zero byte.
+    let words = command.iter().chain(more).copied();
+    shlex::Quoter::new()
+        .allow_nul(true)
+        .join(words)
+        .unwrap_or_default()
 }

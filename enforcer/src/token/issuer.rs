@@ -55,16 +55,27 @@ impl IssuerKey {
     /// # Errors
     /// [`IssuerError`]; a key that others can read is refused, never repaired silently.
     pub fn open(path: &Path) -> Result<Self, IssuerError> {
-        let pem = match keyfile::read(path)? {
-            Some(pem) => pem,
-            None => {
-                let key = KeyPair::generate().map_err(IssuerError::Make)?;
-                let pem = Zeroizing::new(key.serialize_pem());
-                keyfile::write(path, &pem)?;
-                pem
-            }
-        };
-        Self::from_pem(&pem).ok_or_else(|| IssuerError::Unusable {
+        if let Some(key) = Self::load(path)? {
+            return Ok(key);
+        }
+        let key = KeyPair::generate().map_err(IssuerError::Make)?;
+        let pem = Zeroizing::new(key.serialize_pem());
+        keyfile::write(path, &pem)?;
+        Self::of(path, &pem)
+    }
+
+    /// Loads the key, and makes none: `None` when the file does not exist.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn load(path: &Path) -> Result<Option<Self>, IssuerError> {
+        let pem = keyfile::read(path)?;
+        pem.map(|pem| Self::of(path, &pem)).transpose()
+    }
+
+    /// The key that the file at `path` holds.
+    pub(super) fn of(path: &Path, pem: &str) -> Result<Self, IssuerError> {
+        Self::from_pem(pem).ok_or_else(|| IssuerError::Unusable {
             path: path.to_owned(),
         })
     }

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
-use zeroize::Zeroizing;
 
 use super::issuer::{IssuerError, IssuerKey};
 use super::{ASSERTION_LIFE_MAX, BEYOND_WINDOW};
@@ -101,7 +100,7 @@ impl IssuerKeys {
         let path = self.dir.join(SIGNING);
         let changed = changed(&path);
         if changed != self.changed {
-            let key = read(&path)?.ok_or(IssuerError::Unusable { path })?;
+            let key = IssuerKey::load(&path)?.ok_or(IssuerError::Unusable { path })?;
             if key.kid() != self.signing.kid() {
                 tracing::info!(kid = key.kid(), "another issuer key signs from now on");
             }
@@ -126,7 +125,7 @@ impl IssuerKeys {
 /// [`RotationError::None`] where there is none.
 pub fn jwks(dir: &Path) -> Result<Value, RotationError> {
     let path = dir.join(SIGNING);
-    let signing = read(&path)?.ok_or(RotationError::None(path))?;
+    let signing = IssuerKey::load(&path)?.ok_or(RotationError::None(path))?;
     Ok(published(dir, &signing)?)
 }
 
@@ -159,9 +158,10 @@ pub fn rotate(
         Step::Begin => drop(IssuerKey::open(&next)?),
         Step::Switch if last.exists() && !next.exists() => return Err(RotationError::NotEnded),
         Step::Switch => {
-            let Some(new) = usable(&next)? else {
+            let Some(new) = keyfile::read(&next)? else {
                 return Err(RotationError::NotBegun);
             };
+            IssuerKey::of(&next, &new)?;
             waited(&next, KNOWN_AFTER)?;
             // Cut off anywhere, the keys are all there, and the step can be taken again.
             if *current != *new {
@@ -183,28 +183,13 @@ pub fn rotate(
 fn published(dir: &Path, signing: &IssuerKey) -> Result<Value, IssuerError> {
     let mut keys = vec![signing.jwk()];
     for name in [NEXT, LAST] {
-        if let Some(key) = read(&dir.join(name))?
+        if let Some(key) = IssuerKey::load(&dir.join(name))?
             && keys.iter().all(|known| known["kid"] != key.kid())
         {
             keys.push(key.jwk());
         }
     }
     Ok(json!({ "keys": keys }))
-}
-
-fn read(path: &Path) -> Result<Option<IssuerKey>, IssuerError> {
-    if keyfile::read(path)?.is_none() {
-        return Ok(None);
-    }
-    IssuerKey::open(path).map(Some)
-}
-
-/// A key's file, where it holds one that can sign.
-fn usable(path: &Path) -> Result<Option<Zeroizing<String>>, IssuerError> {
-    match read(path)? {
-        Some(_) => Ok(keyfile::read(path)?),
-        None => Ok(None),
-    }
 }
 
 fn changed(path: &Path) -> Option<SystemTime> {

@@ -65,6 +65,11 @@ struct Cli {
     command: Command,
 }
 
+/// Prints JSON on a line, with nothing in it that would hide on a terminal.
+fn say_json(value: &serde_json::Value) {
+    println!("{}", safe_json(&value.to_string()));
+}
+
 #[derive(Args, Debug)]
 struct ConfigArg {
     /// The configuration file.
@@ -370,13 +375,7 @@ fn report_usage(error: &clap::Error) -> ExitCode {
     let is_mistake = error.use_stderr();
     if is_mistake && std::env::args_os().any(|argument| argument == "--json") {
         let message = error.render().to_string();
-        println!(
-            "{}",
-            safe_json(
-                &serde_json::json!({"error": {"code": "usage", "message": message.trim_end()}})
-                    .to_string()
-            )
-        );
+        say_json(&serde_json::json!({"error": {"code": "usage", "message": message.trim_end()}}));
     } else if let Err(error) = error.print() {
         tracing::debug!(%error, "nobody reads what is said");
     }
@@ -585,12 +584,7 @@ fn report(failure: &Failure, json: bool) -> ExitCode {
         Failure::Other(error) => (EXIT_ERROR, "failed", format!("{error:#}")),
     };
     if json {
-        println!(
-            "{}",
-            safe_json(
-                &serde_json::json!({"error": {"code": kind, "message": message}}).to_string()
-            )
-        );
+        say_json(&serde_json::json!({"error": {"code": kind, "message": message}}));
     } else {
         eprintln!("enforcer: {message}");
     }

@@ -1,7 +1,6 @@
 //! `enforcer client check`: has the clients of this host connect from an agent's workload, with nothing but what the host sets for everybody.
 #![expect(clippy::print_stdout, reason = "this is the command line")]
 
-use enforcer_proto::text::safe_json;
 use std::path::Path;
 use std::process::{ExitCode, Stdio};
 use std::time::Duration;
@@ -136,7 +135,9 @@ fn say(client: Client, program: Option<&Path>, outcome: &Outcome, json: bool) {
         Outcome::NotTried { why } => ("NOT TRIED", why),
     };
     if json {
-        println!("{}", safe_json(&serde_json::json!({"client": client.to_string(), "program": program, "outcome": word.to_lowercase().replace(' ', "_"), "said": said}).to_string()));
+        crate::cli::say_json(
+            &serde_json::json!({"client": client.to_string(), "program": program, "outcome": word.to_lowercase().replace(' ', "_"), "said": said}),
+        );
         return;
     }
     let program = program.map_or_else(String::new, |program| format!("{}: ", program.display()));

@@ -1,7 +1,6 @@
 //! `enforcer client`: sets this host's clients up, has them connect, and puts back what was there.
 #![expect(clippy::print_stdout, reason = "this is the command line")]
 
-use enforcer_proto::text::safe_json;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
@@ -173,7 +172,9 @@ fn update(host: &Host, store: Store, is_dry_run: bool, json: bool) -> anyhow::Re
 
 fn say(change: &Change, word: &str, is_done: bool, json: bool) {
     if json {
-        println!("{}", safe_json(&serde_json::json!({"path": change.path(), "what": word, "changes": change.is_needed(), "written": is_done, "diff": change.shown()}).to_string()));
+        crate::cli::say_json(
+            &serde_json::json!({"path": change.path(), "what": word, "changes": change.is_needed(), "written": is_done, "diff": change.shown()}),
+        );
     } else if change.is_needed() {
         print!("{}: {word}\n{}", change.path().display(), change.shown());
     } else {
@@ -183,10 +184,7 @@ fn say(change: &Change, word: &str, is_done: bool, json: bool) {
 
 pub(super) fn note(text: &str, json: bool) {
     if json {
-        println!(
-            "{}",
-            safe_json(&serde_json::json!({"note": text}).to_string())
-        );
+        crate::cli::say_json(&serde_json::json!({"note": text}));
     } else {
         println!("NOTE: {text}");
     }

@@ -1,7 +1,6 @@
 //! `enforcer detach`: ends enforcement on purpose. Record, then detach: what cannot be recorded is not done.
 #![expect(clippy::print_stdout, reason = "this is the command line")]
 
-use enforcer_proto::text::safe_json;
 use std::path::Path;
 
 use anyhow::{Context, anyhow};
@@ -41,10 +40,7 @@ pub(super) fn detach(path: &Path, reason: String, json: bool) -> Result<(), Fail
             .context("recording that the programs are detached; they still are attached")
     })?;
     if json {
-        println!(
-            "{}",
-            safe_json(&serde_json::json!({"detached": detached}).to_string())
-        );
+        crate::cli::say_json(&serde_json::json!({"detached": detached}));
     } else {
         println!(
             "detached {}: every process of this host reaches BigQuery as the network lets it, until a daemon starts again",

@@ -121,7 +121,7 @@ fn rotate(args: &RotateArgs, json: bool) -> Result<(), Failure> {
     let jwks = token::jwks(&config.state_dir).context("reading the issuer's keys")?;
     publish_keys(&config.run_dir, &jwks)?;
     if json {
-        println!("{jwks}");
+        super::say_json(&jwks);
         return Ok(());
     }
     let jwks = config.run_dir.join("jwks.json");

@@ -83,7 +83,9 @@ pub(super) fn index(
         "up to date"
     };
     if json {
-        println!("{}", safe_json(&serde_json::json!({"index": file, "last": built.last, "added": built.added, "anew": built.is_anew}).to_string()));
+        crate::cli::say_json(
+            &serde_json::json!({"index": file, "last": built.last, "added": built.added, "anew": built.is_anew}),
+        );
     } else {
         println!(
             "{}: {how}, up to record {}, {} of them taken in now",

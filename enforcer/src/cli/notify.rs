@@ -1,7 +1,6 @@
 //! `enforcer notify test`: tries whether notices arrive.
 #![expect(clippy::print_stdout, reason = "this is the command line")]
 
-use enforcer_proto::text::safe_json;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -29,10 +28,7 @@ pub(super) fn run(socket: &Path, command: NotifyCommand, json: bool) -> Result<E
         )));
     };
     if json {
-        println!(
-            "{}",
-            safe_json(&serde_json::json!({"tested": tested}).to_string())
-        );
+        crate::cli::say_json(&serde_json::json!({"tested": tested}));
     } else {
         for one in &tested {
             match &one.trouble {

@@ -1,7 +1,6 @@
 //! `enforcer policy`: what a policy file would say to a request, and what there is to say of it. Asks no daemon, and changes nothing.
 #![expect(clippy::print_stdout, reason = "this is the command line")]
 
-use enforcer_proto::text::safe_json;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -115,7 +114,7 @@ fn test(
             "people": others(&rule.approvers), "signed": rule.must_sign, "break_glass": glass,
             "bytes_max": budget.bytes_max, "queries_max": budget.queries_max, "limits": limits(rule),
         });
-        println!("{}", safe_json(&said.to_string()));
+        crate::cli::say_json(&said);
         return Ok(());
     }
     println!("rule {number} covers it (policy {})", &policy.digest[..12]);
@@ -198,10 +197,7 @@ fn warn(policy: &Policy, json: bool) -> ExitCode {
         let said = warnings
             .iter()
             .map(|warning| json!({"rule": warning.rule, "what": warning.what}));
-        println!(
-            "{}",
-            safe_json(&json!({"warnings": said.collect::<Vec<_>>()}).to_string())
-        );
+        crate::cli::say_json(&json!({"warnings": said.collect::<Vec<_>>()}));
     } else {
         for warning in &warnings {
             println!("rule {}: {}", warning.rule, warning.what);

@@ -3,7 +3,7 @@
 use enforcer_proto::audit::Record;
 use enforcer_proto::event::About;
 use enforcer_proto::search::Filter;
-use enforcer_proto::text::{safe_json, wrapped};
+use enforcer_proto::text::wrapped;
 use enforcer_proto::why::{self, Facts, Id, Outcome, Records};
 use serde_json::{Map, Value, json};
 
@@ -49,10 +49,7 @@ pub(super) fn why(source: &Source, id: Id, json: bool) -> Result<(), Failure> {
         }
     }
     if json {
-        println!(
-            "{}",
-            safe_json(&json!({"id": id.to_string(), "decisions": all}).to_string())
-        );
+        crate::cli::say_json(&json!({"id": id.to_string(), "decisions": all}));
     }
     Ok(())
 }

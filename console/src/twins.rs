@@ -190,7 +190,7 @@ fn act(socket: &Path, deed: &Deed, is_read_only: bool, json: bool) -> Result<(),
         Ok(proofs) => lines.extend(
             proofs
                 .iter()
-                .flat_map(|(of, proof)| ended::lines(of, proof)),
+                .flat_map(|(of, proof)| proof.lines(of.0, &of.1)),
         ),
         Err(why) => lines.push(format!("what the log shows of it could not be read: {why}")),
     }

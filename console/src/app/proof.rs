@@ -8,6 +8,7 @@ use enforcer_proto::event::{About, Event};
 use enforcer_proto::id::GrantId;
 use enforcer_proto::principal::AgentName;
 
+use super::popup::clock_ms;
 use super::tail::Entry;
 
 /// The most deeds that are kept: the newest.
@@ -216,6 +217,34 @@ pub(crate) struct Proof {
 }
 
 impl Proof {
+    /// In words, the first of which say whether the window's close is on record.
+    pub(crate) fn lines(&self, grant: GrantId, agent: &AgentName) -> Vec<String> {
+        let closed = match &self.closed {
+            Some((at, why)) => format!("closed at {} UTC: {why}", clock_ms(*at)),
+            None => "no record of its close has come yet".to_owned(),
+        };
+        let last_byte = match self.last_byte {
+            Some(at) => format!(
+                "  the last answer ended at {} UTC, {} were cut short",
+                clock_ms(at),
+                self.cut
+            ),
+            None => "  no answer of it is among the records here".to_owned(),
+        };
+        let jobs = self.cancelled.iter().map(|job| format!("  job {job}"));
+        let refused = match self.last_refused {
+            Some(at) => format!(
+                "  refused since: {}, the last at {} UTC",
+                self.refused,
+                clock_ms(at)
+            ),
+            None => "  nothing was asked since".to_owned(),
+        };
+        let first = format!("{grant} of {agent}: {closed}");
+        let below = std::iter::once(last_byte).chain(jobs).chain([refused]);
+        std::iter::once(first).chain(below).collect()
+    }
+
     fn take_own(&mut self, record: &Record) {
         if let Event::Closed { reason, .. } = &record.event {
             self.closed = Some((record.unix_ns, reason.to_string()));

@@ -8,7 +8,7 @@ use enforcer_proto::principal::AgentName;
 use serde_json::{Value, json};
 
 use crate::app::Model;
-use crate::app::popup::{Deed, clock_ms};
+use crate::app::popup::Deed;
 use crate::app::proof::{Proof, Proofs};
 use crate::app::queries::State;
 use crate::clock::Clock;
@@ -55,34 +55,6 @@ pub(super) fn proofs(socket: &Path, ended: &[Ended]) -> Result<Vec<(Ended, Proof
         }
         std::thread::sleep(LOOK);
     }
-}
-
-/// The same in words.
-pub(super) fn lines((grant, agent): &Ended, proof: &Proof) -> Vec<String> {
-    let at = |unix_ns: u64| format!("{} UTC", clock_ms(unix_ns));
-    let closed = match &proof.closed {
-        Some((unix_ns, why)) => format!("closed at {}: {why}", at(*unix_ns)),
-        None => "NO RECORD of its close has come yet".to_owned(),
-    };
-    let mut lines = vec![format!("{grant} of {agent}: {closed}")];
-    lines.push(match proof.last_byte {
-        Some(unix_ns) => format!(
-            "  the last answer ended at {}, {} were cut short",
-            at(unix_ns),
-            proof.cut
-        ),
-        None => "  no answer of it is among the newest records".to_owned(),
-    });
-    lines.extend(proof.cancelled.iter().map(|job| format!("  job {job}")));
-    lines.push(match proof.last_refused {
-        Some(unix_ns) => format!(
-            "  refused since: {}, the last at {}",
-            proof.refused,
-            at(unix_ns)
-        ),
-        None => "  nothing was asked since".to_owned(),
-    });
-    lines
 }
 
 /// The same as JSON.

@@ -39,7 +39,7 @@ pub(super) fn head(frame: &mut Frame<'_>, area: Rect, model: &Model, theme: Them
         };
         let width = usize::from(area.width).saturating_sub(columns(&more));
         let alarm = cell(alarm);
-        let alarm = cut(&alarm, width);
+        let alarm = shortened(&alarm, width);
         lines.push(Line::styled(format!("{alarm}{more}"), danger));
     }
     frame.render_widget(Paragraph::new(lines), area);

@@ -12,8 +12,8 @@ use super::text::{cell, is_too_long, whole};
 use crate::app::Model;
 use crate::app::form::{Reason, Terms};
 use crate::app::key::{BINDINGS, Key};
-use crate::app::popup::{Confirm, Popup, clock, clock_ms};
-use crate::app::proof::{Outcome, Proof};
+use crate::app::popup::{Confirm, Popup, clock};
+use crate::app::proof::Outcome;
 use crate::app::reading::Shown;
 use crate::app::tail::Entry;
 use crate::theme::{Role, Theme};
@@ -363,7 +363,13 @@ fn proof(model: &Model, width: usize, theme: Theme) -> Vec<Line<'static>> {
             say(&count, role);
         }
         for (grant, agent, proof) in open.iter().chain(&closed) {
-            for (text, role) in proof_lines(&format!("{grant} of {agent}"), proof) {
+            let first = if proof.closed.is_some() {
+                Role::Open
+            } else {
+                Role::Pending
+            };
+            let roles = std::iter::once(first).chain(std::iter::repeat(Role::Plain));
+            for (text, role) in proof.lines(**grant, agent).into_iter().zip(roles) {
                 say(&text, role);
             }
         }
@@ -378,38 +384,5 @@ fn proof(model: &Model, width: usize, theme: Theme) -> Vec<Line<'static>> {
     if lines.is_empty() {
         lines.push(Line::raw("No window was ended from this console."));
     }
-    lines
-}
-
-fn proof_lines(window: &str, proof: &Proof) -> Vec<(String, Role)> {
-    let mut lines = vec![match &proof.closed {
-        Some((at, why)) => (
-            format!("{window}: closed at {} UTC: {why}", clock_ms(*at)),
-            Role::Open,
-        ),
-        None => (
-            format!("{window}: no record of its close has come yet"),
-            Role::Pending,
-        ),
-    }];
-    let last_byte = match proof.last_byte {
-        Some(at) => format!(
-            "  the last answer ended at {} UTC, {} were cut short",
-            clock_ms(at),
-            proof.cut
-        ),
-        None => "  no answer of it is among the records here".to_owned(),
-    };
-    let jobs = proof.cancelled.iter().map(|job| format!("  job {job}"));
-    let refused = match proof.last_refused {
-        Some(at) => format!(
-            "  refused since: {}, the last at {} UTC",
-            proof.refused,
-            clock_ms(at)
-        ),
-        None => "  nothing was asked since".to_owned(),
-    };
-    let said = std::iter::once(last_byte).chain(jobs).chain([refused]);
-    lines.extend(said.map(|text| (text, Role::Plain)));
     lines
 }

@@ -90,7 +90,7 @@ fn issuer(config: &Config) -> Result<Issuer<'_>, Failure> {
             audience, issuer, ..
         } => Ok(Issuer { issuer, audience }),
         TokenSource::Impersonation { .. } => Err(anyhow::anyhow!(
-            "token.source is \"impersonation\": this host is no issuer, and has no key of its own"
+            "token.kind is \"impersonation\": this host is no issuer, and has no key of its own"
         )
         .into()),
     }
@@ -119,7 +119,8 @@ fn rotate(args: &RotateArgs, json: bool) -> Result<(), Failure> {
     let now = SystemTime::UNIX_EPOCH + Duration::from_nanos(SystemClock.now().unix_ns);
     token::rotate(&config.state_dir, step, now, args.now).context("changing the issuer's key")?;
     let jwks = token::jwks(&config.state_dir).context("reading the issuer's keys")?;
-    publish_keys(&config.run_dir, &jwks)?;
+    publish_keys(&config.run_dir, &jwks)
+        .context("the step is taken, and Google is to be given what `enforcer gcp jwks` prints")?;
     if json {
         super::say_json(&jwks);
         return Ok(());

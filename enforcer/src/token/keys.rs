@@ -41,7 +41,7 @@ pub enum RotationError {
     Key(#[from] IssuerError),
     /// There is no key to take over from.
     #[error(
-        "there is no issuer key at {0}: the daemon makes one when it first starts with token.source = \"federation\""
+        "there is no issuer key at {0}: the daemon makes one when it first starts with token.kind = \"federation\""
     )]
     None(PathBuf),
     /// A rotation is under way.

@@ -2,6 +2,7 @@
 //! the last one, which Google knows until nothing that it has signed is on its way. Which step comes when is the operator's to say; none is taken
 //! before it is safe.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -74,8 +75,11 @@ impl From<KeyFileError> for RotationError {
 pub struct IssuerKeys {
     dir: PathBuf,
     signing: IssuerKey,
-    changed: Option<SystemTime>,
+    stamp: Option<Stamp>,
 }
+
+/// What a file is told from the one before it by: it is replaced, and never written to. Its time alone is as coarse as the kernel's tick.
+type Stamp = (u64, SystemTime);
 
 impl IssuerKeys {
     /// Loads the keys in the state folder `dir`, or makes the one that signs where there is none.
@@ -83,12 +87,12 @@ impl IssuerKeys {
     /// # Errors
     /// [`IssuerError`].
     pub fn open(dir: &Path) -> Result<Self, IssuerError> {
-        let changed = changed(&dir.join(SIGNING));
+        let stamp = stamp(&dir.join(SIGNING));
         Ok(Self {
             signing: IssuerKey::open(&dir.join(SIGNING))?,
             dir: dir.to_owned(),
             // Of a key that was made just now it is seen the next time.
-            changed,
+            stamp,
         })
     }
 
@@ -98,14 +102,14 @@ impl IssuerKeys {
     /// [`IssuerError`]; the old one is not used then.
     pub fn signing(&mut self) -> Result<&IssuerKey, IssuerError> {
         let path = self.dir.join(SIGNING);
-        let changed = changed(&path);
-        if changed != self.changed {
+        let stamp = stamp(&path);
+        if stamp != self.stamp {
             let key = IssuerKey::load(&path)?.ok_or(IssuerError::Unusable { path })?;
             if key.kid() != self.signing.kid() {
                 tracing::info!(kid = key.kid(), "another issuer key signs from now on");
             }
             self.signing = key;
-            self.changed = changed;
+            self.stamp = stamp;
         }
         Ok(&self.signing)
     }
@@ -144,7 +148,7 @@ pub fn rotate(
         return Err(RotationError::None(signing));
     };
     let waited = |path: &Path, bound: Duration| {
-        let since = changed(path).and_then(|changed| now.duration_since(changed).ok());
+        let since = stamp(path).and_then(|(_, changed)| now.duration_since(changed).ok());
         let left = bound.saturating_sub(since.unwrap_or_default());
         if is_forced || left.is_zero() {
             Ok(())
@@ -192,8 +196,9 @@ fn published(dir: &Path, signing: &IssuerKey) -> Result<Value, IssuerError> {
     Ok(json!({ "keys": keys }))
 }
 
-fn changed(path: &Path) -> Option<SystemTime> {
-    std::fs::metadata(path).ok()?.modified().ok()
+fn stamp(path: &Path) -> Option<Stamp> {
+    let metadata = std::fs::metadata(path).ok()?;
+    Some((metadata.ino(), metadata.modified().ok()?))
 }
 
 fn remove(path: &Path) -> Result<(), KeyFileError> {

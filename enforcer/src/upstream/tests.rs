@@ -471,7 +471,9 @@ async fn what_is_not_sent_at_the_close_never_is() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn what_is_sent_whole_at_the_close_is_still_answered() {
     for alpn in ["http/1.1", "h2"] {
-        let answers: Answers = Arc::new(|request| {
+        let (came, mut whole) = tokio::sync::mpsc::unbounded_channel();
+        let answers: Answers = Arc::new(move |request| {
+            came.send(()).expect("somebody waits");
             // The far side's own work, which is the subject.
             std::thread::sleep(Duration::from_millis(400));
             Response::new(Full::from(request.body().len().to_string()))
@@ -487,6 +489,8 @@ async fn what_is_sent_whole_at_the_close_is_still_answered() {
             let key = bytes as u64;
             let sent = client.send_until(key, || until(&close), request, &progress);
             let closing = async {
+                whole.recv().await.expect("it comes");
+                // Its kernel has still to say so to ours.
                 tokio::time::sleep(Duration::from_millis(200)).await;
                 close.cancel();
             };

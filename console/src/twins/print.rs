@@ -9,7 +9,7 @@ use super::TwinError;
 use crate::app::popup::clock;
 use crate::app::tail::Entry;
 
-/// How wide lines of text are, characters.
+/// How wide lines of text are, columns.
 const WIDTH: usize = 100;
 
 /// Prints fields, each of which begins with a word of ours; what goes on below that is marked.

@@ -142,12 +142,12 @@ pub fn one_line(text: &str) -> String {
 /// What begins each line of a text but its first, where it is printed.
 const GOES_ON: &str = "│ ";
 
-/// `text` as it is printed, in lines of at most `chars` characters, at least three: every one but the first begins with `│ `. So where the first begins
+/// `text` as it is printed, in lines of at most `width` columns of a terminal, at least four: every one but the first begins with `│ `. So where the first begins
 /// with a word of ours, nothing that somebody else wrote stands at the margin, where it could be taken for ours.
 #[must_use]
-pub fn laid_out(text: &str, chars: usize) -> Vec<String> {
+pub fn laid_out(text: &str, width: usize) -> Vec<String> {
     // An empty text is an empty line.
-    let mut lines = wrapped(text, chars.saturating_sub(2).max(1));
+    let mut lines = wrapped(text, width.saturating_sub(2).max(1));
     if lines.is_empty() {
         lines.push(String::new());
     }
@@ -360,10 +360,10 @@ mod tests {
         }
 
         #[test]
-        fn one_line_is_one_and_no_line_but_the_first_is_without_its_mark(text in hostile(), chars in 3_usize..60) {
+        fn one_line_is_one_and_no_line_but_the_first_is_without_its_mark(text in hostile(), width in 4_usize..60) {
             prop_assert!(!one_line(&text).contains(is_deceptive));
-            let lines = laid_out(&text, chars);
-            prop_assert!(lines.iter().all(|line| line.chars().count() <= chars && !line.contains(is_deceptive)));
+            let lines = laid_out(&text, width);
+            prop_assert!(lines.iter().all(|line| columns(line) <= width && !line.contains(is_deceptive)));
             prop_assert!(lines.iter().skip(1).all(|line| line.starts_with("│ ")));
         }
 

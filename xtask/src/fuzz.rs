@@ -28,8 +28,6 @@ const INPUT_BYTES_MAX: u32 = 8192;
 const MEMORY_MIB_MAX: u32 = 2048;
 /// How long one input may take, seconds.
 const INPUT_S_MAX: u32 = 10;
-/// How much the fuzzing gives way to what runs beside it.
-const NICENESS: &str = "10";
 /// Where the C++ of libFuzzer is linked with, and where it is run: build scripts are built without coverage so.
 const TRIPLE: &str = env!("XTASK_TRIPLE");
 /// What libFuzzer reads while a program runs: which branches were taken, and what was compared.
@@ -42,41 +40,10 @@ const COVERAGE: [&str; 6] = [
     "-Clink-dead-code",
 ];
 
-/// What the fuzzing shares the processors with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Beside {
-    /// All of them are its own.
-    Nothing,
-    /// A machine of qemu's, which keeps one busy and waits at times for another.
-    Machine,
-}
-
-impl Beside {
-    /// How many targets are fuzzed at once.
-    fn at_once(self) -> usize {
-        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        match self {
-            Self::Nothing => processors,
-            Self::Machine => processors.saturating_sub(1).max(1),
-        }
-    }
-
-    fn command(self, program: &Path) -> Command {
-        match self {
-            Self::Nothing => Command::new(program),
-            Self::Machine => {
-                let mut command = Command::new("nice");
-                command.args(["-n", NICENESS]).arg(program);
-                command
-            }
-        }
-    }
-}
-
 /// Builds all targets, and fuzzes those whose names begin with one of `only` (all, where that is empty) for so many seconds each.
-pub(crate) fn run(root: &Path, seconds: u64, only: &[String], beside: Beside) -> Result<()> {
+pub(crate) fn run(root: &Path, seconds: u64, only: &[String]) -> Result<()> {
     setup::fuzz()?;
-    let built = build(root, beside)?;
+    let built = build(root)?;
     let is_wanted = |target: &&str| {
         only.is_empty() || only.iter().any(|only| target.starts_with(only.as_str()))
     };
@@ -86,11 +53,12 @@ pub(crate) fn run(root: &Path, seconds: u64, only: &[String], beside: Beside) ->
         "no target's name begins so: there are {}",
         TARGETS.join(", ")
     );
-    for some in wanted.chunks(beside.at_once()) {
+    let at_once = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    for some in wanted.chunks(at_once) {
         let started = some
             .iter()
             .map(|target| {
-                let command = beside.command(&built.join(target));
+                let command = Command::new(built.join(target));
                 Ok((*target, start(root, command, target, seconds)?))
             })
             .collect::<Result<Vec<_>>>()?;
@@ -101,10 +69,11 @@ pub(crate) fn run(root: &Path, seconds: u64, only: &[String], beside: Beside) ->
     Ok(())
 }
 
-fn build(root: &Path, beside: Beside) -> Result<PathBuf> {
+/// Builds all targets, and says where they are.
+pub(crate) fn build(root: &Path) -> Result<PathBuf> {
     sh::say("building the fuzz targets");
     let target = root.join("target/fuzz");
-    let mut cargo = beside.command(Path::new("cargo"));
+    let mut cargo = Command::new("cargo");
     cargo
         .current_dir(root.join("tests/fuzz"))
         .args(["build", "--quiet", "--release", "--locked", "--bins"])

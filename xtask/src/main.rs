@@ -101,7 +101,7 @@ fn run() -> Result<()> {
             kernels: true,
             only,
         } => kernels::run(&root, kernels::ALL, &only),
-        Xtask::Fuzz { seconds, only } => fuzz::run(&root, seconds, &only, fuzz::Beside::Nothing),
+        Xtask::Fuzz { seconds, only } => fuzz::run(&root, seconds, &only),
         Xtask::Venv => setup::world(&root),
         Xtask::BuildEbpf { check } => {
             setup::ebpf()?;

@@ -12,6 +12,8 @@ use super::image::Image;
 /// How long a machine may take, seconds.
 const LIMIT_S: u32 = 3600;
 const MEMORY_MIB: u32 = 2048;
+/// How much a machine gives way to what else runs here: its tests wait for its own clock, which goes on.
+const NICENESS: &str = "5";
 /// With BPF among the security modules, as the kernels are built with it but not booted with it everywhere. What guards a real processor is
 /// off: it costs an emulated one much.
 const COMMAND_LINE: &str = "console=ttyS0 panic=-1 quiet lsm=landlock,lockdown,yama,integrity,bpf net.ifnames=0 mitigations=off";
@@ -53,8 +55,9 @@ impl Verdict {
 pub(super) fn boot(image: &Image, initrd: &Path, dir: &Path) -> Result<Verdict> {
     let log = dir.join(format!("{}.log", image.release));
     let file = std::fs::File::create(&log)?;
-    let mut machine = Command::new("timeout");
+    let mut machine = Command::new("nice");
     machine
+        .args(["-n", NICENESS, "timeout"])
         .arg(LIMIT_S.to_string())
         .arg("qemu-system-x86_64")
         .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2"])

@@ -8,6 +8,7 @@ mod battery;
 mod decided;
 mod differential;
 mod grown;
+mod mistakes;
 mod mutated;
 mod product;
 mod table;

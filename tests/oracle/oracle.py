@@ -9,6 +9,7 @@ answer has
 - `error`: why the text cannot be parsed as one statement, or null;
 - `tables`: the tables that it names, by the parser's own extraction, or null where it has none for such a text;
 - `analysed`: the tables that it scans, by the analyser, over the tables below; or null where those do not suffice;
+- `said`: what the analyser says of a text that it does not take, or null;
 
 and where `deep` is true also
 
@@ -161,7 +162,7 @@ class Oracle:
 
     def read(self, request):
         sql = request["sql"]
-        answer = {**self.named(sql), "analysed": self.analysed(sql)}
+        answer = {**self.named(sql), **self.analysed(sql)}
         if request.get("deep") or request.get("writes"):
             answer.update(self.deed(sql))
         return {**answer, **self.deep(request)} if request.get("deep") else answer
@@ -219,11 +220,11 @@ class Oracle:
             sql_statement=sql, registered_catalog_id=self.registered, descriptor_pool_list=self.pools, options=self.analyser_options)
         try:
             resolved = self.call("Analyze", asked, service.AnalyzeResponse)
-        except ServerError:
-            return None
+        except ServerError as error:
+            return {"analysed": None, "said": error.message}
         found = []
         scans(resolved.resolved_statement, found)
-        return found
+        return {"analysed": found, "said": None}
 
 
 def describe(table, name, whole, columns):

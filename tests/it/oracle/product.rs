@@ -66,7 +66,8 @@ fn reading(read: Result<relations::Reading, Refusal>) -> Reading {
     }
 }
 
-fn relations(body: &Value, window: Window) -> Result<relations::Reading, Refusal> {
+/// What it reads in a text, or why it refuses it.
+pub(super) fn relations(body: &Value, window: Window) -> Result<relations::Reading, Refusal> {
     let scope: Scope = window.scope().parse().expect("a scope");
     let outside = |what: &str| Refusal::new(Code::ScopeOutside, what);
     let job = QueryJob::from_insert(body.as_object().expect("an object").clone())?;

@@ -34,6 +34,8 @@ pub(super) struct Answer {
     pub(super) error: Option<String>,
     tables: Option<Vec<Path_>>,
     analysed: Option<Vec<String>>,
+    /// What the analyser says of a text that it does not take.
+    pub(super) said: Option<String>,
     #[serde(default)]
     kinds: Vec<String>,
     #[serde(default)]

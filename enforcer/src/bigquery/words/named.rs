@@ -1,268 +1,111 @@
-//! Which of BigQuery's words on a dry run that failed may be told: those that name nothing which the text itself does not name. Behind a view or in
-//! a function there are other tables and columns, and BigQuery's words tell of them. Reads texts only, and keeps back what it is not sure of.
+//! Which of BigQuery's words on a query that failed may be told: sentences of known shapes, in which nothing is named that the text itself does
+//! not name. Behind a view or in a function there are other tables and columns, and BigQuery's words tell of them. Reads texts only, and keeps
+//! back what it does not know.
 
-use enforcer_proto::scope::TableRef;
-use sqlparser::dialect::BigQueryDialect;
-use sqlparser::tokenizer::{Token, Tokenizer};
-
+use super::known::Known;
+use super::shapes::SHAPES;
+use super::slots::fits;
 use crate::bigquery::relations::Reading;
 
-/// Behind these words comes a name.
-const BEFORE_NAMES: [&str; 14] = [
-    "name",
-    "names",
-    "table",
-    "dataset",
-    "project",
-    "connection",
-    "column",
-    "columns",
-    "field",
-    "function",
-    "inside",
-    "model",
-    "alias",
-    "schema",
+/// The longest sentence that is looked at, bytes.
+const SENTENCE_BYTES_MAX: usize = 2048;
+/// Where the rest of a sentence proposes names of BigQuery's own, or says what is possible instead: that is cut off.
+const ENDS: [&str; 5] = [
+    "; Did you mean ",
+    ". Supported signature",
+    ". You may need ",
+    "; all ",
+    "\n",
 ];
-/// Behind these comes the name of a thing of BigQuery's, which no column or alias of the text is: a text could be full of guesses.
-const BEFORE_THINGS: [&str; 4] = ["table", "dataset", "project", "model"];
-/// What may come there and is none.
-const NO_NAMES: [&str; 32] = [
-    "a",
-    "an",
-    "and",
-    "are",
-    "argument",
-    "at",
-    "be",
-    "by",
-    "does",
-    "expression",
-    "for",
-    "has",
-    "have",
-    "in",
-    "is",
-    "list",
-    "missing",
-    "must",
-    "not",
-    "of",
-    "on",
-    "or",
-    "references",
-    "signature",
-    "that",
-    "the",
-    "to",
-    "used",
-    "was",
-    "which",
-    "with",
-    "without",
-];
-/// Where a word begins with one of these, the failure is of what the text does not show.
-const ELSEWHERE: [&str; 19] = [
-    "bucket",
-    "body",
-    "candidate",
-    "connect",
-    "credential",
-    "database",
-    "drive",
-    "file",
-    "instance",
-    "policies",
-    "policy",
-    "procedure",
-    "reservation",
-    "routine",
-    "snapshot",
-    "storage",
-    "udf",
-    "user",
-    "view",
-];
-/// Shapes of words with dots that are no names.
-const DOTTED: [&str; 2] = ["e.g", "i.e"];
-/// Where BigQuery points people to, as a word looks that is compared.
-const MANUAL: &str = "https.//cloud.google.com";
-/// Behind this BigQuery proposes names of its own.
-const PROPOSAL: &str = "did you mean";
+/// What the type of a row begins with, before its fields.
+const ROW: &str = "STRUCT<";
 
-/// As much of a sentence of BigQuery's as may be told of a dry run of `sql` that failed. None where that is not sure.
+/// As much of a sentence of BigQuery's as may be told of `sql` that failed. None where that is not sure.
 #[must_use]
-pub(super) fn told<'a>(said: &'a str, sql: &str, reading: &Reading) -> Option<&'a str> {
-    let end = said.to_ascii_lowercase().find(PROPOSAL);
-    let said = end.map_or(said, |end| &said[..end]);
-    let said = said.trim_end_matches([' ', ';', '.', '(']);
+pub(super) fn told(said: &str, sql: &str, reading: &Reading) -> Option<String> {
+    let said = said.trim();
+    if said.len() > SENTENCE_BYTES_MAX {
+        return None;
+    }
     let known = Known::of(sql, reading)?;
-    let mut before = String::new();
-    for raw in said.split_whitespace() {
-        let is_quoted = raw.contains(['`', '"', '\'']);
-        let word = plain(raw);
-        if ELSEWHERE
-            .iter()
-            .any(|elsewhere| word.starts_with(elsewhere))
-        {
-            return None;
-        }
-        let is_no_name = NO_NAMES.contains(&word.as_str()) || BEFORE_NAMES.contains(&word.as_str());
-        let is_named_here = BEFORE_NAMES.contains(&before.as_str()) && !is_no_name;
-        let is_shaped = word.contains(['.', '/', '_']) || known.has_project(&word);
-        let is_name = is_quoted || is_named_here || is_shaped;
-        // A table without a dataset is one of the text's alone.
-        let is_thing = is_named_here && BEFORE_THINGS.contains(&before.as_str());
-        let is_thing = (is_thing && (word.contains('.') || before != "table"))
-            || known.has_project(&word)
-            || (raw.contains(':') && word.contains('.') && !is_number(&word));
-        let is_known = if is_thing {
-            known.has_thing(&word)
-        } else {
-            known.has(&word)
-        };
-        if is_name && !is_known {
-            return None;
-        }
-        // Between the word for a thing and its name others may stand.
-        let goes_on = BEFORE_THINGS.contains(&before.as_str()) && is_no_name;
-        if !word.is_empty() && !goes_on {
-            before = singular(word);
-        }
-    }
-    Some(said)
+    let (whole, place) = match placed(said) {
+        Some((whole, place)) => (whole, Some(place)),
+        None => (said, None),
+    };
+    let there = match place {
+        // One that the text has not is another text's.
+        Some(place) => Some(known.from(place.line, place.column)?),
+        None => None,
+    };
+    let end = ENDS.iter().filter_map(|end| whole.find(end)).min();
+    let sentence = whole.get(..end.unwrap_or(whole.len()))?;
+    let sentence = without_fields(sentence.trim_end_matches(['.', ' ']))?;
+    let words: Vec<&str> = sentence.split_whitespace().collect();
+    let has = |shape: &&str| {
+        let shape: Vec<&str> = shape.split(' ').collect();
+        fits(&shape, &words, &known, there)
+    };
+    let place = place.map_or_else(String::new, |place| {
+        format!(" at [{}:{}]", place.line, place.column)
+    });
+    SHAPES.iter().any(has).then(|| format!("{sentence}{place}"))
 }
 
-/// A word without its quotes and what stands around it, as names are compared.
-fn plain(word: &str) -> String {
-    let word = word
-        .to_lowercase()
-        .replace(['`', '"', '\''], "")
-        .replace(':', ".");
-    let is_around = |c: char| !c.is_alphanumeric() && c != '_' && c != '*';
-    word.trim_matches(is_around).to_owned()
-}
-
-/// The names that a text has, each as its parts, in lower case.
-struct Known {
-    names: Vec<Vec<String>>,
-    /// Those of them that are tables and routines, whole.
-    things: Vec<Vec<String>>,
-    projects: Vec<String>,
-}
-
-impl Known {
-    fn of(sql: &str, reading: &Reading) -> Option<Self> {
-        let tables = reading.named.iter().chain(&reading.called);
-        let tables = tables
-            .filter_map(|table| table.as_ref().ok())
-            .chain(&reading.target);
-        let tables: Vec<&TableRef> = tables.collect();
-        let parts = |table: &&TableRef| parts_of(&table.to_string());
-        let things: Vec<Vec<String>> = tables.iter().map(parts).collect();
-        let mut names = names_in(sql)?;
-        names.extend(things.iter().cloned());
-        let project =
-            |table: &&TableRef| table.dataset().project().to_lowercase().replace(':', ".");
-        Some(Self {
-            names,
-            things,
-            projects: tables.iter().map(project).collect(),
-        })
-    }
-
-    /// Whether a word has a project's name in it.
-    fn has_project(&self, word: &str) -> bool {
-        self.projects
-            .iter()
-            .any(|project| word.contains(project.as_str()))
-    }
-
-    /// Whether a word is one of the names, or a part of one.
-    fn has(&self, word: &str) -> bool {
-        let wanted = parts_of(word);
-        let is_part_of = |name: &Vec<String>| name.windows(wanted.len()).any(|part| part == wanted);
-        is_number(word)
-            || DOTTED.contains(&word)
-            || word.starts_with(MANUAL)
-            || self.names.iter().any(is_part_of)
-    }
-}
-
-/// A word for one thing, where it is for several: `tables`, `view(s)`.
-fn singular(word: String) -> String {
-    let one = word.strip_suffix("(s").or_else(|| word.strip_suffix('s'));
-    match one {
-        Some(one) if BEFORE_THINGS.contains(&one) || BEFORE_NAMES.contains(&one) => one.to_owned(),
-        Some(_) | None => word,
-    }
-}
-
-/// A number, or a place in a text.
-fn is_number(word: &str) -> bool {
-    word.chars().all(|c| c.is_ascii_digit() || c == '.')
-}
-
-impl Known {
-    /// Whether a word is a table or a routine of the text's, or what one is in.
-    fn has_thing(&self, word: &str) -> bool {
-        let wanted = parts_of(word);
-        let is_part_of =
-            |thing: &Vec<String>| thing.windows(wanted.len()).any(|part| part == wanted);
-        word.starts_with(MANUAL) || self.things.iter().any(is_part_of)
-    }
-}
-
-fn parts_of(name: &str) -> Vec<String> {
-    let name = name.to_lowercase().replace(':', ".");
-    name.split('.').map(str::to_owned).collect()
-}
-
-/// The names in a text: words put together by dots, and by the dashes of a project's name. Comments and texts in quotes have none.
-fn names_in(sql: &str) -> Option<Vec<Vec<String>>> {
-    let tokens = Tokenizer::new(&BigQueryDialect, sql).tokenize().ok()?;
-    let mut names = Vec::new();
-    let mut name: Vec<String> = Vec::new();
-    let mut sign = None;
-    for token in tokens {
-        let word = if let Token::Word(word) = &token {
-            word.value.clone()
-        } else if let Token::Number(number, _) = &token {
-            number.clone()
-        } else {
-            sign = if token == Token::Period {
-                Some('.')
-            } else if token == Token::Minus {
-                Some('-')
-            } else {
-                None
-            };
-            if sign.is_none() && !name.is_empty() {
-                names.push(std::mem::take(&mut name));
+/// A sentence in which a row's type is told without the fields of the row: they may be those of what is behind a view. None where its brackets
+/// do not match.
+fn without_fields(sentence: &str) -> Option<String> {
+    let mut kept = String::new();
+    let mut rest = sentence;
+    while let Some(start) = rest.find(ROW) {
+        let (before, row) = rest.split_at(start);
+        kept.push_str(before);
+        kept.push_str(ROW.trim_end_matches('<'));
+        let mut depth = 0_usize;
+        let end = row.char_indices().find_map(|(at, c)| {
+            match c {
+                '<' => depth = depth.saturating_add(1),
+                '>' => depth = depth.saturating_sub(1),
+                _ => {}
             }
-            continue;
-        };
-        let mut parts = parts_of(&word).into_iter();
-        match (sign.take(), name.last_mut()) {
-            (Some('-'), Some(last)) => {
-                last.push_str(&format!("-{}", parts.next().unwrap_or_default()))
-            }
-            (Some('.'), Some(_)) => {}
-            _ => names.extend((!name.is_empty()).then(|| std::mem::take(&mut name))),
-        }
-        name.extend(parts);
+            (c == '>' && depth == 0).then_some(at)
+        });
+        rest = row.get(end?.saturating_add(1)..)?;
     }
-    names.extend((!name.is_empty()).then_some(name));
-    Some(names)
+    kept.push_str(rest);
+    Some(kept)
+}
+
+/// A place in a text; both are counted from one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place {
+    line: usize,
+    column: usize,
+}
+
+/// A sentence without the place at its end: BigQuery writes ` at [1:8]`, and the analyser alone ` [at 1:8]`.
+fn placed(said: &str) -> Option<(&str, Place)> {
+    let (before, inside) = said.strip_suffix(']')?.rsplit_once('[')?;
+    let (sentence, inside) = match (before.strip_suffix(" at "), inside.strip_prefix("at ")) {
+        (Some(sentence), None) => (sentence, inside),
+        (None, Some(inside)) => (before.strip_suffix(' ')?, inside),
+        (Some(_), Some(_)) | (None, None) => return None,
+    };
+    let (line, column) = inside.split_once(':')?;
+    let place = Place {
+        line: line.parse().ok()?,
+        column: column.parse().ok()?,
+    };
+    Some((sentence, place))
 }
 
 #[cfg(test)]
 mod tests {
     use enforcer_proto::scope::Scope;
+    use proptest::prelude::*;
 
     use super::*;
 
-    const SQL: &str = "SELECT 1 AS `p-one.hr.guess`, p-one.hr.guess, 2 AS hr, d.amountt, COUNT(x) FROM `finance.daily` AS d, finance.v, p-one.finance.other, lone -- p-one.hr.bonus\nWHERE x = 'p-one.hr.pay'";
+    const SQL: &str = "SELECT 1 AS `p-one.hr.guess`, p-one.hr.guess, 2 AS hr, d.amountt, COUNT(x) FROM `finance.daily` AS d, finance.v, p-one.finance.other, lone -- p-one.hr.bonus\nWHERE x = 'p-one.hr.pay' AND day > DATE '2026-13-40'";
 
     fn tell(said: &str) -> Option<String> {
         let scope: Scope = "p-one.finance:read,p-one.scratch:write"
@@ -270,7 +113,7 @@ mod tests {
             .expect("a scope");
         let reading = Reading::of(SQL, 60, &scope, "p-one", None);
         assert!(!reading.named.is_empty());
-        told(said, SQL, &reading).map(str::to_owned)
+        told(said, SQL, &reading)
     }
 
     #[test]
@@ -281,12 +124,14 @@ mod tests {
             "Not found: Table p-one:finance.daily was not found in location US",
             "Not found: Dataset p-one:finance was not found",
             "Not found: Table p-one.finance.other",
-            "Table lone must be qualified with a dataset",
-            "No matching signature for aggregate function COUNT for argument types",
+            "Access Denied: Table p-one:finance.v: User does not have permission to query table p-one:finance.v, or perhaps it does not exist",
+            "Access Denied: Project p-one: User does not have bigquery.jobs.create permission in project p-one",
+            "Table \"lone\" must be qualified with a dataset (e.g. dataset.table)",
+            "No matching signature for aggregate function COUNT for argument types: ARRAY<STRUCT>, DATE",
             "Syntax error: Expected end of input but got keyword SELECT at [1:5]",
             "Column name x is ambiguous at [1:20]",
             "SELECT list expression references column amountt which is neither grouped nor aggregated at [1:8]",
-            "See https://cloud.google.com for more, e.g. that 1.5 is no date",
+            "Could not cast literal \"2026-13-40\" to type DATE at [2:36]",
         ] {
             assert_eq!(tell(said).as_deref(), Some(said));
         }
@@ -295,25 +140,51 @@ mod tests {
     #[test]
     fn what_bigquery_proposes_instead_is_cut_off() {
         let said = tell("Unrecognized name: amountt; Did you mean salary? at [1:8]");
-        assert_eq!(said.as_deref(), Some("Unrecognized name: amountt"));
+        assert_eq!(said.as_deref(), Some("Unrecognized name: amountt at [1:8]"));
+        let said = tell(
+            "No matching signature for function COUNT for argument types: INT64. Supported signatures: COUNT(salary) at [1:8]",
+        );
+        assert_eq!(
+            said.as_deref(),
+            Some("No matching signature for function COUNT for argument types: INT64 at [1:8]")
+        );
+    }
+
+    #[test]
+    fn the_fields_of_a_row_are_not_told() {
+        let said = tell(
+            "Cannot access field x on a value with type ARRAY<STRUCT<salary INT64, s STRUCT<pay INT64>>> at [1:8]",
+        );
+        assert_eq!(
+            said.as_deref(),
+            Some("Cannot access field x on a value with type ARRAY<STRUCT> at [1:8]")
+        );
     }
 
     #[test]
     fn what_the_text_does_not_name_is_kept_back() {
         for said in [
+            "",
             "Not found: Table p-one:hr.salaries was not found in location US",
             "Access Denied: Table p-one.hr.salaries: User does not have permission",
             "Not found: Dataset p-one:hr",
             "Not found: Project other-proj",
             "Invalid view p-one.finance.v: Unrecognized name: pay",
+            "Invalid view p-one.finance.v: Unrecognized name: amountt",
             "Unrecognized name: pay at [1:8]",
             "Name salary not found inside d",
             "Unrecognized name: secret_rate",
+            "Unrecognized name: amountt at [1:8] in hr",
             "Candidate bindings: \"name\" FROM \"hr\".\"salaries\"",
             "in `hr`.`salaries`",
             "LINE 1: SELECT name FROM \"p-one__hr...",
             "no permission on projects/other/datasets/hr/tables/salaries",
             "no permission on projects/p-one/datasets/hr/tables/salaries",
+            "SELECT list expression references salary, amountt which is neither grouped nor aggregated",
+            "Cannot access field x on a value with type STRUCT<salary INT64",
+            "Cannot access field x on a value with type ARRAY<salary INT64>",
+            "Syntax error: Unexpected identifier \"salary\"",
+            "Syntax error: salary",
             // Nor is an alias or a path the name of a table.
             "Not found: Table p-one:hr.guess was not found",
             "Access Denied: Table p-one.hr.guess",
@@ -328,8 +199,42 @@ mod tests {
             "Not found: Table p-one:hr.bonus",
             "Not found: Table p-one:hr.pay",
             "Could not parse 'salary'",
+            "Could not cast literal \"p-one.hr.pay\" to type DATE",
+            "Could not cast literal \"p-one.hr.pay\" to type DATE at [1:8]",
+            // A sentence of which it is not known what stands where, though all of it is the text's.
+            "Names day, x and finance.daily are wrong",
+            // A place that the text has not is another text's.
+            "Unrecognized name: amountt at [1:9000]",
+            "Unrecognized name: amountt at [3:1]",
+            "Unrecognized name: amountt at [0:1]",
         ] {
             assert_eq!(tell(said), None, "{said}");
+        }
+    }
+
+    proptest! {
+        /// Whatever the sentence: a word that is neither a shape's nor the text's is never told.
+        #[test]
+        fn a_word_that_nobody_here_has_said_is_never_told(
+            shape in proptest::sample::select(SHAPES.to_vec()),
+            fillings in proptest::collection::vec(
+                proptest::sample::select(vec!["zebra", "d", "Zebra9", "finance.daily", "p-one:finance.v", "INT64", "zebra.daily", "`zebra`", "STRUCT<zebra INT64>", "Table", "7", "WHERE", "\"zebra\"", "US"]),
+                8,
+            ),
+            before in "(zebra |Error: |)",
+            after in "( at \\[1:8\\]| \\[at 1:8\\]|; Did you mean zebra\\?| zebra| at zebra|)",
+        ) {
+            let mut fillings = fillings.iter();
+            let words = shape.split(' ').map(|word| match (word.split_once('{'), word.split_once('}')) {
+                (Some((before, _)), Some((_, after))) => {
+                    format!("{before}{}{after}", fillings.next().expect("as many"))
+                }
+                _ => word.to_owned(),
+            });
+            let said = words.collect::<Vec<_>>().join(" ");
+            if let Some(told) = tell(&format!("{before}{said}{after}")) {
+                prop_assert!(!told.to_lowercase().contains("zebra"), "{told}");
+            }
         }
     }
 }

@@ -7,6 +7,7 @@ pub mod answer;
 pub mod coding;
 pub mod dry_run;
 pub mod estimate;
+mod functions;
 pub mod job;
 pub mod json;
 pub mod methods;

@@ -147,3 +147,11 @@ fn the_token_of_a_lists_next_page_tells_of_nobody_elses_jobs_and_leads_to_ones_o
         .remove(0)
         .refused("api.malformed");
 }
+
+#[test]
+fn a_list_without_anything_in_it_is_passed_on_as_it_is() {
+    let world = World::start(Family::V4);
+    let _ = world.open_window("demo-project.finance:read", "1m");
+    let list = list(&world, "").served().clone();
+    assert_eq!(list, json!({"kind": "bigquery#jobList"}));
+}

@@ -7,6 +7,7 @@
 mod battery;
 mod decided;
 mod differential;
+mod functions;
 mod grown;
 mod mistakes;
 mod mutated;

@@ -18,6 +18,8 @@ and where `deep` is true also
 - `called`: every path of more than one name that stands where a routine, a model, a connection or a property graph can;
 - `world`: what the test world's BigQuery says it is and reads and writes: its kind, tables or null, and the table that is written or null.
 
+A request that has `builtins` alone is answered by `builtins`, the names of all of GoogleSQL's own functions.
+
 Where `deep` or `writes` is true it has
 
 - `deed`: what its one statement does, of those that a window may do; or null;
@@ -160,7 +162,15 @@ class Oracle:
                 describe(root.table.add(), alias, whole, columns)
         return root
 
+    def builtins(self):
+        asked = options.ZetaSQLBuiltinFunctionOptionsProto()
+        asked.language_options.CopyFrom(self.language)
+        functions = self.call("GetBuiltinFunctions", asked, service.GetBuiltinFunctionsResponse).function
+        return {"builtins": sorted(".".join(function.name_path) for function in functions)}
+
     def read(self, request):
+        if request.get("builtins"):
+            return self.builtins()
         sql = request["sql"]
         answer = {**self.named(sql), **self.analysed(sql)}
         if request.get("deep") or request.get("writes"):

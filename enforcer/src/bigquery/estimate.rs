@@ -201,7 +201,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_cannot_be_judged_or_was_refused_makes_no_scope_and_says_why() {
-        let words = json!({"error": {"message": "Not found: Table p:finance.v\u{202e}"}});
+        let words = |said: &str| json!({"error": {"message": said}});
         let many: Vec<String> = (0..49).map(|at| format!("p.finance.t{at}")).collect();
         let many: Vec<&str> = many
             .iter()
@@ -215,7 +215,16 @@ mod tests {
             .chain(["p.finance.v"])
             .collect();
         for (status, said, why) in [
-            (404, words, "Not found: Table p:finance.v\\u{202e}"),
+            (
+                404,
+                words("Not found: Table p:finance.v"),
+                "Not found: Table p:finance.v",
+            ),
+            (
+                404,
+                words("Not found: Table p:finance.v\u{202e}"),
+                "its words are kept back",
+            ),
             (200, json!(null), "its kind of statement"),
             (200, answer("SCRIPT", &[]), "a SCRIPT statement"),
             (200, answer("SELECT", &[]), "the tables it reads"),

@@ -17,7 +17,7 @@ use sqlparser::tokenizer::Tokenizer;
 use super::job::DefaultDataset;
 use super::respell::respell;
 use super::target::{Deed, deed};
-use super::text::{SCHEMA, with_domain};
+use super::text::{self, SCHEMA, with_domain};
 use super::unread::Unread;
 use super::words;
 
@@ -119,6 +119,24 @@ impl Reading {
         if tokens > TOKENS_MAX {
             return Self::unknown(Unread::Hidden);
         }
+        let reading = Self::of_statement(sql, scope, Names { project, default });
+        match &reading.relations {
+            Relations::Within | Relations::None => reading.of_known_functions(sql),
+            // What is outside is said first.
+            Relations::Outside(_) | Relations::Unknown(_) => reading,
+        }
+    }
+
+    /// The same, where all functions of one part that the text calls are known.
+    fn of_known_functions(self, sql: &str) -> Self {
+        match text::read(sql).map(|named| named.unknown) {
+            Ok(None) => self,
+            Ok(Some(function)) => Self::unknown(Unread::Function(function)),
+            Err(_) => Self::unknown(Unread::Hidden),
+        }
+    }
+
+    fn of_statement(sql: &str, scope: &Scope, names: Names<'_>) -> Self {
         let statements = match parse(sql) {
             Ok(statements) => statements,
             Err(error) => return Self::unknown(Unread::stopped(sql, &error)),
@@ -126,7 +144,6 @@ impl Reading {
         let [statement] = statements.as_slice() else {
             return Self::unknown(Unread::NotOne(statements.len()));
         };
-        let names = Names { project, default };
         match deed(statement) {
             Some(Deed::Reads) => {
                 let Some(found) = Found::in_query(statement) else {
@@ -324,8 +341,8 @@ impl Names<'_> {
         named.filter(is_read).collect()
     }
 
-    /// The routines that a text calls. A name of one part is a function of BigQuery's own, of the text, or of the default dataset: that is
-    /// not told apart here.
+    /// The routines that a text calls. A name of one part is a function of BigQuery's own: see
+    /// [`Reading::of`].
     fn called(self, found: &Found) -> Vec<Result<TableRef, String>> {
         let routine = |name: &Vec<String>| self.table(name).ok_or_else(|| name.join("."));
         found.called.iter().map(routine).collect()
@@ -1129,13 +1146,27 @@ mod tests {
 
     #[test]
     fn what_a_function_reads_is_not_nothing() {
-        for sql in [
-            "SELECT * FROM TABLE_QUERY(hr, 'true')",
-            "SELECT * FROM some_rows([hr.x])",
-            "WITH a AS (SELECT 1) SELECT * FROM a, f()",
-            "SELECT 1 AS x |> CALL finance.rows_of()",
+        let sql = "SELECT 1 AS x |> CALL finance.rows_of()";
+        assert_eq!(read(sql), Relations::Within);
+        for (sql, function) in [
+            ("SELECT * FROM TABLE_QUERY(hr, 'true')", "TABLE_QUERY"),
+            ("SELECT * FROM some_rows([hr.x])", "some_rows"),
+            ("WITH a AS (SELECT 1) SELECT * FROM a, f()", "f"),
+            ("SELECT amount-own(2) FROM finance.daily", "amount-own"),
         ] {
-            assert_eq!(read(sql), Relations::Within, "{sql}");
+            let unknown = Relations::Unknown(Unread::Function(function.to_owned()));
+            assert_eq!(read(sql), unknown, "{sql}");
+        }
+        // Columns, a table with its columns, and what is given to a query in brackets are no calls.
+        for sql in [
+            "INSERT INTO finance.daily (day, amount) (SELECT day, amount FROM finance.daily)",
+            "SELECT amount-ABS(amount) FROM finance.daily WHERE (amount) IN (1, 2)",
+        ] {
+            let relations = read(sql);
+            assert!(
+                !matches!(relations, Relations::Unknown(_)),
+                "{sql}: {relations:?}"
+            );
         }
     }
 

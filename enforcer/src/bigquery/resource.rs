@@ -127,7 +127,8 @@ pub fn dataset(said: &mut Value) {
 
 /// What may be told of each dataset of a list.
 pub fn datasets(list: &mut Value) {
-    for item in list["datasets"].as_array_mut().into_iter().flatten() {
+    let datasets = list.get_mut("datasets").and_then(Value::as_array_mut);
+    for item in datasets.into_iter().flatten() {
         dataset(item);
     }
 }
@@ -169,7 +170,8 @@ fn retain(said: &mut Object, told: &[&str]) {
 
 /// A schema, and what is nested in it: as deep as an answer may be that is read as JSON at all.
 fn columns(holder: &mut Value) {
-    for column in holder["fields"].as_array_mut().into_iter().flatten() {
+    let fields = holder.get_mut("fields").and_then(Value::as_array_mut);
+    for column in fields.into_iter().flatten() {
         if let Some(said) = column.as_object_mut() {
             retain(said, COLUMN);
         }
@@ -226,6 +228,16 @@ mod tests {
     async fn told(mut said: Value) -> Value {
         table(&mut said, &scope(), "p").await;
         said
+    }
+
+    #[test]
+    fn nothing_is_put_where_bigquery_says_nothing() {
+        let mut list = json!({"kind": "bigquery#datasetList"});
+        datasets(&mut list);
+        assert_eq!(list, json!({"kind": "bigquery#datasetList"}));
+        let mut schema = json!({});
+        columns(&mut schema);
+        assert_eq!(schema, json!({}));
     }
 
     #[test]

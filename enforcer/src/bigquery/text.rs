@@ -8,6 +8,7 @@ use enforcer_proto::scope::{DatasetRef, Scope};
 use sqlparser::dialect::BigQueryDialect;
 use sqlparser::tokenizer::{Token, Tokenizer};
 
+use super::functions;
 use super::relations::TOKENS_MAX;
 
 /// Functions that read what no dry run vouches for.
@@ -94,6 +95,8 @@ pub struct Named {
     routines: Vec<Name>,
     /// Views of `INFORMATION_SCHEMA`.
     schemas: Vec<Name>,
+    /// The first function of one part that is none of BigQuery's own which are known to reach nothing.
+    pub(super) unknown: Option<String>,
     /// How many tokens the text has, blanks and comments aside.
     pub tokens: usize,
 }
@@ -126,6 +129,7 @@ pub fn read(sql: &str) -> Result<Named, Refusal> {
     let mut named = Named {
         routines: Vec::new(),
         schemas: Vec::new(),
+        unknown: None,
         tokens: solid.len(),
     };
     if named.tokens > TOKENS_MAX {
@@ -134,16 +138,68 @@ pub fn read(sql: &str) -> Result<Named, Refusal> {
         )));
     }
     let mut rest = tokens.as_slice();
+    let mut before = None;
     while let Some((first, behind)) = rest.split_first() {
+        let mut behind = behind;
         if matches!(first, Token::Word(_)) {
-            let (name, behind) = name(rest)?;
-            named.add(name, is_called(behind))?;
-            rest = behind;
-        } else {
-            rest = behind;
+            let name;
+            (name, behind) = self::name(rest)?;
+            let place = Place {
+                is_called: is_called(behind),
+                is_in_brackets: before == Some(&Token::LParen),
+                is_table: before.is_some_and(is_before_table),
+            };
+            named.add(name, place)?;
         }
+        if !is_blank(&first) {
+            before = Some(first);
+        }
+        rest = behind;
     }
     Ok(named)
+}
+
+/// Where a name stands.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    /// Before a bracket, or before one that follows the end of another.
+    is_called: Option<Bracket>,
+    /// Behind the beginning of a bracket: so a function of several names stands in a chain.
+    is_in_brackets: bool,
+    /// Behind a word for a table, whose columns are in the bracket.
+    is_table: bool,
+}
+
+/// What is behind a name that may be called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Bracket {
+    /// The bracket with what it is given.
+    Begins,
+    /// The end of the one that it is in, and then that.
+    EndsAndBegins,
+}
+
+impl Place {
+    /// Whether a name of one part may be called here: `(a, b) (SELECT …)` calls nothing.
+    const fn calls_one_part(self) -> bool {
+        match self.is_called {
+            Some(Bracket::Begins) => !self.is_table,
+            Some(Bracket::EndsAndBegins) => self.is_in_brackets,
+            None => false,
+        }
+    }
+}
+
+/// Whether a table's name stands behind this.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the tokenizer's kinds of tokens, of which one is looked at"
+)]
+fn is_before_table(token: &Token) -> bool {
+    match token {
+        Token::Word(word) => word.quote_style.is_none() && functions::is_before_table(&word.value),
+        _ => false,
+    }
 }
 
 /// Whose a function is that is called.
@@ -153,6 +209,8 @@ enum Called {
     BuiltIn,
     /// BigQuery's own, and it is not known that it reaches nothing.
     Reaching,
+    /// Of one part, and none of BigQuery's own that are known: it may be a new one, or a routine of the default dataset.
+    Unknown,
     /// A dataset's.
     Routine,
 }
@@ -162,12 +220,20 @@ impl Called {
         let is_safe = |part: &str| part.eq_ignore_ascii_case(SAFE);
         match name {
             // Before a function of one part `SAFE` is no dataset.
-            [_] => Self::BuiltIn,
-            [space, _] if is_safe(space) => Self::BuiltIn,
+            [function] => Self::of_one_part(function),
+            [space, function] if is_safe(space) => Self::of_one_part(function),
             [space, function] => Self::under(space, function),
             [safe, space, function] if is_safe(own_part(safe)) => Self::under(space, function),
             [first, ..] if own_part(first).eq_ignore_ascii_case(PROCEDURES) => Self::Reaching,
             _ => Self::Routine,
+        }
+    }
+
+    fn of_one_part(function: &str) -> Self {
+        if functions::reaches_nothing(own_part(function)) {
+            Self::BuiltIn
+        } else {
+            Self::Unknown
         }
     }
 
@@ -258,9 +324,9 @@ fn may_end_elsewhere(sql: &str) -> bool {
 }
 
 impl Named {
-    fn add(&mut self, name: Name, is_called: bool) -> Result<(), Refusal> {
+    fn add(&mut self, name: Name, place: Place) -> Result<(), Refusal> {
         let is = |part: &str, word: &str| part.eq_ignore_ascii_case(word);
-        if let Some(function) = name.last().filter(|_| is_called) {
+        if let Some(function) = name.last().filter(|_| place.is_called.is_some()) {
             let reaches = |what: &str| {
                 not_vouched(format!(
                     "{what} reads what BigQuery's dry run does not vouch for"
@@ -275,6 +341,11 @@ impl Named {
             match Called::of(&name) {
                 Called::BuiltIn => {}
                 Called::Reaching => return Err(reaches(&name.join("."))),
+                Called::Unknown => {
+                    if place.calls_one_part() && self.unknown.is_none() {
+                        self.unknown = Some(name.join("."));
+                    }
+                }
                 Called::Routine => self.routines.push(name.clone()),
             }
         }
@@ -284,10 +355,10 @@ impl Named {
         Ok(())
     }
 
-    /// Whether it calls nothing by dataset and name, and reads no schema views.
+    /// Whether it calls nothing but functions that are known to reach nothing, and reads no schema views.
     #[must_use]
     pub const fn is_plain(&self) -> bool {
-        self.routines.is_empty() && self.schemas.is_empty()
+        self.routines.is_empty() && self.schemas.is_empty() && self.unknown.is_none()
     }
 
     /// Judges what is named against a scope; `project` is where names without one are looked for, `outside` says that something is not in
@@ -422,11 +493,13 @@ fn dashed(mut part: String, tokens: &[Token]) -> (String, bool, &[Token]) {
 }
 
 /// Whether what precedes `rest` is called: `f(`, or `(x).(f)(` in a chain.
-fn is_called(rest: &[Token]) -> bool {
+fn is_called(rest: &[Token]) -> Option<Bracket> {
     match skip_blanks(rest) {
-        [Token::LParen, ..] => true,
-        [Token::RParen, behind @ ..] => matches!(skip_blanks(behind), [Token::LParen, ..]),
-        _ => false,
+        [Token::LParen, ..] => Some(Bracket::Begins),
+        [Token::RParen, behind @ ..] => {
+            matches!(skip_blanks(behind), [Token::LParen, ..]).then_some(Bracket::EndsAndBegins)
+        }
+        _ => None,
     }
 }
 

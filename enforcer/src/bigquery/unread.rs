@@ -19,6 +19,8 @@ pub enum Unread {
     Form(String),
     /// It is no statement, or several.
     NotOne(usize),
+    /// It calls this function, of which it is not known that it reaches nothing.
+    Function(String),
     /// It names tables in a way that is not followed, or there was no room to read it.
     Hidden,
 }
@@ -102,6 +104,10 @@ impl Unread {
                 Code::StatementKind,
                 format!("Access Denied: the text has {count} statements, and one at a time is let through"),
             ),
+            Self::Function(name) => not_vouched(format!(
+                "{} is none of BigQuery's functions that are known to reach nothing, so BigQuery is not asked about it; a routine is called with its dataset's name",
+                words::cut(name)
+            )),
             Self::Hidden => not_vouched(
                 "The text names tables in a way that is not read here, so BigQuery is not asked about it".to_owned(),
             ),

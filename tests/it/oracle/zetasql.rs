@@ -104,6 +104,15 @@ impl Oracle {
     }
 }
 
+impl Oracle {
+    /// The names of all of GoogleSQL's own functions.
+    pub(super) fn builtins(&mut self) -> Vec<String> {
+        writeln!(self.input, "{}", json!({"builtins": true})).expect("the oracle reads");
+        let answer: Value = self.answer();
+        serde_json::from_value(answer["builtins"].clone()).expect("names")
+    }
+}
+
 impl Drop for Oracle {
     fn drop(&mut self) {
         let _ = self.child.kill();

@@ -340,7 +340,8 @@ class Jobs:
         first = next((at for at, (_, name) in enumerate(places) if [name] == query.get("pageToken")), 0)
         jobs = [self.get(project, name, {"location": [place]}, body)[1] for place, name in places[first:first + most]]
         more = {"nextPageToken": places[first + most][1]} if len(places) > first + most else {}
-        return 200, {"kind": "bigquery#jobList", "jobs": jobs, **more}
+        # A list without any is left out, as Google's JSON leaves out what is empty.
+        return 200, {"kind": "bigquery#jobList", **({"jobs": jobs} if jobs else {}), **more}
 
     def delete(self, project, name, query, body):
         job = self.find(name, query)

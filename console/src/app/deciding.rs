@@ -17,15 +17,16 @@ use super::{Effect, Model};
 
 impl Model {
     pub(super) fn decide(&mut self, cmd: Cmd) {
-        let Some(Row::Request(id)) = self.chosen() else {
-            self.notice("no request is selected", true);
-            return;
-        };
         if let Some(why) = self.hindered() {
             self.notice(why, true);
             return;
         }
+        let Some(Row::Request(id)) = self.chosen() else {
+            self.notice(self.nothing(), true);
+            return;
+        };
         let Some(request) = self.waiting().find(|request| request.request == id) else {
+            self.notice(format!("{id} does not wait any more"), true);
             return;
         };
         let popup = if cmd == Cmd::Deny {
@@ -60,34 +61,34 @@ impl Model {
     }
 
     pub(super) fn revoke(&mut self) {
-        let Some(id) = self.chosen_grant() else {
-            self.notice("no window is selected", true);
-            return;
-        };
         if let Some(why) = self.hindered() {
             self.notice(why, true);
             return;
         }
+        let Some(id) = self.chosen_grant() else {
+            self.notice(self.no_window(), true);
+            return;
+        };
         match self.grant(id) {
             Some(grant) if grant.open => {
                 let lines = grant_lines(self, grant);
                 self.put(format!("revoke {id}?"), lines, Deed::Revoke(id), None, None);
             }
-            Some(_) | None => self.notice(format!("{id} is not open"), true),
+            Some(_) | None => self.notice(self.not_open(id), true),
         }
     }
 
     /// The agent of what is selected, where it can be asked for anything about it; what hinders is said.
     fn agent_to_decide_on(&mut self) -> Option<AgentName> {
-        let Some(agent) = self.chosen_agent() else {
-            self.notice("no agent is selected", true);
-            return None;
-        };
         if let Some(why) = self.hindered() {
             self.notice(why, true);
             return None;
         }
-        Some(agent)
+        let agent = self.chosen_agent();
+        if agent.is_none() {
+            self.notice(self.nothing(), true);
+        }
+        agent
     }
 
     /// Locks, and never unlocks: whoever is sure to lock is not made to let an agent go by somebody who was faster.

@@ -40,7 +40,10 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, model: &Model, theme: Them
     );
     if rows.is_empty() {
         let muted = theme.style(Role::Muted);
-        frame.render_widget(Paragraph::new(Line::styled(empty(model), muted)), list);
+        frame.render_widget(
+            Paragraph::new(Line::styled(nothing_shown(model), muted)),
+            list,
+        );
         return;
     }
     let selected = model.selected(&rows).map(|(at, _)| at);
@@ -131,7 +134,8 @@ fn log_heading(model: &Model, room: Room) -> String {
     }
 }
 
-fn empty(model: &Model) -> String {
+/// What is said where a list has nothing.
+pub(crate) fn nothing_shown(model: &Model) -> String {
     if !model.place().search.is_empty() {
         return "Nothing here has that text. esc shows all again.".to_owned();
     }

@@ -2,6 +2,7 @@
 
 use enforcer_proto::id::GrantId;
 use enforcer_proto::principal::AgentName;
+use enforcer_proto::size;
 use enforcer_proto::wire::{GrantView, LockView};
 
 use super::asked::Asked;
@@ -246,10 +247,11 @@ impl Model {
 
     fn lines_of_terms(&self, terms: &Terms) -> Vec<String> {
         let [ttl, scope, bytes, queries] = terms.fields.each_ref().map(|field| field.text.trim());
+        let said = bytes.parse().map_or_else(|_| bytes.to_owned(), size::whole);
         let mut lines = vec![
             format!("for      {ttl}"),
             format!("scope    {scope}"),
-            format!("bytes    {bytes} at most"),
+            format!("bytes    {said} at most"),
             format!("queries  {queries} at most"),
             "of what was asked for:".to_owned(),
         ];

@@ -46,7 +46,7 @@ impl Heard {
         Self { names, clock, seen }
     }
 
-    /// What there is to say of the resolvers. Something is wrong where none has answered for [`SILENT_S_MAX`] seconds though it was asked, and
+    /// What there is to say of the resolvers. Something is wrong where none has answered for `SILENT_S_MAX` seconds though it was asked, and
     /// something is to be looked at where a look-up has failed since the last answer.
     #[must_use]
     pub fn check(&self) -> (CheckState, String) {

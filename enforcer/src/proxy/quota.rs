@@ -163,7 +163,7 @@ impl Quota {
         }
     }
 
-    /// How many connections there are, against how many there may be. It is to be looked at from [`BUSY_PERCENT`] of either on; where there is no
+    /// How many connections there are, against how many there may be. It is to be looked at from `BUSY_PERCENT` of either on; where there is no
     /// place left, the next one waits or is refused, and that is wrong.
     #[must_use]
     pub fn check(&self) -> CheckView {

@@ -7,6 +7,7 @@ pub(crate) mod chain;
 mod deciding;
 pub(crate) mod find;
 pub(crate) mod form;
+mod idle;
 pub(crate) mod key;
 pub(crate) mod popup;
 pub(crate) mod proof;
@@ -259,6 +260,18 @@ pub(crate) struct Notice {
     pub(crate) text: String,
     pub(crate) is_bad: bool,
     pub(crate) at_ms: u64,
+    pub(crate) of: Of,
+}
+
+/// What a notice comes of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Of {
+    /// Of something that was asked for, or done.
+    Deed,
+    /// Of a key that could not act.
+    Key,
+    /// Of one that had nothing to do, which matters until the next.
+    Idle,
 }
 
 /// What is typed at the foot of the screen.
@@ -303,6 +316,8 @@ pub(crate) struct Model {
     pub(crate) popup: Option<Popup>,
     pub(crate) typing: Option<Typing>,
     pub(crate) notice: Option<Notice>,
+    /// How many notices there were.
+    pub(crate) notices: u64,
     /// What was asked for from here that ends windows, and what shows that they have ended.
     pub(crate) proofs: Proofs,
     /// The height of the list as it was drawn, rows.
@@ -347,6 +362,7 @@ impl Model {
             popup: None,
             typing: None,
             notice: None,
+            notices: 0,
             proofs: Proofs::default(),
             page: 10,
             room: 10,

@@ -150,12 +150,22 @@ fn checks() -> Value {
         (
             "DNS",
             "well",
-            "agents' questions for names since the start: 310 answered, 2 refused, 0 without an answer of the resolvers",
+            "the resolvers answered 4 s ago; 0 look-ups of the daemon's failed since, 2 since the start; agents' questions for names since the start: 310 answered, 2 refused, 0 without an answer of the resolvers",
+        ),
+        (
+            "DNS marks",
+            "well",
+            "the daemon's own question came back in the last round, rounds are 20 s apart; agents' questions for names are marked within 0xffff3fff, with 23 bits that nobody else knows",
         ),
         (
             "token endpoint",
             "well",
             "tokens since the start: 14 minted, 0 that could not be had, the last minted 31 s ago",
+        ),
+        (
+            "connections",
+            "well",
+            "38 of 16384 are open, and 2 of 2048 to shared addresses are passed on for others",
         ),
     ];
     all.map(|(what, state, said)| json!({"what": what, "state": state, "said": said}))
@@ -199,8 +209,8 @@ fn status(second: u64) -> serde_json::Result<Status> {
     let lock = json!({"by": "uid 5002", "reason": "asks for hr at night", "since_unix_ns": THEN_S * 1_000_000_000});
     serde_json::from_value(json!({
         "now": {"boot_ns": 1_000_000_000_000_u64, "unix_ns": (THEN_S + second) * 1_000_000_000},
-        "host": "demo-host", "version": env!("CARGO_PKG_VERSION"), "unhealthy": [], "endpoints": 42,
-        "checks": checks(), "rules": [{"rule": 1, "said": "agents report-bot, support-bot; decided by one of members of gids 6000; at most 30m, 360 min a day, 10000000000 bytes, 100 queries"}], "enforce": "host",
+        "host": "demo-host", "version": env!("CARGO_PKG_VERSION"), "started_unix_ns": (THEN_S - 5 * 3600) * 1_000_000_000, "unhealthy": [], "endpoints": 42,
+        "checks": checks(), "rules": [{"rule": 1, "said": "agents report-bot, support-bot; decided by one of members of gids 6000; at most 30m, 360 min a day, 10 GB, 100 queries"}], "enforce": "host",
         "kernel": {"redirected": 1204, "denied": 3, "egress_dropped": 0, "events_lost": 0},
         "log": {"records": 12, "first_record": 1, "bytes": 48_000, "free_bytes": 21_000_000_000_u64, "checkpoint": {"records": 8, "unix_ns": (THEN_S - 30) * 1_000_000_000}},
         "requests": [

@@ -19,7 +19,7 @@ use ratatui::widgets::Paragraph;
 
 pub(crate) use detail::{agent_lines, query_line, query_lines, window_lines};
 pub(crate) use health::{HealthLine, health_lines};
-pub(crate) use list::first_shown;
+pub(crate) use list::{first_shown, nothing_shown};
 
 use crate::app::Model;
 pub(crate) use crate::app::View;

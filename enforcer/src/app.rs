@@ -41,10 +41,11 @@ use crate::config::{self, AddressClass, Config, WhenClosed};
 use crate::control::peer::Identify;
 use crate::control::{self, Control};
 use crate::dns::endpoints::{self, EndpointSet, Endpoints, Kept};
+use crate::dns::heard::Heard;
 use crate::dns::marks::Marks;
 use crate::dns::protected::{class_of, permitted_subtrees, protected_default, vips};
 use crate::dns::questions::Questions;
-use crate::dns::{METADATA_SERVERS, Names, SYNTHETIC};
+use crate::dns::{Lookup, METADATA_SERVERS, Names, SYNTHETIC};
 use crate::engine::{self, Engine, Parts, Running};
 use crate::executables::Executables;
 use crate::helper;
@@ -192,10 +193,16 @@ async fn daemon(config: Config, policy: Policy, room: Room) -> Result<()> {
         daemon: workload::cgroup_id(&places.daemon)?,
         workloads: Arc::clone(&places.workloads),
     };
-    let endpoints = protect(&config, &names, (&tls, old), maps, &clock, &stop, &tasks).await?;
+    let heard = Arc::new(Heard::new(
+        Arc::new(Names::fresh(&config.resolvers, &tls)?),
+        Arc::clone(&clock),
+    ));
+    let lookup = Arc::clone(&heard) as _;
+    let endpoints = protect(&config, &names, (lookup, old), maps, &clock, &stop, &tasks).await?;
     let uplinks = uplinks::keep(uplinks, stop.clone(), &tasks).await?;
     let looked_at = places.looked_at(&config, uplinks.clone(), endpoints.clone());
-    let (asks, asked) = tokio::sync::watch::channel(None);
+    let (asks, asked) = tokio::sync::watch::channel(probes::Asked::NotYet);
+    let quota = Arc::new(Quota::new(room));
     let served = served(&config, &names);
     let authority = open_authority(&config, &served, clock.as_ref(), &files)?;
     let upstream = open_upstream(&config, &tls, Some(Arc::new(deadlines)))?;
@@ -208,11 +215,12 @@ async fn daemon(config: Config, policy: Policy, room: Room) -> Result<()> {
         uplinks,
         probes: probes::keep(looked_at.clone(), stop.clone(), &tasks).await?,
         asked,
+        heard,
         questions: Arc::clone(&questions),
         minting: Arc::clone(&minting),
         marks,
         prefixes: config.shared_prefixes_said(),
-        room,
+        quota: Arc::clone(&quota),
         is_without_ipv6: loopback.len() < 2,
     };
     let kernel = kernel::AgentWindows::new(shared, watched);
@@ -300,7 +308,7 @@ async fn daemon(config: Config, policy: Policy, room: Room) -> Result<()> {
         clock: Arc::clone(&clock),
         forwarded: Arc::clone(&forwarded),
         refused: Arc::clone(&refused),
-        quota: Quota::new(room),
+        quota,
         uploads: Uploads::default(),
         reads: Reads::default(),
         verdicts: Arc::default(),
@@ -528,13 +536,12 @@ struct Protected {
 async fn protect(
     config: &Config,
     names: &[String],
-    (tls, old): (&rustls::ClientConfig, OldFlows),
+    (lookup, old): (Arc<dyn Lookup>, OldFlows),
     mut maps: crate::kernel::EndpointMaps,
     clock: &Arc<dyn Clock>,
     stop: &CancellationToken,
     tasks: &TaskTracker,
 ) -> Result<watch::Receiver<Protected>> {
-    let lookup = Arc::new(Names::fresh(&config.resolvers, tls)?);
     let classed = names.iter().map(|name| (name.clone(), class_of(name)));
     let prefixes = config.prefixes.iter().copied();
     let always: Endpoints = everywhere().chain(vips(&config.prefixes)).collect();

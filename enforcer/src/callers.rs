@@ -71,6 +71,13 @@ impl Places {
         }
     }
 
+    /// How many connections there are now, of all together.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        let free = self.connections.available_permits();
+        self.bounds.connections.saturating_sub(free)
+    }
+
     /// Waits for a place for anybody's connection.
     pub async fn connection(&self) -> OwnedSemaphorePermit {
         let place = Arc::clone(&self.connections).acquire_owned().await;

@@ -2,6 +2,7 @@
 //! Nothing here decides about a connection; it only says what a name answers with and for how long.
 
 pub mod endpoints;
+pub mod heard;
 pub(crate) mod marked;
 pub mod marks;
 pub mod protected;

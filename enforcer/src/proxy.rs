@@ -146,7 +146,7 @@ pub struct Proxy {
     /// Connections that never became a request, by who and why.
     pub refused: Arc<Coalesce>,
     /// What each agent may have at once.
-    pub quota: Quota,
+    pub quota: Arc<Quota>,
     /// Loads whose data comes in parts.
     pub uploads: Uploads,
     /// Seals the tokens of next pages.

@@ -205,7 +205,7 @@ fn status(frame: u64, is_busy: bool) -> Status {
     let grants: Vec<Value> = (0..count).map(grant).collect();
     let agents: Vec<Value> = (0..count).map(agent).collect();
     serde_json::from_value(json!({
-        "now": {"boot_ns": frame, "unix_ns": frame}, "host": "host", "version": "0", "unhealthy": [], "endpoints": 10, "checks": [], "rules": [], "enforce": "host",
+        "now": {"boot_ns": frame, "unix_ns": frame}, "host": "host", "version": "0", "started_unix_ns": 0, "unhealthy": [], "endpoints": 10, "checks": [], "rules": [], "enforce": "host",
         "kernel": {"redirected": 0, "denied": 0, "egress_dropped": 0, "events_lost": 0},
         "log": {"records": frame, "first_record": 1, "bytes": 1, "free_bytes": 1, "checkpoint": null},
         "requests": [], "requests_waiting_left_out": 0, "requests_left_out": 0, "grants": grants, "grants_left_out": 0, "agents_left_out": 0, "hooks": [], "agents": agents,

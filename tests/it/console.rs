@@ -3,7 +3,7 @@
 use std::process::Stdio;
 
 use harness::terminal::Terminal;
-use harness::world::{Family, Who, World, wait_for};
+use harness::world::{APPROVER_UID, COLLEAGUE_UID, Family, LOOSE, Who, World, wait_for};
 use serde_json::{Value, json};
 
 const DAILY: &str = "SELECT COUNT(*) FROM finance.daily";
@@ -43,7 +43,14 @@ fn a_person_approves_watches_the_query_and_revokes_it_while_it_runs() {
         "month end",
     ]);
     terminal.press(&["a"]);
-    terminal.sees(&[&format!("approve {request}?"), "digest", "y  yes"]);
+    let screen = terminal.sees(&[&format!("approve {request}?"), "digest", "y  yes"]);
+    // What people decide by is said as people read it.
+    for said in [
+        "10 GB billed, 10 GB of them by one query; 200 queries; 1 GB of rows",
+        "0 undecided; 0 refused since ",
+    ] {
+        assert!(screen.contains(said), "{said}: {screen}");
+    }
     // Enter is no yes.
     terminal.press(&["Enter"]);
     assert_eq!(world.status()["grants"].as_array().map(Vec::len), Some(0));
@@ -61,6 +68,9 @@ fn a_person_approves_watches_the_query_and_revokes_it_while_it_runs() {
     client.send(DAILY);
     terminal.press(&["3"]);
     terminal.sees(&["▶", "SELECT COUNT(*) FROM", "jobs.insert"]);
+    // A key of another view says where it is one.
+    terminal.press(&["a"]);
+    terminal.sees(&["a (approve) is a key of: requests"]);
     terminal.press(&["1"]);
     terminal.sees(&["1 open", "● g-1", "uid 5001"]);
     terminal.press(&["r"]);
@@ -82,6 +92,32 @@ fn a_person_approves_watches_the_query_and_revokes_it_while_it_runs() {
     // The terminal is given back as it was.
     terminal.press(&["q"]);
     wait_for("the end", || world.events("closed").len() == 1);
+}
+
+#[test]
+fn an_approval_of_somebody_else_meanwhile_has_the_question_looked_at_again() {
+    let mut world = World::without_daemon(Family::V4);
+    world.set_policy(&format!(
+        "[[rule]]\nagents = [\"finance-bot\"]\ndatasets = [\"demo-project.finance\"]\n\
+         approvers = {{ users = [{APPROVER_UID}, {COLLEAGUE_UID}], count = 2 }}\n{LOOSE}"
+    ));
+    world.start_daemon();
+    let request = asks(&world);
+    let terminal = Terminal::start(&world, Who::Approver, (120, 40), "enforcer-console");
+    terminal.sees(&["● connected", "2 requests 1"]);
+    terminal.press(&["2", "a"]);
+    terminal.sees(&["approve r-1?", "2 more people", "y  yes"]);
+    let counted = world.json(Who::Colleague, &["approve", &request]);
+    assert_eq!(counted["waiting"]["agreed"], json!([COLLEAGUE_UID]));
+    terminal.sees(&["changed since this was shown", "one more person"]);
+    terminal.press(&["y"]);
+    assert_eq!(world.status()["grants"].as_array().map(Vec::len), Some(0));
+    terminal.press(&["Escape"]);
+    terminal.press(&["a"]);
+    let agreed = format!("agreed   uids {COLLEAGUE_UID}");
+    terminal.sees(&["approve r-1?", &agreed, "one more person", "y  yes"]);
+    terminal.press(&["y"]);
+    terminal.sees(&["approve r-1: g-1 of finance-bot is open"]);
 }
 
 #[test]

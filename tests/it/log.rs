@@ -168,7 +168,7 @@ fn a_window_is_told_as_one_story_and_each_decision_in_it_is_explained() {
         "REFUSED   [scope.outside]",
         "closed    g-1: the agent gave it back",
         "in all  ",
-        "bytes billed",
+        " billed, ",
     ] {
         assert!(story.contains(part), "{part} in {story}");
     }

@@ -158,7 +158,7 @@ fn reads_well(world: &World, grant: &str) {
         "jobs.insert",
         "uid 2001",
         "demo-project.finance.daily",
-        "8000 bytes",
+        "8 kB",
         DAILY,
     ] {
         assert!(query.contains(part), "{part} in {query}");

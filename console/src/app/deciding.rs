@@ -2,6 +2,7 @@
 
 use enforcer_proto::id::GrantId;
 use enforcer_proto::principal::AgentName;
+use enforcer_proto::size;
 use enforcer_proto::wire::{GrantView, LockView};
 
 use super::asked::Asked;
@@ -17,15 +18,16 @@ use super::{Effect, Model};
 
 impl Model {
     pub(super) fn decide(&mut self, cmd: Cmd) {
-        let Some(Row::Request(id)) = self.chosen() else {
-            self.notice("no request is selected", true);
-            return;
-        };
         if let Some(why) = self.hindered() {
             self.notice(why, true);
             return;
         }
+        let Some(Row::Request(id)) = self.chosen() else {
+            self.notice(self.nothing(), true);
+            return;
+        };
         let Some(request) = self.waiting().find(|request| request.request == id) else {
+            self.notice(format!("{id} does not wait any more"), true);
             return;
         };
         let popup = if cmd == Cmd::Deny {
@@ -60,34 +62,34 @@ impl Model {
     }
 
     pub(super) fn revoke(&mut self) {
-        let Some(id) = self.chosen_grant() else {
-            self.notice("no window is selected", true);
-            return;
-        };
         if let Some(why) = self.hindered() {
             self.notice(why, true);
             return;
         }
+        let Some(id) = self.chosen_grant() else {
+            self.notice(self.no_window(), true);
+            return;
+        };
         match self.grant(id) {
             Some(grant) if grant.open => {
                 let lines = grant_lines(self, grant);
                 self.put(format!("revoke {id}?"), lines, Deed::Revoke(id), None, None);
             }
-            Some(_) | None => self.notice(format!("{id} is not open"), true),
+            Some(_) | None => self.notice(self.not_open(id), true),
         }
     }
 
     /// The agent of what is selected, where it can be asked for anything about it; what hinders is said.
     fn agent_to_decide_on(&mut self) -> Option<AgentName> {
-        let Some(agent) = self.chosen_agent() else {
-            self.notice("no agent is selected", true);
-            return None;
-        };
         if let Some(why) = self.hindered() {
             self.notice(why, true);
             return None;
         }
-        Some(agent)
+        let agent = self.chosen_agent();
+        if agent.is_none() {
+            self.notice(self.nothing(), true);
+        }
+        agent
     }
 
     /// Locks, and never unlocks: whoever is sure to lock is not made to let an agent go by somebody who was faster.
@@ -245,10 +247,11 @@ impl Model {
 
     fn lines_of_terms(&self, terms: &Terms) -> Vec<String> {
         let [ttl, scope, bytes, queries] = terms.fields.each_ref().map(|field| field.text.trim());
+        let said = bytes.parse().map_or_else(|_| bytes.to_owned(), size::whole);
         let mut lines = vec![
             format!("for      {ttl}"),
             format!("scope    {scope}"),
-            format!("bytes    {bytes} at most"),
+            format!("bytes    {said} at most"),
             format!("queries  {queries} at most"),
             "of what was asked for:".to_owned(),
         ];

@@ -4,6 +4,8 @@
 use enforcer_proto::id::{GrantId, RequestId};
 use enforcer_proto::principal::{AgentName, shown_name};
 use enforcer_proto::scope::Scope;
+use enforcer_proto::size;
+use enforcer_proto::text::utc;
 use enforcer_proto::time::{NS_PER_S, Ttl};
 use enforcer_proto::wire::{Ask, GrantView, LockView, RequestView};
 
@@ -381,9 +383,32 @@ fn rule_line(model: &Model, number: u32) -> Option<String> {
 fn history_line(model: &Model, agent: &AgentName) -> Option<String> {
     let agent = model.agent(agent)?;
     Some(format!(
-        "history  {} approved, {} denied, {} undecided; {} refused since the start",
-        agent.approved, agent.denied, agent.undecided, agent.refused
+        "history  {} approved, {} denied, {} undecided; {} refused since {}",
+        agent.approved,
+        agent.denied,
+        agent.undecided,
+        agent.refused,
+        started(model)
     ))
+}
+
+/// Since when the daemon counts, which is its start: the time of day, with the day where that is not today's.
+pub(crate) fn started(model: &Model) -> String {
+    const DAY_NS: u64 = 24 * 3600 * NS_PER_S;
+    let known = model
+        .status()
+        .map(|status| (status.started_unix_ns, status.now.unix_ns));
+    let Some((at, now)) = known.filter(|(at, _)| *at > 0) else {
+        return "the daemon's start".to_owned();
+    };
+    let said = utc(at);
+    let (day, time) = said.split_once('T').unwrap_or_default();
+    let time = time.get(..5).unwrap_or_default();
+    if at / DAY_NS == now / DAY_NS {
+        format!("{time} UTC")
+    } else {
+        format!("{day} {time} UTC")
+    }
 }
 
 /// Everything about a window, a line each, unwrapped.
@@ -404,14 +429,14 @@ pub(crate) fn grant_lines(model: &Model, grant: &GrantView) -> Vec<String> {
         format!("queries  {} of {}", grant.queries, grant.queries_max),
         format!(
             "bytes    {} of {}, and {} held for what runs",
-            bytes(grant.bytes),
-            bytes(grant.bytes_max),
-            bytes(grant.held_bytes)
+            size::whole(grant.bytes),
+            size::whole(grant.bytes_max),
+            size::whole(grant.held_bytes)
         ),
         format!(
             "rows     {} of {} passed on",
-            bytes(grant.returned_bytes),
-            bytes(grant.returned_bytes_max)
+            size::whole(grant.returned_bytes),
+            size::whole(grant.returned_bytes_max)
         ),
         format!(
             "jobs     {} of {} at once",
@@ -452,20 +477,6 @@ pub(crate) fn clock(unix_ns: u64) -> String {
 /// The same with milliseconds.
 pub(crate) fn clock_ms(unix_ns: u64) -> String {
     format!("{}.{:03}", clock(unix_ns), unix_ns / 1_000_000 % 1000)
-}
-
-/// Bytes in their largest unit, rounded down to a tenth.
-pub(crate) fn bytes(count: u64) -> String {
-    const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
-    if count < 1000 {
-        return format!("{count} B");
-    }
-    let (mut tenths, mut unit) = (count / 100, 0);
-    while tenths >= 10_000 && unit + 1 < UNITS.len() {
-        tenths /= 1000;
-        unit += 1;
-    }
-    format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
 }
 
 impl Model {
@@ -537,15 +548,6 @@ impl Model {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn bytes_are_said_in_their_largest_unit() {
-        assert_eq!(bytes(999), "999 B");
-        assert_eq!(bytes(1000), "1.0 kB");
-        assert_eq!(bytes(10_485_760), "10.4 MB");
-        assert_eq!(bytes(999_999), "999.9 kB");
-        assert_eq!(bytes(u64::MAX), "18.4 EB");
-    }
 
     #[test]
     fn what_is_left_is_said_in_minutes_and_seconds() {

@@ -1,5 +1,9 @@
 //! What keys do: each script with the effects that come of it.
 
+mod keys;
+
+use std::sync::LazyLock;
+
 use enforcer_proto::wire::{LockView, Status};
 use ratatui::layout::Rect;
 
@@ -10,8 +14,9 @@ use super::*;
 use crate::demo;
 
 fn busy(mode: Mode) -> Model {
+    static STORY: LazyLock<Vec<Msg>> = LazyLock::new(|| demo::story().expect("it is well made"));
     let mut model = Model::new(mode);
-    for msg in demo::story().expect("it is well made") {
+    for msg in STORY.iter().cloned() {
         model.update(0, msg);
     }
     model

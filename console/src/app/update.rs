@@ -16,7 +16,7 @@ use super::key::{Cmd, Key, pressed, typed};
 use super::popup::Popup;
 use super::rows::Row;
 use super::tail::Entry;
-use super::{Effect, Known, Link, Mode, Model, Msg, Notice, RATES_MAX, Typing, View};
+use super::{Effect, Known, Link, Mode, Model, Msg, Notice, Of, RATES_MAX, Typing, View};
 
 /// How long a notice stands, milliseconds.
 const NOTICE_MS: u64 = 8_000;
@@ -34,12 +34,7 @@ impl Model {
 
     fn take(&mut self, msg: Msg) -> Vec<Effect> {
         match msg {
-            Msg::Key(key) => {
-                self.is_dirty = true;
-                let effects = self.key(key);
-                crate::view::keep_within(self);
-                return effects;
-            }
+            Msg::Key(key) => return self.take_key(key),
             Msg::Paste(text) => {
                 self.is_dirty = true;
                 self.paste(&text);
@@ -72,7 +67,8 @@ impl Model {
             }
             Msg::Answered { of, is_done, said } => {
                 let is_deed = self.proofs.answered(&of, is_done, &said);
-                self.notice(said, !is_done);
+                let (said, is_bad) = self.beside_key(said, !is_done);
+                self.notice(said, is_bad);
                 if is_deed {
                     return self.prove();
                 }
@@ -94,10 +90,12 @@ impl Model {
 
     pub(crate) fn notice(&mut self, text: impl Into<String>, is_bad: bool) {
         self.is_dirty = true;
+        self.notices = self.notices.wrapping_add(1);
         self.notice = Some(Notice {
             text: text.into(),
             is_bad,
             at_ms: self.at_ms,
+            of: Of::Deed,
         });
     }
 
@@ -259,7 +257,7 @@ impl Model {
         }
     }
 
-    fn key(&mut self, key: Key) -> Vec<Effect> {
+    pub(super) fn key(&mut self, key: Key) -> Vec<Effect> {
         if self.popup.is_some() {
             return self.popup_key(key);
         }
@@ -395,22 +393,9 @@ impl Model {
             Cmd::PageDown => self.step(page),
             Cmd::First => self.step(isize::MIN / 2),
             Cmd::Last => self.last(),
-            Cmd::Detail => self.detail = if self.detail.is_some() { None } else { Some(0) },
+            Cmd::Detail => self.toggle_detail(),
             Cmd::Back => self.back(),
-            Cmd::Follow => {
-                let follows = !self.place().follows;
-                self.place_mut().follows = follows;
-                if !follows {
-                    // It stays on what was the newest.
-                    self.place_mut().follows = true;
-                    let rows = self.rows();
-                    let newest = self.selected(&rows);
-                    self.place_mut().follows = false;
-                    if let Some((at, _)) = newest {
-                        self.select(&rows, at);
-                    }
-                }
-            }
+            Cmd::Follow => self.follow(),
             Cmd::Search => {
                 self.typing = Some(Typing::Search(Field::of(self.place().search.clone())))
             }
@@ -436,6 +421,32 @@ impl Model {
     fn go(&mut self, view: View) {
         self.view = view;
         self.detail = None;
+    }
+
+    /// It is said as well as shown: what is shown of it may lie under a detail, or not fit.
+    fn follow(&mut self) {
+        if !self.place().follows {
+            self.place_mut().follows = true;
+            return self.notice("follows what comes", false);
+        }
+        // It stays on what was the newest.
+        let rows = self.rows();
+        let newest = self.selected(&rows);
+        self.place_mut().follows = false;
+        if let Some((at, _)) = newest {
+            self.select(&rows, at);
+        }
+        self.notice("stays where it is", false);
+    }
+
+    fn toggle_detail(&mut self) {
+        if self.detail.take().is_none() {
+            if self.chosen().is_some() {
+                self.detail = Some(0);
+            } else {
+                self.notice(self.nothing(), true);
+            }
+        }
     }
 
     fn last(&mut self) {
@@ -488,7 +499,7 @@ impl Model {
 
     fn story(&mut self) -> Vec<Effect> {
         let Some(grant) = self.chosen_grant() else {
-            self.notice("this is of no window", true);
+            self.notice(self.no_window(), true);
             return Vec::new();
         };
         let filter = Filter {
@@ -528,7 +539,11 @@ impl Model {
                 let found = self.refusals.iter().find(|(known, _)| **known == like);
                 found.and_then(|(_, burst)| self.tail.get(burst.seq))
             }
-            Some(Row::Grant(_) | Row::Request(_) | Row::Agent(_) | Row::Health(_)) | None => None,
+            Some(Row::Grant(_) | Row::Request(_) | Row::Agent(_) | Row::Health(_)) => None,
+            None => {
+                self.notice(self.nothing(), true);
+                return Vec::new();
+            }
         };
         let Some(entry) = entry else {
             self.notice("its record is not kept here: enforcer why ID", true);

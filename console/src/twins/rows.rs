@@ -1,11 +1,12 @@
 //! What `list` prints: of each thing one object, or one line.
 
+use enforcer_proto::size;
 use enforcer_proto::wire::{AgentView, GrantView, RequestView};
 use serde_json::{Value, json};
 
 use super::Listed;
 use crate::app::Model;
-use crate::app::popup::{bytes, clock, minutes_seconds};
+use crate::app::popup::{clock, minutes_seconds};
 use crate::view::{health_lines, query_line};
 
 /// One thing: as JSON, and in a line.
@@ -52,9 +53,9 @@ fn window(model: &Model, grant: &GrantView) -> String {
         grant.scope,
         grant.queries,
         grant.queries_max,
-        bytes(grant.bytes),
-        bytes(grant.bytes_max),
-        bytes(grant.held_bytes),
+        size::short(grant.bytes),
+        size::short(grant.bytes_max),
+        size::short(grant.held_bytes),
         grant.approver
     )
 }

@@ -1,5 +1,6 @@
 //! All there is of what is selected.
 
+use enforcer_proto::size;
 use enforcer_proto::wire::GrantView;
 use ratatui::Frame;
 use ratatui::layout::Rect;
@@ -9,7 +10,7 @@ use ratatui::widgets::{Block, Borders, Paragraph};
 use super::list::{share, sparkline, state_of};
 use super::text::whole;
 use crate::app::Model;
-use crate::app::popup::{bytes, clock_ms, grant_lines, request_lines};
+use crate::app::popup::{clock_ms, grant_lines, request_lines, started};
 use crate::app::queries::Query;
 use crate::app::rows::Row;
 use crate::theme::{Role, Theme};
@@ -150,7 +151,7 @@ pub(crate) fn query_line(query: &Query) -> String {
         "{}  {}  {}: {sql}",
         query.query,
         state_of(query),
-        bytes(query.bytes)
+        size::short(query.bytes)
     )
 }
 
@@ -172,8 +173,8 @@ pub(crate) fn query_lines(query: &Query) -> Vec<String> {
         format!("status   {}", state_of(query)),
         format!(
             "bytes    {}, and {} sent to the agent",
-            bytes(query.bytes),
-            bytes(query.body_bytes)
+            size::whole(query.bytes),
+            size::whole(query.body_bytes)
         ),
     ];
     lines.extend(
@@ -216,8 +217,9 @@ pub(crate) fn agent_lines(
             agent.approved, agent.denied, agent.undecided
         ),
         format!(
-            "refused  {} times since the daemon started, requests, queries and connections together",
-            agent.refused
+            "refused  {} times since {}, when the daemon started, requests, queries and connections together",
+            agent.refused,
+            started(model)
         ),
         format!("live     {} processes", agent.processes),
     ];

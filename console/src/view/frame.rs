@@ -251,7 +251,8 @@ pub(super) fn foot(frame: &mut Frame<'_>, area: Rect, model: &Model, theme: Them
             } else {
                 Role::Title
             };
-            Line::styled(cell(&notice.text), theme.style(role))
+            let said = shortened(&cell(&notice.text), usize::from(area.width));
+            Line::styled(said, theme.style(role))
         }
         (None, None) => keys(model, area.width, theme),
     };

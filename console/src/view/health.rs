@@ -1,8 +1,9 @@
 //! What is known of whether all is well, a line each.
 
+use enforcer_proto::size;
 use enforcer_proto::wire::{self, CheckState, Status};
 
-use crate::app::popup::{bytes, clock};
+use crate::app::popup::clock;
 use crate::app::{Link, Model};
 
 /// One thing that is checked.
@@ -104,10 +105,16 @@ fn lines(model: &Model) -> Vec<HealthLine> {
 
 fn log_lines(model: &Model, status: &Status, lines: &mut Vec<HealthLine>) {
     let log = &status.log;
-    let free = log.free_bytes.map_or_else(|| "unknown".to_owned(), bytes);
+    let free = log
+        .free_bytes
+        .map_or_else(|| "unknown".to_owned(), size::short);
     lines.push(line(
         "log",
-        format!("{} records, {}, {free} free", log.records, bytes(log.bytes)),
+        format!(
+            "{} records, {}, {free} free",
+            log.records,
+            size::short(log.bytes)
+        ),
         log.free_bytes.is_none(),
     ));
     lines.push(match log.checkpoint {

@@ -1,6 +1,7 @@
 //! The list of a view: a head, and as many rows as there is room for. Only those are looked at, however many there are.
 
 use enforcer_proto::principal::AgentName;
+use enforcer_proto::size;
 use enforcer_proto::wire::{CheckState, GrantView};
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -10,7 +11,7 @@ use ratatui::widgets::{Cell, Paragraph, Row as TableRow, Table};
 
 use super::columns::{Room, columns};
 use super::text::{cell, span};
-use crate::app::popup::{bytes, clock, minutes_seconds};
+use crate::app::popup::{clock, minutes_seconds};
 use crate::app::queries::{Query, State};
 use crate::app::rows::Row;
 use crate::app::{Model, View};
@@ -40,7 +41,10 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, model: &Model, theme: Them
     );
     if rows.is_empty() {
         let muted = theme.style(Role::Muted);
-        frame.render_widget(Paragraph::new(Line::styled(empty(model), muted)), list);
+        frame.render_widget(
+            Paragraph::new(Line::styled(nothing_shown(model), muted)),
+            list,
+        );
         return;
     }
     let selected = model.selected(&rows).map(|(at, _)| at);
@@ -131,7 +135,8 @@ fn log_heading(model: &Model, room: Room) -> String {
     }
 }
 
-fn empty(model: &Model) -> String {
+/// What is said where a list has nothing.
+pub(crate) fn nothing_shown(model: &Model) -> String {
     if !model.place().search.is_empty() {
         return "Nothing here has that text. esc shows all again.".to_owned();
     }
@@ -277,7 +282,11 @@ fn window(model: &Model, grant: &GrantView, theme: Theme, room: Room) -> Vec<Cel
             .get(&grant.grant)
             .map_or_else(String::new, |rate| sparkline(&rate.each));
         texts.push((
-            format!("{}/{}", bytes(grant.bytes), bytes(grant.bytes_max)),
+            format!(
+                "{}/{}",
+                size::short(grant.bytes),
+                size::short(grant.bytes_max)
+            ),
             quiet,
         ));
         texts.push((sparkline, theme.style(Role::Open)));
@@ -381,7 +390,7 @@ fn asked(query: &Query, theme: Theme, room: Room) -> Vec<Cell<'static>> {
         texts.push((query.method.clone(), plain));
     }
     texts.push((what, plain));
-    texts.push((bytes(query.bytes), plain));
+    texts.push((size::short(query.bytes), plain));
     if room != Room::Narrow {
         texts.push((took, plain));
     }
@@ -546,6 +555,7 @@ fn health(model: &Model, at: usize, theme: Theme) -> Vec<Cell<'static>> {
     };
     let (mark, said) = match line.state {
         CheckState::Well => (Role::Open, Role::Plain),
+        CheckState::Warning => (Role::Warning, Role::Warning),
         CheckState::Bad => (Role::Danger, Role::Danger),
         CheckState::Unknown => (Role::Warning, Role::Plain),
     };

@@ -1,5 +1,6 @@
 //! What lies over the view: questions, forms, and what is looked up.
 
+use enforcer_proto::size;
 use enforcer_proto::text::wrapped;
 use ratatui::Frame;
 use ratatui::layout::Rect;
@@ -299,7 +300,13 @@ fn form(terms: &Terms, width: usize, theme: Theme) -> Vec<Line<'static>> {
         } else {
             ("", Role::Plain)
         };
-        let text = format!("{name:<8} {}{mark}", field.text);
+        // What is typed is a plain number; beside it stands how people read it.
+        let bytes = (*name == "bytes").then(|| field.text.trim().parse().ok());
+        let read = bytes
+            .flatten()
+            .map(|bytes| format!("  {}", size::whole(bytes)));
+        let read = read.unwrap_or_default();
+        let text = format!("{name:<8} {}{mark}{read}", field.text);
         lines.extend(whole(&text, width, theme.style(role)));
     }
     if let Some(wrong) = &terms.wrong {

@@ -442,6 +442,9 @@ fn each_check_of_the_daemon_has_its_line_and_its_mark() {
     let pins = pins.expect("it is looked at");
     pins.state = CheckState::Bad;
     "the pin of the kernel's map WINDOWS is lost".clone_into(&mut pins.said);
+    let mut checks = status.checks.iter_mut();
+    let connections = checks.find(|check| check.what == "connections");
+    connections.expect("it is looked at").state = CheckState::Warning;
     model.update(0, Msg::Status(Box::new(status)));
     model.view = View::Health;
     let said = shown(&mut model, (120, 40));
@@ -452,6 +455,8 @@ fn each_check_of_the_daemon_has_its_line_and_its_mark() {
         "✓ probes ",
         "? not probed ",
         "✓ DNS ",
+        "✓ DNS marks ",
+        "! connections ",
         "✓ token endpoint ",
         "✓ console ",
     ] {
@@ -465,7 +470,16 @@ fn a_request_says_what_was_refused_to_its_agent_and_what_its_rule_says() {
     types(&mut model, "2⏎");
     let said = shown(&mut model, (120, 40));
     assert!(
-        said.contains("2 undecided; 3 refused since the start"),
+        said.contains("2 undecided; 3 refused since 09:13 UTC"),
+        "{said}"
+    );
+    // Of another day than today's, the day as well.
+    let mut status = status_of(&model);
+    status.started_unix_ns -= 24 * 3_600_000_000_000;
+    model.update(0, Msg::Status(Box::new(status)));
+    let said = shown(&mut model, (120, 40));
+    assert!(
+        said.contains("3 refused since 2026-09-20 09:13 UTC"),
         "{said}"
     );
     assert!(said.contains("rule 1   agents report-bot"), "{said}");

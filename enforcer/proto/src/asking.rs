@@ -8,6 +8,7 @@ use crate::policy::Ask;
 use crate::query::Method;
 use crate::refusal::{Code, Refusal};
 use crate::scope::{Scope, TableRef};
+use crate::size;
 use crate::text::{safe_line, shorten};
 use crate::time::Ttl;
 
@@ -89,7 +90,7 @@ impl Estimate {
     pub fn said(&self) -> String {
         let mut said = Vec::new();
         if let Some(bytes) = self.bytes {
-            said.push(size(bytes));
+            said.push(size::whole(bytes));
         }
         for (what, list) in [("tables", &self.tables), ("routines", &self.routines)] {
             if list.is_empty() {
@@ -117,24 +118,6 @@ impl Estimate {
             (false, None) => format!("the dry run says: {}", said.join(", ")),
         }
     }
-}
-
-/// So many bytes, for people.
-fn size(bytes: u64) -> String {
-    const UNITS: [(u64, &str); 4] = [
-        (1_000_000_000_000, "TB"),
-        (1_000_000_000, "GB"),
-        (1_000_000, "MB"),
-        (1_000, "kB"),
-    ];
-    let unit = UNITS.iter().find(|(unit, _)| bytes >= *unit);
-    unit.map_or_else(
-        || format!("{bytes} bytes"),
-        |(unit, name)| {
-            let (whole, tenth) = (bytes / unit, bytes % unit * 10 / unit);
-            format!("{whole}.{tenth} {name}")
-        },
-    )
 }
 
 /// A request as a query's text alone would make it.
@@ -280,8 +263,9 @@ mod tests {
         assert_eq!((estimate.tables.len(), estimate.left_out), (32, 8));
         let said = estimate.said();
         assert!(
-            said.starts_with("the dry run says: 12.3 MB, tables p.d.t0, p.d.t1, ")
-                && said.ends_with("p.d.t7, routines p.hr.f, and 32 more"),
+            said.starts_with(
+                "the dry run says: 12.3 MB (12 345 678 bytes), tables p.d.t0, p.d.t1, "
+            ) && said.ends_with("p.d.t7, routines p.hr.f, and 32 more"),
             "{said}"
         );
         estimate.failed = Some("no rule covers it".into());
@@ -291,8 +275,6 @@ mod tests {
             failed.said(),
             "the dry run says nothing: Not found: \\u{202e}\\u{1b}[2J x"
         );
-        assert_eq!(size(999), "999 bytes");
-        assert_eq!(size(u64::MAX), "18446744.0 TB");
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //! BigQuery request touches; [`ledger`] holds requests and grants and decides, [`asking`] is what a request made of a query says of it; [`admission`]
 //! judges one query against one grant;
 //! [`refusal`] is every "no"; [`event`] and [`audit`] are the record and its chain, [`checkpoint`] what is signed of it, [`search`] what is looked
-//! for in it, [`notice`] what is told elsewhere of it, [`sentence`] how people read it, [`why`] the facts behind it; [`wire`] is the control socket.
+//! for in it, [`notice`] what is told elsewhere of it, [`sentence`] how people read it, [`size`] how they read bytes, [`why`] the facts behind it; [`wire`] is the control socket.
 #![forbid(unsafe_code)]
 
 pub mod admission;
@@ -27,6 +27,7 @@ pub mod scope;
 pub mod search;
 pub mod sentence;
 pub mod signed;
+pub mod size;
 pub mod text;
 pub mod time;
 pub mod why;

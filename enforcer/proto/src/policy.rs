@@ -20,6 +20,7 @@ use crate::bucket::BucketRef;
 use crate::principal::AgentName;
 use crate::refusal::{Code, Refusal};
 use crate::scope::{Access, DatasetPattern, DatasetRef, Scope};
+use crate::size;
 use crate::time::{NS_PER_S, Ttl};
 
 /// What a window may use.
@@ -74,11 +75,11 @@ impl std::fmt::Display for Budget {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "{} bytes billed, {} of them by one query; {} queries; {} bytes of rows; {} jobs at once",
-            self.bytes_max,
-            self.query_bytes_max,
+            "{} billed, {} of them by one query; {} queries; {} of rows; {} jobs at once",
+            size::whole(self.bytes_max),
+            size::whole(self.query_bytes_max),
             self.queries_max,
-            self.returned_bytes_max,
+            size::whole(self.returned_bytes_max),
             self.jobs_at_once_max
         )
     }
@@ -181,12 +182,12 @@ impl Rule {
     pub fn said(&self) -> String {
         let agents: Vec<&str> = self.agents.iter().map(AgentName::as_str).collect();
         format!(
-            "agents {}; decided by {}; at most {}, {} min a day, {} bytes, {} queries",
+            "agents {}; decided by {}; at most {}, {} min a day, {}, {} queries",
             agents.join(", "),
             self.who_decides(),
             self.ttl_max,
             self.limits.duty_ns_max() / (60 * NS_PER_S),
-            self.budget.bytes_max,
+            size::whole(self.budget.bytes_max),
             self.budget.queries_max
         )
     }

@@ -4,6 +4,7 @@ use crate::asking::FromQuery;
 use crate::event::Event;
 use crate::principal::{AgentName, Process};
 use crate::scope::TableRef;
+use crate::size;
 use crate::text::safe_line;
 
 /// The longest SQL that is shown on one line, characters; JSON has it whole.
@@ -23,7 +24,7 @@ fn reads(tables: &[TableRef], bytes: u64) -> String {
         return String::new();
     }
     let tables: Vec<String> = tables.iter().map(ToString::to_string).collect();
-    format!(", reads {}, {bytes} bytes", tables.join(" "))
+    format!(", reads {}, {}", tables.join(" "), size::whole(bytes))
 }
 
 /// By whom a query was judged, and how long its client waited for that.
@@ -127,7 +128,8 @@ pub fn sentence(event: &Event) -> String {
                 format!(", IN AN EMERGENCY: {}", safe_line(reason, SQL_CHARS))
             });
             format!(
-                "approve  {request} by {approver}{with}{signed}: {grant} {agent} {scope} for {ttl}, at most {queries_max} queries and {bytes_max} bytes{glass}"
+                "approve  {request} by {approver}{with}{signed}: {grant} {agent} {scope} for {ttl}, at most {queries_max} queries and {}{glass}",
+                size::whole(*bytes_max)
             )
         }
         Event::ApprovalGiven {
@@ -239,7 +241,10 @@ pub fn sentence(event: &Event) -> String {
             let by = by
                 .as_ref()
                 .map_or_else(String::new, |process| format!(" by {}", who(process)));
-            format!("close    {grant} {agent}{by}: {reason}; {queries} queries, {bytes} bytes")
+            format!(
+                "close    {grant} {agent}{by}: {reason}; {queries} queries, {}",
+                size::whole(*bytes)
+            )
         }
         Event::QueryAdmitted {
             query,
@@ -321,8 +326,9 @@ pub fn sentence(event: &Event) -> String {
             } else {
                 "is under way"
             };
-            let billed =
-                billed.map_or_else(String::new, |billed| format!(", {billed} bytes billed"));
+            let billed = billed.map_or_else(String::new, |billed| {
+                format!(", {} billed", size::whole(billed))
+            });
             let outside = read_outside.as_ref().map_or_else(String::new, |table| {
                 format!(", READ OUTSIDE ITS WINDOW: {table}")
             });
@@ -347,7 +353,9 @@ pub fn sentence(event: &Event) -> String {
                 .as_ref()
                 .map_or_else(String::new, |trouble| format!(", {trouble}"));
             format!(
-                "answer   {query} {grant} {status}{job}, {bytes} bytes, {body_bytes} sent, {} ms{trouble}",
+                "answer   {query} {grant} {status}{job}, {}, {} sent, {} ms{trouble}",
+                size::short(*bytes),
+                size::short(*body_bytes),
                 duration_us / 1000
             )
         }

@@ -16,7 +16,7 @@ use crate::scope::Scope;
 use crate::time::{Now, Ttl};
 
 /// The version of everything below. Both sides must have the same: the formats tolerate no added field.
-pub const VERSION: u32 = 13;
+pub const VERSION: u32 = 14;
 /// What a hello starts with.
 pub const MAGIC: [u8; 8] = *b"enforcer";
 /// The longest frame, bytes; a longer one ends the connection. Any record of the log passes in one.
@@ -511,6 +511,8 @@ impl Enforce {
 pub enum CheckState {
     /// It is.
     Well,
+    /// It still does what it is for, and something is on its way to being wrong.
+    Warning,
     /// It is not.
     Bad,
     /// That cannot be told.
@@ -523,6 +525,7 @@ impl CheckState {
     pub const fn mark(self) -> &'static str {
         match self {
             Self::Well => "✓",
+            Self::Warning => "!",
             Self::Bad => "✗",
             Self::Unknown => "?",
         }
@@ -533,6 +536,7 @@ impl CheckState {
     pub const fn word(self) -> &'static str {
         match self {
             Self::Well => "well",
+            Self::Warning => "warning",
             Self::Bad => "bad",
             Self::Unknown => "unknown",
         }
@@ -580,6 +584,8 @@ pub struct Status {
     pub host: String,
     /// The daemon's version.
     pub version: String,
+    /// When it started, unix time, nanoseconds: what is counted since the start is counted since then. Zero to agents.
+    pub started_unix_ns: u64,
     /// What is wrong; empty when all is well.
     pub unhealthy: Vec<String>,
     /// Protected addresses and prefixes in the kernel.

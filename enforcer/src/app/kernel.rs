@@ -13,15 +13,16 @@ use tokio::sync::watch;
 
 use super::Protected;
 use super::minting::Minting;
-use super::probes::Probed;
+use super::probes::{Asked, Probed};
 use super::uplinks::Guarded;
 use crate::causes::Causes;
+use crate::dns::heard::Heard;
 use crate::dns::marks::Marks;
 use crate::dns::questions::Questions;
 use crate::engine::{KernelFault, Windows};
 use crate::kernel::{Kernel, KernelError};
 use crate::loopback::WITHOUT_IPV6;
-use crate::proxy::quota::Room;
+use crate::proxy::quota::Quota;
 use crate::subordinate::{Prefix, Subordinate};
 use crate::workload;
 use crate::workloads::{Closed, Found, Looked, Workloads};
@@ -269,7 +270,9 @@ pub(super) struct Watched {
     pub(super) uplinks: watch::Receiver<Guarded>,
     pub(super) probes: watch::Receiver<Probed>,
     /// What came of the daemon's own questions for names.
-    pub(super) asked: watch::Receiver<Option<String>>,
+    pub(super) asked: watch::Receiver<Asked>,
+    /// When the resolvers were heard last.
+    pub(super) heard: Arc<Heard>,
     /// What became of agents' questions for names.
     pub(super) questions: Arc<Questions>,
     /// What became of tokens that were asked for.
@@ -278,8 +281,8 @@ pub(super) struct Watched {
     pub(super) workloads: watch::Receiver<Vec<String>>,
     /// What the configuration says of addresses that no name has resolved to.
     pub(super) prefixes: String,
-    /// How many connections there is room for.
-    pub(super) room: Room,
+    /// How many connections there are, and may be.
+    pub(super) quota: Arc<Quota>,
     /// Whether the daemon serves IPv4 alone, as the host had no other when it started.
     pub(super) is_without_ipv6: bool,
 }
@@ -415,7 +418,8 @@ impl Windows for AgentWindows {
         let mut drift = self.shared.state().kernel.drift();
         drift.extend(self.watched.uplinks.borrow().problems.iter().cloned());
         drift.extend(self.watched.probes.borrow().problems.iter().cloned());
-        drift.extend(self.watched.asked.borrow().clone());
+        drift.extend(self.watched.asked.borrow().fault());
+        drift.extend(self.watched.heard.fault());
         drift.extend(self.watched.minting.troubles());
         drift.extend(self.watched.workloads.borrow().iter().cloned());
         drift.extend(self.watched.addresses().0);
@@ -439,9 +443,13 @@ impl Windows for AgentWindows {
             &uplinks.problems,
         ));
         checks.extend(watched.probes_checks());
-        let asked: Vec<String> = watched.asked.borrow().iter().cloned().collect();
-        checks.push(CheckView::of("DNS", watched.questions.to_string(), &asked));
-        checks.push(CheckView::of("DNS marks", watched.marks.to_string(), &[]));
+        let (state, heard) = watched.heard.check();
+        checks.push(CheckView {
+            what: "DNS".to_owned(),
+            state,
+            said: format!("{heard}; {}", watched.questions),
+        });
+        checks.push(watched.asked.borrow().check(&watched.marks));
         checks.push(CheckView::of(
             "token endpoint",
             watched.minting.to_string(),
@@ -453,7 +461,7 @@ impl Windows for AgentWindows {
             format!("{} agents are configured", self.shared.settings.len()),
             &workloads,
         ));
-        checks.push(CheckView::of("connections", watched.room.to_string(), &[]));
+        checks.push(watched.quota.check());
         if watched.is_without_ipv6 {
             checks.push(CheckView::of("IPv6", WITHOUT_IPV6, &[]));
         }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::Result;
+use enforcer_proto::wire::{CheckState, CheckView};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -14,6 +15,7 @@ use tokio_util::task::TaskTracker;
 use super::Protected;
 use super::uplinks::Guarded;
 use crate::abilities;
+use crate::dns::marks::Marks;
 use crate::prove;
 use crate::workload;
 use crate::workloads::Workloads;
@@ -142,17 +144,62 @@ pub(super) async fn keep(
     Ok(probed)
 }
 
+/// What came of the daemon's own questions for names, which are marked as agents' are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// None has been asked yet.
+    NotYet,
+    /// The last came back.
+    CameBack,
+    /// It did not: why.
+    Lost(String),
+}
+
+impl Asked {
+    /// What is wrong, where something is.
+    pub(super) fn fault(&self) -> Option<String> {
+        match self {
+            Self::NotYet | Self::CameBack => None,
+            Self::Lost(why) => Some(why.clone()),
+        }
+    }
+
+    /// Whether such marks come through on this host.
+    pub(super) fn check(&self, marks: &Marks) -> CheckView {
+        let (state, said) = match self {
+            Self::NotYet => (
+                CheckState::Unknown,
+                format!("the daemon's own question was not asked yet; {marks}"),
+            ),
+            Self::CameBack => (
+                CheckState::Well,
+                format!(
+                    "the daemon's own question came back in the last round, rounds are {} s apart; {marks}",
+                    ROUND.as_secs()
+                ),
+            ),
+            Self::Lost(why) => (CheckState::Bad, format!("{why} ({marks})")),
+        };
+        CheckView {
+            what: "DNS marks".to_owned(),
+            state,
+            said,
+        }
+    }
+}
+
 /// Asks the daemon itself for names as an agent does, again and again: on the way a firewall may drop packets by their mark.
 pub(super) async fn keep_asking(
     root: PathBuf,
-    said: watch::Sender<Option<String>>,
+    said: watch::Sender<Asked>,
     stop: CancellationToken,
 ) {
     let again = async {
         loop {
             let now = match prove::ask_again(&root).await {
-                Ok(now) => now,
-                Err(error) => Some(format!(
+                Ok(None) => Asked::CameBack,
+                Ok(Some(why)) => Asked::Lost(why),
+                Err(error) => Asked::Lost(format!(
                     "whether agents are told names cannot be probed: {error:#}"
                 )),
             };
@@ -207,6 +254,29 @@ async fn round(host: &Host) -> Probed {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn marks_are_well_only_once_the_daemons_own_question_came_back() {
+        let marks = Marks::new(u32::MAX, 1, 7).expect("room");
+        for (asked, state, said) in [
+            (Asked::NotYet, CheckState::Unknown, "was not asked yet"),
+            (
+                Asked::CameBack,
+                CheckState::Well,
+                "came back in the last round",
+            ),
+            (
+                Asked::Lost("a firewall drops it".to_owned()),
+                CheckState::Bad,
+                "a firewall drops it (",
+            ),
+        ] {
+            let check = asked.check(&marks);
+            assert_eq!(check.state, state);
+            assert!(check.said.contains(said), "{}", check.said);
+            assert_eq!(asked.fault().is_some(), state == CheckState::Bad);
+        }
+    }
 
     #[test]
     fn every_one_has_its_turn() {

@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 use enforcer_proto::policy::{ApproverSet, Ask, Covered, Policy, Rule, lint};
 use enforcer_proto::principal::AgentName;
 use enforcer_proto::scope::Scope;
+use enforcer_proto::size;
 use enforcer_proto::time::Ttl;
 use jiff::Timestamp;
 use serde_json::json;
@@ -135,8 +136,9 @@ fn test(
         );
     }
     println!(
-        "  {} bytes and {} queries at most",
-        budget.bytes_max, budget.queries_max
+        "  {} and {} queries at most",
+        size::whole(budget.bytes_max),
+        budget.queries_max
     );
     println!("  unless: {}", limits(rule).join("; "));
     Ok(())

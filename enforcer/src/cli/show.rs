@@ -1,6 +1,7 @@
 //! Answers of the daemon as text or JSON. What an agent wrote is made safe to show.
 
 use enforcer_proto::principal::{ProcessOrigin, shown_name};
+use enforcer_proto::size;
 use enforcer_proto::text::{safe_json, safe_line, utc, wrapped};
 use enforcer_proto::time::NS_PER_S;
 use enforcer_proto::wire::{GrantView, Reply, RequestView, Status};
@@ -101,14 +102,14 @@ fn print_grant(grant: &GrantView) {
     println!("{}  {}  {}", grant.grant, grant.agent, grant.scope);
     println!("    {state}");
     println!(
-        "    {}/{} queries, {}/{} bytes and {} held, {}/{} bytes of rows, {}/{} jobs at once; {} decided on {}",
+        "    {}/{} queries, {} of {} and {} held, {} of {} of rows, {}/{} jobs at once; {} decided on {}",
         grant.queries,
         grant.queries_max,
-        grant.bytes,
-        grant.bytes_max,
-        grant.held_bytes,
-        grant.returned_bytes,
-        grant.returned_bytes_max,
+        size::whole(grant.bytes),
+        size::whole(grant.bytes_max),
+        size::whole(grant.held_bytes),
+        size::whole(grant.returned_bytes),
+        size::whole(grant.returned_bytes_max),
         grant.jobs_at_once,
         grant.jobs_at_once_max,
         grant.approver,

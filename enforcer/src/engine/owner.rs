@@ -99,6 +99,8 @@ pub(super) struct Owner {
     beaten_boot_ns: u64,
     /// How much was refused to each agent and is on record since this start. As many as are configured, and those that were.
     refused: BTreeMap<AgentName, u64>,
+    /// When that was, unix time, nanoseconds.
+    started_unix_ns: u64,
     audit_fault: Option<String>,
     /// Why the policy file, as it is now, is not what is in force.
     policy_fault: Option<String>,
@@ -121,7 +123,7 @@ impl Owner {
         shared: Shared,
     ) -> Self {
         let snapshots = Snapshots::since(log.segment());
-        let flushed_boot_ns = parts.clock.now().boot_ns;
+        let started = parts.clock.now();
         Self {
             parts,
             ledger,
@@ -134,9 +136,10 @@ impl Owner {
             snapshots,
             retained_boot_ns: None,
             waiting: WhoWaits::default(),
-            flushed_boot_ns,
+            flushed_boot_ns: started.boot_ns,
             beaten_boot_ns: 0,
             refused: BTreeMap::new(),
+            started_unix_ns: started.unix_ns,
             audit_fault: None,
             policy_fault: None,
             drift: Vec::new(),
@@ -640,6 +643,9 @@ impl Owner {
             },
             self.faults(caller),
         );
+        if caller.agent.is_none() {
+            status.started_unix_ns = self.started_unix_ns;
+        }
         for agent in &mut status.agents {
             agent.refused = self.refused.get(&agent.agent).copied().unwrap_or(0);
         }

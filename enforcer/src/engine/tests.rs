@@ -655,8 +655,15 @@ async fn a_flood_of_refusals_is_counted_on_record_and_not_recorded_one_by_one() 
     }
     let burst = crate::tally::REFUSALS_BURST_MAX as usize;
     // What is not on record yet does not count yet.
-    let agents = host.status().await.agents;
-    let bot = agents.iter().find(|agent| agent.agent.as_str() == "bot");
+    let status = host.status().await;
+    assert!(
+        (1..=status.now.unix_ns).contains(&status.started_unix_ns),
+        "since when it is counted is told"
+    );
+    let bot = status
+        .agents
+        .iter()
+        .find(|agent| agent.agent.as_str() == "bot");
     assert!(
         bot.is_some_and(|bot| bot.refused >= burst as u64),
         "{bot:?}"

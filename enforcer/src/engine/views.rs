@@ -402,6 +402,8 @@ pub(super) fn status(
         now,
         host: parts.host.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        // Its owner knows.
+        started_unix_ns: 0,
         unhealthy,
         endpoints: parts.kernel.endpoints(),
         checks,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use enforcer_proto::principal::AgentName;
 use enforcer_proto::refusal::{Code, Refusal};
+use enforcer_proto::wire::{CheckState, CheckView};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::splice::FILES_PER_SPLICE;
@@ -49,6 +50,20 @@ pub const FILES_LEAST: usize =
 /// With how many it has room for all that the bounds allow.
 pub const FILES_WANTED: usize =
     CONNECTIONS_MAX + NOBODYS_CONNECTIONS_MAX * FILES_PER_SPLICE + KEPT_MAX + FILES_BESIDE;
+
+/// From how much of a bound on it is said to be nearly used up, percent.
+const BUSY_PERCENT: usize = 80;
+
+/// Whether so many are as they should be where there may be `most`.
+const fn state_of(count: usize, most: usize) -> CheckState {
+    if count >= most {
+        CheckState::Bad
+    } else if count.saturating_mul(100) >= most.saturating_mul(BUSY_PERCENT) {
+        CheckState::Warning
+    } else {
+        CheckState::Well
+    }
+}
 
 /// How many connections there is room for at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,6 +161,38 @@ impl Quota {
             nobodys: Arc::default(),
             room,
         }
+    }
+
+    /// How many connections there are, against how many there may be. It is to be looked at from `BUSY_PERCENT` of either on; where there is no
+    /// place left, the next one waits or is refused, and that is wrong.
+    #[must_use]
+    pub fn check(&self) -> CheckView {
+        let agents = self.places.connections();
+        let nobodys: usize = self.nobodys.held().values().sum();
+        let states = [
+            state_of(agents, self.room.agents),
+            state_of(nobodys, self.room.nobodys),
+        ];
+        let worst = [CheckState::Bad, CheckState::Warning]
+            .into_iter()
+            .find(|state| states.contains(state));
+        CheckView {
+            what: "connections".to_owned(),
+            state: worst.unwrap_or(CheckState::Well),
+            said: self.said(agents, nobodys),
+        }
+    }
+
+    fn said(&self, agents: usize, nobodys: usize) -> String {
+        let room = &self.room;
+        let said = format!(
+            "{agents} of {} are open, and {nobodys} of {} to shared addresses are passed on for others",
+            room.agents, room.nobodys
+        );
+        if *room == Room::ALL {
+            return said;
+        }
+        format!("{said}; {room}")
     }
 
     /// Waits for a place for anybody's connection.
@@ -256,6 +303,39 @@ mod tests {
 
     fn agent(name: &str) -> AgentName {
         name.parse().expect("a name")
+    }
+
+    #[test]
+    fn connections_are_counted_against_their_bound_and_marked_before_it_is_reached() {
+        let quota = Quota::new(Room {
+            agents: 10,
+            nobodys: 10,
+        });
+        let mut held = Vec::new();
+        for (count, state) in [
+            (7, CheckState::Well),
+            (8, CheckState::Warning),
+            (9, CheckState::Warning),
+            (10, CheckState::Bad),
+        ] {
+            while held.len() < count {
+                held.push(quota.connection_of_nobody(1).expect("there is room"));
+            }
+            let check = quota.check();
+            assert_eq!(check.state, state, "{count}: {}", check.said);
+            let said = format!("0 of 10 are open, and {count} of 10 to shared addresses");
+            assert!(check.said.starts_with(&said), "{}", check.said);
+        }
+        drop(held);
+        assert_eq!(quota.check().state, CheckState::Well);
+        let all: Vec<_> = std::iter::from_fn(|| {
+            use futures_util::FutureExt;
+            quota.connection().now_or_never()
+        })
+        .collect();
+        let check = quota.check();
+        assert_eq!((all.len(), check.state), (10, CheckState::Bad));
+        assert!(check.said.starts_with("10 of 10 are open, and 0 of 10"));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use super::{Notice, NoticeKind, TEXT_CHARS_MAX};
 use crate::audit::Record;
 use crate::event::Event;
+use crate::size;
 use crate::text::safe_line;
 
 impl Notice {
@@ -197,7 +198,7 @@ impl Notice {
                 bytes: Some(*bytes),
                 ..about(
                     NoticeKind::Close,
-                    format!("{grant} of {agent} has closed: {reason}; {queries} queries, {bytes} bytes"),
+                    format!("{grant} of {agent} has closed: {reason}; {queries} queries, {}", size::whole(*bytes)),
                 )
             },
             Event::HealthChanged { faults } if faults.is_empty() => {

@@ -7,6 +7,7 @@ use crate::ledger::Ledger;
 use crate::principal::{AgentName, Approver, Process};
 use crate::refusal::Code;
 use crate::search::Filter;
+use crate::size;
 use crate::text::safe_line;
 
 use super::{Facts, Records, verdict};
@@ -48,11 +49,11 @@ pub(super) fn of<S: Records>(source: &S, record: &Record) -> Result<Facts, S::Er
 }
 
 /// A bound in words: older records have none, which the ledger takes as the largest number.
-fn bound(most: u64) -> String {
+fn bound(most: u64, said: impl Fn(u64) -> String) -> String {
     if most == u64::MAX {
         "no bound".to_owned()
     } else {
-        most.to_string()
+        said(most)
     }
 }
 
@@ -102,18 +103,18 @@ fn decided(event: &Event, facts: &mut Facts) {
             if let Some(resource) = resource {
                 facts.add("reaches for", safe_line(resource, TEXT_CHARS));
             }
-            facts.add("estimate", format!("{bytes} bytes"));
+            facts.add("estimate", size::whole(*bytes));
             if let Some(took_us) = dry_run_us {
                 facts.add("judged", crate::sentence::judged_in(*took_us));
             }
             if let Some(ceiling) = ceiling {
                 facts.add(
                     "held for it",
-                    format!("{ceiling} bytes, sent as its ceiling"),
+                    format!("{}, sent as its ceiling", size::whole(*ceiling)),
                 );
             }
             if let Some(most) = returned_ceiling {
-                facts.add("rows held", format!("{most} bytes"));
+                facts.add("rows held", size::whole(*most));
             }
             if let Some(job) = job {
                 facts.add("job", job);
@@ -190,7 +191,10 @@ fn decided(event: &Event, facts: &mut Facts) {
             ..
         } => {
             facts.add("because", reason);
-            facts.add("used", format!("{queries} queries, {bytes} bytes"));
+            facts.add(
+                "used",
+                format!("{queries} queries, {}", size::whole(*bytes)),
+            );
         }
         Event::JobCancelled { job, outcome, .. } => {
             facts.add("job", job);
@@ -377,17 +381,17 @@ fn of_window<S: Records>(
             "bytes then",
             format!(
                 "{} of {} used, {} left",
-                usage.bytes,
-                budget.bytes_max,
-                held.bytes_left()
+                size::whole(usage.bytes),
+                size::whole(budget.bytes_max),
+                size::whole(held.bytes_left())
             ),
         );
         facts.add(
             "rows then",
             format!(
-                "{} of {} bytes passed on",
-                usage.returned_bytes,
-                bound(budget.returned_bytes_max)
+                "{} of {} passed on",
+                size::whole(usage.returned_bytes),
+                bound(budget.returned_bytes_max, size::whole)
             ),
         );
         facts.add(
@@ -395,7 +399,7 @@ fn of_window<S: Records>(
             format!(
                 "{} of {} at once",
                 usage.jobs_at_once(),
-                bound(budget.jobs_at_once_max)
+                bound(budget.jobs_at_once_max, |jobs| jobs.to_string())
             ),
         );
     }

@@ -7,6 +7,7 @@ use enforcer_proto::audit::Record;
 use enforcer_proto::event::{About, Event};
 use enforcer_proto::principal::{Process, ProcessOrigin};
 use enforcer_proto::sentence::sentence;
+use enforcer_proto::size;
 use enforcer_proto::text::{safe_json, safe_line, utc, wrapped};
 use serde::Serialize;
 
@@ -106,13 +107,13 @@ impl Totals {
             format!("; open for {:.1} s", ns as f64 / 1e9)
         });
         format!(
-            "{} queries, {} answered, {} refused, {} jobs cancelled; {} bytes billed, {} bytes passed on{open}",
+            "{} queries, {} answered, {} refused, {} jobs cancelled; {} billed, {} passed on{open}",
             self.queries,
             self.answered,
             self.refused,
             self.cancelled,
-            self.bytes_billed,
-            self.bytes_passed_on
+            size::whole(self.bytes_billed),
+            size::whole(self.bytes_passed_on)
         )
     }
 }
@@ -259,7 +260,8 @@ fn said(event: &Event) -> (String, Vec<String>) {
             ..
         } => {
             let mut below = vec![format!(
-                "{scope} for {ttl}, at most {queries_max} queries and {bytes_max} bytes"
+                "{scope} for {ttl}, at most {queries_max} queries and {}",
+                size::whole(*bytes_max)
             )];
             below.extend(
                 agreed
@@ -293,8 +295,13 @@ fn said(event: &Event) -> (String, Vec<String>) {
                 .map(|table| format!("reads {table}"))
                 .collect();
             below.extend(writes.iter().map(|table| format!("writes {table}")));
-            let held = ceiling.map_or_else(String::new, |held| format!(", {held} held for it"));
-            below.push(format!("{bytes} bytes by BigQuery's estimate{held}"));
+            let held = ceiling.map_or_else(String::new, |held| {
+                format!(", {} held for it", size::whole(held))
+            });
+            below.push(format!(
+                "{} by BigQuery's estimate{held}",
+                size::whole(*bytes)
+            ));
             below.extend(dry_run_us.map(|took_us| format!("judged {}", judged_in(took_us))));
             (
                 format!(

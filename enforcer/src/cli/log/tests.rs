@@ -83,7 +83,7 @@ fn an_admission_is_explained_by_its_rule_policy_facts_and_what_was_left_before_i
     says(&facts, "held for it", "400 bytes");
     says(&facts, "decided by", "uid 5001");
     says(&facts, "queries then", "0 of 10");
-    says(&facts, "bytes then", "1000 left");
+    says(&facts, "bytes then", "1 kB left");
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn a_refusal_is_explained_by_its_code_and_the_budget_of_that_moment() {
     says(&facts, "next step", "enforcer request");
     says(&facts, "sentence", "p-one.hr.salaries");
     says(&facts, "queries then", "1 of 10");
-    says(&facts, "bytes then", "600 left");
+    says(&facts, "bytes then", "600 bytes left");
     says(&facts, "policy", "new, in force since");
 }
 

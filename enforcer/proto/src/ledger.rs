@@ -48,7 +48,7 @@ pub const ENDED_KEPT: usize = 512;
 
 /// The version of what [`Ledger::apply`] makes of events. It is raised whenever a record is taken in otherwise than before: a snapshot of
 /// another version is not used, and the log is read whole once.
-pub const LEDGER_VERSION: u32 = 8;
+pub const LEDGER_VERSION: u32 = 9;
 /// Records younger than this are always needed, nanoseconds: two days, more than the longest window, what its jobs may last, and the day over
 /// which shares of time are counted.
 pub const NEEDED_NS: u64 = 48 * 3600 * NS_PER_S;
@@ -348,7 +348,7 @@ impl Ledger {
                 grant.close(CloseReason::Expired, None, &mut decision);
             } else if grant.usage.has_read_outside() {
                 grant.close(CloseReason::ScopeViolated, None, &mut decision);
-            } else if grant.is_spent() {
+            } else if grant.is_spent() || now.boot_ns >= grant.due_boot_ns() {
                 grant.close(CloseReason::BudgetSpent, None, &mut decision);
             }
         }
@@ -536,11 +536,11 @@ impl Ledger {
             } => self.take_joining(*request, process.uid),
             Event::QueryAdmitted { query, grant, .. } => {
                 self.last_query = self.last_query.max(query.0);
-                self.use_up(*grant, event);
+                self.use_up(now, *grant, event);
             }
             Event::JobSeen { grant, .. }
             | Event::QueryFinished { grant, .. }
-            | Event::JobCancelled { grant, .. } => self.use_up(*grant, event),
+            | Event::JobCancelled { grant, .. } => self.use_up(now, *grant, event),
             Event::SegmentsRemoved { numbers, .. } => {
                 self.last_request = self.last_request.max(numbers.request);
                 self.last_grant = self.last_grant.max(numbers.grant);
@@ -728,9 +728,9 @@ impl Ledger {
         held.is_some_and(|held| held.usage.is_changed_by(event))
     }
 
-    fn use_up(&mut self, grant: GrantId, event: &Event) {
+    fn use_up(&mut self, now: Now, grant: GrantId, event: &Event) {
         if let Some(held) = self.grants.get_mut(&grant) {
-            held.usage.apply(event);
+            held.use_up(now, event);
             self.index.grant(held);
         }
     }

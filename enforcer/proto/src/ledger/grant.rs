@@ -60,7 +60,13 @@ pub struct Grant {
     pub is_of_text: bool,
     /// What was used.
     pub usage: Usage,
+    /// When something of it has ended last, boot clock.
+    pub(super) ended_boot_ns: Option<u64>,
 }
+
+/// How long the results of a window's last query may be left alone, nanoseconds, before the window closes: its budget is spent. A minute is longer than
+/// clients take between two pages.
+pub(super) const RESULTS_NS: u64 = 60_000_000_000;
 
 impl Grant {
     /// Whether the window is open at `now`: `[opens, closes)` on the boot clock, and nobody ended it.
@@ -309,8 +315,27 @@ impl Grant {
         at_ns < until_ns.saturating_add(JOB_TIMEOUT_SLACK_NS) && !self.unsettled_jobs().is_empty()
     }
 
-    /// A budget of bytes is used up, or that of rows. A used-up budget of queries does not close, nor do bytes that are too few for one more query: the
-    /// results of the last may still be read, and nobody says when that has been done. One more query is refused.
+    /// When it closes as things are, boot clock: when its time is up, or where its queries are used up and nothing is under way, [`RESULTS_NS`] after
+    /// the last of that ended. Until then the results of the last query may be read; nobody says when that has been done.
+    pub(super) fn due_boot_ns(&self) -> u64 {
+        let is_used_up = self.queries_left() == 0 && self.usage.is_quiet();
+        match self.ended_boot_ns {
+            Some(ended) if is_used_up => self.closes_boot_ns.min(ended.saturating_add(RESULTS_NS)),
+            Some(_) | None => self.closes_boot_ns,
+        }
+    }
+
+    /// Takes in what was used, or has ended.
+    pub(super) fn use_up(&mut self, now: Now, event: &Event) {
+        self.usage.apply(event);
+        // An admission may be taken back, and then nothing of it is left.
+        if !matches!(event, Event::QueryAdmitted { .. }) {
+            self.ended_boot_ns = Some(now.boot_ns);
+        }
+    }
+
+    /// A budget of bytes is used up, or that of rows. Bytes that are too few for one more query close nothing: the results of the last may still be
+    /// read. For a used-up budget of queries see [`Self::due_boot_ns`].
     pub(super) const fn is_spent(&self) -> bool {
         self.usage.bytes >= self.budget.bytes_max
             || self.usage.returned_bytes >= self.budget.returned_bytes_max
@@ -357,6 +382,7 @@ impl Grant {
             break_glass: break_glass.clone(),
             closed: None,
             closed_at_ns: None,
+            ended_boot_ns: None,
             ends_with: None,
             is_of_text: false,
             usage: Usage::default(),

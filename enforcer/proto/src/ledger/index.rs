@@ -22,8 +22,10 @@ struct Own {
 /// Follows every change of a request or a grant. What it says is what the entries say.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Index {
-    /// Open grants by when they close, boot clock.
+    /// Open grants by when they close as things are, boot clock.
     closing: BTreeSet<(u64, GrantId)>,
+    /// Under which time each of them stands there.
+    due: BTreeMap<GrantId, u64>,
     /// Pending requests by when they expire, boot clock.
     expiring: BTreeSet<(u64, RequestId)>,
     /// Open grants that must close whatever the time: spent, or something outside was read.
@@ -44,14 +46,16 @@ impl Index {
 
     /// Takes in a grant that has changed.
     pub(super) fn grant(&mut self, grant: &Grant) {
-        let (due, id) = ((grant.closes_boot_ns, grant.id), grant.id);
+        let id = grant.id;
+        self.forget_due(id);
         if grant.closed.is_some() {
-            self.closing.remove(&due);
             self.over.remove(&id);
             self.ended_grants.insert(id);
             return;
         }
-        self.closing.insert(due);
+        let due = grant.due_boot_ns();
+        self.closing.insert((due, id));
+        self.due.insert(id, due);
         if grant.usage.has_read_outside() || grant.is_spent() {
             self.over.insert(id);
         } else {
@@ -95,9 +99,15 @@ impl Index {
         (self.ended_requests.len() > ENDED_KEPT).then(|| self.ended_requests.pop_first())?
     }
 
+    fn forget_due(&mut self, id: GrantId) {
+        if let Some(due) = self.due.remove(&id) {
+            self.closing.remove(&(due, id));
+        }
+    }
+
     /// A grant is not remembered any more, or not as it was.
     pub(super) fn forget_grant(&mut self, grant: &Grant) {
-        self.closing.remove(&(grant.closes_boot_ns, grant.id));
+        self.forget_due(grant.id);
         self.over.remove(&grant.id);
         self.ended_grants.remove(&grant.id);
         self.own_of(&grant.agent).grants.remove(&grant.id);

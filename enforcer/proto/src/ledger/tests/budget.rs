@@ -324,6 +324,35 @@ fn rows_are_held_while_they_are_passed_on_and_then_charged_and_the_last_of_them_
 }
 
 #[test]
+fn a_window_whose_queries_are_used_up_closes_a_minute_after_the_last_of_them_and_of_its_results() {
+    let (mut host, grant) = host_with(100 * MIB);
+    budget(&mut host, grant).queries_max = 1;
+    let reasons = |host: &Host, second: u64| {
+        let closing = host.ledger.tick(at(second)).events;
+        let reasons = closing.into_iter().filter_map(|event| match event {
+            Event::Closed { reason, .. } => Some(reason),
+            _ => None,
+        });
+        reasons.collect::<Vec<_>>()
+    };
+    let (query, _) = start(&mut host, grant, 0, None).expect("room");
+    host.ledger.apply(at(101), &seen(query, grant, job(query)));
+    host.ledger.apply(at(101), &finishing(query, grant));
+    assert_eq!(reasons(&host, 400), [], "it runs");
+    // It has ended at 102, and is looked at.
+    ends(&mut host, grant, query, Some(0), None);
+    described(&mut host, grant, query, query);
+    assert_eq!(reasons(&host, 161), []);
+    // Somebody reads of its results, at 101 by the clock of this test: what is under way holds it open, and then it is a minute from its end.
+    let (page, _) = read_result(&mut host, grant, query).expect("room");
+    assert_eq!(reasons(&host, 400), [], "rows are being passed on");
+    host.ledger.apply(at(130), &finishing(page, grant));
+    assert_eq!(host.ledger.poll_timeout(), Some(at(190).boot_ns));
+    assert_eq!(reasons(&host, 189), []);
+    assert_eq!(reasons(&host, 190), [CloseReason::BudgetSpent]);
+}
+
+#[test]
 fn what_is_exported_is_charged_whole_unless_it_never_began() {
     for (is_void, cost) in [(false, 30 * MIB), (true, 0)] {
         let (mut host, grant) = host_with(100 * MIB);

@@ -15,6 +15,7 @@ pub(crate) mod queries;
 pub(crate) mod reading;
 pub(crate) mod refusals;
 pub(crate) mod rows;
+pub(crate) mod signed;
 pub(crate) mod standing;
 pub(crate) mod tail;
 #[cfg(test)]
@@ -40,6 +41,7 @@ use queries::Queries;
 use reading::Shown;
 use refusals::Refusals;
 use rows::{Made, Row};
+use signed::Signer;
 use tail::{Entry, Tail};
 
 /// A part of the screen to be in.
@@ -306,6 +308,7 @@ pub(crate) struct Model {
     pub(crate) known: Option<Known>,
     pub(crate) tail: Tail,
     pub(crate) chain: Checked,
+    pub(crate) signer: Signer,
     pub(crate) queries: Queries,
     pub(crate) refusals: Refusals,
     pub(crate) rates: std::collections::BTreeMap<GrantId, Rate>,
@@ -353,6 +356,7 @@ impl Model {
             known: None,
             tail: Tail::default(),
             chain: Checked::default(),
+            signer: Signer::default(),
             queries: Queries::default(),
             refusals: Refusals::default(),
             rates: std::collections::BTreeMap::new(),

@@ -212,7 +212,7 @@ fn status(second: u64) -> serde_json::Result<Status> {
         "host": "demo-host", "version": env!("CARGO_PKG_VERSION"), "started_unix_ns": (THEN_S - 5 * 3600) * 1_000_000_000, "unhealthy": [], "endpoints": 42,
         "checks": checks(), "rules": [{"rule": 1, "said": "agents report-bot, support-bot; decided by one of members of gids 6000; at most 30m, 360 min a day, 10 GB, 100 queries"}], "enforce": "host",
         "kernel": {"redirected": 1204, "denied": 3, "egress_dropped": 0, "events_lost": 0},
-        "log": {"records": 12, "first_record": 1, "bytes": 48_000, "free_bytes": 21_000_000_000_u64, "checkpoint": {"records": 8, "unix_ns": (THEN_S - 30) * 1_000_000_000}},
+        "log": {"records": 12, "first_record": 1, "bytes": 48_000, "free_bytes": 21_000_000_000_u64, "checkpoint": {"records": 8, "unix_ns": (THEN_S - 30) * 1_000_000_000, "note": ""}},
         "requests": [
             request(7, "report-bot", "shop.finance:read", "month end: the totals of October", 520),
             request(8, "support-bot", "shop.orders:read", "ticket 4711: why was order 99 sent twice", 250),

@@ -19,6 +19,7 @@ use std::sync::mpsc::sync_channel;
 use clap::Parser;
 use enforcer_proto::text::{one_line, safe_json};
 
+use app::signed::Signer;
 use app::{Mode, Model};
 use link::LinkError;
 use run::{MESSAGES_MAX, Recording, Screen};
@@ -57,6 +58,9 @@ struct Cli {
     /// Keep what is seen and typed in a new file, for `replay`.
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
+    /// Check the signatures of the log's checkpoints with this key: the text that `enforcer log key` prints, or a file with it.
+    #[arg(long, value_name = "KEY")]
+    log_key: Option<String>,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -108,6 +112,8 @@ fn watch(cli: &Cli, theme: Theme) -> anyhow::Result<()> {
         Mode::Full
     };
     let mut model = Model::new(mode);
+    let key = cli.log_key.as_deref();
+    model.signer = Signer::new(key.map(app::signed::read_key).transpose()?);
     let first = app::Msg::Status(Box::new(status));
     recording.take(0, &first)?;
     model.update(0, first);

@@ -44,7 +44,7 @@ impl Model {
 
     /// How old the log's newest checkpoint is, in words.
     pub(crate) fn checkpoint_age(&self) -> Option<String> {
-        let checkpoint = self.status()?.log.checkpoint?;
+        let checkpoint = self.status()?.log.checkpoint.as_ref()?;
         let age_ns = self.now_unix_ns().saturating_sub(checkpoint.unix_ns);
         Some(ago(age_ns / 1_000_000_000))
     }

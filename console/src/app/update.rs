@@ -111,6 +111,7 @@ impl Model {
         let is_first = self.known.is_none();
         self.is_dirty |= self.link != Link::Up || is_first || !self.is_as_before(&status);
         self.link = Link::Up;
+        self.signer.take(status.log.checkpoint.as_ref());
         self.statuses = self.statuses.wrapping_add(1);
         self.known = Some(Known {
             status,

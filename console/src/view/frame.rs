@@ -10,6 +10,7 @@ use ratatui::widgets::Paragraph;
 use super::text::cell;
 use crate::app::key::{BINDINGS, Key};
 use crate::app::popup::clock;
+use crate::app::signed::{self, Signed};
 use crate::app::{Link, Model, Typing, View, ago};
 use crate::theme::{Role, Theme};
 
@@ -189,6 +190,11 @@ fn alarms(model: &Model) -> Vec<String> {
             "RECORD {seq} IS NOT WHAT WAS WRITTEN, by its hash or that of the one before: keep the log as evidence (enforcer log verify)"
         )
     }));
+    if let Signed::Wrong(why) = signed::of(model) {
+        alarms.push(format!(
+            "THE LOG IS NOT WHAT WAS SIGNED: {why}: keep it as evidence (enforcer log verify)"
+        ));
+    }
     if let Some(status) = model.status() {
         alarms.extend(
             status

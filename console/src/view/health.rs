@@ -117,7 +117,7 @@ fn log_lines(model: &Model, status: &Status, lines: &mut Vec<HealthLine>) {
         ),
         log.free_bytes.is_none(),
     ));
-    lines.push(match log.checkpoint {
+    lines.push(match &log.checkpoint {
         Some(checkpoint) => line(
             "checkpoint",
             format!(

@@ -14,6 +14,7 @@ use super::text::{cell, span};
 use crate::app::popup::{clock, minutes_seconds};
 use crate::app::queries::{Query, State};
 use crate::app::rows::Row;
+use crate::app::signed::{self, Signed};
 use crate::app::{Model, View};
 use crate::theme::{Role, Theme};
 
@@ -118,12 +119,14 @@ fn heading(model: &Model, count: usize, room: Room, theme: Theme) -> Line<'stati
 
 /// What was checked here of the log, and what is the daemon's word alone.
 fn log_heading(model: &Model, room: Room) -> String {
-    let log = model.status().map(|status| status.log).unwrap_or_default();
-    let signed = log.checkpoint.map_or_else(
-        || "daemon: none signed".to_owned(),
-        |checkpoint| format!("daemon: signed to {}", checkpoint.records),
-    );
-    let records = log.records;
+    let signed = match signed::of(model) {
+        Signed::None => "daemon: none signed".to_owned(),
+        Signed::Said { records } => format!("daemon: signed to {records}"),
+        Signed::Holds { records } => format!("signed to {records}, by the key"),
+        Signed::OfElsewhere { records } => format!("signed to {records}, not shown"),
+        Signed::Wrong(_) => "SIGNED FALSELY".to_owned(),
+    };
+    let records = model.status().map_or(0, |status| status.log.records);
     match (model.chain.run(), room) {
         (None, _) => format!("{records} records · none checked · {signed}"),
         (Some((first, last)), Room::Narrow) => {

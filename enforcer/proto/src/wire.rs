@@ -16,7 +16,7 @@ use crate::scope::Scope;
 use crate::time::{Now, Ttl};
 
 /// The version of everything below. Both sides must have the same: the formats tolerate no added field.
-pub const VERSION: u32 = 14;
+pub const VERSION: u32 = 15;
 /// What a hello starts with.
 pub const MAGIC: [u8; 8] = *b"enforcer";
 /// The longest frame, bytes; a longer one ends the connection. Any record of the log passes in one.
@@ -458,7 +458,7 @@ pub struct KernelCounters {
 }
 
 /// The log as shown.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogView {
     /// Records in it: the number of the last.
     pub records: u64,
@@ -473,12 +473,14 @@ pub struct LogView {
 }
 
 /// A checkpoint as shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckpointView {
     /// How many records the log had when it was signed.
     pub records: u64,
     /// When that was, unix time, nanoseconds.
     pub unix_ns: u64,
+    /// The signed note itself (see [`crate::checkpoint`]), by which whoever has the key can tell that the daemon has not made it up.
+    pub note: String,
 }
 
 /// On whose processes the kernel enforces.

@@ -182,14 +182,16 @@ impl Publisher {
         let read = tokio::task::spawn_blocking(move || {
             let text = read_notes(&notes_path(&dir)).ok()?;
             let all: Vec<&str> = notes(&text).collect();
-            all.iter().rev().find_map(|note| key.verify(note).ok())
+            let signed = |note: &&str| Some((key.verify(note).ok()?, (*note).to_owned()));
+            all.iter().rev().find_map(signed)
         });
-        let Some(last) = read.await.ok().flatten() else {
+        let Some((last, note)) = read.await.ok().flatten() else {
             return 0;
         };
         self.watched.signed(CheckpointView {
             records: last.records,
             unix_ns: last.unix_ns,
+            note,
         });
         last.records
     }
@@ -275,9 +277,11 @@ async fn sign(this: &Arc<Publisher>, end: End) -> Option<String> {
         let fault = match append(&publisher.state_dir, &note) {
             Ok(()) => {
                 let records = end.records;
-                publisher
-                    .watched
-                    .signed(CheckpointView { records, unix_ns });
+                publisher.watched.signed(CheckpointView {
+                    records,
+                    unix_ns,
+                    note: note.clone(),
+                });
                 None
             }
             Err(error) => Some(format!(

@@ -21,7 +21,7 @@ impl Watched {
     /// The newest checkpoint.
     #[must_use]
     pub fn checkpoint(&self) -> Option<CheckpointView> {
-        self.state().checkpoint
+        self.state().checkpoint.clone()
     }
 
     /// What is wrong, one sentence each.

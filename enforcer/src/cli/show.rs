@@ -349,7 +349,7 @@ fn print_log(status: &Status) {
             log.first_record
         );
     }
-    match log.checkpoint {
+    match &log.checkpoint {
         Some(checkpoint) => println!(
             "  checkpoint: record {}, {} s ago",
             checkpoint.records,

@@ -123,7 +123,9 @@ impl Recorder {
 
     /// How long it is, and how much room it has left; while it is away, as it was before.
     pub(super) fn room(&self) -> LogView {
-        self.log.as_ref().map_or(self.room, Log::room)
+        self.log
+            .as_ref()
+            .map_or_else(|| self.room.clone(), Log::room)
     }
 
     /// Whether what was refused may still be in its file; while it is away, as it was before.

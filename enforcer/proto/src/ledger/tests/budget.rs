@@ -329,9 +329,11 @@ fn a_window_whose_queries_are_used_up_closes_a_minute_after_the_last_of_them_and
     budget(&mut host, grant).queries_max = 1;
     let reasons = |host: &Host, second: u64| {
         let closing = host.ledger.tick(at(second)).events;
-        let reasons = closing.into_iter().filter_map(|event| match event {
-            Event::Closed { reason, .. } => Some(reason),
-            _ => None,
+        let reasons = closing.into_iter().filter_map(|event| {
+            let Event::Closed { reason, .. } = event else {
+                return None;
+            };
+            Some(reason)
         });
         reasons.collect::<Vec<_>>()
     };

@@ -9,6 +9,7 @@ pub(crate) mod find;
 pub(crate) mod form;
 mod idle;
 pub(crate) mod key;
+pub(crate) mod lag;
 pub(crate) mod popup;
 pub(crate) mod proof;
 pub(crate) mod queries;
@@ -35,6 +36,7 @@ use serde::{Deserialize, Serialize};
 use chain::Checked;
 use form::Field;
 use key::Key;
+use lag::Lag;
 use popup::{Deed, Popup};
 use proof::Proofs;
 use queries::Queries;
@@ -146,6 +148,13 @@ pub(crate) enum Msg {
         title: String,
         /// Its records; or why there are none.
         found: Result<Vec<Entry>, String>,
+    },
+    /// The log is another one than that which was followed: it had so many records, and has so many.
+    Replaced {
+        /// The number of the newest that came.
+        had: u64,
+        /// How many the daemon says that there are.
+        has: u64,
     },
     /// So many records came while there was no time for them; they are asked for again.
     Dropped(u64),
@@ -309,6 +318,9 @@ pub(crate) struct Model {
     pub(crate) tail: Tail,
     pub(crate) chain: Checked,
     pub(crate) signer: Signer,
+    /// The log became another one while it was followed: how many records it had, and has.
+    pub(crate) replaced: Option<(u64, u64)>,
+    pub(crate) lag: Lag,
     pub(crate) queries: Queries,
     pub(crate) refusals: Refusals,
     pub(crate) rates: std::collections::BTreeMap<GrantId, Rate>,
@@ -357,6 +369,8 @@ impl Model {
             tail: Tail::default(),
             chain: Checked::default(),
             signer: Signer::default(),
+            replaced: None,
+            lag: Lag::default(),
             queries: Queries::default(),
             refusals: Refusals::default(),
             rates: std::collections::BTreeMap::new(),

@@ -78,6 +78,7 @@ pub(crate) fn run(args: &Args, theme: Theme) -> anyhow::Result<()> {
                 | Msg::Answered { .. }
                 | Msg::Shown(_)
                 | Msg::Dropped(_)
+                | Msg::Replaced { .. }
                 | Msg::Proven(_)
                 | Msg::Found { .. }
                 | Msg::Explained { .. } => continue,

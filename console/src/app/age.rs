@@ -16,6 +16,8 @@ pub(crate) struct Moving {
     heard: Option<String>,
     /// How old the log's checkpoint is, where that is said.
     checkpoint: Option<String>,
+    /// For how long no record has come, though there are some, where that is said.
+    behind: Option<String>,
     /// Whether the question on screen takes an answer.
     answer: bool,
 }
@@ -59,6 +61,7 @@ impl Model {
             countdown: has_countdown.then_some(self.at_ms / COUNTDOWN_MS),
             heard: self.doubt_ms().map(|age_ms| ago(age_ms / 1000)),
             checkpoint: is_of_log.then(|| self.checkpoint_age()).flatten(),
+            behind: self.behind().map(|(_, age_ms)| ago(age_ms / 1000)),
             answer: self
                 .question()
                 .is_some_and(|asked| asked.standing.is_due(self.at_ms)),

@@ -631,3 +631,41 @@ fn records_that_are_missing_are_said_to_be_and_a_gap_has_the_log_asked_for_proof
         "{said}"
     );
 }
+
+#[test]
+fn a_log_that_became_another_one_is_said_to_be_and_nothing_of_the_one_before_is_shown_as_its_own() {
+    let mut model = busy(Mode::Full);
+    let had = model.tail.last_seq();
+    assert!(had > 1, "some have come");
+    model.update(0, Msg::Replaced { had, has: 2 });
+    let said = shown(&mut model);
+    assert!(said.contains("THE LOG IS ANOTHER ONE"), "{said}");
+    typed(&mut model, "4");
+    let said = shown(&mut model);
+    assert!(said.contains("none checked"), "{said}");
+    let refused = r#"{"kind":"opened","grant":"g-9","agent":"loader"}"#;
+    model.update(0, told(2, refused));
+    assert_eq!(model.tail.last_seq(), 2, "the new one's records are taken");
+    assert!(shown(&mut model).contains("THE LOG IS ANOTHER ONE"));
+}
+
+#[test]
+fn a_log_that_has_stopped_coming_while_the_daemon_answers_is_said_to_be_behind() {
+    let mut model = busy(Mode::Full);
+    let mut status = model.status().expect("one came").clone();
+    status.log.records = model.tail.last_seq() + 6;
+    for at_ms in (10_000..13_000).step_by(500) {
+        model.update(at_ms, Msg::Status(Box::new(status.clone())));
+    }
+    assert!(!shown(&mut model).contains("HAS STOPPED COMING"));
+    model.update(13_000, Msg::Status(Box::new(status.clone())));
+    model.update(13_000, Msg::Tick);
+    let said = shown(&mut model);
+    assert!(
+        said.contains("THE LOG HAS STOPPED COMING: 6 records"),
+        "{said}"
+    );
+    let other = r#"{"kind":"opened","grant":"g-9","agent":"loader"}"#;
+    model.update(13_100, told(status.log.records, other));
+    assert!(!shown(&mut model).contains("HAS STOPPED COMING"));
+}

@@ -73,6 +73,7 @@ impl Model {
                     return self.prove();
                 }
             }
+            Msg::Replaced { had, has } => self.begin_anew(had, has),
             Msg::Dropped(count) => {
                 self.is_dirty = true;
                 self.tail.missing = count;
@@ -112,6 +113,8 @@ impl Model {
         self.is_dirty |= self.link != Link::Up || is_first || !self.is_as_before(&status);
         self.link = Link::Up;
         self.signer.take(status.log.checkpoint.as_ref());
+        let newest = self.tail.last_seq();
+        self.lag.status(self.at_ms, status.log.records, newest);
         self.statuses = self.statuses.wrapping_add(1);
         self.known = Some(Known {
             status,
@@ -174,6 +177,9 @@ impl Model {
         self.is_dirty |= unreadable > 0;
         let skipped = self.tail.skipped;
         if !entries.is_empty() {
+            let newest = entries.last().map_or(0, |entry| entry.record.seq);
+            let told = self.status().map_or(0, |status| status.log.records);
+            self.lag.records(self.at_ms, newest >= told);
             self.is_dirty |= self.tail.missing > 0;
             self.tail.missing = 0;
         }
@@ -192,6 +198,18 @@ impl Model {
             return self.prove();
         }
         Vec::new()
+    }
+
+    /// The log is another one: nothing that came of the one before is shown as if it were of this one.
+    fn begin_anew(&mut self, had: u64, has: u64) {
+        self.is_dirty = true;
+        self.replaced = Some((had, has));
+        self.tail = super::Tail::default();
+        self.chain = super::Checked::default();
+        self.queries = super::Queries::default();
+        self.refusals = super::Refusals::default();
+        self.lag = super::Lag::default();
+        self.records = self.records.wrapping_add(1);
     }
 
     /// Has the daemon's log asked for what has not come of the windows that were ended from here.

@@ -116,16 +116,52 @@ fn watch(socket: &Path, to: &SyncSender<Msg>) {
     }
 }
 
+/// The newest record that came: its number, 0 before the first, and its hash.
+#[derive(Debug, Clone, Default)]
+struct Newest {
+    seq: u64,
+    hash: Option<String>,
+}
+
+impl Newest {
+    /// Whether a record of this number is another one than that which came.
+    fn is_contradicted_by(&self, entry: &Entry) -> bool {
+        entry.record.seq == self.seq && entry.record.hash != self.hash
+    }
+
+    /// How many records the log has, where that is fewer than have come of it: it was replaced, or goes on from an older copy. What was said by the
+    /// daemon after a record came has that record.
+    fn is_lost(&self, link: &mut Link) -> Result<Option<u64>, LinkError> {
+        if self.seq == 0 {
+            return Ok(None);
+        }
+        let has = link.status()?.log.records;
+        Ok((has < self.seq).then_some(has))
+    }
+}
+
 fn follow(socket: &Path, to: &SyncSender<Msg>) {
-    let (mut last, mut tries) = (0, 0_u32);
+    let (mut last, mut tries) = (Newest::default(), 0_u32);
     loop {
-        let (mut is_over, mut dropped) = (false, 0_u64);
-        let from = (u64::saturating_add(last, 1), Some(RECORDS_BEFORE));
+        let (mut is_over, mut dropped, mut replaced) = (false, 0_u64, None);
+        // The newest that came comes again, and is to be the same.
+        let from = (last.seq.max(1), Some(RECORDS_BEFORE));
+        let begun = Link::to(socket).and_then(|mut link| Ok((last.is_lost(&mut link)?, link)));
         let mut each = |lines: Vec<String>| {
             let all = lines.len();
             let entries: Vec<Entry> = lines.iter().filter_map(|line| Entry::read(line)).collect();
+            if entries.iter().any(|entry| last.is_contradicted_by(entry)) {
+                replaced = Some(entries.last().map_or(0, |entry| entry.record.seq));
+                return false;
+            }
             let unreadable = (all - entries.len()) as u64;
-            let newest = entries.last().map_or(last, |entry| entry.record.seq);
+            let newest = entries.last().map_or_else(
+                || last.clone(),
+                |entry| Newest {
+                    seq: entry.record.seq,
+                    hash: entry.record.hash.clone(),
+                },
+            );
             match to.try_send(Msg::Records(entries, unreadable)) {
                 Ok(()) => last = newest,
                 // Where there is no time for them, they are let go: the daemon is not to wait for a screen. The newest are asked for again, from
@@ -135,8 +171,18 @@ fn follow(socket: &Path, to: &SyncSender<Msg>) {
             }
             !is_over && dropped == 0
         };
-        let heard = Link::to(socket)
-            .and_then(|mut link| link.records(from, true, Filter::default(), &mut each));
+        let heard = match begun {
+            Ok((Some(has), _)) => {
+                replaced = Some(has);
+                Ok(())
+            }
+            Ok((None, mut link)) => link.records(from, true, Filter::default(), &mut each),
+            Err(why) => Err(why),
+        };
+        if let Some(has) = replaced {
+            let had = std::mem::take(&mut last).seq;
+            is_over = to.send(Msg::Replaced { had, has }).is_err();
+        }
         // The connection is closed: nobody but this thread waits here.
         if is_over || (dropped > 0 && to.send(Msg::Dropped(dropped)).is_err()) {
             return;
@@ -378,5 +424,22 @@ mod tests {
         assert_eq!(seqs, [7, 8]);
         drop(news);
         std::fs::remove_file(&path).expect("it is there");
+    }
+
+    #[test]
+    fn a_record_that_comes_again_with_another_hash_is_of_another_log() {
+        let entry = |seq: u64, hash: &str| {
+            let line = format!(
+                r#"{{"seq":{seq},"boot_id":"b","boot_ns":1,"unix_ns":1,"event":{{"kind":"opened","grant":"g-1","agent":"finance-bot"}},"prev":"x","hash":"{hash}"}}"#
+            );
+            Entry::read(&line).expect("a record")
+        };
+        let newest = Newest {
+            seq: 7,
+            hash: Some("a".to_owned()),
+        };
+        assert!(!newest.is_contradicted_by(&entry(7, "a")));
+        assert!(!newest.is_contradicted_by(&entry(8, "b")));
+        assert!(newest.is_contradicted_by(&entry(7, "b")));
     }
 }

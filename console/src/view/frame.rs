@@ -1,7 +1,7 @@
 //! What is around every view: how things are, which views there are, what can be done.
 
 use enforcer_proto::text::{columns, cut, cut_to_end};
-use enforcer_proto::wire::Status;
+use enforcer_proto::wire::{CheckState, Status};
 use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
@@ -142,11 +142,24 @@ fn health(model: &Model, status: &Status) -> Said {
             role: Role::Warning,
         };
     }
-    if status.unhealthy.is_empty() {
-        Said::of("✓ healthy", Role::Open)
-    } else {
-        let faults = status.unhealthy.len();
-        Said::of(format!("✗ UNHEALTHY ({faults})"), Role::Danger)
+    let checks = |state| {
+        status
+            .checks
+            .iter()
+            .filter(|check| check.state == state)
+            .count()
+    };
+    let faults = status.unhealthy.len().max(checks(CheckState::Bad));
+    if faults > 0 {
+        return Said::of(format!("✗ UNHEALTHY ({faults})"), Role::Danger);
+    }
+    match checks(CheckState::Warning) {
+        0 => Said::of("✓ healthy", Role::Open),
+        some => Said {
+            long: format!("! {some} to look at in 7"),
+            short: format!("! {some} in 7"),
+            role: Role::Warning,
+        },
     }
 }
 
@@ -185,6 +198,17 @@ fn alarms(model: &Model) -> Vec<String> {
             "NOT CONNECTED, again in {left} s (try {tries}){what}: {why}"
         ));
     }
+    alarms.extend(model.replaced.map(|(had, has)| {
+        format!(
+            "THE LOG IS ANOTHER ONE: record {had} had come, and it is not in this one, which had {has}: keep both as evidence (enforcer log verify --checkpoint)"
+        )
+    }));
+    alarms.extend(model.behind().map(|(records, age_ms)| {
+        format!(
+            "THE LOG HAS STOPPED COMING: {records} records are not here, none came for {}: what is shown of it may be out of date",
+            ago(age_ms / 1000)
+        )
+    }));
     alarms.extend(model.chain.broken().map(|seq| {
         format!(
             "RECORD {seq} IS NOT WHAT WAS WRITTEN, by its hash or that of the one before: keep the log as evidence (enforcer log verify)"

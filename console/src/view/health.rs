@@ -1,10 +1,13 @@
 //! What is known of whether all is well, a line each.
 
 use enforcer_proto::size;
-use enforcer_proto::wire::{self, CheckState, Status};
+use enforcer_proto::wire::{self, CheckState, CheckpointView, Status};
 
 use crate::app::popup::clock;
 use crate::app::{Link, Model};
+
+/// How old the newest checkpoint may be while there are records that it does not sign, nanoseconds: one hour.
+const CHECKPOINT_AGE_NS: u64 = 3_600_000_000_000;
 
 /// One thing that is checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +42,11 @@ pub(crate) fn health_lines(model: &Model) -> Vec<HealthLine> {
             line.said = format!("unknown since {since} UTC; before: {}", line.said);
         }
     }
+    lines.sort_by_key(|line| match line.state {
+        CheckState::Bad => 0,
+        CheckState::Warning => 1,
+        CheckState::Well | CheckState::Unknown => 2,
+    });
     lines
 }
 
@@ -118,18 +126,36 @@ fn log_lines(model: &Model, status: &Status, lines: &mut Vec<HealthLine>) {
         log.free_bytes.is_none(),
     ));
     lines.push(match &log.checkpoint {
-        Some(checkpoint) => line(
-            "checkpoint",
-            format!(
-                "record {}, {} old, {} records not yet signed for",
-                checkpoint.records,
-                model.checkpoint_age().unwrap_or_default(),
-                log.records.saturating_sub(checkpoint.records)
+        Some(checkpoint) => with_state(
+            checkpoint_state(model, checkpoint),
+            line(
+                "checkpoint",
+                format!(
+                    "record {}, {} old, {} records not yet signed for",
+                    checkpoint.records,
+                    model.checkpoint_age().unwrap_or_default(),
+                    log.records.saturating_sub(checkpoint.records)
+                ),
+                false,
             ),
-            false,
         ),
         None => line("checkpoint", "none was signed yet", false),
     });
+}
+
+/// A checkpoint that is old while there is more to sign is on its way to showing nothing.
+fn checkpoint_state(model: &Model, checkpoint: &CheckpointView) -> CheckState {
+    let age_ns = model.now_unix_ns().saturating_sub(checkpoint.unix_ns);
+    let records = model.status().map_or(0, |status| status.log.records);
+    if records > checkpoint.records && age_ns > CHECKPOINT_AGE_NS {
+        CheckState::Warning
+    } else {
+        CheckState::Well
+    }
+}
+
+fn with_state(state: CheckState, line: HealthLine) -> HealthLine {
+    HealthLine { state, ..line }
 }
 
 fn hook_lines(status: &Status, lines: &mut Vec<HealthLine>) {

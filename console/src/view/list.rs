@@ -153,7 +153,7 @@ pub(crate) fn nothing_shown(model: &Model) -> String {
         );
     }
     match model.view {
-        View::Windows => "No window is open. All BigQuery egress is denied.",
+        View::Windows => return no_window(model),
         View::Requests => "No request is waiting.",
         View::Sessions => "No window was asked anything yet.",
         View::Log => "No record has come yet.",
@@ -162,6 +162,23 @@ pub(crate) fn nothing_shown(model: &Model) -> String {
         View::Health => "Nothing is known yet.",
     }
     .to_owned()
+}
+
+/// That all is denied is said only where nothing speaks against it.
+fn no_window(model: &Model) -> String {
+    let none = "No window is open.";
+    match model.status() {
+        Some(status) if !status.unhealthy.is_empty() => {
+            format!(
+                "{none} Whether BigQuery egress is denied is not sure: see what is unhealthy (7)."
+            )
+        }
+        Some(status) if status.enforce.warning().is_some() => {
+            format!("{none} BigQuery egress of agents is denied; that of other processes is not.")
+        }
+        Some(_) => format!("{none} All BigQuery egress is denied."),
+        None => none.to_owned(),
+    }
 }
 
 /// Only what has come here is known of: the log may have more.

@@ -369,6 +369,8 @@ fn the_age_of_the_checkpoint_goes_on_while_nothing_else_does() {
     let later = |model: &mut Model, seconds: u64| {
         let mut status = status_of(model);
         status.now.unix_ns = (1_790_000_000 + seconds) * 1_000_000_000;
+        // Of records that do not come it is said for how long they do not.
+        status.log.records = 0;
         model.is_dirty = false;
         model.update(seconds * 1000, Msg::Status(Box::new(status)));
         model.is_dirty

@@ -150,7 +150,7 @@ fn checks() -> Value {
         (
             "DNS",
             "well",
-            "the resolvers answered 4 s ago; 0 look-ups of the daemon's failed since, 2 since the start; agents' questions for names since the start: 310 answered, 2 refused, 0 without an answer of the resolvers",
+            "the resolvers answered 4 s ago; 2 look-ups of the daemon's failed since the start; agents' questions for names since the start: 310 answered, 2 refused, 0 without an answer of the resolvers",
         ),
         (
             "DNS marks",

@@ -18,7 +18,7 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::widgets::Paragraph;
 
 pub(crate) use detail::{agent_lines, query_line, query_lines, window_lines};
-pub(crate) use health::{HealthLine, health_lines};
+pub(crate) use health::{HealthLine, health_line, health_lines};
 pub(crate) use list::{first_shown, nothing_shown};
 
 use crate::app::Model;

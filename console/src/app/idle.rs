@@ -138,7 +138,7 @@ impl Model {
             Some(Row::Record(seq)) => format!("record {seq} is of no window"),
             Some(Row::Query(query)) => format!("the window of {query} is not known here"),
             Some(Row::Grant(_) | Row::Request(_) | Row::Refusal(_) | Row::Agent(_))
-            | Some(Row::Health(_)) => "what is selected is of no window".to_owned(),
+            | Some(Row::Health(..)) => "what is selected is of no window".to_owned(),
             None => self.nothing(),
         }
     }

@@ -25,8 +25,8 @@ pub(crate) enum Row {
     Refusal(Like),
     /// An agent.
     Agent(AgentName),
-    /// A line about the host's health.
-    Health(usize),
+    /// A line about the host's health: what it is about, and which one of several about the same.
+    Health(String, usize),
 }
 
 /// Whether a text has another, whatever their case.
@@ -172,9 +172,12 @@ impl Model {
             }
             View::Health => {
                 let lines = crate::view::health_lines(self);
-                let lines = lines.iter().enumerate();
-                let lines = lines.filter(|(_, line)| looking.wants(&[&line.what, &line.said]));
-                lines.map(|(at, _)| Row::Health(at)).collect()
+                let lines = lines
+                    .iter()
+                    .filter(|line| looking.wants(&[&line.what, &line.said]));
+                lines
+                    .map(|line| Row::Health(line.what.clone(), line.nth))
+                    .collect()
             }
         }
     }

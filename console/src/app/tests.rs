@@ -669,3 +669,27 @@ fn a_log_that_has_stopped_coming_while_the_daemon_answers_is_said_to_be_behind()
     model.update(13_100, told(status.log.records, other));
     assert!(!shown(&mut model).contains("HAS STOPPED COMING"));
 }
+
+#[test]
+fn what_stands_selected_stays_selected_when_rows_come_before_it_and_no_key_was_pressed() {
+    let mut model = busy(Mode::Full);
+    let before = model.chosen().expect("there are windows");
+    let mut status = model.status().expect("one came").clone();
+    let mut newer = status.grants[0].clone();
+    newer.grant = enforcer_proto::id::GrantId(77);
+    status.grants.insert(0, newer);
+    model.update(1, Msg::Status(Box::new(status)));
+    assert_eq!(model.chosen(), Some(before));
+    model.view = View::Health;
+    model.update(
+        2,
+        Msg::Status(Box::new(model.status().expect("one").clone())),
+    );
+    let before = model.chosen();
+    let mut status = model.status().expect("one came").clone();
+    status
+        .unhealthy
+        .push("the program connect4 is not attached any more".to_owned());
+    model.update(3, Msg::Status(Box::new(status)));
+    assert_eq!(model.chosen(), before);
+}

@@ -27,7 +27,11 @@ impl Model {
     /// Takes in what happened at `at_ms`, and gives what is to be done about it.
     pub(crate) fn update(&mut self, at_ms: u64, msg: Msg) -> Vec<Effect> {
         self.at_ms = self.at_ms.max(at_ms);
+        let may_move = matches!(msg, Msg::Key(_) | Msg::Status(_));
         let effects = self.take(msg);
+        if may_move {
+            self.pin();
+        }
         self.move_on();
         effects
     }
@@ -372,6 +376,19 @@ impl Model {
         Ok(())
     }
 
+    /// Keeps what stands selected selected, by what it is: rows that come or go do not make another one of it.
+    fn pin(&mut self) {
+        let rows = self.rows();
+        let is_there = |row: &Row| rows.contains(row);
+        let place = self.place();
+        if place.follows || place.selected.as_ref().is_some_and(is_there) {
+            return;
+        }
+        if let Some((at, _)) = self.selected(&rows) {
+            self.select(&rows, at);
+        }
+    }
+
     fn select(&mut self, rows: &[Row], at: usize) {
         let is_newest = match self.view {
             View::Log | View::Sessions => at + 1 == rows.len(),
@@ -500,7 +517,7 @@ impl Model {
             Row::Grant(grant) => Some(grant),
             Row::Query(query) => self.queries.get(query).map(|query| query.grant),
             Row::Record(seq) => self.tail.get(seq)?.grant(),
-            Row::Request(_) | Row::Refusal(_) | Row::Agent(_) | Row::Health(_) => None,
+            Row::Request(_) | Row::Refusal(_) | Row::Agent(_) | Row::Health(..) => None,
         }
     }
 
@@ -512,7 +529,7 @@ impl Model {
                 found.map(|request| request.agent.clone())
             }
             Row::Agent(agent) => Some(agent),
-            Row::Query(_) | Row::Record(_) | Row::Refusal(_) | Row::Health(_) => None,
+            Row::Query(_) | Row::Record(_) | Row::Refusal(_) | Row::Health(..) => None,
         }
     }
 
@@ -558,7 +575,7 @@ impl Model {
                 let found = self.refusals.iter().find(|(known, _)| **known == like);
                 found.and_then(|(_, burst)| self.tail.get(burst.seq))
             }
-            Some(Row::Grant(_) | Row::Request(_) | Row::Agent(_) | Row::Health(_)) => None,
+            Some(Row::Grant(_) | Row::Request(_) | Row::Agent(_) | Row::Health(..)) => None,
             None => {
                 self.notice(self.nothing(), true);
                 return Vec::new();

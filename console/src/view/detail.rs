@@ -114,12 +114,8 @@ fn lines(model: &Model) -> (String, Vec<String>) {
         Row::Agent(name) => {
             agent_lines(model, &name).map_or_else(nothing, |lines| (format!("agent {name}"), lines))
         }
-        Row::Health(at) => {
-            let lines = super::health_lines(model);
-            lines
-                .get(at)
-                .map_or_else(nothing, |line| (line.what.clone(), vec![line.said.clone()]))
-        }
+        Row::Health(what, nth) => super::health_line(model, (&what, nth))
+            .map_or_else(nothing, |line| (line.what, vec![line.said])),
     }
 }
 

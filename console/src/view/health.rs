@@ -1,5 +1,7 @@
 //! What is known of whether all is well, a line each.
 
+use std::collections::BTreeMap;
+
 use enforcer_proto::size;
 use enforcer_proto::wire::{self, CheckState, CheckpointView, Status};
 
@@ -13,13 +15,22 @@ const CHECKPOINT_AGE_NS: u64 = 3_600_000_000_000;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct HealthLine {
     pub(crate) what: String,
+    /// Which one it is of several about the same.
+    pub(crate) nth: usize,
     pub(crate) said: String,
     pub(crate) state: CheckState,
+}
+
+/// The line about `what`, the nth of those.
+pub(crate) fn health_line(model: &Model, (what, nth): (&str, usize)) -> Option<HealthLine> {
+    let mut lines = health_lines(model).into_iter();
+    lines.find(|line| line.what == what && line.nth == nth)
 }
 
 fn line(what: &str, said: impl Into<String>, is_bad: bool) -> HealthLine {
     HealthLine {
         what: what.to_owned(),
+        nth: 0,
         said: said.into(),
         state: if is_bad {
             CheckState::Bad
@@ -32,6 +43,12 @@ fn line(what: &str, said: impl Into<String>, is_bad: bool) -> HealthLine {
 /// All of them, what is wrong first. Of what was heard too long ago nothing is said to be well.
 pub(crate) fn health_lines(model: &Model) -> Vec<HealthLine> {
     let mut lines = lines(model);
+    let mut counts = BTreeMap::<String, usize>::new();
+    for line in &mut lines {
+        let count = counts.entry(line.what.clone()).or_default();
+        line.nth = *count;
+        *count += 1;
+    }
     if let Some(since) = model.doubt_since_unix_ns() {
         let since = clock(since);
         let well = lines
@@ -86,6 +103,7 @@ fn lines(model: &Model) -> Vec<HealthLine> {
     ));
     lines.extend(status.checks.iter().map(|check| HealthLine {
         what: check.what.clone(),
+        nth: 0,
         said: check.said.clone(),
         state: check.state,
     }));

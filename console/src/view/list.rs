@@ -216,7 +216,7 @@ fn cells(model: &Model, row: &Row, theme: Theme, room: Room) -> Vec<Cell<'static
         Row::Record(seq) => record(model, *seq, theme),
         Row::Refusal(like) => refusal(model, like, theme, room),
         Row::Agent(name) => agent(model, name, theme, room),
-        Row::Health(at) => health(model, *at, theme),
+        Row::Health(what, nth) => health(model, (what, *nth), theme),
     }
 }
 
@@ -568,9 +568,8 @@ fn strip(day: &[u8], room: Room) -> String {
     day.chunks(quarters).map(cell).collect()
 }
 
-fn health(model: &Model, at: usize, theme: Theme) -> Vec<Cell<'static>> {
-    let lines = super::health_lines(model);
-    let Some(line) = lines.get(at) else {
+fn health(model: &Model, row: (&str, usize), theme: Theme) -> Vec<Cell<'static>> {
+    let Some(line) = super::health_line(model, row) else {
         return Vec::new();
     };
     let (mark, said) = match line.state {

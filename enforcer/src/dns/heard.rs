@@ -1,6 +1,7 @@
 //! When the resolvers were heard last, by the daemon's own look-ups: those that keep the protected addresses true. Agents' questions are not counted
 //! here: whoever asks for a name whose servers are broken would say of ours that they are.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -22,14 +23,14 @@ pub struct Heard {
     seen: Mutex<Seen>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Seen {
     /// When the last answer came, or when nothing had been asked yet (boot-time clock).
     since_boot_ns: u64,
     has_answered: bool,
-    /// Look-ups that have failed since.
-    failed_since: u64,
-    /// The same since the start.
+    /// Names whose last look-up has failed, in the family that is named with them, and since when. As many as are protected at most.
+    failing: BTreeMap<(String, &'static str), u64>,
+    /// Look-ups that have failed since the start.
     failed: u64,
 }
 
@@ -40,33 +41,45 @@ impl Heard {
         let seen = Mutex::new(Seen {
             since_boot_ns: clock.now().boot_ns,
             has_answered: false,
-            failed_since: 0,
+            failing: BTreeMap::new(),
             failed: 0,
         });
         Self { names, clock, seen }
     }
 
     /// What there is to say of the resolvers. Something is wrong where none has answered for `SILENT_S_MAX` seconds though it was asked, and
-    /// something is to be looked at where a look-up has failed since the last answer.
+    /// something is to be looked at where the last look-up of a name has failed, whatever became of others.
     #[must_use]
     pub fn check(&self) -> (CheckState, String) {
-        let seen = *self.seen();
+        let seen = self.seen().clone();
         let silent_s = self.silent_s(&seen);
         let last = if seen.has_answered {
             format!("the resolvers answered {silent_s} s ago")
         } else {
             format!("no resolver has answered since the start, {silent_s} s ago")
         };
-        let state = if seen.failed_since == 0 {
+        let state = if seen.failing.is_empty() {
             CheckState::Well
         } else if silent_s > SILENT_S_MAX {
             CheckState::Bad
         } else {
             CheckState::Warning
         };
+        let longest = seen.failing.iter().min_by_key(|(_, since)| **since);
+        let failing = longest.map_or_else(String::new, |((name, family), since_ns)| {
+            let now = self.clock.now().boot_ns;
+            let age_s = now.saturating_sub(*since_ns) / NS_PER_S;
+            let others = seen.failing.len() - 1;
+            let others = if others == 0 {
+                String::new()
+            } else {
+                format!(" and {others} more")
+            };
+            format!("; {name} ({family}){others} not answered, for {age_s} s")
+        });
         let said = format!(
-            "{last}; {} look-ups of the daemon's failed since, {} since the start",
-            seen.failed_since, seen.failed
+            "{last}{failing}; {} look-ups of the daemon's failed since the start",
+            seen.failed
         );
         (state, said)
     }
@@ -99,12 +112,17 @@ impl Lookup for Heard {
         let answer = self.names.lookup(name, family).await;
         let now = self.clock.now().boot_ns;
         let mut seen = self.seen();
+        let family = match family {
+            Family::V4 => "IPv4",
+            Family::V6 => "IPv6",
+        };
+        let name = (name.to_owned(), family);
         if answer.is_ok() {
             seen.since_boot_ns = now;
             seen.has_answered = true;
-            seen.failed_since = 0;
+            seen.failing.remove(&name);
         } else {
-            seen.failed_since = seen.failed_since.saturating_add(1);
+            seen.failing.entry(name).or_insert(now);
             seen.failed = seen.failed.saturating_add(1);
         }
         drop(seen);
@@ -151,7 +169,7 @@ mod tests {
         assert_eq!(state, CheckState::Well, "{said}");
         clock.advance_ns(7 * NS_PER_S);
         assert!(
-            heard.check().1.contains("answered 7 s ago; 0 look-ups"),
+            heard.check().1.contains("answered 7 s ago; 0 look-ups of"),
             "{}",
             heard.check().1
         );
@@ -159,7 +177,7 @@ mod tests {
         let (state, said) = ask().await;
         assert_eq!(state, CheckState::Warning, "{said}");
         assert!(
-            said.contains("1 look-ups of the daemon's failed since"),
+            said.contains("bigquery.googleapis.com (IPv4) not answered, for 0 s"),
             "{said}"
         );
         assert_eq!(heard.fault(), None);
@@ -169,11 +187,40 @@ mod tests {
         assert!(
             heard
                 .fault()
-                .is_some_and(|fault| fault.contains("2 look-ups"))
+                .is_some_and(|fault| fault.contains("bigquery.googleapis.com"))
         );
         servers.are_silent.store(false, Ordering::Relaxed);
         let (state, said) = ask().await;
         assert_eq!((state, heard.fault()), (CheckState::Well, None), "{said}");
-        assert!(said.contains("2 since the start"), "{said}");
+        assert!(
+            said.contains("2 look-ups of the daemon's failed since the start"),
+            "{said}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_name_that_is_not_answered_is_told_though_others_are() {
+        let servers = Arc::new(Servers::default());
+        let clock = Arc::new(ManualClock::at(enforcer_proto::time::Now {
+            boot_ns: 1,
+            unix_ns: 1,
+        }));
+        let heard = Heard::new(Arc::clone(&servers) as _, Arc::clone(&clock) as _);
+        for _ in 0..5 {
+            for (name, is_silent) in [
+                ("bigquery.googleapis.com", true),
+                ("sts.googleapis.com", false),
+            ] {
+                servers.are_silent.store(is_silent, Ordering::Relaxed);
+                let _ = heard.lookup(name, Family::V4).await;
+            }
+            clock.advance_ns(60 * NS_PER_S);
+        }
+        let (state, said) = heard.check();
+        assert_eq!(state, CheckState::Warning, "{said}");
+        assert!(
+            said.contains("bigquery.googleapis.com (IPv4) not answered, for 300 s"),
+            "{said}"
+        );
     }
 }

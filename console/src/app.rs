@@ -139,6 +139,9 @@ pub(crate) enum Msg {
         is_done: bool,
         /// What was said.
         said: String,
+        /// The windows that were ended by it, where the daemon named them.
+        #[serde(default)]
+        ended: Option<Vec<(GrantId, AgentName)>>,
     },
     /// What was looked for in the log.
     Found {

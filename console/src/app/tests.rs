@@ -572,6 +572,7 @@ fn what_the_daemon_refuses_is_said_with_the_proof_and_stays() {
         of: "revoke g-5".to_owned(),
         is_done: false,
         said: "[role.missing] You may not".to_owned(),
+        ended: None,
     };
     let effects = model.update(0, no);
     assert!(

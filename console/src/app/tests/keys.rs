@@ -194,6 +194,7 @@ fn what_comes_of_an_approval_does_not_take_away_what_a_key_was_told_meanwhile() 
         of: "approve r-7".to_owned(),
         is_done: true,
         said: "approve r-7: g-9 of report-bot is open".to_owned(),
+        ended: None,
     };
     let notice = |model: &Model| model.notice.clone().expect("it is said").text;
     model.update(300, opened());

@@ -7,7 +7,7 @@ use enforcer_proto::wire::{GrantView, LockView};
 
 use super::asked::Asked;
 use super::form::{Field, Reason, Terms};
-use super::key::{Cmd, Key};
+use super::key::{Cmd, Key, pressed};
 use super::popup::{
     Approval, CLOSE_ALL_WORD, Confirm, Deed, Popup, UNLOCK_WORD, clock, grant_lines, request_lines,
 };
@@ -159,6 +159,14 @@ impl Model {
         };
         if key == Key::Esc {
             return Vec::new();
+        }
+        if popup.only_shows()
+            && let Some(cmd) = pressed(self.view, key).filter(|cmd| ends_windows(*cmd))
+        {
+            // Who looks at what has ended must not be kept from ending more; where that cannot be, what is looked at stays.
+            let effects = self.perform(cmd);
+            self.popup = self.popup.take().or(Some(popup));
+            return effects;
         }
         match popup {
             Popup::Help(from) => self.popup = scrolled(key, from, self.room).map(Popup::Help),
@@ -411,6 +419,11 @@ impl Model {
         self.notice(format!("asked to {} …", deed.said()), false);
         vec![Effect::Do(deed)]
     }
+}
+
+/// Whether it asks for something that ends windows.
+pub(super) const fn ends_windows(cmd: Cmd) -> bool {
+    matches!(cmd, Cmd::Revoke | Cmd::Lock | Cmd::CloseAll)
 }
 
 /// Who locked, when and why.

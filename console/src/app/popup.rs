@@ -275,6 +275,16 @@ pub(crate) enum Popup {
     Proof(usize),
 }
 
+impl Popup {
+    /// Whether it asks nothing and takes no text: it only shows.
+    pub(crate) const fn only_shows(&self) -> bool {
+        match self {
+            Self::Help(_) | Self::Story { .. } | Self::Why { .. } | Self::Proof(_) => true,
+            Self::Confirm(_) | Self::Reason(_) | Self::Terms(_) => false,
+        }
+    }
+}
+
 /// Everything about a request that its approver is to know, a line each, unwrapped.
 pub(crate) fn request_lines(model: &Model, request: &RequestView) -> Vec<String> {
     let mut lines = vec![

@@ -104,6 +104,7 @@ pub(super) fn keys(popup: &Popup) -> Vec<(String, &'static str)> {
     match popup {
         Popup::Help(_) | Popup::Story { .. } | Popup::Why { .. } | Popup::Proof(_) => named(&[
             (Key::Esc, "away"),
+            (Key::Char('X'), "end all"),
             (Key::Char(' '), "a page on"),
             (Key::Up, "up"),
             (Key::Down, "down"),

@@ -85,7 +85,16 @@ fn heading(model: &Model, count: usize, room: Room, theme: Theme) -> Line<'stati
         }
         View::Sessions => format!("the newest {count} queries"),
         View::Log => format!("{count} of {}", log_heading(model, room)),
-        View::Refusals => format!("{} refused, of {count} kinds", model.refusals.count()),
+        View::Refusals => {
+            let let_go = match model.refusals.let_go() {
+                0 => String::new(),
+                let_go => format!(", {let_go} kinds let go"),
+            };
+            format!(
+                "{} refused, of {count} kinds{let_go}",
+                model.refusals.count()
+            )
+        }
         View::Agents => {
             let cell = match room {
                 Room::Narrow => "an hour",

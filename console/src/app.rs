@@ -434,4 +434,9 @@ impl Model {
         let all = self.status().into_iter().flat_map(|status| &status.grants);
         all.filter(|grant| grant.open)
     }
+
+    /// How many more windows may be open of which the daemon did not tell: they found no room.
+    pub(crate) fn open_left_out_max(&self) -> u64 {
+        self.status().map_or(0, Status::open_left_out_max)
+    }
 }

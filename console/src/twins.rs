@@ -237,7 +237,8 @@ fn seen(socket: &Path, with_records: bool) -> Result<Model, LinkError> {
 }
 
 fn list(model: &Model, what: Listed, json: bool) -> Result<(), TwinError> {
-    let rows = rows::of(model, what);
+    let mut rows = rows::of(model, what);
+    rows.extend(rows::left_out(model, what));
     if json {
         return rows.iter().try_for_each(|(value, _)| print_json(value));
     }

@@ -140,11 +140,18 @@ impl Model {
             .open()
             .map(|grant| format!("{}  {}  {}", grant.grant, grant.agent, grant.scope))
             .collect();
-        if open.is_empty() {
+        let more = self.open_left_out_max();
+        if open.is_empty() && more == 0 {
             self.notice("no window is open", false);
             return;
         }
-        let mut lines = vec![format!("{} windows end now:", open.len())];
+        // That there are more is read first, however long the list is.
+        let more = if more > 0 {
+            format!(", these and {more} more that may be open (no room here)")
+        } else {
+            String::new()
+        };
+        let mut lines = vec![format!("{} windows end now{more}:", open.len())];
         lines.extend(open);
         let title = "close every window?".to_owned();
         self.put(title, lines, Deed::CloseAll, Some(CLOSE_ALL_WORD), None);
@@ -225,6 +232,12 @@ impl Model {
                 let open = self.open().filter(|grant| grant.agent == *agent);
                 lines
                     .extend(open.map(|grant| format!("ends now {}  {}", grant.grant, grant.scope)));
+                let more = self.open_left_out_max();
+                if more > 0 {
+                    lines.push(format!(
+                        "ends now any window of it among {more} more, which find no room here"
+                    ));
+                }
                 lines
             }
             Deed::Approve(_) | Deed::Revoke(_) | Deed::Unlock { .. } | Deed::CloseAll => Vec::new(),

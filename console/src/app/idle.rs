@@ -251,7 +251,13 @@ impl Model {
             (*grant == id).then(|| reason.to_string())
         });
         closed.map_or_else(
-            || format!("the daemon has not told of {id}: just opened (again in a moment), or long closed"),
+            || {
+                let no_room = match self.open_left_out_max() {
+                    0 => String::new(),
+                    more => format!(", or among {more} windows that find no room here (enforcer-console revoke {id})"),
+                };
+                format!("the daemon has not told of {id}: just opened (again in a moment), or long closed{no_room}")
+            },
             |why| format!("{id} is not open any more: {why}"),
         )
     }

@@ -72,7 +72,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, model: &Model, theme: Them
 fn heading(model: &Model, count: usize, room: Room, theme: Theme) -> Line<'static> {
     let place = model.place();
     let mut text = match model.view {
-        View::Windows => format!("{} open", model.open().count()),
+        View::Windows => format!("{} open{}", model.open().count(), windows_left_out(model)),
         View::Requests => {
             let status = model.status();
             let more = status.map_or(0, |status| status.requests_waiting_left_out);
@@ -126,6 +126,16 @@ fn heading(model: &Model, count: usize, room: Room, theme: Theme) -> Line<'stati
     Line::styled(text, theme.style(Role::Title))
 }
 
+/// How many windows found no room in what the daemon told, and whether they may be open.
+fn windows_left_out(model: &Model) -> String {
+    let left_out = model.status().map_or(0, |status| status.grants_left_out);
+    match (left_out, model.open_left_out_max()) {
+        (0, _) => String::new(),
+        (ended, 0) => format!(", {ended} more that have ended find no room here"),
+        (more, _) => format!(", {more} more find no room here"),
+    }
+}
+
 /// What was checked here of the log, and what is the daemon's word alone.
 fn log_heading(model: &Model, room: Room) -> String {
     let signed = match signed::of(model) {
@@ -162,6 +172,12 @@ pub(crate) fn nothing_shown(model: &Model) -> String {
         );
     }
     match model.view {
+        View::Windows if model.open_left_out_max() > 0 => {
+            return format!(
+                "{} windows find no room here, and may be open (enforcer log).",
+                model.open_left_out_max()
+            );
+        }
         View::Windows => "No window is open. All BigQuery egress is denied.",
         View::Requests => "No request is waiting.",
         View::Sessions => "No window was asked anything yet.",
@@ -509,6 +525,9 @@ fn agent(model: &Model, name: &AgentName, theme: Theme, room: Room) -> Vec<Cell<
         ("⊘", "LOCKED", Role::Danger)
     } else if is_open {
         ("●", "open", Role::Open)
+    } else if model.open_left_out_max() > 0 {
+        // Its window may be among those that found no room.
+        ("?", "unsure", Role::Warning)
     } else {
         ("○", "none", Role::Muted)
     };

@@ -416,6 +416,46 @@ fn what_kind_of_console_it_is_and_whether_it_is_connected_is_whole_at_every_size
 }
 
 #[test]
+fn windows_that_find_no_room_are_said_wherever_windows_are_counted() {
+    let mut model = model(State::Busy);
+    let mut status = status_of(&model);
+    status.grants_left_out = 5;
+    model.update(0, Msg::Status(Box::new(status.clone())));
+    // Open ones find room first: these have ended.
+    let said = shown(&mut model, (80, 24));
+    assert!(
+        said.contains("2 open, 5 more that have ended find no room here"),
+        "{said}"
+    );
+    model.view = View::Agents;
+    assert!(shown(&mut model, (80, 24)).contains(" none"));
+    status.grants.retain(|grant| grant.open);
+    model.update(0, Msg::Status(Box::new(status.clone())));
+    let said = shown(&mut model, (80, 24));
+    assert!(
+        !said.contains(" none") && said.contains(" unsure"),
+        "{said}"
+    );
+    model.view = View::Windows;
+    for size in SIZES {
+        let said = shown(&mut model, size);
+        assert!(said.contains("2 open, 5 more find no room here"), "{said}");
+    }
+    types(&mut model, "X");
+    let said = shown(&mut model, (80, 24));
+    let asked = "2 windows end now, these and 5 more that may be open (no room here):";
+    assert!(said.contains(asked), "{said}");
+    // Also where none is told of.
+    types(&mut model, "⎋");
+    status.grants.clear();
+    model.update(0, Msg::Status(Box::new(status)));
+    let said = shown(&mut model, (80, 24));
+    assert!(!said.contains("No window is open"), "{said}");
+    types(&mut model, "X");
+    assert!(model.question().is_some());
+}
+
+#[test]
 fn nothing_is_said_of_refusals_in_records_that_did_not_come() {
     let mut model = model(State::Empty);
     model.view = View::Refusals;

@@ -416,6 +416,48 @@ fn what_kind_of_console_it_is_and_whether_it_is_connected_is_whole_at_every_size
 }
 
 #[test]
+fn the_field_that_is_typed_and_what_is_wrong_with_it_stay_on_screen() {
+    let dataset = |nth| format!("a-rather-long-project-name.dataset_of_department_{nth}:read");
+    let scope: Vec<String> = (0..16).map(dataset).collect();
+    let mut model = model(State::Busy);
+    let mut status = status_of(&model);
+    status.requests[0].scope = scope.join(",").parse().expect("a scope");
+    model.update(0, Msg::Status(Box::new(status)));
+    types(&mut model, "2e");
+    let size = (60, 12);
+    let press = |model: &mut Model, key| {
+        model.update(0, Msg::Key(key));
+        fits(model, size);
+        shown(model, size)
+    };
+    let mut seen = vec![shown(&mut model, size)];
+    seen.extend((0..3).map(|_| press(&mut model, Key::Tab)));
+    for (said, field) in seen
+        .iter()
+        .zip(["for ", "department", "bytes ", "queries "])
+    {
+        let typed = said.lines().find(|line| line.contains('▏'));
+        let typed = typed.unwrap_or_else(|| panic!("no field is typed: {said}"));
+        assert!(typed.contains(field) || field == "department", "{said}");
+        assert!(said.contains("tab next, del empties"), "{said}");
+    }
+    // What is typed there is seen, and what is wrong with it.
+    press(&mut model, Key::BackTab);
+    press(&mut model, Key::BackTab);
+    press(&mut model, Key::Char('?'));
+    let said = press(&mut model, Key::Enter);
+    assert!(said.contains("?▏") && said.contains("scope: "), "{said}");
+    press(&mut model, Key::Tab);
+    press(&mut model, Key::Tab);
+    press(&mut model, Key::Delete);
+    let said = press(&mut model, Key::Char('x'));
+    assert!(
+        said.contains("queries  x▏") && said.contains("scope: "),
+        "{said}"
+    );
+}
+
+#[test]
 fn windows_that_find_no_room_are_said_wherever_windows_are_counted() {
     let mut model = model(State::Busy);
     let mut status = status_of(&model);

@@ -169,6 +169,8 @@ fn health(model: &Model) -> Vec<Row> {
 
 #[cfg(test)]
 mod tests {
+    use enforcer_proto::wire::CURRENT_TOLD_MAX;
+
     use super::*;
     use crate::app::{Mode, Msg};
 
@@ -224,6 +226,16 @@ mod tests {
         let (value, line) = left_out(&model, Listed::Windows).expect("some are");
         assert_eq!(value, json!({"left_out": 5, "may_be_open": 0}));
         assert!(line.contains("have ended"), "{line}");
+        // Unless as many are open as are told of at most.
+        let model = told(|status| {
+            let open = status.grants.iter().find(|grant| grant.open).cloned();
+            let open = open.expect("one is open");
+            status.grants.extend(vec![open; CURRENT_TOLD_MAX]);
+            status.grants_left_out = 5;
+        });
+        let (value, _) = left_out(&model, Listed::Windows).expect("some are");
+        assert_eq!(value["may_be_open"], 5);
+        let model = told(|status| status.grants_left_out = 5);
         assert!(
             agents(&model)
                 .iter()

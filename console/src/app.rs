@@ -141,6 +141,9 @@ pub(crate) enum Msg {
         is_done: bool,
         /// What was said.
         said: String,
+        /// The windows that were ended by it, where the daemon named them.
+        #[serde(default)]
+        ended: Option<Vec<(GrantId, AgentName)>>,
     },
     /// What was looked for in the log.
     Found {
@@ -444,5 +447,10 @@ impl Model {
     pub(crate) fn open(&self) -> impl Iterator<Item = &GrantView> {
         let all = self.status().into_iter().flat_map(|status| &status.grants);
         all.filter(|grant| grant.open)
+    }
+
+    /// How many more windows may be open of which the daemon did not tell: they found no room.
+    pub(crate) fn open_left_out_max(&self) -> u64 {
+        self.status().map_or(0, Status::open_left_out_max)
     }
 }

@@ -167,8 +167,12 @@ fn act(socket: &Path, deed: &Deed, is_read_only: bool, json: bool) -> Result<(),
     if is_read_only {
         return Err(TwinError::ReadOnly);
     }
-    let ended = ended::ends(&seen(socket, false)?, deed);
+    let thought = ended::ends(&seen(socket, false)?, deed);
     let reply = Link::to(socket)?.ask(&deed.ask())?;
+    // What the daemon names is what it ended, whatever was known to be open a moment ago.
+    let named = crate::link::feed::ended_by(&reply);
+    let closed = named.clone().unwrap_or_default();
+    let ended = named.unwrap_or(thought);
     // It is done: that its proof cannot be read is said, and is no failure of it.
     let proofs = if ended.is_empty() {
         Ok(Vec::new())
@@ -181,7 +185,8 @@ fn act(socket: &Path, deed: &Deed, is_read_only: bool, json: bool) -> Result<(),
             proofs.collect::<Vec<_>>()
         });
         return print_json(&json!({
-            "done": deed.said(), "grant": opened(&reply), "closed": closed(&reply),
+            "done": deed.said(), "grant": opened(&reply),
+            "closed": closed.iter().map(|(grant, _)| grant).collect::<Vec<_>>(),
             "proof": proof.as_ref().ok(), "no_proof": proof.err(),
         }));
     }
@@ -202,13 +207,6 @@ fn opened(reply: &Reply) -> Option<String> {
         return Some(grant.grant.to_string());
     }
     None
-}
-
-fn closed(reply: &Reply) -> Vec<String> {
-    if let Reply::GivenBack(grants) = reply {
-        return grants.iter().map(|grant| grant.grant.to_string()).collect();
-    }
-    Vec::new()
 }
 
 impl Listed {
@@ -239,7 +237,8 @@ fn seen(socket: &Path, with_records: bool) -> Result<Model, LinkError> {
 }
 
 fn list(model: &Model, what: Listed, json: bool) -> Result<(), TwinError> {
-    let rows = rows::of(model, what);
+    let mut rows = rows::of(model, what);
+    rows.extend(rows::left_out(model, what));
     if json {
         return rows.iter().try_for_each(|(value, _)| print_json(value));
     }

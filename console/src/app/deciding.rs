@@ -7,7 +7,7 @@ use enforcer_proto::wire::{GrantView, LockView};
 
 use super::asked::Asked;
 use super::form::{Field, Reason, Terms};
-use super::key::{Cmd, Key};
+use super::key::{Cmd, Key, pressed};
 use super::popup::{
     Approval, CLOSE_ALL_WORD, Confirm, Deed, Popup, UNLOCK_WORD, clock, grant_lines, request_lines,
 };
@@ -140,11 +140,18 @@ impl Model {
             .open()
             .map(|grant| format!("{}  {}  {}", grant.grant, grant.agent, grant.scope))
             .collect();
-        if open.is_empty() {
+        let more = self.open_left_out_max();
+        if open.is_empty() && more == 0 {
             self.notice("no window is open", false);
             return;
         }
-        let mut lines = vec![format!("{} windows end now:", open.len())];
+        // That there are more is read first, however long the list is.
+        let more = if more > 0 {
+            format!(", these and {more} more that may be open (no room here)")
+        } else {
+            String::new()
+        };
+        let mut lines = vec![format!("{} windows end now{more}:", open.len())];
         lines.extend(open);
         let title = "close every window?".to_owned();
         self.put(title, lines, Deed::CloseAll, Some(CLOSE_ALL_WORD), None);
@@ -159,6 +166,14 @@ impl Model {
         };
         if key == Key::Esc {
             return Vec::new();
+        }
+        if popup.only_shows()
+            && let Some(cmd) = pressed(self.view, key).filter(|cmd| ends_windows(*cmd))
+        {
+            // Who looks at what has ended must not be kept from ending more; where that cannot be, what is looked at stays.
+            let effects = self.perform(cmd);
+            self.popup = self.popup.take().or(Some(popup));
+            return effects;
         }
         match popup {
             Popup::Help(from) => self.popup = scrolled(key, from, self.room).map(Popup::Help),
@@ -217,6 +232,12 @@ impl Model {
                 let open = self.open().filter(|grant| grant.agent == *agent);
                 lines
                     .extend(open.map(|grant| format!("ends now {}  {}", grant.grant, grant.scope)));
+                let more = self.open_left_out_max();
+                if more > 0 {
+                    lines.push(format!(
+                        "ends now any window of it among {more} more, which find no room here"
+                    ));
+                }
                 lines
             }
             Deed::Approve(_) | Deed::Revoke(_) | Deed::Unlock { .. } | Deed::CloseAll => Vec::new(),
@@ -411,6 +432,11 @@ impl Model {
         self.notice(format!("asked to {} …", deed.said()), false);
         vec![Effect::Do(deed)]
     }
+}
+
+/// Whether it asks for something that ends windows.
+pub(super) const fn ends_windows(cmd: Cmd) -> bool {
+    matches!(cmd, Cmd::Revoke | Cmd::Lock | Cmd::CloseAll)
 }
 
 /// Who locked, when and why.

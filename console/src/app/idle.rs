@@ -3,12 +3,60 @@
 use enforcer_proto::event::Event;
 use enforcer_proto::id::GrantId;
 
+use super::deciding::ends_windows;
+use super::form::FIELD_CHARS_MAX;
 use super::key::{BINDINGS, Cmd, Key, pressed};
+use super::popup::{Confirm, Popup};
+use super::reading::scroll;
 use super::rows::Row;
 use super::{Effect, Model, Of, View};
 
 /// How long what a key was told stands beside what comes of something asked before, milliseconds: nobody reads it in less.
 const BESIDE_MS: u64 = 2_000;
+
+/// What of a popup a key can change that is seen.
+#[derive(Debug, PartialEq, Eq)]
+struct Over {
+    kind: std::mem::Discriminant<Popup>,
+    /// Which question it is.
+    number: u64,
+    from: usize,
+    /// What is typed, and in which field.
+    text: String,
+    at: usize,
+    /// What is said to be wrong with it.
+    wrong: Option<String>,
+}
+
+impl Over {
+    fn of(popup: &Popup) -> Self {
+        let mut over = Self {
+            kind: std::mem::discriminant(popup),
+            number: 0,
+            from: 0,
+            text: String::new(),
+            at: 0,
+            wrong: None,
+        };
+        match popup {
+            Popup::Help(from) | Popup::Proof(from) => over.from = *from,
+            Popup::Story { from, .. } | Popup::Why { from, .. } => over.from = *from,
+            Popup::Confirm(confirm) => {
+                over.number = confirm.number;
+                over.from = confirm.from;
+                let typed = confirm.word.as_ref().map(|(_, typed)| typed.clone());
+                over.text = typed.unwrap_or_default();
+            }
+            Popup::Reason(reason) => over.text.clone_from(&reason.field.text),
+            Popup::Terms(terms) => {
+                over.at = terms.at;
+                over.text.clone_from(&terms.fields[terms.at].text);
+                over.wrong.clone_from(&terms.wrong);
+            }
+        }
+        over
+    }
+}
 
 /// What of a screen a key of the table can change.
 #[derive(Debug, PartialEq, Eq)]
@@ -18,7 +66,7 @@ struct Face {
     at: Option<(usize, Row)>,
     search: String,
     follows: bool,
-    has_popup: bool,
+    over: Option<Over>,
     is_typing: bool,
     notices: u64,
 }
@@ -29,8 +77,8 @@ impl Model {
         self.is_dirty = true;
         self.notice = self.notice.take().filter(|notice| notice.of != Of::Idle);
         let notices = self.notices;
-        // Keys of a popup, and of a text that is typed, are none of the table.
-        let is_of_table = self.popup.is_none() && self.typing.is_none();
+        // Keys of a text that is typed are none of the table.
+        let is_of_table = self.popup.is_some() || self.typing.is_none();
         let before = is_of_table.then(|| self.face());
         let effects = self.key(key);
         crate::view::keep_within(self);
@@ -64,7 +112,7 @@ impl Model {
             at: self.selected(&self.rows()),
             search: place.search.clone(),
             follows: place.follows,
-            has_popup: self.popup.is_some(),
+            over: self.popup.as_ref().map(Over::of),
             is_typing: self.typing.is_some(),
             notices: self.notices,
         }
@@ -73,6 +121,17 @@ impl Model {
     /// Says why a key changed nothing of such a face, where it did not.
     fn say_if_idle(&mut self, before: &Face, key: Key) {
         if *before != self.face() {
+            return;
+        }
+        if let Some(popup) = &self.popup {
+            let (why, is_move) = self.idle_over(popup, key);
+            if self.notice.is_some() && is_move {
+                return;
+            }
+            self.notice(why, !is_move);
+            if let Some(notice) = &mut self.notice {
+                notice.of = Of::Idle;
+            }
             return;
         }
         match pressed(self.view, key) {
@@ -87,6 +146,42 @@ impl Model {
         if let Some(notice) = &mut self.notice {
             notice.of = Of::Idle;
         }
+    }
+
+    /// Why a key changed nothing of a popup, and whether that is only that it is at an end.
+    fn idle_over(&self, popup: &Popup, key: Key) -> (String, bool) {
+        let name = key.name();
+        let at_end = || {
+            let is_back = matches!(key, Key::Up | Key::Char('k') | Key::PageUp | Key::Home);
+            let end = if is_back { "beginning" } else { "end" };
+            (format!("this is the {end} of it"), true)
+        };
+        let why = match popup {
+            Popup::Help(_) | Popup::Story { .. } | Popup::Why { .. } | Popup::Proof(_) => {
+                if scroll(key, 0, 1).is_some() {
+                    return at_end();
+                }
+                under(self.view, key)
+            }
+            Popup::Confirm(confirm) if confirm.scrolls(key) => return at_end(),
+            Popup::Confirm(confirm) => no_answer(confirm, key),
+            Popup::Reason(_) | Popup::Terms(_) if matches!(key, Key::Char(_)) => {
+                format!("no more than {FIELD_CHARS_MAX} characters find room")
+            }
+            Popup::Reason(_) | Popup::Terms(_) if key.edit().is_some() => {
+                "there is nothing to take away".to_owned()
+            }
+            Popup::Reason(_) => {
+                format!("{name} does nothing here: enter goes on, esc leaves it")
+            }
+            Popup::Terms(terms) => match &terms.wrong {
+                Some(wrong) if key == Key::Enter => wrong.clone(),
+                Some(_) | None => format!(
+                    "{name} does nothing here: tab goes to the next, enter goes on, esc leaves it"
+                ),
+            },
+        };
+        (why, false)
     }
 
     fn idle(&self, cmd: Cmd) -> String {
@@ -156,7 +251,13 @@ impl Model {
             (*grant == id).then(|| reason.to_string())
         });
         closed.map_or_else(
-            || format!("the daemon has not told of {id}: just opened (again in a moment), or long closed"),
+            || {
+                let no_room = match self.open_left_out_max() {
+                    0 => String::new(),
+                    more => format!(", or among {more} windows that find no room here (enforcer-console revoke {id})"),
+                };
+                format!("the daemon has not told of {id}: just opened (again in a moment), or long closed{no_room}")
+            },
             |why| format!("{id} is not open any more: {why}"),
         )
     }
@@ -167,6 +268,32 @@ const fn is_move(cmd: Cmd) -> bool {
         cmd,
         Cmd::Up | Cmd::Down | Cmd::PageUp | Cmd::PageDown | Cmd::First | Cmd::Last
     )
+}
+
+/// Why a key that does something below does nothing in what lies over it and only shows.
+fn under(view: View, key: Key) -> String {
+    let name = key.name();
+    let Some(binding) = BINDINGS.iter().find(|known| known.keys.contains(&key)) else {
+        return format!("{name} is no key here; esc closes this");
+    };
+    if ends_windows(binding.cmd) && pressed(view, key).is_none() {
+        return elsewhere(key);
+    }
+    format!("{name} ({}): esc closes this first", binding.word)
+}
+
+/// Why a key is no answer to a question.
+fn no_answer(confirm: &Confirm, key: Key) -> String {
+    let name = key.name();
+    match &confirm.word {
+        None => format!("{name} is no answer: y is yes, n or esc is no and closes this"),
+        Some((word, _)) if matches!(key, Key::Char(_)) => {
+            format!("that is longer than “{word}”: backspace takes a letter away")
+        }
+        Some((word, _)) => {
+            format!("{name} is no answer: type “{word}” and enter, or esc")
+        }
+    }
 }
 
 /// Where a key does something that does nothing here.

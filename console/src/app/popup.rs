@@ -275,6 +275,16 @@ pub(crate) enum Popup {
     Proof(usize),
 }
 
+impl Popup {
+    /// Whether it asks nothing and takes no text: it only shows.
+    pub(crate) const fn only_shows(&self) -> bool {
+        match self {
+            Self::Help(_) | Self::Story { .. } | Self::Why { .. } | Self::Proof(_) => true,
+            Self::Confirm(_) | Self::Reason(_) | Self::Terms(_) => false,
+        }
+    }
+}
+
 /// Everything about a request that its approver is to know, a line each, unwrapped.
 pub(crate) fn request_lines(model: &Model, request: &RequestView) -> Vec<String> {
     let mut lines = vec![
@@ -523,7 +533,9 @@ impl Model {
             }
             Deed::Revoke(grant) => {
                 let is_open = self.open().any(|open| open.grant == *grant);
-                (!is_open).then(|| format!("{grant} is not open any more"))
+                // One of which the daemon does not tell for want of room may be open yet: it is the daemon's to say.
+                let is_told = self.grant(*grant).is_some() || self.open_left_out_max() == 0;
+                (!is_open && is_told).then(|| format!("{grant} is not open any more"))
             }
             Deed::Lock { agent, .. } => {
                 let lock = self.lock_of(agent)?;

@@ -48,6 +48,8 @@ pub(crate) struct Proofs {
     of_agent: BTreeMap<AgentName, BTreeSet<GrantId>>,
     /// How many deeds are not kept any more.
     pub(crate) forgotten: u64,
+    /// The number of the newest record that was taken in; 0 where there was none.
+    last_seq: u64,
 }
 
 impl Proofs {
@@ -58,8 +60,23 @@ impl Proofs {
         windows: Vec<(GrantId, AgentName)>,
         before: impl Iterator<Item = &'a Entry>,
     ) {
+        self.watch_all(&windows, before);
+        self.deeds.push(Ended {
+            said,
+            outcome: Outcome::Asked,
+            windows,
+        });
+        self.keep_bounds();
+    }
+
+    /// From here on what shows the end of these windows is kept; `before` are the records that are here already.
+    fn watch_all<'a>(
+        &mut self,
+        windows: &[(GrantId, AgentName)],
+        before: impl Iterator<Item = &'a Entry>,
+    ) {
         let mut fresh = Self::default();
-        for (grant, agent) in &windows {
+        for (grant, agent) in windows {
             if !self.proofs.contains_key(grant) {
                 fresh.watch(*grant, agent);
             }
@@ -67,15 +84,18 @@ impl Proofs {
         if !fresh.proofs.is_empty() {
             before.for_each(|entry| fresh.take(&entry.record));
         }
+        // What was let go while a window was open says nothing of what was refused after its end.
+        let open = fresh.proofs.values_mut();
+        open.filter(|proof| proof.closed.is_none())
+            .for_each(|proof| proof.let_go = 0);
         self.proofs.append(&mut fresh.proofs);
         for (agent, mut grants) in fresh.of_agent {
             self.of_agent.entry(agent).or_default().append(&mut grants);
         }
-        self.deeds.push(Ended {
-            said,
-            outcome: Outcome::Asked,
-            windows,
-        });
+        self.last_seq = self.last_seq.max(fresh.last_seq);
+    }
+
+    fn keep_bounds(&mut self) {
         while self.deeds.len() > 1
             && (self.deeds.len() > DEEDS_MAX || self.proofs.len() > WINDOWS_MAX)
         {
@@ -94,12 +114,17 @@ impl Proofs {
     fn forget_oldest(&mut self) {
         let oldest = self.deeds.remove(0);
         self.forgotten = self.forgotten.saturating_add(1);
+        self.let_go(&oldest.windows);
+    }
+
+    /// Lets go the proof of those windows that are of no deed any more.
+    fn let_go(&mut self, windows: &[(GrantId, AgentName)]) {
         let kept: BTreeSet<GrantId> = self
             .deeds
             .iter()
             .flat_map(|deed| deed.windows.iter().map(|(grant, _)| *grant))
             .collect();
-        for (grant, agent) in &oldest.windows {
+        for (grant, agent) in windows {
             if !kept.contains(grant) {
                 self.proofs.remove(grant);
                 self.pass_over(*grant, agent);
@@ -116,8 +141,14 @@ impl Proofs {
         }
     }
 
-    /// The daemon has answered what was asked for. Gives whether that was one of these deeds.
-    pub(crate) fn answered(&mut self, of: &str, is_done: bool, said: &str) -> bool {
+    /// The daemon has answered what was asked for, and named the windows that it ended where it names them: the deed is of those from here on,
+    /// whichever were known to be open when it was asked for. `before` are the records that are here. Gives whether that was one of these deeds.
+    pub(crate) fn answered<'a>(
+        &mut self,
+        (of, is_done, said): (&str, bool, &str),
+        ended: Option<Vec<(GrantId, AgentName)>>,
+        before: impl Iterator<Item = &'a Entry>,
+    ) -> bool {
         let mut deeds = self.deeds.iter_mut().rev();
         let deed = deeds.find(|deed| deed.said == of && deed.outcome == Outcome::Asked);
         let Some(deed) = deed else { return false };
@@ -126,13 +157,26 @@ impl Proofs {
         } else {
             Outcome::NotDone(said.to_owned())
         };
+        if let Some(ended) = ended {
+            let thought = std::mem::replace(&mut deed.windows, ended.clone());
+            self.watch_all(&ended, before);
+            self.let_go(&thought);
+            self.keep_bounds();
+        }
         true
     }
 
     /// Takes in a record that has just come; each comes once, in their order.
     pub(crate) fn take(&mut self, record: &Record) {
+        let between = record.seq.saturating_sub(self.last_seq).saturating_sub(1);
+        let is_after_gap = self.last_seq > 0 && between > 0;
+        self.last_seq = self.last_seq.max(record.seq);
         if self.proofs.is_empty() {
             return;
+        }
+        if is_after_gap {
+            let all = self.proofs.values_mut().filter(|proof| !proof.is_over);
+            all.for_each(|proof| proof.let_go = proof.let_go.saturating_add(between));
         }
         let about = About::of(&record.event);
         if let Some(proof) = about.grant.and_then(|grant| self.proofs.get_mut(&grant)) {
@@ -208,10 +252,12 @@ pub(crate) struct Proof {
     pub(crate) cut: u64,
     /// Jobs that were cancelled, or could not be.
     pub(crate) cancelled: Vec<String>,
-    /// How many requests were refused since it closed.
+    /// How many queries, connections and socket operations were refused to its agent since it closed, those that share a record counted each.
     pub(crate) refused: u64,
     /// When the last of them was.
     pub(crate) last_refused: Option<u64>,
+    /// How many records were let go here since: more may be refused than is counted.
+    pub(crate) let_go: u64,
     /// The agent has got another window since: what is refused to it now says nothing of this one.
     is_over: bool,
 }
@@ -238,16 +284,27 @@ impl Proof {
                 self.refused,
                 clock_ms(at)
             ),
-            None => "  nothing was asked since".to_owned(),
+            None => "  no refusal since is among the records here".to_owned(),
         };
+        let let_go = (self.let_go > 0).then(|| {
+            format!(
+                "  {} records were let go here meanwhile (the log has them): more may be refused than is counted",
+                self.let_go
+            )
+        });
         let first = format!("{grant} of {agent}: {closed}");
-        let below = std::iter::once(last_byte).chain(jobs).chain([refused]);
+        let below = std::iter::once(last_byte)
+            .chain(jobs)
+            .chain([refused])
+            .chain(let_go);
         std::iter::once(first).chain(below).collect()
     }
 
     fn take_own(&mut self, record: &Record) {
         if let Event::Closed { reason, .. } = &record.event {
             self.closed = Some((record.unix_ns, reason.to_string()));
+            // What was let go before says nothing of what was refused from here on.
+            self.let_go = 0;
         } else if let Event::QueryFinished { trouble, .. } = &record.event {
             self.last_byte = Some(record.unix_ns);
             let is_cut = trouble.as_deref().is_some_and(|why| why.starts_with("cut"));
@@ -261,11 +318,9 @@ impl Proof {
 
     /// What was refused to the agent once the window was closed, until it has another.
     fn take_other(&mut self, record: &Record) {
-        if let Event::QueryRefused { .. } = &record.event
-            && self.closed.is_some()
-            && !self.is_over
-        {
-            self.refused = self.refused.saturating_add(1);
+        let refused = refused(&record.event);
+        if refused > 0 && self.closed.is_some() && !self.is_over {
+            self.refused = self.refused.saturating_add(refused);
             self.last_refused = Some(record.unix_ns);
         } else if let Event::Opened { .. } = &record.event
             && self.closed.is_some()
@@ -288,6 +343,21 @@ impl Proof {
         self.refused = self.refused.max(found.refused);
         self.last_refused = self.last_refused.max(found.last_refused);
         self.is_over |= found.is_over;
+    }
+}
+
+/// How many queries, connections and socket operations a record is the refusal of: as the daemon's own stories count them. What is tried past the
+/// proxy is refused by the kernel, and what is refused too often shares a record.
+const fn refused(event: &Event) -> u64 {
+    if let Event::QueryRefused { .. } = event {
+        1
+    } else if let Event::ConnectionRefused { count, .. }
+    | Event::KernelRefused { count, .. }
+    | Event::FurtherRefused { count, .. } = event
+    {
+        *count
+    } else {
+        0
     }
 }
 
@@ -329,6 +399,80 @@ mod tests {
             std::iter::empty(),
         );
         proofs
+    }
+
+    fn kernel_refused(seq: u64, agent: &str, count: u64) -> Entry {
+        entry(
+            seq,
+            &json!({"kind": "kernel_refused", "agent": agent, "process": {"pid": 1, "start_boot_ns": 1, "uid": 1, "comm": "x"},
+            "verdict": "udp", "destination": "192.0.2.1:443", "count": count}),
+        )
+    }
+
+    #[test]
+    fn every_kind_of_refusal_after_the_close_counts_and_those_that_share_a_record_each() {
+        let process = json!({"pid": 1, "start_boot_ns": 1, "uid": 1, "comm": "x"});
+        let refusal = json!({"code": "window.none", "what": "no window", "retry_after_s": null});
+        let mut proofs = begun(5..=5);
+        proofs.take(&kernel_refused(1, "finance-bot", 9).record);
+        proofs.take(&closed(2, 5).record);
+        let after = [
+            kernel_refused(3, "finance-bot", 3),
+            entry(
+                4,
+                &json!({"kind": "connection_refused", "agent": "finance-bot", "process": process, "refusal": refusal, "count": 2}),
+            ),
+            entry(
+                5,
+                &json!({"kind": "query_refused", "agent": "finance-bot", "grant": null, "session": "s-1", "process": process,
+                "request": "POST /", "sql": null, "refusal": refusal}),
+            ),
+            entry(
+                6,
+                &json!({"kind": "further_refused", "by": "proxy", "agent": "finance-bot", "code": null, "count": 238}),
+            ),
+            kernel_refused(7, "another-bot", 1_000),
+        ];
+        after.iter().for_each(|entry| proofs.take(&entry.record));
+        let proof = proofs.of("g-5".parse().expect("an id"));
+        assert_eq!((proof.refused, proof.last_refused), (244, Some(6_000)));
+    }
+
+    #[test]
+    fn that_there_is_no_refusal_is_said_of_the_records_that_came_and_a_gap_in_them_is_said() {
+        let grant = "g-5".parse().expect("an id");
+        let agent = "finance-bot".parse().expect("a name");
+        let mut proofs = begun(5..=5);
+        proofs.take(&closed(20, 5).record);
+        let said = |proofs: &Proofs| proofs.of(grant).lines(grant, &agent).join("\n");
+        let lines = said(&proofs);
+        assert!(lines.contains("no refusal since is among the records here"));
+        assert!(!lines.contains("let go"), "{lines}");
+        proofs.take(&finished(31, 6, None).record);
+        let lines = said(&proofs);
+        assert!(
+            lines.contains("10 records were let go here meanwhile"),
+            "{lines}"
+        );
+    }
+
+    #[test]
+    fn a_deed_is_of_the_windows_that_the_daemon_says_it_ended() {
+        let window = |grant: u64| {
+            let grant: GrantId = format!("g-{grant}").parse().expect("an id");
+            (grant, "finance-bot".parse::<AgentName>().expect("a name"))
+        };
+        let mut proofs = begun(1..=2);
+        let closes = [closed(1, 2), closed(2, 3), closed(3, 4)];
+        let answer = ("close every window", true, "3 windows have ended");
+        let ended = vec![window(2), window(3), window(4)];
+        assert!(proofs.answered(answer, Some(ended.clone()), closes.iter()));
+        let deed = proofs.deeds().next().expect("one was done");
+        assert_eq!(deed.windows, ended);
+        // What came before the answer counts for those that nobody knew of.
+        assert_eq!(proofs.unproven(), [window(2).0]);
+        assert!(proofs.of(window(4).0).closed.is_some());
+        assert_eq!(proofs.of(window(1).0), Proof::default());
     }
 
     #[test]

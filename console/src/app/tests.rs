@@ -572,6 +572,7 @@ fn what_the_daemon_refuses_is_said_with_the_proof_and_stays() {
         of: "revoke g-5".to_owned(),
         is_done: false,
         said: "[role.missing] You may not".to_owned(),
+        ended: None,
     };
     let effects = model.update(0, no);
     assert!(
@@ -614,6 +615,50 @@ fn of_all_windows_it_is_said_how_many_have_their_close_on_record() {
         said.contains("g-1099 of finance-bot: no record of its close"),
         "what is open stands first: {said}"
     );
+}
+
+#[test]
+fn of_all_windows_that_were_ended_one_number_is_said() {
+    let mut model = busy(Mode::Full);
+    typed(&mut model, "Xclose all⏎");
+    // One opened between the last status and the word.
+    let ended = ["g-5", "g-6", "g-7"].map(|grant| {
+        let agent = "finance-bot".parse().expect("a name");
+        (grant.parse().expect("an id"), agent)
+    });
+    let answer = Msg::Answered {
+        of: "close every window".to_owned(),
+        is_done: true,
+        said: "close every window: 3 windows have ended".to_owned(),
+        ended: Some(ended.to_vec()),
+    };
+    let effects = model.update(0, answer);
+    assert!(
+        matches!(&effects[..], [Effect::Prove(grants)] if grants.len() == 3),
+        "{effects:?}"
+    );
+    let said = shown(&mut model);
+    let wanted = [
+        "3 windows have ended",
+        "0 of 3 windows have their close on record",
+    ];
+    assert!(wanted.iter().all(|part| said.contains(part)), "{said}");
+}
+
+#[test]
+fn what_the_kernel_refuses_after_a_revocation_is_counted_with_its_proof() {
+    let mut model = busy(Mode::Full);
+    typed(&mut model, "1jry");
+    let closed = r#"{"kind":"closed","grant":"g-5","agent":"finance-bot","reason":"revoked","by":null,"queries":1,"bytes":1}"#;
+    model.update(0, told(20, closed));
+    assert!(shown(&mut model).contains("no refusal since is among the records here"));
+    let udp = r#"{"kind":"kernel_refused","agent":"finance-bot","process":{"pid":1,"start_boot_ns":1,"uid":1,"comm":"x"},"verdict":"udp","destination":"192.0.2.1:443","count":62}"#;
+    model.update(0, told(21, udp));
+    let more =
+        r#"{"kind":"further_refused","by":"kernel","agent":"finance-bot","code":null,"count":238}"#;
+    model.update(0, told(22, more));
+    let said = shown(&mut model);
+    assert!(said.contains("refused since: 300, the last at"), "{said}");
 }
 
 #[test]

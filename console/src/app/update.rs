@@ -69,8 +69,14 @@ impl Model {
                     tries,
                 };
             }
-            Msg::Answered { of, is_done, said } => {
-                let is_deed = self.proofs.answered(&of, is_done, &said);
+            Msg::Answered {
+                of,
+                is_done,
+                said,
+                ended,
+            } => {
+                let answer = (&of[..], is_done, &said[..]);
+                let is_deed = self.proofs.answered(answer, ended, self.tail.iter());
                 let (said, is_bad) = self.beside_key(said, !is_done);
                 self.notice(said, is_bad);
                 if is_deed {
@@ -413,7 +419,7 @@ impl Model {
         }
     }
 
-    fn perform(&mut self, cmd: Cmd) -> Vec<Effect> {
+    pub(super) fn perform(&mut self, cmd: Cmd) -> Vec<Effect> {
         let page = match self.detail {
             Some(_) => self.room,
             None => self.page,

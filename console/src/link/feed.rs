@@ -9,6 +9,7 @@ use std::time::Duration;
 use enforcer_proto::audit::Record;
 use enforcer_proto::event::About;
 use enforcer_proto::id::GrantId;
+use enforcer_proto::principal::AgentName;
 use enforcer_proto::search::Filter;
 use enforcer_proto::sentence::sentence;
 use enforcer_proto::why::{self, Outcome, Records};
@@ -55,6 +56,7 @@ impl Deeds {
             of,
             is_done: false,
             said: "not asked: what was asked for before is not answered yet".to_owned(),
+            ended: None,
         })
     }
 }
@@ -193,6 +195,7 @@ fn follow(socket: &Path, to: &SyncSender<Msg>) {
                 of: String::new(),
                 is_done: false,
                 said: refusal.to_string(),
+                ended: None,
             });
             tries = 16;
         }
@@ -230,6 +233,7 @@ fn answer(socket: &Path, to: &SyncSender<Msg>, asked: &Receiver<Effect>) {
 /// Asks for a deed, on a connection of its own, and says what came of it.
 fn perform(socket: &Path, what: &Deed) -> Msg {
     let said = Link::to(socket).and_then(|mut link| link.ask(&what.ask()));
+    let ended = said.as_ref().ok().and_then(ended_by);
     let (is_done, said) = match said {
         Ok(reply) => (true, said_of(what, &reply)),
         Err(LinkError::Refused(refusal)) => (false, refusal.to_string()),
@@ -244,7 +248,25 @@ fn perform(socket: &Path, what: &Deed) -> Msg {
         ),
     };
     let of = what.said();
-    Msg::Answered { of, is_done, said }
+    Msg::Answered {
+        of,
+        is_done,
+        said,
+        ended,
+    }
+}
+
+/// The windows that a reply names as ended, each with its agent.
+pub(crate) fn ended_by(reply: &Reply) -> Option<Vec<(GrantId, AgentName)>> {
+    if let Reply::GivenBack(grants) = reply {
+        let ended = grants.iter();
+        return Some(
+            ended
+                .map(|grant| (grant.grant, grant.agent.clone()))
+                .collect(),
+        );
+    }
+    None
 }
 
 /// What came of a deed, in words.

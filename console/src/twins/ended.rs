@@ -64,6 +64,6 @@ pub(super) fn as_json((grant, agent): &Ended, proof: &Proof) -> Value {
         "closed_unix_ns": proof.closed.as_ref().map(|(unix_ns, _)| unix_ns),
         "why": proof.closed.as_ref().map(|(_, why)| why),
         "last_answer_unix_ns": proof.last_byte, "cut": proof.cut, "jobs": proof.cancelled,
-        "refused": proof.refused, "last_refused_unix_ns": proof.last_refused,
+        "refused": proof.refused, "last_refused_unix_ns": proof.last_refused, "let_go": proof.let_go,
     })
 }

@@ -24,6 +24,37 @@ pub(super) fn of(model: &Model, what: Listed) -> Vec<Row> {
     }
 }
 
+/// What of it found no room in what the daemon told, or is not kept here: as JSON, and in a line.
+pub(super) fn left_out(model: &Model, what: Listed) -> Option<Row> {
+    let status = model.status()?;
+    let may_be_open = status.open_left_out_max();
+    let (count, said) = match what {
+        Listed::Windows if may_be_open > 0 => (
+            status.grants_left_out,
+            "windows that find no room here and may be open; the log has them",
+        ),
+        Listed::Windows => (
+            status.grants_left_out,
+            "windows that have ended and find no room here; the log has them",
+        ),
+        Listed::Requests => (
+            status.requests_waiting_left_out,
+            "requests that wait and find no room here: `enforcer status --request REQUEST` shows one",
+        ),
+        Listed::Agents => (status.agents_left_out, "agents that find no room here"),
+        Listed::Refusals => (
+            model.refusals.let_go(),
+            "kinds of refusals that find no room here; the log has them",
+        ),
+        Listed::Sessions | Listed::Health => return None,
+    };
+    let mut value = json!({"left_out": count});
+    if what == Listed::Windows {
+        value["may_be_open"] = may_be_open.into();
+    }
+    (count > 0).then(|| (value, format!("and {count} more {said}")))
+}
+
 fn windows(model: &Model) -> Vec<Row> {
     let status = model.status().into_iter();
     let mut grants: Vec<_> = status.flat_map(|status| &status.grants).rev().collect();
@@ -101,13 +132,21 @@ fn refusals(model: &Model) -> Vec<Row> {
 }
 
 fn agents(model: &Model) -> Vec<Row> {
+    let may_be_open = model.open_left_out_max() > 0;
     let line = |agent: &AgentView| {
+        // No window is listed for it, and yet it may have one.
+        let is_unsure = may_be_open && !model.open().any(|grant| grant.agent == agent.agent);
+        let unsure = if is_unsure {
+            "  whether it has a window is not known here"
+        } else {
+            ""
+        };
         let lock = agent.locked.as_ref();
         let lock = lock.map_or_else(String::new, |lock| {
             format!("  LOCKED by {}: {}", lock.by, lock.reason)
         });
         format!(
-            "{}  {} min of 24 h  {} processes{lock}",
+            "{}  {} min of 24 h  {} processes{unsure}{lock}",
             agent.agent,
             agent.held_in_day_s.div_ceil(60),
             agent.processes
@@ -126,4 +165,85 @@ fn health(model: &Model) -> Vec<Row> {
         )
     };
     health_lines(model).into_iter().map(row).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use enforcer_proto::wire::CURRENT_TOLD_MAX;
+
+    use super::*;
+    use crate::app::{Mode, Msg};
+
+    fn told(change: impl FnOnce(&mut enforcer_proto::wire::Status)) -> Model {
+        let mut model = Model::new(Mode::Full);
+        for msg in crate::demo::story().expect("it is well made") {
+            model.update(0, msg);
+        }
+        let mut status = model.status().expect("one came").clone();
+        change(&mut status);
+        model.update(0, Msg::Status(Box::new(status)));
+        model
+    }
+
+    #[test]
+    fn what_found_no_room_is_listed_as_that_for_people_and_scripts() {
+        let whole = told(|_| {});
+        for what in [
+            Listed::Windows,
+            Listed::Requests,
+            Listed::Agents,
+            Listed::Refusals,
+        ] {
+            assert_eq!(left_out(&whole, what), None, "{what:?}");
+        }
+        let model = told(|status| {
+            status.grants.retain(|grant| grant.open);
+            status.grants_left_out = 5;
+            status.requests_waiting_left_out = 6;
+            status.agents_left_out = 7;
+        });
+        let (value, line) = left_out(&model, Listed::Windows).expect("some are");
+        assert_eq!(value, json!({"left_out": 5, "may_be_open": 5}));
+        assert!(
+            line.starts_with("and 5 more windows") && line.contains("may be open"),
+            "{line}"
+        );
+        let (value, _) = left_out(&model, Listed::Requests).expect("some are");
+        assert_eq!(value, json!({"left_out": 6}));
+        let (value, _) = left_out(&model, Listed::Agents).expect("some are");
+        assert_eq!(value, json!({"left_out": 7}));
+        let unsure = agents(&model)
+            .iter()
+            .filter(|(_, line)| line.contains("not known"))
+            .count();
+        assert_eq!(
+            unsure,
+            status_agents(&model) - 2,
+            "two are known to have one"
+        );
+        // Open ones come first: beside one that has ended only others that have can be left out.
+        let model = told(|status| status.grants_left_out = 5);
+        let (value, line) = left_out(&model, Listed::Windows).expect("some are");
+        assert_eq!(value, json!({"left_out": 5, "may_be_open": 0}));
+        assert!(line.contains("have ended"), "{line}");
+        // Unless as many are open as are told of at most.
+        let model = told(|status| {
+            let open = status.grants.iter().find(|grant| grant.open).cloned();
+            let open = open.expect("one is open");
+            status.grants.extend(vec![open; CURRENT_TOLD_MAX]);
+            status.grants_left_out = 5;
+        });
+        let (value, _) = left_out(&model, Listed::Windows).expect("some are");
+        assert_eq!(value["may_be_open"], 5);
+        let model = told(|status| status.grants_left_out = 5);
+        assert!(
+            agents(&model)
+                .iter()
+                .all(|(_, line)| !line.contains("not known"))
+        );
+    }
+
+    fn status_agents(model: &Model) -> usize {
+        model.status().map_or(0, |status| status.agents.len())
+    }
 }

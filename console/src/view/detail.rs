@@ -234,6 +234,15 @@ pub(crate) fn agent_lines(
         )
     }));
     let open = model.open().filter(|grant| grant.agent == *name);
-    lines.extend(open.map(|grant| format!("open     {}  {}", grant.grant, grant.scope)));
+    let open: Vec<_> = open
+        .map(|grant| format!("open     {}  {}", grant.grant, grant.scope))
+        .collect();
+    let more = model.open_left_out_max();
+    if open.is_empty() && more > 0 {
+        lines.push(format!(
+            "open     not known: {more} windows find no room here"
+        ));
+    }
+    lines.extend(open);
     Some(lines)
 }

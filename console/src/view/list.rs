@@ -72,7 +72,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, model: &Model, theme: Them
 fn heading(model: &Model, count: usize, room: Room, theme: Theme) -> Line<'static> {
     let place = model.place();
     let mut text = match model.view {
-        View::Windows => format!("{} open", model.open().count()),
+        View::Windows => format!("{} open{}", model.open().count(), windows_left_out(model)),
         View::Requests => {
             let status = model.status();
             let more = status.map_or(0, |status| status.requests_waiting_left_out);
@@ -85,7 +85,16 @@ fn heading(model: &Model, count: usize, room: Room, theme: Theme) -> Line<'stati
         }
         View::Sessions => format!("the newest {count} queries"),
         View::Log => format!("{count} of {}", log_heading(model, room)),
-        View::Refusals => format!("{} refused, of {count} kinds", model.refusals.count()),
+        View::Refusals => {
+            let let_go = match model.refusals.let_go() {
+                0 => String::new(),
+                let_go => format!(", {let_go} kinds let go"),
+            };
+            format!(
+                "{} refused, of {count} kinds{let_go}",
+                model.refusals.count()
+            )
+        }
         View::Agents => {
             let cell = match room {
                 Room::Narrow => "an hour",
@@ -115,6 +124,16 @@ fn heading(model: &Model, count: usize, room: Room, theme: Theme) -> Line<'stati
         });
     }
     Line::styled(text, theme.style(Role::Title))
+}
+
+/// How many windows found no room in what the daemon told, and whether they may be open.
+fn windows_left_out(model: &Model) -> String {
+    let left_out = model.status().map_or(0, |status| status.grants_left_out);
+    match (left_out, model.open_left_out_max()) {
+        (0, _) => String::new(),
+        (ended, 0) => format!(", {ended} more that have ended find no room here"),
+        (more, _) => format!(", {more} more find no room here"),
+    }
 }
 
 /// What was checked here of the log, and what is the daemon's word alone.
@@ -153,6 +172,12 @@ pub(crate) fn nothing_shown(model: &Model) -> String {
         );
     }
     match model.view {
+        View::Windows if model.open_left_out_max() > 0 => {
+            return format!(
+                "{} windows find no room here, and may be open (enforcer log).",
+                model.open_left_out_max()
+            );
+        }
         View::Windows => return no_window(model),
         View::Requests => "No request is waiting.",
         View::Sessions => "No window was asked anything yet.",
@@ -517,6 +542,9 @@ fn agent(model: &Model, name: &AgentName, theme: Theme, room: Room) -> Vec<Cell<
         ("⊘", "LOCKED", Role::Danger)
     } else if is_open {
         ("●", "open", Role::Open)
+    } else if model.open_left_out_max() > 0 {
+        // Its window may be among those that found no room.
+        ("?", "unsure", Role::Warning)
     } else {
         ("○", "none", Role::Muted)
     };

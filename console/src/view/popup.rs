@@ -104,6 +104,7 @@ pub(super) fn keys(popup: &Popup) -> Vec<(String, &'static str)> {
     match popup {
         Popup::Help(_) | Popup::Story { .. } | Popup::Why { .. } | Popup::Proof(_) => named(&[
             (Key::Esc, "away"),
+            (Key::Char('X'), "end all"),
             (Key::Char(' '), "a page on"),
             (Key::Up, "up"),
             (Key::Down, "down"),
@@ -161,11 +162,13 @@ fn content(popup: &Popup, model: &Model, area: Rect, theme: Theme) -> Content {
             asking(reason, inner, theme),
             usize::MAX,
         ),
-        Popup::Terms(terms) => (
-            format!("approve {}, but less", terms.request.request),
-            (Vec::new(), form(terms, inner, theme)),
-            0,
-        ),
+        Popup::Terms(terms) => {
+            let Form { pinned, lines, end } = form(terms, inner, theme);
+            // Where one types is the end of a field: that stays on screen, however long it and those before it are.
+            let from = end.saturating_sub(room_below(area, pinned.len()));
+            let title = format!("approve {}, but less", terms.request.request);
+            (title, (pinned, lines), from)
+        }
         Popup::Story { title, found, from } => {
             let lines = story(found.as_ref(), inner, theme);
             (title.clone(), (Vec::new(), lines), *from)
@@ -255,13 +258,8 @@ fn pinned(model: &Model, confirm: &Confirm, width: usize, theme: Theme) -> Vec<L
         Some(_) => Line::styled("…             esc  no", title),
     }];
     if let Some(why) = model.hinders(confirm) {
-        let mut why = whole(&why, width, danger);
-        let is_cut = why.len() > HINDERS_LINES_MAX;
-        why.truncate(HINDERS_LINES_MAX);
-        if let Some(last) = why.last_mut().filter(|_| is_cut) {
-            last.push_span(Span::raw(" …"));
-        }
-        lines.extend(why);
+        let why = whole(&why, width, danger);
+        lines.extend(at_most(why, HINDERS_LINES_MAX));
     }
     lines.push(Line::default());
     lines
@@ -289,11 +287,27 @@ fn asking(reason: &Reason, width: usize, theme: Theme) -> (Vec<Line<'static>>, V
     (pinned, whole(&text, width, theme.style(Role::Plain)))
 }
 
-fn form(terms: &Terms, width: usize, theme: Theme) -> Vec<Line<'static>> {
-    let mut lines = vec![Line::styled(
-        "tab goes to the next, del empties it, enter goes on, esc leaves it",
-        theme.style(Role::Title),
-    )];
+/// The most lines that say what is wrong with a form: the field must have room as well.
+const WRONG_LINES_MAX: usize = 2;
+
+/// A form, as it is drawn.
+struct Form {
+    /// What always stands above it: its keys, and what is wrong with it.
+    pinned: Vec<Line<'static>>,
+    /// Its fields.
+    lines: Vec<Line<'static>>,
+    /// The first line behind the field that is being typed.
+    end: usize,
+}
+
+fn form(terms: &Terms, width: usize, theme: Theme) -> Form {
+    let keys = "tab next, del empties, enter goes on, esc leaves it";
+    let mut pinned = whole(keys, width, theme.style(Role::Title));
+    if let Some(wrong) = &terms.wrong {
+        let wrong = whole(wrong, width, theme.style(Role::Danger));
+        pinned.extend(at_most(wrong, WRONG_LINES_MAX));
+    }
+    let (mut lines, mut end) = (Vec::new(), 0);
     for (at, (name, field)) in Terms::NAMES.iter().zip(&terms.fields).enumerate() {
         let (mark, role) = if at == terms.at {
             ("▏", Role::Title)
@@ -308,9 +322,19 @@ fn form(terms: &Terms, width: usize, theme: Theme) -> Vec<Line<'static>> {
         let read = read.unwrap_or_default();
         let text = format!("{name:<8} {}{mark}{read}", field.text);
         lines.extend(whole(&text, width, theme.style(role)));
+        if at == terms.at {
+            end = lines.len();
+        }
     }
-    if let Some(wrong) = &terms.wrong {
-        lines.extend(whole(wrong, width, theme.style(Role::Danger)));
+    Form { pinned, lines, end }
+}
+
+/// As many of these lines as have room, the last of which says where there are more.
+fn at_most(mut lines: Vec<Line<'static>>, most: usize) -> Vec<Line<'static>> {
+    let is_cut = lines.len() > most;
+    lines.truncate(most);
+    if let Some(last) = lines.last_mut().filter(|_| is_cut) {
+        last.push_span(Span::raw(" …"));
     }
     lines
 }

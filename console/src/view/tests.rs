@@ -418,6 +418,88 @@ fn what_kind_of_console_it_is_and_whether_it_is_connected_is_whole_at_every_size
 }
 
 #[test]
+fn the_field_that_is_typed_and_what_is_wrong_with_it_stay_on_screen() {
+    let dataset = |nth| format!("a-rather-long-project-name.dataset_of_department_{nth}:read");
+    let scope: Vec<String> = (0..16).map(dataset).collect();
+    let mut model = model(State::Busy);
+    let mut status = status_of(&model);
+    status.requests[0].scope = scope.join(",").parse().expect("a scope");
+    model.update(0, Msg::Status(Box::new(status)));
+    types(&mut model, "2e");
+    let size = (60, 12);
+    let press = |model: &mut Model, key| {
+        model.update(0, Msg::Key(key));
+        fits(model, size);
+        shown(model, size)
+    };
+    let mut seen = vec![shown(&mut model, size)];
+    seen.extend((0..3).map(|_| press(&mut model, Key::Tab)));
+    for (said, field) in seen
+        .iter()
+        .zip(["for ", "department", "bytes ", "queries "])
+    {
+        let typed = said.lines().find(|line| line.contains('▏'));
+        let typed = typed.unwrap_or_else(|| panic!("no field is typed: {said}"));
+        assert!(typed.contains(field) || field == "department", "{said}");
+        assert!(said.contains("tab next, del empties"), "{said}");
+    }
+    // What is typed there is seen, and what is wrong with it.
+    press(&mut model, Key::BackTab);
+    press(&mut model, Key::BackTab);
+    press(&mut model, Key::Char('?'));
+    let said = press(&mut model, Key::Enter);
+    assert!(said.contains("?▏") && said.contains("scope: "), "{said}");
+    press(&mut model, Key::Tab);
+    press(&mut model, Key::Tab);
+    press(&mut model, Key::Delete);
+    let said = press(&mut model, Key::Char('x'));
+    assert!(
+        said.contains("queries  x▏") && said.contains("scope: "),
+        "{said}"
+    );
+}
+
+#[test]
+fn windows_that_find_no_room_are_said_wherever_windows_are_counted() {
+    let mut model = model(State::Busy);
+    let mut status = status_of(&model);
+    status.grants_left_out = 5;
+    model.update(0, Msg::Status(Box::new(status.clone())));
+    // Open ones find room first: these have ended.
+    let said = shown(&mut model, (80, 24));
+    assert!(
+        said.contains("2 open, 5 more that have ended find no room here"),
+        "{said}"
+    );
+    model.view = View::Agents;
+    assert!(shown(&mut model, (80, 24)).contains(" none"));
+    status.grants.retain(|grant| grant.open);
+    model.update(0, Msg::Status(Box::new(status.clone())));
+    let said = shown(&mut model, (80, 24));
+    assert!(
+        !said.contains(" none") && said.contains(" unsure"),
+        "{said}"
+    );
+    model.view = View::Windows;
+    for size in SIZES {
+        let said = shown(&mut model, size);
+        assert!(said.contains("2 open, 5 more find no room here"), "{said}");
+    }
+    types(&mut model, "X");
+    let said = shown(&mut model, (80, 24));
+    let asked = "2 windows end now, these and 5 more that may be open (no room here):";
+    assert!(said.contains(asked), "{said}");
+    // Also where none is told of.
+    types(&mut model, "⎋");
+    status.grants.clear();
+    model.update(0, Msg::Status(Box::new(status)));
+    let said = shown(&mut model, (80, 24));
+    assert!(!said.contains("No window is open"), "{said}");
+    types(&mut model, "X");
+    assert!(model.question().is_some());
+}
+
+#[test]
 fn nothing_is_said_of_refusals_in_records_that_did_not_come() {
     let mut model = model(State::Empty);
     model.view = View::Refusals;

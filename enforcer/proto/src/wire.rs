@@ -623,6 +623,21 @@ pub struct Status {
     pub agents_left_out: u64,
 }
 
+/// The most requests that wait, and the most open windows, of which one status tells. Where it tells of fewer windows and of one that has ended too,
+/// it tells of all that are open.
+pub const CURRENT_TOLD_MAX: usize = 1024;
+
+impl Status {
+    /// The most open windows that there may be besides those that it tells of.
+    #[must_use]
+    pub fn open_left_out_max(&self) -> u64 {
+        let open = self.grants.iter().filter(|grant| grant.open).count();
+        // Open ones find room first: where one has found it that has ended, no open one was left without.
+        let tells_all = open < CURRENT_TOLD_MAX && open < self.grants.len();
+        if tells_all { 0 } else { self.grants_left_out }
+    }
+}
+
 /// `message` as one frame, length first.
 ///
 /// # Errors

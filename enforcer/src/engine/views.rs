@@ -24,7 +24,7 @@ pub use agents::ON_HOST_BYTES_MAX;
 use agents::{AGENTS_BYTES_MAX, agents};
 
 /// The most requests that wait, and the most open windows, that one status shows.
-const WAITING_MAX: usize = 1024;
+const WAITING_MAX: usize = enforcer_proto::wire::CURRENT_TOLD_MAX;
 /// The most requests and the most windows besides that have ended, the newest. The others are counted, and each request can be asked for by itself.
 const ENDED_MAX: usize = 64;
 /// The most bytes that they may take in the frame, requests and windows each.

@@ -106,6 +106,91 @@ fn no_key_of_the_table_is_silent_in_any_view() {
     assert!(silent.is_empty(), "{silent:#?}");
 }
 
+/// Keys that put up each popup, those that put up a question among them; the keys of the table are then pressed in it.
+const POPUPS: [(&str, &str); 12] = [
+    ("help", "?"),
+    ("the proof", "1p"),
+    ("the proof of a revocation", "1jry"),
+    ("a story", "1js"),
+    ("why", "5w"),
+    ("what was found wrong", "1Fnonsense⏎"),
+    ("an approval", "2a"),
+    ("a word to be typed", "X"),
+    ("a wrong word", "Xnonsense"),
+    ("a reason", "2d"),
+    ("less", "2e"),
+    ("wrong terms", "2e⌫never⏎"),
+];
+
+#[test]
+fn no_key_of_the_table_is_silent_in_any_popup() {
+    let mut silent = Vec::new();
+    for (popup, keys) in POPUPS {
+        for view in [View::Windows, View::Log] {
+            let begin = || {
+                let mut model = busy(Mode::Full);
+                typed(&mut model, keys);
+                assert!(model.popup.is_some(), "{popup}");
+                model.view = view;
+                model.notice = None;
+                model
+            };
+            let mut model = begin();
+            let (over, before) = (model.popup.clone(), screen(&mut model));
+            for key in BINDINGS.iter().flat_map(|binding| binding.keys) {
+                model.notice = None;
+                let effects = model.update(0, Msg::Key(*key));
+                let is_said = !effects.is_empty() || model.notice.is_some();
+                if !is_said && screen(&mut model) == before {
+                    silent.push(format!("{popup}: {} over {view:?}", key.name()));
+                }
+                if model.popup != over {
+                    model = begin();
+                }
+            }
+        }
+    }
+    assert!(silent.is_empty(), "{silent:#?}");
+}
+
+#[test]
+fn what_ends_windows_does_so_from_whatever_only_shows() {
+    for (popup, keys) in &POPUPS[..6] {
+        let over = |key: &str| {
+            let mut model = busy(Mode::Full);
+            typed(&mut model, keys);
+            model.view = View::Windows;
+            typed(&mut model, key);
+            model
+        };
+        let model = over("X");
+        let asked = model.question().map(|question| &question.deed);
+        assert_eq!(asked, Some(&Deed::CloseAll), "{popup}");
+        let model = over("r");
+        let asked = model.question().map(|question| &question.deed);
+        assert!(matches!(asked, Some(Deed::Revoke(_))), "{popup}: {asked:?}");
+        let model = over("L");
+        assert!(matches!(model.popup, Some(Popup::Reason(_))), "{popup}");
+    }
+    // Where it cannot be, it is said, and what is looked at stays.
+    let mut model = busy(Mode::ReadOnly);
+    typed(&mut model, "1pX");
+    assert_eq!(model.popup, Some(Popup::Proof(0)));
+    assert!(
+        model
+            .notice
+            .is_some_and(|notice| notice.text.contains("--read-only"))
+    );
+    let mut model = busy(Mode::Full);
+    typed(&mut model, "4?r");
+    let text = model.notice.expect("it is said").text;
+    assert!(text.contains("r (revoke) is a key of: windows"), "{text}");
+    let mut model = busy(Mode::Full);
+    typed(&mut model, "1p3");
+    let text = model.notice.expect("it is said").text;
+    assert_eq!(text, "3 (sessions): esc closes this first");
+}
+
 /// What is said of a key pressed in a view.
 fn said(model: &mut Model, view: View, key: char) -> String {
     model.view = view;
@@ -194,6 +279,7 @@ fn what_comes_of_an_approval_does_not_take_away_what_a_key_was_told_meanwhile() 
         of: "approve r-7".to_owned(),
         is_done: true,
         said: "approve r-7: g-9 of report-bot is open".to_owned(),
+        ended: None,
     };
     let notice = |model: &Model| model.notice.clone().expect("it is said").text;
     model.update(300, opened());

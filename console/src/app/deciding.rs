@@ -141,7 +141,8 @@ impl Model {
             .map(|grant| format!("{}  {}  {}", grant.grant, grant.agent, grant.scope))
             .collect();
         let more = self.open_left_out_max();
-        if open.is_empty() && more == 0 {
+        let doubt = self.doubt_since_unix_ns();
+        if open.is_empty() && more == 0 && doubt.is_none() {
             self.notice("no window is open", false);
             return;
         }
@@ -151,7 +152,14 @@ impl Model {
         } else {
             String::new()
         };
-        let mut lines = vec![format!("{} windows end now{more}:", open.len())];
+        // What is old is no reason to leave open what may be.
+        let known = doubt.map_or_else(String::new, |since| {
+            format!(
+                " known of at {}, and whatever was opened since",
+                super::popup::clock(since)
+            )
+        });
+        let mut lines = vec![format!("{} windows{known} end now{more}:", open.len())];
         lines.extend(open);
         let title = "close every window?".to_owned();
         self.put(title, lines, Deed::CloseAll, Some(CLOSE_ALL_WORD), None);

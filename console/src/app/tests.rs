@@ -738,3 +738,63 @@ fn what_stands_selected_stays_selected_when_rows_come_before_it_and_no_key_was_p
     model.update(3, Msg::Status(Box::new(status)));
     assert_eq!(model.chosen(), before);
 }
+
+#[test]
+fn a_rate_that_was_seen_over_a_gap_is_the_mean_of_it_and_nobodys_second() {
+    let mut model = busy(Mode::Full);
+    let mut status = model.status().expect("one came").clone();
+    let grant = status
+        .grants
+        .iter()
+        .find(|grant| grant.open)
+        .expect("one is open")
+        .grant;
+    let mut ask = |model: &mut Model, at_ms: u64, more: u64| {
+        let mut grants = status.grants.iter_mut();
+        grants
+            .find(|held| held.grant == grant)
+            .expect("it is there")
+            .queries += more;
+        model.update(at_ms, Msg::Status(Box::new(status.clone())));
+        model.rates[&grant].each.last().copied()
+    };
+    ask(&mut model, 2_000, 0);
+    assert_eq!(ask(&mut model, 3_000, 5), Some(5));
+    assert_eq!(ask(&mut model, 603_000, 600), Some(1));
+}
+
+#[test]
+fn a_recording_shows_nothing_as_checked_that_it_says_of_itself() {
+    for (mode, is_marked) in [(Mode::Full, true), (Mode::Replay, false)] {
+        let mut model = busy(mode);
+        model.view = View::Log;
+        let said = shown(&mut model);
+        assert_eq!(
+            said.contains('✓') && said.contains("hashes hold"),
+            is_marked,
+            "{said}"
+        );
+        assert_eq!(
+            said.contains("as they were recorded, not checked"),
+            !is_marked,
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn everything_can_be_closed_where_it_is_not_known_whether_there_is_a_window() {
+    let mut model = busy(Mode::Full);
+    let mut status = model.status().expect("one came").clone();
+    status.grants.clear();
+    model.update(0, Msg::Status(Box::new(status)));
+    typed(&mut model, "X");
+    assert!(model.popup.is_none() && shown(&mut model).contains("no window is open"));
+    model.update(60_000, Msg::Tick);
+    typed(&mut model, "X");
+    let said = shown(&mut model);
+    assert!(
+        said.contains("0 windows known of at") && said.contains("whatever was opened since"),
+        "{said}"
+    );
+}

@@ -173,7 +173,14 @@ impl Model {
             let used = grant.queries;
             match rate.last {
                 Some((at, _)) if at_ms.saturating_sub(at) < RATE_MS => continue,
-                Some((_, before)) => rate.each.push(used.saturating_sub(before)),
+                // Seen over a longer time, as after a gap, it is the mean of that: nobody knows in which second they were.
+                Some((at, before)) => {
+                    let seconds = (at_ms.saturating_sub(at) / RATE_MS).max(1);
+                    let mean = used.saturating_sub(before).div_ceil(seconds);
+                    let times = usize::try_from(seconds).unwrap_or(usize::MAX);
+                    rate.each
+                        .extend(std::iter::repeat_n(mean, times.min(RATES_MAX)));
+                }
                 None => {}
             }
             rate.last = Some((at_ms, used));

@@ -53,6 +53,15 @@ pub(crate) struct Proofs {
 }
 
 impl Proofs {
+    /// The log is another one, whose windows may have the numbers of those before: nothing of it is taken for what shows that those have ended.
+    pub(crate) fn begin_anew(&mut self) {
+        let deeds = u64::try_from(self.deeds.len()).unwrap_or(u64::MAX);
+        *self = Self {
+            forgotten: self.forgotten.saturating_add(deeds),
+            ..Self::default()
+        };
+    }
+
     /// A deed is asked for, `before` being the records that are here.
     pub(crate) fn begin<'a>(
         &mut self,

@@ -226,6 +226,7 @@ impl Model {
         self.queries = super::Queries::default();
         self.refusals = super::Refusals::default();
         self.lag = super::Lag::default();
+        self.proofs.begin_anew();
         self.records = self.records.wrapping_add(1);
     }
 

@@ -9,24 +9,34 @@ use std::sync::LazyLock;
 static FUNCTIONS: LazyLock<HashSet<&'static str>> =
     LazyLock::new(|| include_str!("functions.txt").split_whitespace().collect());
 /// Words before a bracket that call nothing: keywords, and types with a size.
-const KEYWORDS: &str = "AGGREGATE ALL AND ANY ARRAY AS ASSERT BETWEEN BIGDECIMAL BIGNUMERIC BY BYTES CASE CAST CHECK COLUMNS CUBE DECIMAL DEFAULT DISTINCT ELSE \
-    ESCAPE EXCEPT EXISTS EXTEND EXTRACT FOR FROM GROUP HAVING IF IGNORE IN INSERT INTERSECT INTERVAL IS JOIN KEY LATERAL LIKE LIMIT NOT NUMERIC \
-    OF OFFSET ON OPTIONS OR ORDER ORDINAL OUTER OVER PARTITION PIVOT QUALIFY RANGE RENAME REPLACE ROLLUP SAFE_CAST SAFE_OFFSET SAFE_ORDINAL \
-    SELECT SET SETS SOME STRING STRUCT SYSTEM THEN UNION UNNEST UNPIVOT UPDATE USING VALUES WEEK WHEN WHERE WINDOW WITH ZONE";
+const KEYWORDS: &str = "AGGREGATE ALL AND ANY ARRAY AS ASSERT BETWEEN BIGDECIMAL BIGNUMERIC BY BYTES CASE CAST CHECK COLUMNS CORRESPONDING CUBE DECIMAL DEFAULT \
+    DISTINCT ELSE ESCAPE EXCEPT EXISTS EXTEND EXTRACT FOR FROM GROUP HAVING IF IGNORE IN INSERT INTERSECT INTERVAL IS JOIN KEY LATERAL LIKE \
+    LIMIT NAME NOT NULLS NUMERIC OF OFFSET ON OPTIONS OR ORDER ORDINAL OUTER OVER PARTITION PIVOT QUALIFY RANGE RENAME REPLACE ROLLUP SAFE_CAST \
+    SAFE_OFFSET SAFE_ORDINAL SELECT SET SETS SOME STRING STRUCT SYSTEM THEN UNION UNNEST UNPIVOT UPDATE USING VALUES WEEK WHEN WHERE WINDOW WITH \
+    ZONE";
 /// Words behind which a table's name stands, before the bracket with its columns.
-const BEFORE_TABLES: [&str; 5] = ["EXISTS", "INSERT", "INTO", "REFERENCES", "TABLE"];
+const BEFORE_TABLES: [&str; 3] = ["INSERT", "INTO", "REFERENCES"];
+/// The same, in a statement that makes one: elsewhere a table function may stand behind the last.
+const BEFORE_MADE: [&str; 2] = ["EXISTS", "TABLE"];
 
-/// Whether a function of this name is BigQuery's own and reaches nothing, or it is no function.
+/// Whether a function of this name is BigQuery's own and reaches nothing.
 pub(super) fn reaches_nothing(name: &str) -> bool {
     let name = name.to_ascii_uppercase();
-    FUNCTIONS.contains(name.as_str()) || KEYWORDS.split_whitespace().any(|word| word == name)
+    FUNCTIONS.contains(name.as_str())
+}
+
+/// Whether a word that is in no quotes is a keyword, and calls nothing.
+pub(super) fn is_keyword(word: &str) -> bool {
+    KEYWORDS
+        .split_whitespace()
+        .any(|keyword| keyword.eq_ignore_ascii_case(word))
 }
 
 /// Whether what stands behind this word, and before a bracket, is a table.
-pub(super) fn is_before_table(word: &str) -> bool {
-    BEFORE_TABLES
-        .iter()
-        .any(|before| before.eq_ignore_ascii_case(word))
+/// `makes` says that the statement makes one.
+pub(super) fn is_before_table(word: &str, makes: bool) -> bool {
+    let is_in = |words: &[&str]| words.iter().any(|before| before.eq_ignore_ascii_case(word));
+    is_in(&BEFORE_TABLES) || (makes && is_in(&BEFORE_MADE))
 }
 
 #[cfg(test)]
@@ -35,7 +45,7 @@ mod tests {
 
     #[test]
     fn what_is_not_known_is_not_taken_for_harmless() {
-        for known in ["sum", "ST_Distance", "in", "COUNT"] {
+        for known in ["sum", "ST_Distance", "COUNT"] {
             assert!(reaches_nothing(known), "{known}");
         }
         for unknown in [

@@ -11,6 +11,7 @@ use enforcer_proto::scope::{Access, DatasetRef, SCOPE_DATASETS_MAX, Scope};
 use super::job::{Moves, QueryJob, TransferJob};
 use super::relations::Datasets;
 use super::text;
+use super::unread::Unread;
 
 /// What is needed, gathered.
 #[derive(Debug, Default)]
@@ -72,6 +73,10 @@ pub async fn of_query(job: &QueryJob, project: &str) -> Result<Option<Scope>, Re
         )
     };
     let named = text::read(job.sql())?;
+    // No window would let it through, so nobody is asked about it, and nor is BigQuery.
+    if let Some(function) = named.unknown {
+        return Err(Unread::Function(function).refusal());
+    }
     let default = job.default_dataset();
     let within = default
         .as_ref()

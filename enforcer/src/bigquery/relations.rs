@@ -341,8 +341,8 @@ impl Names<'_> {
         named.filter(is_read).collect()
     }
 
-    /// The routines that a text calls. A name of one part is a function of BigQuery's own: see
-    /// [`Reading::of`].
+    /// The routines that a text calls. A name of one part is a function of BigQuery's own, and a
+    /// text with another is not judged to be within.
     fn called(self, found: &Found) -> Vec<Result<TableRef, String>> {
         let routine = |name: &Vec<String>| self.table(name).ok_or_else(|| name.join("."));
         found.called.iter().map(routine).collect()
@@ -1153,6 +1153,8 @@ mod tests {
             ("SELECT * FROM some_rows([hr.x])", "some_rows"),
             ("WITH a AS (SELECT 1) SELECT * FROM a, f()", "f"),
             ("SELECT amount-own(2) FROM finance.daily", "amount-own"),
+            // In backticks a keyword is a name like any other.
+            ("SELECT `EXTRACT`(1) FROM finance.daily", "EXTRACT"),
         ] {
             let unknown = Relations::Unknown(Unread::Function(function.to_owned()));
             assert_eq!(read(sql), unknown, "{sql}");

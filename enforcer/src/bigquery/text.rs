@@ -139,6 +139,10 @@ pub fn read(sql: &str) -> Result<Named, Refusal> {
     }
     let mut rest = tokens.as_slice();
     let mut before = None;
+    // What makes a table has its columns behind its name.
+    let makes = solid
+        .first()
+        .is_some_and(|first| first.to_string().eq_ignore_ascii_case("CREATE"));
     while let Some((first, behind)) = rest.split_first() {
         let mut behind = behind;
         if matches!(first, Token::Word(_)) {
@@ -147,13 +151,15 @@ pub fn read(sql: &str) -> Result<Named, Refusal> {
             let place = Place {
                 is_called: is_called(behind),
                 is_in_brackets: before == Some(&Token::LParen),
-                is_table: before.is_some_and(is_before_table),
+                is_table: before.is_some_and(|token| is_before_table(token, makes)),
+                is_quoted: matches!(first, Token::Word(word) if word.quote_style.is_some()),
             };
             named.add(name, place)?;
         }
-        if !is_blank(&first) {
-            before = Some(first);
-        }
+        let taken = rest.len().saturating_sub(behind.len());
+        let solid = |token: &&&Token| !is_blank(token);
+        let last = rest.get(..taken).unwrap_or_default().iter().rev();
+        before = last.clone().by_ref().find(|token| solid(&token)).or(before);
         rest = behind;
     }
     Ok(named)
@@ -168,6 +174,8 @@ struct Place {
     is_in_brackets: bool,
     /// Behind a word for a table, whose columns are in the bracket.
     is_table: bool,
+    /// In backticks: no keyword then.
+    is_quoted: bool,
 }
 
 /// What is behind a name that may be called.
@@ -195,9 +203,11 @@ impl Place {
     clippy::wildcard_enum_match_arm,
     reason = "the tokenizer's kinds of tokens, of which one is looked at"
 )]
-fn is_before_table(token: &Token) -> bool {
+fn is_before_table(token: &Token, makes: bool) -> bool {
     match token {
-        Token::Word(word) => word.quote_style.is_none() && functions::is_before_table(&word.value),
+        Token::Word(word) => {
+            word.quote_style.is_none() && functions::is_before_table(&word.value, makes)
+        }
         _ => false,
     }
 }
@@ -216,12 +226,12 @@ enum Called {
 }
 
 impl Called {
-    fn of(name: &[String]) -> Self {
+    fn of(name: &[String], is_quoted: bool) -> Self {
         let is_safe = |part: &str| part.eq_ignore_ascii_case(SAFE);
         match name {
             // Before a function of one part `SAFE` is no dataset.
-            [function] => Self::of_one_part(function),
-            [space, function] if is_safe(space) => Self::of_one_part(function),
+            [function] => Self::of_one_part(function, is_quoted),
+            [space, function] if is_safe(space) => Self::of_one_part(function, is_quoted),
             [space, function] => Self::under(space, function),
             [safe, space, function] if is_safe(own_part(safe)) => Self::under(space, function),
             [first, ..] if own_part(first).eq_ignore_ascii_case(PROCEDURES) => Self::Reaching,
@@ -229,8 +239,10 @@ impl Called {
         }
     }
 
-    fn of_one_part(function: &str) -> Self {
-        if functions::reaches_nothing(own_part(function)) {
+    fn of_one_part(function: &str, is_quoted: bool) -> Self {
+        let function = own_part(function);
+        let is_keyword = || !is_quoted && functions::is_keyword(function);
+        if functions::reaches_nothing(function) || is_keyword() {
             Self::BuiltIn
         } else {
             Self::Unknown
@@ -338,7 +350,7 @@ impl Named {
             {
                 return Err(reaches(function));
             }
-            match Called::of(&name) {
+            match Called::of(&name, place.is_quoted) {
                 Called::BuiltIn => {}
                 Called::Reaching => return Err(reaches(&name.join("."))),
                 Called::Unknown => {

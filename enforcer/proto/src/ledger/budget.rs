@@ -594,10 +594,11 @@ impl Usage {
         self.held.iter().filter(runs).count() as u64
     }
 
-    /// Whether nothing of it is under way: no job runs or has ended without being looked at, and no rows are being passed on.
+    /// Whether nothing of it is under way: no job runs or has ended without being looked at, nothing is being sent, an upload that was begun has
+    /// ended, and no rows are being passed on.
     pub(super) fn is_quiet(&self) -> bool {
         let is_looked_after = |job: &OwnJob| job.is_over && (job.is_compared || job.is_settled);
-        self.jobs_at_once() == 0
+        self.held.values().all(|held| held.is_over)
             && self.returning.is_empty()
             && self.jobs.iter().all(is_looked_after)
     }

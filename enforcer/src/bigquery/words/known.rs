@@ -1,17 +1,23 @@
 //! What a text names, as the words on it are compared with it. Reads texts only.
 
+use std::collections::HashSet;
+
 use enforcer_proto::scope::TableRef;
 use sqlparser::dialect::BigQueryDialect;
 use sqlparser::tokenizer::{Token, Tokenizer};
 
 use crate::bigquery::relations::Reading;
 
-/// The names that a text has, each as its parts, in lower case.
+/// The most parts of a name that are looked for: a longer one is not known.
+const PARTS_MAX: usize = 8;
+
+/// The names that a text has, in lower case.
 pub(super) struct Known<'a> {
     sql: &'a str,
-    names: Vec<Vec<String>>,
-    /// Those of them that are tables and routines, whole.
-    things: Vec<Vec<String>>,
+    /// Each with all that it has parts of.
+    names: HashSet<String>,
+    /// Those of them that are tables and routines, likewise.
+    things: HashSet<String>,
 }
 
 impl<'a> Known<'a> {
@@ -23,19 +29,20 @@ impl<'a> Known<'a> {
             .chain(&reading.target);
         let parts = |table: &TableRef| parts_of(&table.to_string());
         let things: Vec<Vec<String>> = tables.map(parts).collect();
-        let mut names = names_in(sql)?;
+        let things = with_parts(&things);
+        let mut names = with_parts(&names_in(sql)?);
         names.extend(things.iter().cloned());
         Some(Self { sql, names, things })
     }
 
     /// Whether a word is one of the names, or a part of one.
     pub(super) fn has(&self, word: &str) -> bool {
-        is_in(word, &self.names)
+        self.names.contains(&parts_of(word).join("."))
     }
 
     /// Whether a word is a table or a routine of the text's, or what one is in.
     pub(super) fn has_thing(&self, word: &str) -> bool {
-        is_in(word, &self.things)
+        self.things.contains(&parts_of(word).join("."))
     }
 
     /// What the text has from this place on; lines and columns are counted from one. None where it has no such place.
@@ -52,11 +59,16 @@ impl<'a> Known<'a> {
     }
 }
 
-/// Whether a word is a name of these or a part of one. No word is none.
-fn is_in(word: &str, names: &[Vec<String>]) -> bool {
-    let wanted = parts_of(word);
-    let is_part_of = |name: &Vec<String>| name.windows(wanted.len()).any(|part| part == wanted);
-    !word.is_empty() && names.iter().any(is_part_of)
+/// Names, and each run of their parts, of so many at most. No word is none.
+fn with_parts(names: &[Vec<String>]) -> HashSet<String> {
+    let mut all = HashSet::new();
+    for name in names {
+        for length in 1..=name.len().min(PARTS_MAX) {
+            all.extend(name.windows(length).map(|parts| parts.join(".")));
+        }
+    }
+    all.remove("");
+    all
 }
 
 fn parts_of(name: &str) -> Vec<String> {

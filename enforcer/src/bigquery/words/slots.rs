@@ -113,6 +113,8 @@ const SYNTAX: [&str; 24] = [
     "Unclosed",
     "script",
 ];
+/// The most words that one slot takes; a sentence with more is not told.
+const WORDS_MAX: usize = 64;
 /// The longest word that is read for a permission or a location, bytes.
 const WORD_BYTES_MAX: usize = 64;
 
@@ -128,17 +130,24 @@ pub(super) fn fits(shape: &[&str], said: &[&str], known: &Known<'_>, place: Opti
     let Some((before, slot, after)) = parts(wanted) else {
         return said.first() == Some(wanted) && goes_on(1);
     };
-    let most = if slot.is_of_many() { said.len() } else { 1 };
-    (1..=most).any(|words| {
-        let Some(filling) = said.get(..words) else {
+    for words in 1..=slot.words_max().min(said.len()) {
+        let Some(([filling @ .., last], _)) = said.split_at_checked(words) else {
             return false;
         };
-        let filling = filling.join(" ");
+        // What does not go on does not do so with more words either.
+        let is_middle = |word: &&str| slot.goes_over(word, known);
+        if filling.last().is_some_and(|word| !is_middle(word)) {
+            return false;
+        }
+        let filling = [filling, &[*last]].concat().join(" ");
         let filling = filling
             .strip_prefix(before)
             .and_then(|filling| filling.strip_suffix(after));
-        filling.is_some_and(|filling| slot.takes(filling, known, place)) && goes_on(words)
-    })
+        if filling.is_some_and(|filling| slot.takes(filling, known, place)) && goes_on(words) {
+            return true;
+        }
+    }
+    false
 }
 
 /// What stands before a slot in a word of a shape, the slot, and what stands behind it.
@@ -195,14 +204,36 @@ impl Slot {
         }
     }
 
-    fn is_of_many(self) -> bool {
+    /// How many words it has at most.
+    const fn words_max(self) -> usize {
         match self {
             Self::Names
             | Self::Clause
             | Self::Types
             | Self::Syntax
             | Self::Sign
-            | Self::Literal => true,
+            | Self::Literal => WORDS_MAX,
+            Self::Name
+            | Self::Thing
+            | Self::Kind
+            | Self::Number
+            | Self::Word
+            | Self::Permission
+            | Self::Location => 1,
+        }
+    }
+
+    /// Whether it may have more words behind this one.
+    fn goes_over(self, word: &str, known: &Known<'_>) -> bool {
+        match self {
+            Self::Names => word
+                .strip_suffix(',')
+                .is_some_and(|name| known.has(unquoted(name))),
+            Self::Clause => CLAUSES.contains(&word),
+            Self::Types => are_types(word),
+            Self::Syntax => is_of_syntax(word, known),
+            Self::Sign => is_sign(word),
+            Self::Literal => true,
             Self::Name
             | Self::Thing
             | Self::Kind

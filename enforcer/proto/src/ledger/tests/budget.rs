@@ -355,6 +355,21 @@ fn a_window_whose_queries_are_used_up_closes_a_minute_after_the_last_of_them_and
 }
 
 #[test]
+fn a_window_does_not_close_while_the_rows_of_its_last_query_are_being_sent() {
+    let (mut host, grant) = host_with(100 * MIB);
+    let (query, _) = start(&mut host, grant, 0, None).expect("room");
+    host.ledger.apply(at(101), &finishing(query, grant));
+    let sent = host.ledger.next_query();
+    let mut event = starting(sent, grant, Some(8));
+    if let Event::QueryAdmitted { method, sql, .. } = &mut event {
+        (*method, *sql) = (Method::InsertAll, None);
+    }
+    host.ledger.apply(at(300), &event);
+    budget(&mut host, grant).queries_max = 1;
+    assert_eq!(host.ledger.tick(at(301)).events, []);
+}
+
+#[test]
 fn what_is_exported_is_charged_whole_unless_it_never_began() {
     for (is_void, cost) in [(false, 30 * MIB), (true, 0)] {
         let (mut host, grant) = host_with(100 * MIB);
@@ -668,6 +683,10 @@ fn an_upload_takes_a_place_from_its_last_part_on_and_none_where_that_was_never_s
     };
     let first = send(&mut host, None);
     assert_eq!(places(&host), 0);
+    // A window whose queries are used up does not close while it goes on.
+    budget(&mut host, grant).queries_max = 0;
+    assert_eq!(host.ledger.tick(at(400)).events, []);
+    budget(&mut host, grant).queries_max = u64::MAX;
     host.ledger.apply(at(101), &finishing(first, grant));
     assert!(
         unsettled(&host, grant, |_| true).is_empty(),

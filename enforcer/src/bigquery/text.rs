@@ -156,10 +156,9 @@ pub fn read(sql: &str) -> Result<Named, Refusal> {
             };
             named.add(name, place)?;
         }
-        let taken = rest.len().saturating_sub(behind.len());
-        let solid = |token: &&&Token| !is_blank(token);
-        let last = rest.get(..taken).unwrap_or_default().iter().rev();
-        before = last.clone().by_ref().find(|token| solid(&token)).or(before);
+        let (taken, _) = rest.split_at(rest.len() - behind.len());
+        let last = taken.iter().rev().find(|token| !is_blank(token));
+        before = last.or(before);
         rest = behind;
     }
     Ok(named)

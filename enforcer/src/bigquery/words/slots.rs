@@ -130,7 +130,7 @@ pub(super) fn fits(shape: &[&str], said: &[&str], known: &Known<'_>, place: Opti
     let Some((before, slot, after)) = parts(wanted) else {
         return said.first() == Some(wanted) && goes_on(1);
     };
-    for words in 1..=slot.words_max().min(said.len()) {
+    for words in 1..=WORDS_MAX.min(said.len()) {
         let Some(([filling @ .., last], _)) = said.split_at_checked(words) else {
             return false;
         };
@@ -204,26 +204,7 @@ impl Slot {
         }
     }
 
-    /// How many words it has at most.
-    const fn words_max(self) -> usize {
-        match self {
-            Self::Names
-            | Self::Clause
-            | Self::Types
-            | Self::Syntax
-            | Self::Sign
-            | Self::Literal => WORDS_MAX,
-            Self::Name
-            | Self::Thing
-            | Self::Kind
-            | Self::Number
-            | Self::Word
-            | Self::Permission
-            | Self::Location => 1,
-        }
-    }
-
-    /// Whether it may have more words behind this one.
+    /// Whether it may have more words behind this one: what is of one word never does.
     fn goes_over(self, word: &str, known: &Known<'_>) -> bool {
         match self {
             Self::Names => word

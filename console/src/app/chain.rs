@@ -1,5 +1,5 @@
 //! Whether the records that came are those that were written, as far as the records themselves can show it: each has the hash that it names, and names the
-//! one before. Whoever owns the daemon's disk could have written another chain: that shows against a checkpoint alone (`enforcer log verify`).
+//! one before. Whoever owns the daemon's disk could have written another chain: that shows against a checkpoint alone (`signed.rs`, `enforcer log verify`).
 
 use super::tail::Entry;
 

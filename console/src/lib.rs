@@ -94,6 +94,11 @@ fn start(cli: Cli) -> anyhow::Result<()> {
             "--record keeps what the console itself shows of a daemon: commands, replay and demo have nothing to keep, so leave it out"
         );
     }
+    if cli.command.is_some() && cli.log_key.is_some() {
+        anyhow::bail!(
+            "--log-key checks the log that the console itself follows: for commands there is `enforcer log verify --checkpoint FILE --key KEY`"
+        );
+    }
     match cli.command {
         Some(Command::Twin(twin)) => Ok(twins::run(&cli.socket, twin, cli.read_only, cli.json)?),
         Some(Command::Replay(args)) => replay::run(&args, theme),
@@ -103,6 +108,8 @@ fn start(cli: Cli) -> anyhow::Result<()> {
 }
 
 fn watch(cli: &Cli, theme: Theme) -> anyhow::Result<()> {
+    let key = cli.log_key.as_deref();
+    let key = key.map(app::signed::read_key).transpose()?;
     // Asked once before the screen is taken: a daemon that refuses or is not there is said in plain text.
     let status = link::Link::to(&cli.socket)?.status()?;
     let mut recording = Recording::to(cli.record.as_deref())?;
@@ -112,8 +119,7 @@ fn watch(cli: &Cli, theme: Theme) -> anyhow::Result<()> {
         Mode::Full
     };
     let mut model = Model::new(mode);
-    let key = cli.log_key.as_deref();
-    model.signer = Signer::new(key.map(app::signed::read_key).transpose()?);
+    model.signer = Signer::new(key);
     let first = app::Msg::Status(Box::new(status));
     recording.take(0, &first)?;
     model.update(0, first);

@@ -206,8 +206,8 @@ async fn daemon(config: Config, policy: Policy, room: Room) -> Result<()> {
     let served = served(&config, &names);
     let authority = open_authority(&config, &served, clock.as_ref(), &files)?;
     let upstream = open_upstream(&config, &tls, Some(Arc::new(deadlines)))?;
-    let minter = tokens::minter(&config, &upstream).await?;
-    let minting = Arc::new(minting::Minting::new(minter, Arc::clone(&clock)));
+    let minters = Arc::new(tokens::minters(&config, &upstream).await?);
+    let minting = Arc::new(minting::Minting::new(minters, Arc::clone(&clock)));
     let questions = Arc::new(Questions::default());
     let watched = kernel::Watched {
         workloads,

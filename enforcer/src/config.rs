@@ -172,8 +172,12 @@ pub struct Agent {
     pub allow: BTreeSet<String>,
     /// What it is told of names.
     pub names: WhichNames,
+    /// By what its tokens are made.
+    pub minter: MinterKind,
     /// The service account its tokens are for; absent: the federated identity itself.
     pub service_account: Option<String>,
+    /// The project that its requests are counted against; absent: the one that Google takes by itself.
+    pub quota_project: Option<String>,
 }
 
 impl Agent {
@@ -190,7 +194,17 @@ impl Agent {
     }
 }
 
-/// Where upstream tokens come from.
+/// By what tokens are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MinterKind {
+    /// This host's own key, by STS.
+    Federation,
+    /// The host's base identity, by IAM Credentials.
+    Impersonation,
+}
+
+/// Where upstream tokens come from, for whom nothing else is said.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub enum TokenSource {
     /// This host is an OIDC issuer: own key, per-window JWT, exchanged at STS.
@@ -209,6 +223,37 @@ pub enum TokenSource {
         /// IAM Credentials.
         iam_url: String,
     },
+}
+
+impl TokenSource {
+    /// By what tokens are made for whom nothing else is said.
+    #[must_use]
+    pub const fn kind(&self) -> MinterKind {
+        match self {
+            Self::Federation { .. } => MinterKind::Federation,
+            Self::Impersonation { .. } => MinterKind::Impersonation,
+        }
+    }
+
+    /// By what they are made for somebody with this service account of whom the configuration says so.
+    fn minter(
+        &self,
+        whose: &str,
+        said: Option<MinterKind>,
+        account: Option<&String>,
+    ) -> Result<MinterKind, String> {
+        let kind = said.unwrap_or_else(|| self.kind());
+        match (kind, self, account) {
+            (MinterKind::Federation, Self::Impersonation { .. }, _) => Err(format!(
+                "{whose}: `token = \"federation\"` needs token.kind = \"federation\", whose `audience` and `issuer` say as whom this host is known; others may have `token = \"impersonation\"` then"
+            )),
+            (MinterKind::Impersonation, _, None) => Err(format!(
+                "{whose}: `service_account` is needed with impersonation (`token`, or token.kind)"
+            )),
+            (MinterKind::Federation, Self::Federation { .. }, _)
+            | (MinterKind::Impersonation, _, Some(_)) => Ok(kind),
+        }
+    }
 }
 
 /// The whole configuration, resolved.
@@ -332,6 +377,14 @@ impl Config {
     #[must_use]
     pub fn helpers_cgroup(&self) -> PathBuf {
         program::cgroup_beside(&self.daemon_cgroup)
+    }
+
+    /// Whether anybody's tokens are made like this.
+    #[must_use]
+    pub fn mints_by(&self, kind: MinterKind) -> bool {
+        let agents = self.agents.iter().map(|agent| agent.minter);
+        let estimator = self.estimator.iter().map(|estimator| estimator.minter);
+        agents.chain(estimator).any(|minter| minter == kind)
     }
 
     /// Whether the daemon runs programs at all.

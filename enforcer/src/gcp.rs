@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use enforcer_proto::policy::Policy;
 use enforcer_proto::scope::{Access, DatasetPattern};
 
-use crate::config::{Agent, Config, TokenSource};
+use crate::config::{Agent, Config, Estimator, MinterKind, TokenSource};
 use crate::token::ASSERTION_LIFE_MAX;
 
 /// The APIs that are called.
@@ -27,13 +27,14 @@ const AUDITED: [&str; 3] = [
     "sts.googleapis.com",
 ];
 /// How claims become what IAM knows: who it is, what the window holds, and what bindings may name.
-const MAPPING: [(&str, &str); 6] = [
+const MAPPING: [(&str, &str); 7] = [
     ("google.subject", "assertion.sub"),
     ("google.groups", "assertion.datasets"),
     ("attribute.host", "assertion.host"),
     ("attribute.agent", "assertion.agent"),
     ("attribute.session", "assertion.session"),
     ("attribute.grant", "assertion.grant"),
+    ("attribute.reason", "assertion.reason"),
 ];
 /// The base identity of a host that has no key of its own is not in its configuration.
 const BASE_IDENTITY: &str = "serviceAccount:THE-HOSTS-OWN-SERVICE-ACCOUNT";
@@ -128,6 +129,7 @@ impl Plan {
         }
         plan.estimator(config);
         plan.jobs(config);
+        plan.quotas(config);
         Ok(plan)
     }
 
@@ -148,24 +150,24 @@ impl Plan {
         for agent in &config.agents {
             if let Some(account) = &agent.service_account {
                 let subject = format!("{}/agent/{}", config.host, agent.name);
-                self.may_become(account, &subject);
+                self.may_become(account, agent.minter, &subject);
             }
         }
         if let Some(estimator) = &config.estimator
             && let Some(account) = &estimator.service_account
         {
             let subject = format!("{}/estimator/{}", config.host, estimator.name);
-            self.may_become(account, &subject);
+            self.may_become(account, estimator.minter, &subject);
         }
     }
 
-    fn may_become(&mut self, account: &str, subject: &str) {
-        let (role, member) = match &self.provider {
-            Some(provider) => (
+    fn may_become(&mut self, account: &str, minter: MinterKind, subject: &str) {
+        let (role, member) = match (minter, &self.provider) {
+            (MinterKind::Federation, Some(provider)) => (
                 "roles/iam.workloadIdentityUser",
                 provider.principal(subject),
             ),
-            None => (
+            (MinterKind::Impersonation, _) | (MinterKind::Federation, None) => (
                 "roles/iam.serviceAccountTokenCreator",
                 BASE_IDENTITY.to_owned(),
             ),
@@ -239,12 +241,8 @@ impl Plan {
         let Some(estimator) = &config.estimator else {
             return;
         };
-        let member = match (&estimator.service_account, &self.provider) {
-            (Some(account), _) => format!("serviceAccount:{account}"),
-            (None, Some(provider)) => {
-                provider.principal(&format!("{}/estimator/{}", config.host, estimator.name))
-            }
-            (None, None) => return,
+        let Some(member) = self.as_estimator(config, estimator) else {
+            return;
         };
         for project in self.projects.clone() {
             self.bind(
@@ -281,6 +279,40 @@ impl Plan {
                     self.bind(On::Project(project.clone()), role, member.clone());
                 }
             }
+        }
+    }
+
+    /// Whose requests are counted against a project that is not the one that Google takes by itself.
+    fn quotas(&mut self, config: &Config) {
+        let of_agent = |agent: &Agent| {
+            let project = agent.quota_project.clone()?;
+            let account = agent.service_account.as_deref();
+            Some((project, self.agent(agent.name.as_str(), account)))
+        };
+        let mut counted: Vec<_> = config.agents.iter().filter_map(of_agent).collect();
+        if let Some(estimator) = &config.estimator
+            && let (Some(project), Some(member)) = (
+                estimator.quota_project.clone(),
+                self.as_estimator(config, estimator),
+            )
+        {
+            counted.push((project, member));
+        }
+        for (project, member) in counted {
+            self.projects.insert(project.clone());
+            let on = On::Project(project);
+            self.bind(on, "roles/serviceusage.serviceUsageConsumer", member);
+        }
+    }
+
+    /// How the estimator is known at Google.
+    fn as_estimator(&self, config: &Config, estimator: &Estimator) -> Option<String> {
+        match (&estimator.service_account, &self.provider) {
+            (Some(account), _) => Some(format!("serviceAccount:{account}")),
+            (None, Some(provider)) => {
+                Some(provider.principal(&format!("{}/estimator/{}", config.host, estimator.name)))
+            }
+            (None, None) => None,
         }
     }
 

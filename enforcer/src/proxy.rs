@@ -49,7 +49,6 @@ use async_trait::async_trait;
 use enforcer_proto::id::GrantId;
 use enforcer_proto::principal::{AgentName, Process};
 use enforcer_proto::refusal::{Code, Refusal};
-use http::HeaderValue;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
@@ -58,6 +57,7 @@ use crate::accept;
 use crate::clock::Clock;
 use crate::engine::{Engine, OpenWindow, Requester};
 use crate::shared::Shared;
+use crate::token::Credential;
 use crate::upstream::Upstream;
 use apis::Apis;
 use asking::Asking;
@@ -98,19 +98,19 @@ pub trait OriginSource: Send + Sync {
 /// Tokens by window. They never leave the daemon.
 #[async_trait]
 pub trait Tokens: Send + Sync {
-    /// The `Authorization` to send in an open window; marked sensitive.
+    /// What to send with a request in an open window.
     ///
     /// # Errors
     /// [`Code::TokenUnavailable`].
-    async fn for_query(&self, window: &OpenWindow) -> Result<HeaderValue, Refusal>;
+    async fn for_query(&self, window: &OpenWindow) -> Result<Credential, Refusal>;
     /// Begins to have one for queries, without waiting for it: it will be asked for soon.
     fn begin(&self, window: &OpenWindow);
-    /// The `Authorization` to cancel jobs with, of a window that has closed: what is still held or, within the grace after the close, a token that is
+    /// What to cancel jobs with, of a window that has closed: what is still held or, within the grace after the close, a token that is
     /// minted for this. It is never given out for a query.
     ///
     /// # Errors
     /// [`Code::TokenUnavailable`].
-    async fn for_cancel(&self, window: &OpenWindow) -> Result<HeaderValue, Refusal>;
+    async fn for_cancel(&self, window: &OpenWindow) -> Result<Credential, Refusal>;
     /// From now on no query of this window gets a token, whatever is held or under way; what is held stays for cancelling.
     fn close(&self, window: &OpenWindow);
     /// Drops and wipes whatever is held for a grant.

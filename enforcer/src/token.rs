@@ -2,6 +2,7 @@
 //! leaves the daemon and is never used for a query past its window. Errors say which step failed, never what was sent or answered.
 
 mod base;
+mod credential;
 mod estimator;
 mod exchange;
 mod federation;
@@ -23,6 +24,7 @@ use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
 pub use base::base_identity;
+pub use credential::Credential;
 pub use estimator::EstimatorTokens;
 pub use federation::{ASSERTION_LIFE_MAX, Federation, FederationOptions};
 pub use impersonation::Impersonation;
@@ -30,6 +32,7 @@ pub use issuer::{IssuerError, IssuerKey};
 pub use keys::{IssuerKeys, KNOWN_AFTER, LAST_FOR, RotationError, Step, jwks, rotate};
 pub use window::{CANCEL_GRACE, WindowTokens};
 
+use crate::config::MinterKind;
 use crate::upstream::UpstreamError;
 
 /// The scope of a token that is sent to BigQuery.
@@ -98,6 +101,10 @@ pub struct MintRequest {
     pub writable: Vec<String>,
     /// Who approved; `none` for the estimator.
     pub approver: String,
+    /// The SHA-256 of why the window was asked for, hex; absent for the estimator, and where it is not remembered.
+    pub reason_digest: Option<String>,
+    /// By what it is minted.
+    pub minter: MinterKind,
     /// The service account to become; `None`: the federated identity itself.
     pub service_account: Option<String>,
     /// What is left of the window.
@@ -197,6 +204,9 @@ pub enum TokenError {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// The configuration was read without anybody who is minted for like this.
+    #[error("token could not be had: nothing mints by {}. Start the daemon anew", kind_shown(*.0))]
+    NoMinter(MinterKind),
     /// The base identity failed.
     #[error(
         "token could not be had: the host has no usable base identity. See `gcloud auth application-default login`, or run on a machine with a service account"
@@ -217,6 +227,7 @@ impl TokenError {
             | Self::Sign
             | Self::NoServiceAccount
             | Self::BadServiceAccount
+            | Self::NoMinter(_)
             | Self::NoBaseIdentity => Code::TokenMisconfigured,
             Self::Unreachable { .. } | Self::Timeout { .. } | Self::Unusable { .. } => {
                 Code::TokenUnavailable
@@ -236,6 +247,13 @@ fn of_refusal(status: u16, code: Option<&str>) -> Code {
         (400..500, _) => Code::TokenMisconfigured,
         // A redirect is not followed, and what is no answer of theirs comes from somebody between.
         _ => Code::TokenUnavailable,
+    }
+}
+
+const fn kind_shown(kind: MinterKind) -> &'static str {
+    match kind {
+        MinterKind::Federation => "federation",
+        MinterKind::Impersonation => "impersonation",
     }
 }
 

@@ -149,3 +149,25 @@ fn the_resources_are_terraforms_and_say_the_same() {
         assert!(said.contains(wanted), "{wanted}: {said}");
     }
 }
+
+#[test]
+fn who_becomes_an_account_by_the_hosts_own_identity_and_whose_quota_is_used_is_said() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let config = configuration(dir.path());
+    let text = std::fs::read_to_string(&config).expect("reads");
+    let own = "uid = 2001\ntoken = \"impersonation\"\nservice_account = \"bot@p.iam.gserviceaccount.com\"\nquota_project = \"billing\"";
+    std::fs::write(&config, text.replacen("uid = 2001", own, 1)).expect("written");
+    for more in [&[][..], &["--terraform"]] {
+        let said = setup(&config, more);
+        for wanted in [
+            "roles/iam.serviceAccountTokenCreator",
+            "serviceAccount:THE-HOSTS-OWN-SERVICE-ACCOUNT",
+            "roles/serviceusage.serviceUsageConsumer",
+            "serviceAccount:bot@p.iam.gserviceaccount.com",
+            "billing",
+        ] {
+            assert!(said.contains(wanted), "{wanted}: {said}");
+        }
+        assert!(!said.contains("workloadIdentityUser"), "{said}");
+    }
+}

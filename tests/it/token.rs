@@ -1,7 +1,8 @@
 //! Tokens stay where they belong: the agent's never go out, the real one never comes in, and without one nothing is forwarded.
 
 use harness::programs::said;
-use harness::world::{AGENTS_OWN_TOKEN, Family, Who, World, wait_for};
+use harness::stage::Side;
+use harness::world::{AGENTS_OWN_TOKEN, Family, Who, World, policy, wait_for};
 use serde_json::{Value, json};
 
 const DAILY: &str = "SELECT COUNT(*) FROM finance.daily";
@@ -175,6 +176,104 @@ fn with_a_service_account() -> World {
     world.edit_config("uid = 2001", &service_account);
     world.start_daemon();
     world
+}
+
+/// A world whose host is a machine of Google's, with a metadata server that gives the machine's own identity to who can reach it.
+fn on_a_machine_of_googles() -> World {
+    let world = World::without_daemon(Family::V4);
+    for (side, args) in [
+        (Side::Internet, "addr add 169.254.169.254/32 dev lo"),
+        (Side::Host, "route add 169.254.169.254 dev wire0"),
+    ] {
+        let mut command = world.stage.command(side, "ip");
+        let status = command.args(args.split(' ')).status().expect("ip runs");
+        assert!(status.success(), "{args}");
+    }
+    world.set_names(
+        &json!({"metadata.google.internal": {"addresses": ["169.254.169.254"], "ttl_s": 60}}),
+    );
+    world
+}
+
+/// What the far side was asked under these names, since it had had `before` requests.
+fn asked<'a>(requests: &'a [Value], before: usize, names: &[&str]) -> Vec<&'a Value> {
+    let is_of_them = |request: &&Value| names.iter().any(|name| request["host"] == *name);
+    requests[before..].iter().filter(is_of_them).collect()
+}
+
+#[test]
+fn each_agents_tokens_are_made_as_its_own_configuration_says_and_counted_against_its_own_project() {
+    let mut world = on_a_machine_of_googles();
+    let for_both = policy("15m", false).replace("finance-bot", "finance-bot\", \"ops-bot");
+    world.set_policy(&for_both);
+    let impersonates = format!(
+        "uid = 2001\ntoken = \"impersonation\"\nservice_account = \"{ACCOUNT}\"\nquota_project = \"finance-billing\""
+    );
+    world.edit_config("uid = 2001", &impersonates);
+    world.edit_config("[upstream]", "[upstream]\nquota_project = \"everybodys\"");
+    world.start_daemon();
+    let _ = world.open_window("demo-project.finance:read", "10m");
+    let served = world.query(&[DAILY]).remove(0);
+    assert_eq!(served["rows"], json!([["1000"]]), "{served}");
+
+    let requests = world.far_requests();
+    let tokens = world.tokens();
+    let of_kind = |kind: &str| format!("Bearer {}", token_of(&tokens, kind));
+    assert_eq!(asked(&requests, 0, &["sts.googleapis.com"]).len(), 0);
+    for request in asked(&requests, 0, &["iamcredentials.googleapis.com"]) {
+        assert_eq!(header(request, "authorization"), of_kind("base"));
+    }
+    let queries = asked(&requests, 0, &["bigquery.googleapis.com"]);
+    assert!(queries.len() >= 2, "a dry run, and the query");
+    for request in queries {
+        assert_eq!(header(request, "authorization"), of_kind("service account"));
+        assert_eq!(header(request, "x-goog-user-project"), "finance-billing");
+    }
+
+    // The other agent is the host's own issuer's, as [token] says, and counted as [upstream] says.
+    let asked_for = [
+        "request",
+        "--scope",
+        "demo-project.finance:read",
+        "--ttl",
+        "1m",
+        "--reason",
+        "r",
+    ];
+    let request = world.json(Who::OtherAgent, &asked_for);
+    let number = request["request"].as_str().expect("a number");
+    let _ = world.json(Who::Approver, &["approve", number]);
+    let bundle = world.stage.dir().join("run/ca.pem");
+    let mut command = world.run_as(Who::OtherAgent, "/usr/bin/python3");
+    let seen = said(command.args(["-c", RAW]).arg(bundle));
+    assert!(seen.starts_with("200"), "{seen}");
+    let all = world.far_requests();
+    assert_eq!(
+        asked(&all, requests.len(), &["sts.googleapis.com"]).len(),
+        1
+    );
+    let not = ["iamcredentials.googleapis.com", "metadata"];
+    assert_eq!(asked(&all, requests.len(), &not).len(), 0);
+    for request in asked(&all, requests.len(), &["bigquery.googleapis.com"]) {
+        assert_eq!(header(request, "x-goog-user-project"), "everybodys");
+    }
+    let claims = &world.tokens().pop().expect("minted")["claims"];
+    assert_eq!(
+        claims["reason"],
+        enforcer_proto::audit::sha256_hex(b"r"),
+        "{claims}"
+    );
+}
+
+#[test]
+fn the_machines_own_identity_is_the_daemons_alone() {
+    let mut world = on_a_machine_of_googles();
+    world.start_daemon();
+    let ask = "import urllib.request\nask = urllib.request.Request('http://169.254.169.254/computeMetadata/v1/instance/service-accounts/default/token', headers={'Metadata-Flavor': 'Google'})\nprint(urllib.request.urlopen(ask, timeout=3).read().decode())";
+    let mut command = world.run_as(Who::Agent, "/usr/bin/python3");
+    let got = said(command.args(["-c", ask]));
+    assert!(got.contains("enforcer-placeholder"), "{got}");
+    assert_eq!(world.tokens(), Vec::<Value>::new(), "the stand-in answered");
 }
 
 fn hosts(requests: &[Value]) -> Vec<&str> {

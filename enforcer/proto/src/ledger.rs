@@ -35,7 +35,7 @@ pub use timeline::Needed;
 use timeline::Timeline;
 
 use crate::asking::FromQuery;
-use crate::audit::Record;
+use crate::audit::{Record, sha256_hex};
 use crate::event::{CloseReason, Event, Numbers};
 use crate::id::{GrantId, QueryId, RequestId, SessionId};
 use crate::policy::{Ask, Budget, Vote};
@@ -48,7 +48,7 @@ pub const ENDED_KEPT: usize = 512;
 
 /// The version of what [`Ledger::apply`] makes of events. It is raised whenever a record is taken in otherwise than before: a snapshot of
 /// another version is not used, and the log is read whole once.
-pub const LEDGER_VERSION: u32 = 9;
+pub const LEDGER_VERSION: u32 = 10;
 /// Records younger than this are always needed, nanoseconds: two days, more than the longest window, what its jobs may last, and the day over
 /// which shares of time are counted.
 pub const NEEDED_NS: u64 = 48 * 3600 * NS_PER_S;
@@ -751,6 +751,7 @@ impl Ledger {
             grant.ends_with = request.ends_with_process.then(|| request.process.clone());
             let from = request.from_query.as_ref();
             grant.is_of_text = from.is_some_and(|from| from.is_of_text(&grant.scope));
+            grant.reason_digest = Some(sha256_hex(request.ask.reason.as_bytes()));
         }
     }
 

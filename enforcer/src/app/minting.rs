@@ -151,6 +151,8 @@ mod tests {
             datasets: Vec::new(),
             writable: Vec::new(),
             approver: "uid:5001".to_owned(),
+            reason_digest: None,
+            minter: crate::config::MinterKind::Federation,
             service_account: None,
             remaining: Duration::from_secs(60),
             now: NOW,

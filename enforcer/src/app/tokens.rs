@@ -11,24 +11,42 @@ use enforcer_proto::id::GrantId;
 use enforcer_proto::principal::AgentName;
 use enforcer_proto::refusal::{Code, Refusal};
 use enforcer_proto::scope::Access;
-use http::HeaderValue;
 use serde_json::Value;
 
 use crate::atomic_file::{self, Rights};
 use crate::causes::Causes;
 use crate::clock::Clock;
-use crate::config::{Config, TokenSource};
+use crate::config::{Agent, Config, MinterKind, TokenSource};
 use crate::engine::OpenWindow;
 use crate::proxy::Tokens;
 use crate::token::{
-    Bearer, EstimatorTokens, Federation, FederationOptions, Impersonation, IssuerKeys, MintRequest,
-    Minter, TokenError, WindowTokens, base_identity,
+    AccessToken, Bearer, Credential, EstimatorTokens, Federation, FederationOptions, Impersonation,
+    IssuerKeys, MintRequest, Minted, Minter, TokenError, WindowTokens, base_identity,
 };
 use crate::upstream::Upstream;
 
-/// The minter that the configuration names. Publishes the issuer's public key where the operator and Google's set-up find it.
-pub(super) async fn minter(config: &Config, upstream: &Arc<Upstream>) -> Result<Arc<dyn Minter>> {
-    match &config.token {
+/// Those that mint, each for whom the configuration says.
+#[derive(Debug)]
+pub(super) struct Minters {
+    federation: Option<Federation>,
+    impersonation: Option<Impersonation>,
+}
+
+#[async_trait]
+impl Minter for Minters {
+    async fn mint(&self, request: &MintRequest) -> Result<Minted, TokenError> {
+        let minter: Option<&dyn Minter> = match request.minter {
+            MinterKind::Federation => self.federation.as_ref().map(|minter| minter as _),
+            MinterKind::Impersonation => self.impersonation.as_ref().map(|minter| minter as _),
+        };
+        let minter = minter.ok_or(TokenError::NoMinter(request.minter))?;
+        minter.mint(request).await
+    }
+}
+
+/// The minters that the configuration names. Publishes the issuer's public key where the operator and Google's set-up find it.
+pub(super) async fn minters(config: &Config, upstream: &Arc<Upstream>) -> Result<Minters> {
+    let (federation, iam_url) = match &config.token {
         TokenSource::Federation {
             audience,
             issuer,
@@ -43,21 +61,22 @@ pub(super) async fn minter(config: &Config, upstream: &Arc<Upstream>) -> Result<
                 sts_url.clone(),
                 iam_url.clone(),
             );
-            Ok(Arc::new(Federation::new(
-                options,
-                keys,
-                Arc::clone(upstream),
-            )))
+            let federation = Federation::new(options, keys, Arc::clone(upstream));
+            (Some(federation), iam_url)
         }
-        TokenSource::Impersonation { iam_url } => {
-            let base = base_identity().await?;
-            Ok(Arc::new(Impersonation::new(
-                base,
-                iam_url.clone(),
-                Arc::clone(upstream),
-            )))
-        }
-    }
+        TokenSource::Impersonation { iam_url } => (None, iam_url),
+    };
+    let impersonation = if config.mints_by(MinterKind::Impersonation) {
+        let base = base_identity().await?;
+        let upstream = Arc::clone(upstream);
+        Some(Impersonation::new(base, iam_url.clone(), upstream))
+    } else {
+        None
+    };
+    Ok(Minters {
+        federation,
+        impersonation,
+    })
 }
 
 /// Puts the issuer's public keys where the operator and Google's set-up find them.
@@ -78,15 +97,23 @@ pub(super) fn of_estimator(
         Arc::clone(minter),
         Arc::clone(clock),
         &config.host,
-        estimator.name.as_str(),
-        estimator.service_account.clone(),
+        estimator,
     ))
+}
+
+/// As whom an agent asks Google.
+struct Identity {
+    minter: MinterKind,
+    service_account: Option<String>,
+    quota_project: Option<String>,
 }
 
 /// The holders of tokens, by grant.
 pub(super) struct ByWindow {
     host: String,
-    accounts: BTreeMap<AgentName, Option<String>>,
+    identities: BTreeMap<AgentName, Identity>,
+    /// Whoever has left the configuration while its window was open: its jobs are still to be cancelled.
+    others: Identity,
     minter: Arc<dyn Minter>,
     clock: Arc<dyn Clock>,
     windows: Mutex<BTreeMap<GrantId, Arc<WindowTokens>>>,
@@ -94,18 +121,37 @@ pub(super) struct ByWindow {
 
 impl ByWindow {
     pub(super) fn new(config: &Config, minter: Arc<dyn Minter>, clock: Arc<dyn Clock>) -> Self {
-        let accounts = config
+        let identity = |agent: &Agent| Identity {
+            minter: agent.minter,
+            service_account: agent.service_account.clone(),
+            quota_project: agent.quota_project.clone(),
+        };
+        let identities = config
             .agents
             .iter()
-            .map(|agent| (agent.name.clone(), agent.service_account.clone()))
+            .map(|agent| (agent.name.clone(), identity(agent)))
             .collect();
         Self {
             host: config.host.clone(),
-            accounts,
+            identities,
+            others: Identity {
+                minter: config.token.kind(),
+                service_account: None,
+                quota_project: None,
+            },
             minter,
             clock,
             windows: Mutex::default(),
         }
+    }
+
+    fn identity(&self, agent: &AgentName) -> &Identity {
+        self.identities.get(agent).unwrap_or(&self.others)
+    }
+
+    fn credential(&self, window: &OpenWindow, token: &AccessToken) -> Credential {
+        let identity = self.identity(&window.agent);
+        Credential::new(token, identity.quota_project.as_deref())
     }
 
     /// The window's holder, made when there is none.
@@ -117,6 +163,7 @@ impl ByWindow {
                 .scope
                 .datasets()
                 .filter(|(_, access)| *access >= Access::Write);
+            let identity = self.identity(&window.agent);
             let request = MintRequest {
                 bearer: Bearer::Agent,
                 agent: window.agent.to_string(),
@@ -126,7 +173,9 @@ impl ByWindow {
                 datasets: all.map(|(dataset, _)| dataset.to_string()).collect(),
                 writable: writable.map(|(dataset, _)| dataset.to_string()).collect(),
                 approver: window.approver.to_string(),
-                service_account: self.accounts.get(&window.agent).cloned().flatten(),
+                reason_digest: window.reason_digest.clone(),
+                minter: identity.minter,
+                service_account: identity.service_account.clone(),
                 remaining: Duration::ZERO,
                 now: self.clock.now(),
             };
@@ -148,20 +197,20 @@ fn unavailable(window: &OpenWindow, error: &TokenError) -> Refusal {
 
 #[async_trait]
 impl Tokens for ByWindow {
-    async fn for_query(&self, window: &OpenWindow) -> Result<HeaderValue, Refusal> {
+    async fn for_query(&self, window: &OpenWindow) -> Result<Credential, Refusal> {
         let token = self
             .of(window)
             .token()
             .await
             .map_err(|error| unavailable(window, &error))?;
-        Ok(token.bearer())
+        Ok(self.credential(window, &token))
     }
 
     fn begin(&self, window: &OpenWindow) {
         self.of(window).begin();
     }
 
-    async fn for_cancel(&self, window: &OpenWindow) -> Result<HeaderValue, Refusal> {
+    async fn for_cancel(&self, window: &OpenWindow) -> Result<Credential, Refusal> {
         let held = self
             .windows
             .lock()
@@ -179,7 +228,7 @@ impl Tokens for ByWindow {
             .for_cancel()
             .await
             .map_err(|error| unavailable(window, &error))?;
-        Ok(token.bearer())
+        Ok(self.credential(window, &token))
     }
 
     fn close(&self, window: &OpenWindow) {
@@ -211,7 +260,6 @@ mod tests {
 
     use super::*;
     use crate::clock::ManualClock;
-    use crate::token::{AccessToken, Minted};
 
     const NOW: Now = Now {
         boot_ns: NS_PER_S,
@@ -237,7 +285,12 @@ mod tests {
         let mint = Arc::new(Mint::default());
         let tokens = ByWindow {
             host: "host-a".to_owned(),
-            accounts: BTreeMap::new(),
+            identities: BTreeMap::new(),
+            others: Identity {
+                minter: MinterKind::Federation,
+                service_account: None,
+                quota_project: None,
+            },
             minter: Arc::clone(&mint) as _,
             clock: Arc::new(ManualClock::at(NOW)),
             windows: Mutex::default(),
@@ -247,6 +300,7 @@ mod tests {
 
     fn window() -> OpenWindow {
         OpenWindow {
+            reason_digest: None,
             is_of_text: false,
             grant: GrantId(7),
             agent: "bot".parse().expect("a name"),

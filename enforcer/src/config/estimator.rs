@@ -3,7 +3,7 @@
 use enforcer_proto::principal::AgentName;
 use serde::{Deserialize, Serialize};
 
-use super::{Agent, TokenSource};
+use super::{Agent, MinterKind, TokenSource};
 
 /// As whom the estimator is known at Google.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -12,12 +12,17 @@ pub struct Estimator {
     pub name: AgentName,
     /// The service account its tokens are for; absent: the federated identity itself.
     pub service_account: Option<String>,
+    /// By what its tokens are made.
+    pub minter: MinterKind,
+    /// The project that its requests are counted against; absent: the one that Google takes by itself.
+    pub quota_project: Option<String>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct EstimatorFile {
     name: Option<AgentName>,
+    token: Option<MinterKind>,
     service_account: Option<String>,
 }
 
@@ -26,9 +31,11 @@ impl EstimatorFile {
         self,
         agents: &[Agent],
         token: &TokenSource,
+        quota_project: Option<String>,
     ) -> Result<Estimator, String> {
         let Self {
             name,
+            token: said,
             service_account,
         } = self;
         let name = match name {
@@ -42,19 +49,15 @@ impl EstimatorFile {
                 "`estimator.name` is `{name}`, which is an agent: what the estimator sees would be seen as that agent's. Name it otherwise"
             ));
         }
-        match (&service_account, token) {
-            (None, TokenSource::Impersonation { .. }) => {
-                return Err(
-                    "`estimator.service_account` is needed with token.kind = \"impersonation\""
-                        .to_owned(),
-                );
-            }
-            (Some(account), _) => not_an_agents(account, agents)?,
-            (None, TokenSource::Federation { .. }) => {}
+        let minter = token.minter("[estimator]", said, service_account.as_ref())?;
+        if let Some(account) = &service_account {
+            not_an_agents(account, agents)?;
         }
         Ok(Estimator {
             name,
             service_account,
+            minter,
+            quota_project,
         })
     }
 }

@@ -15,8 +15,8 @@ use super::estimator::EstimatorFile;
 use super::notify::{self, HookFile};
 use super::program;
 use super::{
-    AGENTS_MAX, ALLOWED_NAMES_MAX, AddressClass, Agent, Config, Metadata, Resolver, TokenSource,
-    WhenAsked, WhenClosed, WhichNames, Workload,
+    AGENTS_MAX, ALLOWED_NAMES_MAX, AddressClass, Agent, Config, Metadata, MinterKind, Resolver,
+    TokenSource, WhenAsked, WhenClosed, WhichNames, Workload,
 };
 use crate::apart::Apart;
 use crate::dns::marks::{MASK_DEFAULT, Marks};
@@ -143,6 +143,7 @@ impl Default for Proxy {
 struct Upstream {
     ca_file: Option<PathBuf>,
     connect_timeout: Option<Ttl>,
+    quota_project: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -180,7 +181,9 @@ struct AgentFile {
     ask: WhenAsked,
     #[serde(default = "default_ask_ttl")]
     ask_ttl: Ttl,
+    token: Option<MinterKind>,
     service_account: Option<String>,
+    quota_project: Option<String>,
     #[serde(default)]
     allow: Vec<String>,
     #[serde(default = "default_names")]
@@ -255,9 +258,18 @@ impl File {
             );
         }
         let token = self.token.resolve()?;
-        let agents = resolve_agents(self.agents, &self.kernel.daemon_cgroup, &token)?;
+        let quota_project = self.upstream.quota_project;
+        let quota_project =
+            quota_project.map(|project| project_id("`upstream.quota_project`", project));
+        let quota_project = quota_project.transpose()?;
+        let agents = resolve_agents(
+            self.agents,
+            &self.kernel.daemon_cgroup,
+            &token,
+            quota_project.as_deref(),
+        )?;
         let estimator = self.estimator;
-        let estimator = estimator.map(|file| file.resolve(&agents, &token));
+        let estimator = estimator.map(|file| file.resolve(&agents, &token, quota_project.clone()));
         let estimator = estimator.transpose()?;
         check_allowed(&agents, protected.as_deref())?;
         let is_bigquerys = bigquerys_names(protected.as_deref());
@@ -307,21 +319,24 @@ impl File {
 
 impl MetadataFile {
     fn resolve(self) -> Result<Option<Metadata>, String> {
-        // It is told in a path of an answer that clients take apart.
-        let is_sound = |project: &String| {
-            let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b':' | b'.');
-            (1..=64).contains(&project.len()) && project.bytes().all(good)
-        };
-        if let Some(wrong) = self.project.as_ref().filter(|project| !is_sound(project)) {
-            return Err(format!(
-                "`metadata.project` is `{wrong}`, which is no project's id"
-            ));
-        }
+        let project = self.project;
+        let project = project.map(|project| project_id("`metadata.project`", project));
+        let project = project.transpose()?;
         Ok(self.emulate.then_some(Metadata {
             port: self.port,
-            project: self.project,
+            project,
             project_number: self.project_number,
         }))
+    }
+}
+
+/// A project's id. It is told in a path of an answer that clients take apart, and in a header.
+fn project_id(key: &str, project: String) -> Result<String, String> {
+    let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b':' | b'.');
+    if (1..=64).contains(&project.len()) && project.bytes().all(good) {
+        Ok(project)
+    } else {
+        Err(format!("{key} is `{project}`, which is no project's id"))
     }
 }
 
@@ -483,6 +498,7 @@ fn resolve_agents(
     files: Vec<AgentFile>,
     daemon: &Path,
     token: &TokenSource,
+    quota_project: Option<&str>,
 ) -> Result<Vec<Agent>, String> {
     if files.is_empty() || files.len() > AGENTS_MAX {
         return Err(format!(
@@ -501,12 +517,8 @@ fn resolve_agents(
             ));
         }
         taken.take(&file.name, &workload);
-        if file.service_account.is_none() && matches!(token, TokenSource::Impersonation { .. }) {
-            return Err(format!(
-                "agent {}: `service_account` is needed with token.kind = \"impersonation\"",
-                file.name
-            ));
-        }
+        let whose = format!("agent {}", file.name);
+        let minter = token.minter(&whose, file.token, file.service_account.as_ref())?;
         let AgentFile {
             name,
             uid,
@@ -515,6 +527,7 @@ fn resolve_agents(
             ask,
             ask_ttl,
             service_account,
+            quota_project: own_quota,
             allow,
             dns,
             ..
@@ -532,7 +545,12 @@ fn resolve_agents(
             ask_ttl,
             allow,
             names: dns,
+            minter,
             service_account,
+            quota_project: own_quota
+                .map(|project| project_id(&format!("{whose}: `quota_project`"), project))
+                .transpose()?
+                .or_else(|| quota_project.map(str::to_owned)),
         });
     }
     Ok(agents)

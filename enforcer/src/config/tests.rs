@@ -79,11 +79,64 @@ fn the_estimator_is_off_unless_it_is_turned_on_and_is_no_agents_identity() {
     let impersonation = "host = \"host-a\"\n[estimator]\n[token]\nkind = \"impersonation\"\n[[agent]]\nname = \"finance-bot\"\ncgroup = \"agents/finance-bot\"\nservice_account = \"bot@p.iam.gserviceaccount.com\"\n";
     let refused = load(impersonation).expect_err("it needs an account");
     assert!(
-        refused.contains("`estimator.service_account` is needed"),
+        refused.contains("[estimator]: `service_account` is needed"),
         "{refused}"
     );
     let on = load(&impersonation.replace("[estimator]", &format!("[estimator]\n{own}")));
     assert!(on.is_ok_and(|config| config.estimator.is_some()));
+}
+
+#[test]
+fn by_what_an_agents_tokens_are_made_and_what_project_is_charged_is_its_own_or_everybodys() {
+    let with = |more: &str| load(&format!("{GOOD}{more}\n"));
+    let account = "service_account = \"bot@p.iam.gserviceaccount.com\"";
+    let minter = |more: &str| with(more).map(|config| config.agents[0].minter);
+    assert_eq!(minter(""), Ok(MinterKind::Federation));
+    assert_eq!(minter(account), Ok(MinterKind::Federation));
+    let impersonates = format!("token = \"impersonation\"\n{account}");
+    assert_eq!(minter(&impersonates), Ok(MinterKind::Impersonation));
+    let refused = minter("token = \"impersonation\"").expect_err("it needs an account");
+    assert!(
+        refused.contains("agent finance-bot: `service_account` is needed"),
+        "{refused}"
+    );
+    let federates = GOOD
+        .replace("kind = \"federation\"", "kind = \"impersonation\"")
+        .replace("audience", "#")
+        .replace("issuer", "#");
+    let refused = load(&format!("{federates}token = \"federation\"\n{account}\n"));
+    let refused = refused.expect_err("as whom this host is known is not said");
+    assert!(
+        refused.contains("needs token.kind = \"federation\""),
+        "{refused}"
+    );
+
+    let quota = |upstream: &str, own: &str| {
+        let text = GOOD.replace("[token]", &format!("[upstream]\n{upstream}\n[token]"));
+        load(&format!("{text}{own}\n")).map(|config| config.agents[0].quota_project.clone())
+    };
+    let named = |project: &str| Ok(Some(project.to_owned()));
+    assert_eq!(quota("", ""), Ok(None));
+    assert_eq!(quota("quota_project = \"all\"", ""), named("all"));
+    assert_eq!(
+        quota("quota_project = \"all\"", "quota_project = \"own\""),
+        named("own")
+    );
+    for (upstream, own, key) in [
+        (
+            "quota_project = \"a b\"",
+            "",
+            "`upstream.quota_project` is `a b`",
+        ),
+        (
+            "",
+            "quota_project = \"\"",
+            "agent finance-bot: `quota_project` is ``",
+        ),
+    ] {
+        let refused = quota(upstream, own).expect_err("no project");
+        assert!(refused.contains(key), "{refused}");
+    }
 }
 
 #[test]

@@ -37,6 +37,8 @@ pub struct OpenWindow {
     pub scope: Scope,
     /// Who decided; goes into the subject token's claims.
     pub approver: Approver,
+    /// The SHA-256 of why it was asked for, hex; goes into the claims too. Absent where that is not remembered.
+    pub reason_digest: Option<String>,
     /// Its request was made of a query's text alone: what a view reads is not in its scope.
     pub is_of_text: bool,
     /// Closes on the boot clock. The proxy asks the clock itself and does not wait to be told.
@@ -56,6 +58,7 @@ pub(crate) fn open_windows(grants: &[u64]) -> OpenWindows {
             agent: agent.clone(),
             scope: "p.d:read".parse().expect("a scope"),
             approver: Approver::Policy { rule: 1 },
+            reason_digest: None,
             is_of_text: false,
             closes_boot_ns: u64::MAX,
         };

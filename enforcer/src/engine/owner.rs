@@ -916,6 +916,7 @@ pub(super) fn open_window(grant: &Grant) -> OpenWindow {
         agent: grant.agent.clone(),
         scope: grant.scope.clone(),
         approver: grant.approver.clone(),
+        reason_digest: grant.reason_digest.clone(),
         is_of_text: grant.is_of_text,
         closes_boot_ns: grant.closes_boot_ns,
     }

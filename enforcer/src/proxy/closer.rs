@@ -302,7 +302,7 @@ impl Closer {
         job: &JobRef,
         (request, what): (http::request::Builder, &str),
     ) -> Result<(u16, serde_json::Value), String> {
-        let authorization = self
+        let credential = self
             .tokens
             .for_cancel(window)
             .await
@@ -310,9 +310,9 @@ impl Closer {
         let turn = self.apis.turn(job.location.as_deref());
         let mut request = request
             .uri(uri(&turn.name, job, what))
-            .header(header::AUTHORIZATION, authorization)
             .body(full(""))
             .map_err(|error| error.to_string())?;
+        credential.put(request.headers_mut());
         coded::ask(request.headers_mut());
         let sent = self.upstream.send(CLOSING_KEYS | window.grant.0, request);
         let sent = tokio::time::timeout(ANSWER, sent).await;
@@ -355,9 +355,9 @@ mod tests {
     use enforcer_proto::id::QueryId;
     use enforcer_proto::principal::Approver;
     use enforcer_proto::refusal::{Code, Refusal};
-    use http::HeaderValue;
 
     use super::*;
+    use crate::token::Credential;
     use crate::upstream::tests::unused;
 
     /// Notes what it is asked for; holds nothing.
@@ -372,7 +372,7 @@ mod tests {
 
     #[async_trait]
     impl Tokens for Noted {
-        async fn for_query(&self, window: &OpenWindow) -> Result<HeaderValue, Refusal> {
+        async fn for_query(&self, window: &OpenWindow) -> Result<Credential, Refusal> {
             self.note("query", window.grant);
             Err(Refusal::new(Code::TokenUnavailable, "none"))
         }
@@ -381,7 +381,7 @@ mod tests {
             self.note("begin", window.grant);
         }
 
-        async fn for_cancel(&self, window: &OpenWindow) -> Result<HeaderValue, Refusal> {
+        async fn for_cancel(&self, window: &OpenWindow) -> Result<Credential, Refusal> {
             self.note("cancel", window.grant);
             tokio::time::sleep(PATIENCE / 2).await;
             Err(Refusal::new(Code::TokenUnavailable, "none"))
@@ -421,6 +421,7 @@ mod tests {
         );
         let grant = GrantId(7);
         let window = OpenWindow {
+            reason_digest: None,
             is_of_text: false,
             grant,
             agent: "bot".parse().unwrap(),

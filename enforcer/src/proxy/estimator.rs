@@ -206,13 +206,13 @@ impl Estimator {
         place: (&str, &str),
         body: &serde_json::Value,
     ) -> Result<Answer, String> {
-        let authorization = self.tokens.for_dry_run().await.map_err(|error| {
+        let credential = self.tokens.for_dry_run().await.map_err(|error| {
             tracing::warn!(error = %Causes(&error), "no token for an estimate");
             error.to_string()
         })?;
         let to = (self.upstream.as_ref(), POOL_KEY);
         let asked =
-            forward::dry_run_of_nobody(to, &authorization, place, body, ESTIMATE_BYTES_MAX).await;
+            forward::dry_run_of_nobody(to, &credential, place, body, ESTIMATE_BYTES_MAX).await;
         asked.map_err(|refusal| refusal.what)
     }
 }

@@ -30,6 +30,7 @@ use crate::causes::Causes;
 use crate::clock::Clock;
 use crate::dns::protected::api_beside;
 use crate::engine::{Engine, OpenWindow, Outcome, Permit};
+use crate::token::Credential;
 use crate::upstream::{Body, Progress, Sent, Until, Upstream, UpstreamError, full};
 
 /// The largest answer that is read whole before it is passed on: jobs, lists, `jobs.query` (BigQuery's pages end at 20 MB), bytes.
@@ -460,22 +461,22 @@ pub(super) async fn dry_run(
 /// [`Code::TokenUnavailable`] where BigQuery does not accept the token, or [`Code::UpstreamFailed`].
 pub(super) async fn dry_run_of_nobody(
     (upstream, pool_key): (&Upstream, u64),
-    authorization: &HeaderValue,
+    credential: &Credential,
     (host, project): (&str, &str),
     body: &Value,
     bytes_max: usize,
 ) -> Result<Answer, Refusal> {
     let mut request = Request::post(new_job(host, project)?)
         .header(header::CONTENT_TYPE, "application/json")
-        .header(header::AUTHORIZATION, authorization.clone())
         .body(full(Bytes::from(body.to_string())))
         .map_err(|error| failed(&error))?;
+    credential.put(request.headers_mut());
     coded::ask(request.headers_mut());
     let answer = upstream.send(pool_key, request).await.map_err(|error| {
         tracing::warn!(error = %Causes(&error), "BigQuery could not be reached for an estimate");
         failed(&error)
     })?;
-    let answer = coded::decoded(check(answer, authorization)?)?;
+    let answer = coded::decoded(check(answer, credential.authorization())?)?;
     read_up_to(answer, bytes_max).await
 }
 
@@ -525,13 +526,12 @@ async fn carry(
     (method, uri, headers, parcel): (http::Method, &Uri, HeaderMap, Parcel),
     progress: &Progress,
 ) -> Result<Response<Incoming>, Refusal> {
-    let authorization = proxy.tokens.for_query(window).await?;
+    let credential = proxy.tokens.for_query(window).await?;
     let mut request = Request::new(parcel.body);
     *request.method_mut() = method;
     *request.uri_mut() = uri.clone();
     *request.headers_mut() = headers;
-    let out = request.headers_mut();
-    out.insert(header::AUTHORIZATION, authorization.clone());
+    credential.put(request.headers_mut());
     let until = || {
         let (window, windows) = (Arc::new(window.clone()), proxy.engine.windows());
         Until {
@@ -550,7 +550,7 @@ async fn carry(
         tracing::warn!(grant = %window.grant, error = %Causes(&error), "BigQuery could not be reached");
         failed(&error)
     })?;
-    check(answer, &authorization)
+    check(answer, credential.authorization())
 }
 
 /// Answers that must not reach a client are turned into refusals: those that speak of our token, those that lead elsewhere, and those that

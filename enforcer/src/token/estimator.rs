@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use http::HeaderValue;
 
-use super::{Bearer, MintRequest, Minted, Minter, TokenError, WindowTokens};
+use super::{Bearer, Credential, MintRequest, Minted, Minter, TokenError, WindowTokens};
 use crate::clock::Clock;
+use crate::config;
 
 /// How long a token is asked for. Google's shortest is less, but a token for each of a few queries would be one more delay for each.
 const LIFE: Duration = Duration::from_secs(600);
@@ -17,18 +17,21 @@ const NONE: &str = "none";
 
 /// The estimator's tokens. No window's token comes from here, and nothing else than [`crate::proxy::estimator`] has one of these.
 #[derive(Debug)]
-pub struct EstimatorTokens(WindowTokens);
+pub struct EstimatorTokens {
+    tokens: WindowTokens,
+    quota_project: Option<String>,
+}
 
 impl EstimatorTokens {
-    /// Tokens for the estimator `name` of this host, or for its service account.
+    /// Tokens for this host's estimator, or for its service account.
     #[must_use]
     pub fn new(
         minter: Arc<dyn Minter>,
         clock: Arc<dyn Clock>,
         host: &str,
-        name: &str,
-        service_account: Option<String>,
+        estimator: &config::Estimator,
     ) -> Self {
+        let name = estimator.name.as_str();
         let now = clock.now();
         let template = MintRequest {
             bearer: Bearer::Estimator,
@@ -39,24 +42,25 @@ impl EstimatorTokens {
             datasets: Vec::new(),
             writable: Vec::new(),
             approver: NONE.to_owned(),
-            service_account,
+            reason_digest: None,
+            minter: estimator.minter,
+            service_account: estimator.service_account.clone(),
             remaining: LIFE,
             now,
         };
-        Self(WindowTokens::new(
-            Arc::new(Shortly(minter)),
-            clock,
-            template,
-            u64::MAX,
-        ))
+        Self {
+            tokens: WindowTokens::new(Arc::new(Shortly(minter)), clock, template, u64::MAX),
+            quota_project: estimator.quota_project.clone(),
+        }
     }
 
-    /// The `Authorization` for a dry run; marked sensitive.
+    /// What a dry run carries.
     ///
     /// # Errors
     /// [`TokenError`].
-    pub(crate) async fn for_dry_run(&self) -> Result<HeaderValue, TokenError> {
-        Ok(self.0.token().await?.bearer())
+    pub(crate) async fn for_dry_run(&self) -> Result<Credential, TokenError> {
+        let token = self.tokens.token().await?;
+        Ok(Credential::new(&token, self.quota_project.as_deref()))
     }
 }
 
@@ -84,6 +88,7 @@ mod tests {
 
     use super::*;
     use crate::clock::ManualClock;
+    use crate::config::MinterKind;
     use crate::token::AccessToken;
 
     #[derive(Debug, Default)]
@@ -114,19 +119,23 @@ mod tests {
             Arc::clone(&mint) as _,
             Arc::clone(&clock) as _,
             "host-a",
-            "estimator",
-            None,
+            &config::Estimator {
+                name: "estimator".parse().expect("a name"),
+                service_account: None,
+                minter: MinterKind::Federation,
+                quota_project: None,
+            },
         );
         let (one, two) = tokio::join!(tokens.for_dry_run(), tokens.for_dry_run());
-        let one = one.expect("a token");
-        assert_eq!(one, two.expect("a token"));
+        let one = one.expect("a token").authorization().clone();
+        assert_eq!(&one, two.expect("a token").authorization());
         assert!(one.is_sensitive() && one == "Bearer ya29.1");
         clock.set(Now {
             boot_ns: 595 * NS_PER_S,
             unix_ns: 595 * NS_PER_S,
         });
         assert_eq!(
-            tokens.for_dry_run().await.expect("a token"),
+            tokens.for_dry_run().await.expect("a token").authorization(),
             "Bearer ya29.2"
         );
         let seen = mint.0.lock().expect("no panic");

@@ -27,6 +27,8 @@ const SUBJECT_BYTES_MAX: usize = 127;
 const CLAIMS_BYTES_MAX: usize = 8192;
 /// The default bound on `exp - iat`; the provider's attribute condition should hold the same number.
 pub const ASSERTION_LIFE_MAX: Duration = Duration::from_secs(900);
+/// What stands in a claim that has nothing to say.
+const NONE: &str = "none";
 /// RFC 8693's name for an access token.
 const ACCESS_TOKEN_TYPE: &str = "urn:ietf:params:oauth:token-type:access_token";
 
@@ -80,6 +82,8 @@ struct Claims<'a> {
     session: &'a str,
     grant: &'a str,
     approver: &'a str,
+    /// `none` where there is none: Google's mapping fails where a claim is missing.
+    reason: &'a str,
     /// `ds:project.dataset`: Google maps them to groups.
     datasets: Vec<String>,
 }
@@ -132,6 +136,7 @@ impl Federation {
             session: &request.session,
             grant: &request.grant,
             approver: &request.approver,
+            reason: request.reason_digest.as_deref().unwrap_or(NONE),
             datasets: read.chain(written).collect(),
         };
         let size = serde_json::to_vec(&claims)

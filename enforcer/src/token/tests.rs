@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::clock::{Clock, ManualClock, SystemClock};
+use crate::config::MinterKind;
 use crate::upstream::tests::{Answers, Server};
 
 const AUDIENCE: &str = "//iam.googleapis.com/projects/123456789012/locations/global/workloadIdentityPools/agents/providers/host-a";
@@ -36,6 +37,8 @@ fn request(remaining_s: u64) -> MintRequest {
         datasets: vec!["demo-project.finance".to_owned()],
         writable: vec!["demo-project.finance".to_owned()],
         approver: "alice".to_owned(),
+        reason_digest: Some("d".repeat(64)),
+        minter: MinterKind::Federation,
         service_account: None,
         remaining: Duration::from_secs(remaining_s),
         now: SystemClock.now(),

@@ -29,7 +29,9 @@ fn world(folders: &[&str], daemon: &str) -> (tempfile::TempDir, Workloads) {
         ask_ttl: Ttl::from_seconds(60).expect("a minute"),
         allow: BTreeSet::new(),
         names: WhichNames::Forward,
+        minter: crate::config::MinterKind::Federation,
         service_account: None,
+        quota_project: None,
     };
     let [mount, below] = [(); 2].map(|()| root.path().to_owned());
     let workloads = Workloads::new(mount, below, root.path().join(daemon), &[agent]);

@@ -31,6 +31,8 @@ def check(condition, why):
 
 
 class Tokens:
+    base_scope = SCOPES[1]
+
     def __init__(self, folder, jwks):
         self.jwks = jwks
         self.lock = threading.Lock()

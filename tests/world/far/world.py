@@ -22,6 +22,7 @@ import requests
 import trustme
 
 import discovery
+import metadata
 import names
 import storage
 import tokens
@@ -244,6 +245,7 @@ def main():
     zones = {name: where.split(",") for name, where in (entry.split("=") for entry in options.address)}
     names.serve(zones, options.dns, world.dir / "names.json")
     serve_tls(world, zones)
+    metadata.serve(world)
     (world.dir / "ready").write_text(secrets.token_hex(4))
     threading.Event().wait()
 

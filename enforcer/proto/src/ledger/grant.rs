@@ -58,6 +58,8 @@ pub struct Grant {
     pub ends_with: Option<Process>,
     /// Its request was made of a query whose text alone was read: what a view reads is not in its scope.
     pub is_of_text: bool,
+    /// The SHA-256 of the request's reason, hex; absent where the request is not remembered.
+    pub reason_digest: Option<String>,
     /// What was used.
     pub usage: Usage,
     /// When something of it has ended last, boot clock.
@@ -385,6 +387,7 @@ impl Grant {
             ended_boot_ns: None,
             ends_with: None,
             is_of_text: false,
+            reason_digest: None,
             usage: Usage::default(),
         })
     }

@@ -43,7 +43,7 @@ use crate::control::{self, Control};
 use crate::dns::endpoints::{self, EndpointSet, Endpoints, Kept};
 use crate::dns::heard::Heard;
 use crate::dns::marks::Marks;
-use crate::dns::protected::{class_of, permitted_subtrees, protected_default, vips};
+use crate::dns::protected::{class_of, permitted_subtrees, vips};
 use crate::dns::questions::Questions;
 use crate::dns::{Lookup, METADATA_SERVERS, Names, SYNTHETIC};
 use crate::engine::{self, Engine, Parts, Running};
@@ -172,7 +172,7 @@ async fn daemon(config: Config, policy: Policy, room: Room) -> Result<()> {
 
     let files = Files::in_run_dir(&config.run_dir);
     let tls = upstream::verified_tls(roots::system(&files.bundle), config.upstream_ca.as_deref())?;
-    let names: Vec<String> = config.protected.clone().unwrap_or_else(protected_default);
+    let names: Vec<String> = config.protected_names();
     let shared = Arc::new(kernel::Shared::new(
         kernel,
         Arc::clone(&places.workloads),
@@ -268,7 +268,7 @@ async fn daemon(config: Config, policy: Policy, room: Room) -> Result<()> {
     let estimator = tokens::of_estimator(&config, &minter, &clock);
     let estimator = estimator.map(|tokens| Estimator::new(tokens, Arc::clone(&upstream)));
     let tokens = Arc::new(tokens::ByWindow::new(&config, minter, Arc::clone(&clock)));
-    let apis = Arc::new(Apis::of(&names));
+    let apis = Arc::new(Apis::of(&names, &config.universe));
     let closer = Closer::new(
         engine.clone(),
         Arc::clone(&upstream),
@@ -276,7 +276,8 @@ async fn daemon(config: Config, policy: Policy, room: Room) -> Result<()> {
         config.host.clone(),
         Arc::clone(&apis),
     );
-    let protected: Arc<ProtectedNames> = Arc::new(names.iter().cloned().collect());
+    let protected: Arc<ProtectedNames> =
+        Arc::new(ProtectedNames::new(names.clone(), config.universe.clone()));
     let numbered = config.agents.iter().map(|agent| agent.name.clone());
     let origins = Origins::new(origins, agents.clone(), numbered.collect(), marks);
     let origins = Arc::new(origins.context("reading the network namespace's cookie")?);
@@ -542,7 +543,9 @@ async fn protect(
     stop: &CancellationToken,
     tasks: &TaskTracker,
 ) -> Result<watch::Receiver<Protected>> {
-    let classed = names.iter().map(|name| (name.clone(), class_of(name)));
+    let classed = names
+        .iter()
+        .map(|name| (name.clone(), class_of(name, &config.universe)));
     let prefixes = config.prefixes.iter().copied();
     let always: Endpoints = everywhere().chain(vips(&config.prefixes)).collect();
     let mut set = EndpointSet::new(classed, prefixes.chain(always.clone()));
@@ -699,7 +702,7 @@ fn open_authority(
     let options = AuthorityOptions {
         dir: config.state_dir.clone(),
         host: config.host.clone(),
-        permitted: permitted_subtrees(names),
+        permitted: permitted_subtrees(names, &config.universe),
     };
     let authority = Authority::open(options, clock.now())?;
     files.publish(&authority.pem(), &roots::system(&files.bundle))?;

@@ -26,6 +26,8 @@ use ipnet::IpNet;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::dns::protected::{Universe, protected_default};
+
 pub use audit::Audit;
 pub use estimator::Estimator;
 pub use notify::{Format, HOOKS_MAX, Hook, KeyPlace, Send, Webhook};
@@ -121,6 +123,8 @@ pub struct Metadata {
     pub project: Option<String>,
     /// That project's number.
     pub project_number: Option<u64>,
+    /// The domain below which clients are told that Google's services answer.
+    pub universe: String,
 }
 
 /// What an agent's processes are found by.
@@ -277,6 +281,8 @@ pub struct Config {
     pub enforce: Enforce,
     /// The file of subordinate uids.
     pub subuid_file: PathBuf,
+    /// The domain below which Google's services answer.
+    pub universe: Universe,
     /// Names whose addresses are protected; absent: the built-in list.
     pub protected: Option<Vec<String>>,
     /// Resolvers; empty: the host's.
@@ -377,6 +383,13 @@ impl Config {
     #[must_use]
     pub fn helpers_cgroup(&self) -> PathBuf {
         program::cgroup_beside(&self.daemon_cgroup)
+    }
+
+    /// The names that are protected, normalised.
+    #[must_use]
+    pub fn protected_names(&self) -> Vec<String> {
+        let named = self.protected.clone();
+        named.unwrap_or_else(|| protected_default(&self.universe))
     }
 
     /// Whether anybody's tokens are made like this.

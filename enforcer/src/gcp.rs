@@ -10,6 +10,7 @@ use enforcer_proto::policy::Policy;
 use enforcer_proto::scope::{Access, DatasetPattern};
 
 use crate::config::{Agent, Config, Estimator, MinterKind, TokenSource};
+use crate::dns::protected::Universe;
 use crate::token::ASSERTION_LIFE_MAX;
 
 /// The APIs that are called.
@@ -42,6 +43,8 @@ const BASE_IDENTITY: &str = "serviceAccount:THE-HOSTS-OWN-SERVICE-ACCOUNT";
 /// What Google must be told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
+    /// The cloud that is told.
+    universe: Universe,
     /// Where this host is known as an issuer; none where it impersonates.
     provider: Option<Provider>,
     /// The projects that queries run in.
@@ -103,6 +106,7 @@ impl Plan {
             TokenSource::Impersonation { .. } => None,
         };
         let mut plan = Self {
+            universe: config.universe.clone(),
             provider,
             projects: BTreeSet::new(),
             bindings: BTreeSet::new(),

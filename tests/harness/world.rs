@@ -281,6 +281,15 @@ impl World {
         }
     }
 
+    /// Where STS and IAM Credentials answer in this world.
+    #[must_use]
+    pub fn tokens_here(&self) -> IpAddr {
+        match self.family {
+            Family::V4 => STS4.into(),
+            Family::V6 => STS6.into(),
+        }
+    }
+
     /// Uses another policy from the next start on.
     pub fn set_policy(&mut self, text: &str) {
         self.policy = text.to_owned();

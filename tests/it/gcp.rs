@@ -151,12 +151,15 @@ fn the_resources_are_terraforms_and_say_the_same() {
 }
 
 #[test]
-fn who_becomes_an_account_by_the_hosts_own_identity_and_whose_quota_is_used_is_said() {
+fn who_becomes_an_account_by_the_hosts_own_identity_whose_quota_is_used_and_which_cloud_it_is_is_said()
+ {
     let dir = tempfile::tempdir().expect("a folder");
     let config = configuration(dir.path());
     let text = std::fs::read_to_string(&config).expect("reads");
     let own = "uid = 2001\ntoken = \"impersonation\"\nservice_account = \"bot@p.iam.gserviceaccount.com\"\nquota_project = \"billing\"";
-    std::fs::write(&config, text.replacen("uid = 2001", own, 1)).expect("written");
+    let text = text.replacen("uid = 2001", own, 1);
+    let there = "[names]\nuniverse_domain = \"googleapis.cloud.example\"";
+    std::fs::write(&config, text.replacen("[names]", there, 1)).expect("written");
     for more in [&[][..], &["--terraform"]] {
         let said = setup(&config, more);
         for wanted in [
@@ -165,6 +168,8 @@ fn who_becomes_an_account_by_the_hosts_own_identity_and_whose_quota_is_used_is_s
             "roles/serviceusage.serviceUsageConsumer",
             "serviceAccount:bot@p.iam.gserviceaccount.com",
             "billing",
+            "universe_domain",
+            "googleapis.cloud.example",
         ] {
             assert!(said.contains(wanted), "{wanted}: {said}");
         }

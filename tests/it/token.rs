@@ -276,6 +276,111 @@ fn the_machines_own_identity_is_the_daemons_alone() {
     assert_eq!(world.tokens(), Vec::<Value>::new(), "the stand-in answered");
 }
 
+/// Runs a query as the agent, at another name than BigQuery's usual one.
+fn raw_at(world: &World, name: &str) -> String {
+    run(world, &RAW.replace("bigquery.googleapis.com", name))
+}
+
+/// Has the far side's addresses under other names of theirs too.
+fn name_too(world: &World, names: &[(&str, &str)]) {
+    let lead = |(name, to): &(&str, &str)| {
+        let address = match *to {
+            "bigquery" => world.bigquery_here(),
+            _ => world.tokens_here(),
+        };
+        let answer = json!({"addresses": [address.to_string()], "ttl_s": 60});
+        ((*name).to_owned(), answer)
+    };
+    world.set_names(
+        &names
+            .iter()
+            .map(lead)
+            .collect::<serde_json::Map<_, _>>()
+            .into(),
+    );
+}
+
+#[test]
+fn in_another_universe_all_is_at_its_names_and_googles_own_are_no_way_out() {
+    let mut world = World::without_daemon(Family::V4);
+    let names = [
+        ("bigquery.googleapis.cloud.example", "bigquery"),
+        ("sts.googleapis.cloud.example", "sts"),
+        ("iamcredentials.googleapis.cloud.example", "sts"),
+    ];
+    name_too(&world, &names);
+    world.edit_config(
+        "protected = [\"bigquery.googleapis.com\"]",
+        "universe_domain = \"googleapis.cloud.example\"",
+    );
+    world.start_daemon();
+    let _ = world.open_window("demo-project.finance:read", "1m");
+    let seen = raw_at(&world, names[0].0);
+    assert!(seen.starts_with("200"), "{seen}");
+    let asked: Vec<String> = hosts(&world.far_requests())
+        .into_iter()
+        .map(str::to_owned)
+        .collect();
+    assert!(asked.contains(&names[1].0.to_owned()), "{asked:?}");
+    assert!(
+        asked.iter().all(|host| host.ends_with(".cloud.example")),
+        "{asked:?}"
+    );
+    // Google's own BigQuery is not this cloud's: no token goes there, and nothing of the agent's either.
+    let mut command = world.run_as(Who::Agent, "/usr/bin/python3");
+    let bundle = world.stage.dir().join("run/ca.pem");
+    let refused = command
+        .args(["-c", RAW])
+        .arg(bundle)
+        .output()
+        .expect("runs");
+    assert!(!refused.status.success(), "{refused:?}");
+    assert_eq!(world.far_requests().len(), asked.len());
+    let told = "import urllib.request\nprint(urllib.request.urlopen(urllib.request.Request('http://169.254.169.254/computeMetadata/v1/universe/universe-domain', headers={'Metadata-Flavor': 'Google'}), timeout=3).read().decode())";
+    assert_eq!(run(&world, told).trim(), "googleapis.cloud.example");
+}
+
+#[test]
+fn endpoints_of_the_customers_own_network_are_used_where_they_are_named() {
+    let mut world = World::without_daemon(Family::V4);
+    let names = [
+        ("bigquery-mine.p.googleapis.com", "bigquery"),
+        ("sts-mine.p.googleapis.com", "sts"),
+        ("iamcredentials-mine.p.googleapis.com", "sts"),
+    ];
+    name_too(&world, &names);
+    world.edit_config(
+        "protected = [\"bigquery.googleapis.com\"]",
+        "protected = [\"bigquery-mine.p.googleapis.com\"]",
+    );
+    world.edit_config(
+        "kind = \"federation\"",
+        "kind = \"federation\"\nsts_url = \"https://sts-mine.p.googleapis.com/v1/token\"\niam_url = \"https://iamcredentials-mine.p.googleapis.com\"",
+    );
+    // Within a perimeter of VPC Service Controls, whose rules know service accounts alone.
+    let account = format!("uid = 2001\nservice_account = \"{ACCOUNT}\"");
+    world.edit_config("uid = 2001", &account);
+    world.start_daemon();
+    let grant = world.open_window("demo-project.finance:read", "1m");
+    let seen = raw_at(&world, names[0].0);
+    assert!(seen.starts_with("200"), "{seen}");
+    let _ = world.json(Who::Agent, &["close", &grant]);
+    wait_for("what came of the jobs", || {
+        world.events("query_settled").len() + world.events("query_finished").len() > 0
+    });
+    let requests = world.far_requests();
+    let hosts = hosts(&requests);
+    assert!(
+        hosts
+            .iter()
+            .all(|host| host.ends_with("-mine.p.googleapis.com")),
+        "{hosts:?}"
+    );
+    for (name, _) in names {
+        assert!(hosts.contains(&name), "{name}: {hosts:?}");
+    }
+}
+
 fn hosts(requests: &[Value]) -> Vec<&str> {
     requests
         .iter()

@@ -10,7 +10,6 @@ use enforcer_proto::wire::Enforce;
 
 use super::{EXIT_ERROR, Failure, ask};
 use crate::config::Config;
-use crate::dns::protected::protected_default;
 use crate::prove::attempt::Attempt;
 use crate::prove::{Outcome, Proof, is_shown};
 use crate::workload;
@@ -24,7 +23,7 @@ pub(super) fn prove(config: &Path, json: bool) -> Result<ExitCode, Failure> {
     let config = Config::load(config)?;
     let has_daemon = std::os::unix::net::UnixStream::connect(config.socket()).is_ok();
     let note = (!has_daemon).then_some(NO_DAEMON);
-    let names = config.protected.unwrap_or_else(protected_default);
+    let names = config.protected_names();
     let root = config.cgroup_root.map_or_else(workload::find_mount, Ok)?;
     // From a cgroup that is enforced on: where that is only agents', the first that is there.
     let root = match config.enforce {

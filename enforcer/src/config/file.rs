@@ -20,8 +20,11 @@ use super::{
 };
 use crate::apart::Apart;
 use crate::dns::marks::{MASK_DEFAULT, Marks};
-use crate::dns::protected;
+use crate::dns::protected::{self, Universe};
 use crate::executables::EXECUTABLES_MAX;
+
+/// How long connecting may take where the configuration does not say it.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -78,6 +81,7 @@ impl Default for Kernel {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Names {
+    universe_domain: Option<String>,
     protected: Option<Vec<String>>,
     resolvers: Vec<Resolver>,
     prefixes: Vec<Prefix>,
@@ -89,6 +93,7 @@ struct Names {
 impl Default for Names {
     fn default() -> Self {
         Self {
+            universe_domain: None,
             protected: None,
             resolvers: Vec::new(),
             prefixes: Vec::new(),
@@ -152,14 +157,11 @@ enum Token {
     Federation {
         audience: String,
         issuer: String,
-        #[serde(default = "default_sts")]
-        sts_url: String,
-        #[serde(default = "default_iam")]
-        iam_url: String,
+        sts_url: Option<String>,
+        iam_url: Option<String>,
     },
     Impersonation {
-        #[serde(default = "default_iam")]
-        iam_url: String,
+        iam_url: Option<String>,
     },
 }
 
@@ -202,14 +204,6 @@ fn default_policy() -> PathBuf {
     "/etc/enforcer/policy.toml".into()
 }
 
-fn default_sts() -> String {
-    "https://sts.googleapis.com/v1/token".into()
-}
-
-fn default_iam() -> String {
-    "https://iamcredentials.googleapis.com".into()
-}
-
 fn default_ask_ttl() -> Ttl {
     // 15 minutes lie within the bounds of a ttl.
     Ttl::from_seconds(900).unwrap_or(Ttl::MIN)
@@ -248,20 +242,19 @@ impl File {
             ("names.port", self.names.port),
             ("metadata.port", self.metadata.port),
         ])?;
-        let metadata = self.metadata.resolve()?;
+        let universe = self.names.universe()?;
+        let metadata = self.metadata.resolve(&universe)?;
         check_below("kernel.daemon_cgroup", &self.kernel.daemon_cgroup)?;
+        let prefixes = self.names.prefixes();
         let protected = self.names.protected.map(normalised).transpose()?;
-        if protected.as_ref().is_some_and(Vec::is_empty) && self.names.prefixes.is_empty() {
+        if protected.as_ref().is_some_and(Vec::is_empty) && prefixes.is_empty() {
             return Err(
                 "`names.protected` is empty and no prefix is named, so nothing would be protected: leave `names.protected` out for the built-in list"
                     .to_owned(),
             );
         }
-        let token = self.token.resolve()?;
-        let quota_project = self.upstream.quota_project;
-        let quota_project =
-            quota_project.map(|project| project_id("`upstream.quota_project`", project));
-        let quota_project = quota_project.transpose()?;
+        let token = self.token.resolve(&universe)?;
+        let quota_project = self.upstream.quota_project()?;
         let agents = resolve_agents(
             self.agents,
             &self.kernel.daemon_cgroup,
@@ -271,8 +264,8 @@ impl File {
         let estimator = self.estimator;
         let estimator = estimator.map(|file| file.resolve(&agents, &token, quota_project.clone()));
         let estimator = estimator.transpose()?;
-        check_allowed(&agents, protected.as_deref())?;
-        let is_bigquerys = bigquerys_names(protected.as_deref());
+        let is_bigquerys = bigquerys_names(protected.as_deref(), &universe);
+        check_allowed(&agents, &is_bigquerys)?;
         let hooks = notify::resolve(self.hooks, &agents, is_bigquerys)?;
         let audit = self.audit.resolve(&agents)?;
         check_apart_from_helpers(&agents, &program::cgroup_beside(&self.kernel.daemon_cgroup))?;
@@ -287,27 +280,18 @@ impl File {
             daemon_cgroup: self.kernel.daemon_cgroup,
             enforce: self.kernel.enforce,
             subuid_file: self.kernel.subuid_file,
+            universe,
             protected,
+            prefixes,
             resolvers: self.names.resolvers,
-            prefixes: self
-                .names
-                .prefixes
-                .into_iter()
-                .map(|prefix| (prefix.prefix.trunc(), prefix.class))
-                .collect(),
             // Its file is read by who knows where the configuration is.
             shared_prefixes: None,
             proxy_port: self.proxy.port,
             names_port: self.names.port,
             mark_mask: self.names.mark_mask,
             metadata,
+            connect_timeout: self.upstream.connect_timeout(),
             upstream_ca: self.upstream.ca_file,
-            connect_timeout: self
-                .upstream
-                .connect_timeout
-                .map_or(Duration::from_secs(10), |ttl| {
-                    Duration::from_secs(ttl.seconds())
-                }),
             token,
             estimator,
             audit,
@@ -317,8 +301,39 @@ impl File {
     }
 }
 
+impl Names {
+    fn universe(&self) -> Result<Universe, String> {
+        let Some(domain) = &self.universe_domain else {
+            return Ok(Universe::default());
+        };
+        Universe::named(domain).ok_or_else(|| {
+            format!("`names.universe_domain` is `{domain}`, which is no domain like googleapis.com")
+        })
+    }
+
+    fn prefixes(&self) -> Vec<(IpNet, AddressClass)> {
+        let prefixes = self.prefixes.iter();
+        prefixes
+            .map(|prefix| (prefix.prefix.trunc(), prefix.class))
+            .collect()
+    }
+}
+
+impl Upstream {
+    fn quota_project(&self) -> Result<Option<String>, String> {
+        let project = self.quota_project.clone();
+        let project = project.map(|project| project_id("`upstream.quota_project`", project));
+        project.transpose()
+    }
+
+    fn connect_timeout(&self) -> Duration {
+        let said = self.connect_timeout;
+        said.map_or(CONNECT_TIMEOUT, |ttl| Duration::from_secs(ttl.seconds()))
+    }
+}
+
 impl MetadataFile {
-    fn resolve(self) -> Result<Option<Metadata>, String> {
+    fn resolve(self, universe: &Universe) -> Result<Option<Metadata>, String> {
         let project = self.project;
         let project = project.map(|project| project_id("`metadata.project`", project));
         let project = project.transpose()?;
@@ -326,6 +341,7 @@ impl MetadataFile {
             port: self.port,
             project,
             project_number: self.project_number,
+            universe: universe.domain().to_owned(),
         }))
     }
 }
@@ -356,7 +372,9 @@ fn check_ports(ports: &[(&str, u16)]) -> Result<(), String> {
 }
 
 impl Token {
-    fn resolve(self) -> Result<TokenSource, String> {
+    fn resolve(self, universe: &Universe) -> Result<TokenSource, String> {
+        let sts = || format!("https://{}/v1/token", universe.name("sts"));
+        let iam = || format!("https://{}", universe.name("iamcredentials"));
         let https = |key: &str, url: &str| {
             if url.starts_with("https://") {
                 Ok(())
@@ -371,6 +389,7 @@ impl Token {
                 sts_url,
                 iam_url,
             } => {
+                let (sts_url, iam_url) = (sts_url.unwrap_or_else(sts), iam_url.unwrap_or_else(iam));
                 https("issuer", &issuer)?;
                 https("sts_url", &sts_url)?;
                 https("iam_url", &iam_url)?;
@@ -385,6 +404,7 @@ impl Token {
                 })
             }
             Self::Impersonation { iam_url } => {
+                let iam_url = iam_url.unwrap_or_else(iam);
                 https("iam_url", &iam_url)?;
                 Ok(TokenSource::Impersonation { iam_url })
             }
@@ -450,8 +470,7 @@ fn allowed(agent: &AgentName, names: Vec<String>) -> Result<BTreeSet<String>, St
 
 /// A name of BigQuery's is never merely allowed: what is sent to it is judged, and needs a window. That holds for the built-in names too
 /// where a shorter list is protected.
-fn check_allowed(agents: &[Agent], protected: Option<&[String]>) -> Result<(), String> {
-    let is_bigquerys = bigquerys_names(protected);
+fn check_allowed(agents: &[Agent], is_bigquerys: impl Fn(&str) -> bool) -> Result<(), String> {
     for agent in agents {
         if let Some(name) = agent.allow.iter().find(|name| is_bigquerys(name)) {
             return Err(format!(
@@ -464,10 +483,10 @@ fn check_allowed(agents: &[Agent], protected: Option<&[String]>) -> Result<(), S
 }
 
 /// Says of a normalised name whether BigQuery is reached by it: one that is protected, or would be.
-fn bigquerys_names(protected: Option<&[String]>) -> impl Fn(&str) -> bool {
-    let built_in = protected::protected_default();
+fn bigquerys_names(protected: Option<&[String]>, universe: &Universe) -> impl Fn(&str) -> bool {
+    let built_in = protected::protected_default(universe);
     move |name| {
-        protected::is_bigquerys(name)
+        protected::is_bigquerys(name, universe)
             || built_in.iter().any(|known| known == name)
             || protected.is_some_and(|names| names.iter().any(|known| known == name))
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use serde::Serialize;
 
 use crate::config::AddressClass;
 
@@ -34,18 +35,72 @@ const REP_REGIONS: [&str; 24] = [
     "us-west4",
     "us-west8",
 ];
-/// Names that are not made from a region.
+/// Names that are not made from a region, below the universe's domain.
 const GLOBAL: [&str; 9] = [
-    "bigquery.googleapis.com",
-    "bigquery.mtls.googleapis.com",
-    "bigquerystorage.googleapis.com",
-    "bigquerystorage.mtls.googleapis.com",
-    "content-bigquery.googleapis.com",
-    "content.googleapis.com",
-    "www.googleapis.com",
-    VIP_NAMES[0],
-    VIP_NAMES[1],
+    "bigquery",
+    "bigquery.mtls",
+    "bigquerystorage",
+    "bigquerystorage.mtls",
+    "content-bigquery",
+    "content",
+    "www",
+    "private",
+    "restricted",
 ];
+/// The domain of Google's services, of most customers.
+const GOOGLE: &str = "googleapis.com";
+
+/// The domain below which Google's services answer: `googleapis.com`, or that of a cloud of its own that a partner of Google's runs ("universe domain" in
+/// the clients' configuration). Normalised.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Universe(String);
+
+impl Default for Universe {
+    fn default() -> Self {
+        Self(GOOGLE.to_owned())
+    }
+}
+
+impl Universe {
+    /// The universe of this domain; `None` when it is no DNS name of at least two labels.
+    #[must_use]
+    pub fn named(domain: &str) -> Option<Self> {
+        normalise(domain)
+            .filter(|name| name.contains('.'))
+            .map(Self)
+    }
+
+    /// Its domain.
+    #[must_use]
+    pub fn domain(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether it is the one of most customers.
+    #[must_use]
+    pub fn is_googles(&self) -> bool {
+        self.0 == GOOGLE
+    }
+
+    /// The name of a service there.
+    #[must_use]
+    pub fn name(&self, service: &str) -> String {
+        format!("{service}.{}", self.0)
+    }
+
+    /// What of a name stands before the domain; `None` where it lies elsewhere.
+    fn before<'n>(&self, name: &'n str) -> Option<&'n str> {
+        name.strip_suffix(&self.0)?.strip_suffix('.')
+    }
+
+    /// The same of this domain, and of Google's own: its services can be reached from everywhere.
+    fn before_any<'n>(&self, name: &'n str) -> Option<&'n str> {
+        self.before(name)
+            .or_else(|| Self::default().before(name))
+            .or_else(|| name.strip_suffix(".google.com"))
+    }
+}
+
 /// The names of the addresses at which Google serves all its services to hosts without a way to the internet (Private Google Access). Hosts
 /// that use them have every name of Google's lead to one of these.
 pub const VIP_NAMES: [&str; 2] = ["private.googleapis.com", "restricted.googleapis.com"];
@@ -101,15 +156,12 @@ pub enum Service {
     Neighbour,
 }
 
-/// What answers at a protected name, normalised, by its letters.
+/// What answers at a protected name, normalised, by its letters, in whichever domain it lies.
 #[must_use]
 pub fn service(name: &str) -> Service {
-    let Some(rest) = name.strip_suffix(".googleapis.com") else {
-        return Service::Api;
-    };
-    if NEIGHBOURS.iter().any(|neighbour| rest.contains(neighbour)) {
+    if NEIGHBOURS.iter().any(|neighbour| name.contains(neighbour)) {
         Service::Neighbour
-    } else if rest.contains(STORAGE) {
+    } else if name.contains(STORAGE) {
         Service::Storage
     } else {
         Service::Api
@@ -127,25 +179,22 @@ const NAME_CHARS_MAX: usize = 253;
 
 /// The built-in list: global, mutual-TLS, regional and locational names of BigQuery, its storage API, the legacy host, and its neighbours.
 #[must_use]
-pub fn protected_default() -> Vec<String> {
+pub fn protected_default(universe: &Universe) -> Vec<String> {
+    let domain = universe.domain();
     let regional = REP_REGIONS.iter().flat_map(|region| {
         [
-            format!("bigquery.{region}.rep.googleapis.com"),
-            format!("bigquery.{region}.rep.mtls.googleapis.com"),
-            format!("{region}-bigquery.googleapis.com"),
-            format!("{STORAGE}.{region}.rep.googleapis.com"),
-            format!("{STORAGE}.{region}.rep.mtls.googleapis.com"),
+            format!("bigquery.{region}.rep.{domain}"),
+            format!("bigquery.{region}.rep.mtls.{domain}"),
+            format!("{region}-bigquery.{domain}"),
+            format!("{STORAGE}.{region}.rep.{domain}"),
+            format!("{STORAGE}.{region}.rep.mtls.{domain}"),
         ]
     });
     let neighbours = NEIGHBOURS
         .iter()
-        .flat_map(|name| ["", "mtls."].map(|mtls| format!("{name}.{mtls}googleapis.com")));
-    GLOBAL
-        .iter()
-        .map(|name| (*name).to_owned())
-        .chain(neighbours)
-        .chain(regional)
-        .collect()
+        .flat_map(|name| ["", "mtls."].map(|mtls| format!("{name}.{mtls}{domain}")));
+    let global = GLOBAL.iter().map(|name| universe.name(name));
+    global.chain(neighbours).chain(regional).collect()
 }
 
 /// A name in the one form everything compares: lower case, without the trailing dot. `None` when it is no host name.
@@ -167,22 +216,20 @@ pub fn normalise(name: &str) -> Option<String> {
 /// Whether a normalised name is BigQuery's by its letters, or is built in: an operator's shorter list of protected names, or a region that
 /// is newer than the built-in one, must not let a name of BigQuery's pass for just another one of Google's.
 #[must_use]
-pub fn is_bigquerys(name: &str) -> bool {
-    let in_google = name
-        .strip_suffix(".googleapis.com")
-        .or_else(|| name.strip_suffix(".google.com"));
+pub fn is_bigquerys(name: &str, universe: &Universe) -> bool {
     VIP_NAMES.contains(&name)
-        || in_google.is_some_and(|rest| {
+        || universe.before_any(name).is_some_and(|rest| {
             rest.contains("bigquery") || NEIGHBOURS.iter().any(|neighbour| rest.contains(neighbour))
         })
 }
 
-/// What the addresses of a protected name answer for. The default domain's front ends serve every Google API;
+/// What the addresses of a protected name answer for. A universe's front ends serve every API of Google's there;
 /// Private Service Connect names and the operator's own are BigQuery's alone.
 #[must_use]
-pub fn class_of(name: &str) -> AddressClass {
-    let in_google = name.ends_with(".googleapis.com");
-    if in_google && !name.ends_with(".p.googleapis.com") {
+pub fn class_of(name: &str, universe: &Universe) -> AddressClass {
+    let googles = Universe::default();
+    let rest = universe.before(name).or_else(|| googles.before(name));
+    if rest.is_some_and(|rest| rest != "p" && !rest.ends_with(".p")) {
         AddressClass::Shared
     } else {
         AddressClass::Dedicated
@@ -191,13 +238,13 @@ pub fn class_of(name: &str) -> AddressClass {
 
 /// The DNS subtrees a certificate authority for these names must be confined to.
 #[must_use]
-pub fn permitted_subtrees(names: &[String]) -> Vec<String> {
+pub fn permitted_subtrees(names: &[String], universe: &Universe) -> Vec<String> {
+    let googles = Universe::default();
     let subtree = |name: &String| {
-        if name.ends_with(".googleapis.com") {
-            "googleapis.com".to_owned()
-        } else {
-            name.clone()
-        }
+        let of = |universe: &Universe| universe.before(name).map(|_| universe.domain().to_owned());
+        of(universe)
+            .or_else(|| of(&googles))
+            .unwrap_or_else(|| name.clone())
     };
     let set: BTreeSet<String> = names.iter().map(subtree).collect();
     set.into_iter().collect()

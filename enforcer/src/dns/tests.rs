@@ -21,8 +21,8 @@ use super::endpoints::{
     ADDRESSES_PER_NAME_MAX, BACKOFF_MAX, EndpointSet, GRACE, TTL_MAX, TTL_MIN, keep,
 };
 use super::protected::{
-    Service, VIP_NAMES, api_beside, class_of, is_bigquerys, normalise, permitted_subtrees,
-    protected_default, service, vips,
+    Service, Universe, VIP_NAMES, api_beside, class_of, is_bigquerys, normalise,
+    permitted_subtrees, protected_default, service, vips,
 };
 use super::*;
 use crate::clock::ManualClock;
@@ -268,19 +268,60 @@ fn names_are_compared_in_one_form_and_odd_ones_are_no_names() {
 
 #[test]
 fn the_built_in_names_are_sound_and_their_authority_is_confined_to_one_subtree() {
-    let names = protected_default();
+    let names = protected_default(&Universe::default());
     assert_eq!(names.len(), 9 + 7 * 2 + 24 * 5);
     for name in &names {
         assert_eq!(normalise(name).as_ref(), Some(name));
-        assert_eq!(class_of(name), Shared);
+        assert_eq!(class_of(name, &Universe::default()), Shared);
     }
     let regional = "bigquerystorage.us-east4.rep.googleapis.com";
     assert!(names.iter().any(|name| name == regional));
     assert_eq!(service(regional), Service::Storage);
     assert_eq!(api_beside(regional), "bigquery.us-east4.rep.googleapis.com");
-    assert_eq!(permitted_subtrees(&names), ["googleapis.com"]);
-    assert_eq!(class_of("bigquery-x.p.googleapis.com"), Dedicated);
-    assert_eq!(class_of("bq.corp.example"), Dedicated);
+    assert_eq!(
+        permitted_subtrees(&names, &Universe::default()),
+        ["googleapis.com"]
+    );
+    assert_eq!(
+        class_of("bigquery-x.p.googleapis.com", &Universe::default()),
+        Dedicated
+    );
+    assert_eq!(class_of("bq.corp.example", &Universe::default()), Dedicated);
+}
+
+#[test]
+fn in_another_universe_the_built_in_names_lie_in_its_domain_and_googles_own_are_still_bigquerys() {
+    let there = Universe::named("GoogleAPIs.cloud.example.").expect("a domain");
+    let names = protected_default(&there);
+    assert_eq!(names.len(), protected_default(&Universe::default()).len());
+    for name in &names {
+        assert!(name.ends_with(".googleapis.cloud.example"), "{name}");
+        assert_eq!(class_of(name, &there), Shared);
+    }
+    assert_eq!(
+        permitted_subtrees(&names, &there),
+        ["googleapis.cloud.example"]
+    );
+    assert_eq!(
+        class_of("bigquery-x.p.googleapis.cloud.example", &there),
+        Dedicated
+    );
+    let storage = "bigquerystorage.us-east4.rep.googleapis.cloud.example";
+    assert_eq!(service(storage), Service::Storage);
+    for name in [
+        "bigquery.googleapis.com",
+        "us-bigquery.googleapis.cloud.example",
+    ] {
+        assert!(is_bigquerys(name, &there), "{name}");
+    }
+    let elsewhere = Universe::default();
+    assert!(!is_bigquerys(
+        "us-bigquery.googleapis.cloud.example",
+        &elsewhere
+    ));
+    for none in ["", "com", "*.example.com", "a b.example"] {
+        assert_eq!(Universe::named(none), None, "{none}");
+    }
 }
 
 #[test]
@@ -310,7 +351,10 @@ fn the_addresses_of_private_access_are_protected_as_long_as_the_operator_says_no
         .filter(|(net, _)| !net.starts_with("199."));
     assert_eq!(said, left.collect());
     for name in VIP_NAMES {
-        assert!(is_bigquerys(name) && protected_default().contains(&name.to_owned()));
+        assert!(
+            is_bigquerys(name, &Universe::default())
+                && protected_default(&Universe::default()).contains(&name.to_owned())
+        );
     }
 }
 

@@ -8,7 +8,7 @@ use enforcer_proto::principal::AgentName;
 use enforcer_proto::refusal::{Code, Refusal};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 
-use super::protected::{VIP_NAMES, is_bigquerys};
+use super::protected::VIP_NAMES;
 use crate::config::WhichNames;
 use crate::proxy::tls::ProtectedNames;
 
@@ -126,7 +126,7 @@ pub(super) fn letters(name: &Name) -> String {
 
 /// The address of a name that is answered from here.
 fn own(protected: &ProtectedNames, name: &str) -> Option<Ipv4Addr> {
-    if protected.contains(name) || is_bigquerys(name) {
+    if protected.is_bigquerys(name) {
         Some(SYNTHETIC)
     } else if METADATA_NAMES.contains(&name) {
         Some(METADATA)

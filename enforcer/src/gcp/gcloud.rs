@@ -8,6 +8,11 @@ pub(super) fn commands(plan: &Plan, jwks: &str) -> String {
         "# What Google must be told. Read it, and run it as somebody who may change IAM in these projects.".to_owned(),
         "set -eu".to_owned(),
     ];
+    if !plan.universe.is_googles() {
+        let domain = plan.universe.domain();
+        let set = ["gcloud", "config", "set", "core/universe_domain", domain];
+        lines.push(said(&set, &[]));
+    }
     lines.extend(plan.notes.iter().map(|note| format!("# NOTE: {note}.")));
     if let Some(provider) = &plan.provider {
         lines.extend(of_provider(provider, jwks));

@@ -8,6 +8,13 @@ pub(super) fn resources(plan: &Plan, jwks: &str) -> String {
     let mut text = String::from(
         "# What Google must be told. Made from the enforcer's configuration and policy: make it anew where they change.\n",
     );
+    if !plan.universe.is_googles() {
+        let domain = quoted(plan.universe.domain());
+        block(
+            &mut text,
+            &format!("provider \"google\" {{\n  universe_domain = {domain}\n}}"),
+        );
+    }
     for note in &plan.notes {
         block(&mut text, &format!("# NOTE: {note}."));
     }

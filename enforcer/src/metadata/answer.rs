@@ -106,7 +106,7 @@ pub(super) fn answer<B>(config: &Metadata, agent: &AgentName, request: &Request<
         ["project", "numeric-project-id"] if config.project.is_some() => {
             Reply::text(config.project_number.unwrap_or(0).to_string())
         }
-        ["universe", "universe-domain"] => Reply::text("googleapis.com"),
+        ["universe", "universe-domain"] => Reply::text(config.universe.clone()),
         ["instance", "service-accounts"] => Reply::text(format!("default/\n{}/\n", email(agent))),
         ["instance", "service-accounts", account, rest @ ..]
             if *account == "default" || *account == email(agent) =>
@@ -152,6 +152,7 @@ mod tests {
             port: 843,
             project: Some("demo-project".to_owned()),
             project_number: None,
+            universe: "googleapis.com".to_owned(),
         };
         let mut request = Request::builder().uri(path);
         for (name, value) in headers {
@@ -166,6 +167,7 @@ mod tests {
             port: 843,
             project: None,
             project_number: None,
+            universe: "googleapis.com".to_owned(),
         };
         for path in ["project-id", "numeric-project-id"] {
             let uri = format!("/computeMetadata/v1/project/{path}");

@@ -3,20 +3,23 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::dns::protected::{Service, api_beside, service};
+use crate::dns::protected::{Service, Universe, api_beside, service};
 
-/// The global name: first where it is protected, and the one that is taken where no name is.
-const GLOBAL: &str = "bigquery.googleapis.com";
+/// The global name, below the universe's domain: first where it is protected, and the one that is taken where no name is.
+const GLOBAL: &str = "bigquery";
 /// The other names under which every location's jobs are found.
-const EVERYWHERE: [&str; 2] = ["www.googleapis.com", "content-bigquery.googleapis.com"];
+const EVERYWHERE: [&str; 2] = ["www", "content-bigquery"];
+/// One that serves other APIs than BigQuery's.
+const OTHERS: &str = "content";
 /// What a name has in it that wants a client's certificate, which the daemon has not.
 const MUTUAL: &str = ".mtls.";
 /// What a name ends with that serves one location, as the API's description has them.
-const OF_LOCATION: [&str; 2] = [".rep.googleapis.com", "-bigquery.googleapis.com"];
+const OF_LOCATION: [&str; 2] = [".rep", "-bigquery"];
 
 /// The names, and whose turn it is.
 #[derive(Debug)]
 pub struct Apis {
+    global: String,
     /// Those that find jobs of every location, the global one first.
     everywhere: Vec<String>,
     /// Those of one location each.
@@ -34,32 +37,36 @@ pub(super) struct Turn {
 impl Apis {
     /// Those among the protected names, which are normalised.
     #[must_use]
-    pub fn of(protected: &[String]) -> Self {
+    pub fn of(protected: &[String], universe: &Universe) -> Self {
+        let global = universe.name(GLOBAL);
+        let everywhere_too = EVERYWHERE.map(|name| universe.name(name));
+        let ends = OF_LOCATION.map(|end| format!("{end}.{}", universe.domain()));
+        let others = universe.name(OTHERS);
         let apis = protected.iter().filter_map(|name| match service(name) {
             Service::Api => Some(name.clone()),
             Service::Storage => Some(api_beside(name)),
             Service::Neighbour => None,
         });
-        let apis = apis.filter(|name| !name.contains(MUTUAL) && name != "content.googleapis.com");
+        let apis = apis.filter(|name| !name.contains(MUTUAL) && *name != others);
         let is_of_location = |name: &String| {
-            OF_LOCATION.iter().any(|end| name.ends_with(end))
-                && !EVERYWHERE.contains(&name.as_str())
+            ends.iter().any(|end| name.ends_with(end)) && !everywhere_too.contains(name)
         };
         let (mut of_locations, mut everywhere): (Vec<String>, Vec<String>) =
             apis.partition(is_of_location);
         // A stable order: what the operator has named stays in theirs.
-        everywhere.sort_by_key(|name| match name.as_str() {
-            GLOBAL => 0,
-            other if EVERYWHERE.contains(&other) => 1,
+        everywhere.sort_by_key(|name| match name {
+            name if *name == global => 0,
+            name if everywhere_too.contains(name) => 1,
             _ => 2,
         });
         everywhere.dedup();
         of_locations.sort();
         of_locations.dedup();
         if everywhere.is_empty() && of_locations.is_empty() {
-            everywhere.push(GLOBAL.to_owned());
+            everywhere.push(global.clone());
         }
         Self {
+            global,
             everywhere,
             of_locations,
             turn: AtomicUsize::new(0),
@@ -73,7 +80,7 @@ impl Apis {
         // None of both is empty: see `of`.
         let name = serving
             .get(number % serving.len().max(1))
-            .map_or(GLOBAL, |name| name.as_str());
+            .map_or(self.global.as_str(), |name| name.as_str());
         Turn {
             name: name.to_owned(),
             number,
@@ -111,9 +118,11 @@ mod tests {
     use super::*;
     use crate::dns::protected::protected_default;
 
+    const GLOBAL: &str = "bigquery.googleapis.com";
+
     fn of(names: &[&str]) -> Apis {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        Apis::of(&names)
+        Apis::of(&names, &Universe::default())
     }
 
     fn in_turn(apis: &Apis, location: Option<&str>, count: usize) -> Vec<String> {
@@ -165,10 +174,16 @@ mod tests {
 
     #[test]
     fn the_global_name_is_asked_first_where_all_or_none_are_protected() {
-        for names in [protected_default(), Vec::new()] {
-            assert_eq!(Apis::of(&names).turn(Some("US")).name, GLOBAL);
+        for names in [protected_default(&Universe::default()), Vec::new()] {
+            assert_eq!(
+                Apis::of(&names, &Universe::default()).turn(Some("US")).name,
+                GLOBAL
+            );
         }
-        let all = Apis::of(&protected_default());
+        let all = Apis::of(
+            &protected_default(&Universe::default()),
+            &Universe::default(),
+        );
         assert!(all.everywhere.iter().all(|name| !name.contains(MUTUAL)));
         let neighbours = of(&["bigqueryconnection.googleapis.com"]);
         assert_eq!(neighbours.turn(None).name, GLOBAL);

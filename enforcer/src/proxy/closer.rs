@@ -357,6 +357,7 @@ mod tests {
     use enforcer_proto::refusal::{Code, Refusal};
 
     use super::*;
+    use crate::dns::protected::Universe;
     use crate::token::Credential;
     use crate::upstream::tests::unused;
 
@@ -417,7 +418,7 @@ mod tests {
             Arc::new(unused()),
             Arc::clone(&tokens) as _,
             "host-a".to_owned(),
-            Arc::new(Apis::of(&[])),
+            Arc::new(Apis::of(&[], &Universe::default())),
         );
         let grant = GrantId(7);
         let window = OpenWindow {

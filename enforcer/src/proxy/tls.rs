@@ -14,28 +14,42 @@ use tokio_rustls::server::TlsStream;
 use super::authority::Authority;
 use crate::causes::Causes;
 use crate::clock::Clock;
-use crate::dns::protected::normalise;
+use crate::dns::protected::{Universe, is_bigquerys, normalise};
 
 /// The names a handshake may ask for, normalised.
 #[derive(Debug, Clone, Default)]
-pub struct ProtectedNames(BTreeSet<String>);
+pub struct ProtectedNames {
+    names: BTreeSet<String>,
+    universe: Universe,
+}
 
 impl FromIterator<String> for ProtectedNames {
     fn from_iter<I: IntoIterator<Item = String>>(names: I) -> Self {
-        Self(
-            names
-                .into_iter()
-                .filter_map(|name| normalise(&name))
-                .collect(),
-        )
+        Self::new(names, Universe::default())
     }
 }
 
 impl ProtectedNames {
+    /// These names; what else is BigQuery's by its letters is that in this universe.
+    #[must_use]
+    pub fn new(names: impl IntoIterator<Item = String>, universe: Universe) -> Self {
+        let names = names.into_iter();
+        Self {
+            names: names.filter_map(|name| normalise(&name)).collect(),
+            universe,
+        }
+    }
+
+    /// Whether BigQuery is reached by this normalised name: it is protected, or BigQuery's by its letters.
+    #[must_use]
+    pub fn is_bigquerys(&self, name: &str) -> bool {
+        self.contains(name) || is_bigquerys(name, &self.universe)
+    }
+
     /// Whether this normalised name is protected.
     #[must_use]
     pub fn contains(&self, name: &str) -> bool {
-        self.0.contains(name)
+        self.names.contains(name)
     }
 }
 

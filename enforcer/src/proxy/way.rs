@@ -7,7 +7,6 @@ use enforcer_proto::refusal::{Code, Refusal};
 
 use super::asking::Asks;
 use super::tls::ProtectedNames;
-use crate::dns::protected::is_bigquerys;
 use crate::executables::Executables;
 
 /// What the configuration says of one agent's connections.
@@ -54,7 +53,7 @@ pub(super) enum Way {
 pub(super) fn way(name: &str, protected: &ProtectedNames, who: Who<'_>) -> Way {
     let is_protected = protected.contains(name);
     match who {
-        Who::Nobody if is_protected || is_bigquerys(name) => {
+        Who::Nobody if protected.is_bigquerys(name) => {
             let what = format!("{name} is BigQuery's, and the process is in no agent's workload");
             Way::Refused(Refusal::new(Code::CallerUnknown, what))
         }

@@ -23,7 +23,7 @@ import trustme
 
 import discovery
 import metadata
-import names
+import names as dns
 import storage
 import tokens
 from analyser import Analyser
@@ -41,6 +41,22 @@ NAMES = [
     "oauth2.googleapis.com",
     "example.com",
 ]
+# The same services as another operator's cloud has them, and at endpoints of a network of the customer's own.
+UNIVERSE = "googleapis.cloud.example"
+PRIVATE = "-mine.p.googleapis.com"
+
+
+def names():
+    alike = [name.removesuffix(".googleapis.com") for name in NAMES if name.endswith(".googleapis.com")]
+    return NAMES + [f"{name}.{UNIVERSE}" for name in alike] + [f"{name}{PRIVATE}" for name in alike]
+
+
+def service(host):
+    """Which of Google's names a name is one for."""
+    for end in ("." + UNIVERSE, PRIVATE):
+        if host.endswith(end):
+            return host.removesuffix(end) + ".googleapis.com"
+    return host
 
 
 class World:
@@ -97,6 +113,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             "headers": [[name.lower(), value] for name, value in self.headers.items()],
             "body": body.decode("utf-8", "replace"),
         })
+        host = service(host)
         served = {
             "sts.googleapis.com": self.world.tokens.exchange,
             "iamcredentials.googleapis.com": self.world.tokens.impersonate,
@@ -213,7 +230,7 @@ def serve_tls(world, zones):
     authority = trustme.CA(organization_name="the test world")
     authority.cert_pem.write_to_path(str(world.dir / "world-ca.pem"))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert(*NAMES).configure_cert(context)
+    authority.issue_cert(*names()).configure_cert(context)
     Handler.world = world
     storage.serve(world, zones[storage.NAME], authority.issue_cert(storage.NAME))
     for address in sorted({address for name, where in zones.items() if name != storage.NAME for address in where}):
@@ -243,7 +260,7 @@ def main():
     wait_for_engine(options.engine)
     world.jobs.seed()
     zones = {name: where.split(",") for name, where in (entry.split("=") for entry in options.address)}
-    names.serve(zones, options.dns, world.dir / "names.json")
+    dns.serve(zones, options.dns, world.dir / "names.json")
     serve_tls(world, zones)
     metadata.serve(world)
     (world.dir / "ready").write_text(secrets.token_hex(4))

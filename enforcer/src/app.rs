@@ -64,7 +64,7 @@ use crate::proxy::quota::{self, Quota, Room};
 use crate::proxy::tls::{ProtectedNames, TlsFront};
 use crate::proxy::upload::Uploads;
 use crate::proxy::way::Rules;
-use crate::proxy::{self, Coalesce, Forwarded, Proxy, Reads};
+use crate::proxy::{self, Coalesce, Forwarded, Presented, Proxy, Reads};
 use crate::random;
 use crate::roots;
 use crate::subordinate::Subordinate;
@@ -264,6 +264,7 @@ async fn daemon(config: Config, policy: Policy, room: Room) -> Result<()> {
     let probes = Arc::clone(&looked_at.probing);
     let refused = Arc::new(Coalesce::default());
     let forwarded = Arc::new(Forwarded::default());
+    let presented = Arc::new(Presented::new(Arc::clone(&clock)));
     let minter = minting as Arc<dyn Minter>;
     let estimator = tokens::of_estimator(&config, &minter, &clock);
     let estimator = estimator.map(|tokens| Estimator::new(tokens, Arc::clone(&upstream)));
@@ -308,6 +309,7 @@ async fn daemon(config: Config, policy: Policy, room: Room) -> Result<()> {
         tokens,
         clock: Arc::clone(&clock),
         forwarded: Arc::clone(&forwarded),
+        presented: Arc::clone(&presented),
         refused: Arc::clone(&refused),
         quota,
         uploads: Uploads::default(),
@@ -337,6 +339,10 @@ async fn daemon(config: Config, policy: Policy, room: Room) -> Result<()> {
     tasks.spawn({
         let (engine, stop) = (engine.clone(), stop.clone());
         async move { forwarded.run(&engine, stop).await }
+    });
+    tasks.spawn({
+        let (engine, stop) = (engine.clone(), stop.clone());
+        async move { presented.run(&engine, stop).await }
     });
     tasks.spawn(renew(
         authority,

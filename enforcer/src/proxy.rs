@@ -25,6 +25,7 @@ pub mod hello;
 pub mod pages;
 mod parked;
 mod peek;
+mod presented;
 pub mod quota;
 mod relay;
 pub mod request;
@@ -66,6 +67,7 @@ use estimator::Estimator;
 pub use forwarded::Forwarded;
 pub use grpc::Reads;
 use pages::Pages;
+pub use presented::Presented;
 use quota::Quota;
 pub use session::Session;
 use shake::Shaken;
@@ -143,6 +145,8 @@ pub struct Proxy {
     pub clock: Arc<dyn Clock>,
     /// Requests to other names that agents are allowed.
     pub forwarded: Arc<Forwarded>,
+    /// Counts the credentials of agents' own.
+    pub presented: Arc<Presented>,
     /// Connections that never became a request, by who and why.
     pub refused: Arc<Coalesce>,
     /// What each agent may have at once.

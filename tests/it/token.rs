@@ -178,6 +178,51 @@ fn with_a_service_account() -> World {
     world
 }
 
+#[test]
+fn a_credential_of_the_agents_own_is_on_record_by_its_kind_and_hash_and_is_nowhere_else() {
+    const OWN: &str = "ya29.a0AfB_byC-the-agents-own-access-token";
+    const KEY: &str = "AIzaSyA-the-agents-own-api-key-0123456789";
+    let world = World::start(Family::V4);
+    let _ = world.open_window("demo-project.finance:read", "1m");
+    let client = RAW
+        .replace("Bearer agents-own-secret", &format!("Bearer {OWN}"))
+        .replace("?key=agents-own-secret", &format!("?key={KEY}"));
+    let seen = run(&world, &client);
+    assert!(
+        seen.starts_with("200"),
+        "the identity is the kernel's to say: {seen}"
+    );
+    wait_for("both", || world.events("credential_presented").len() == 2);
+    for (what, own) in [
+        ("an access token, in authorization", OWN),
+        ("an API key, in the parameter key", KEY),
+    ] {
+        let events = world.events("credential_presented");
+        let event = events.iter().find(|event| event["what"] == what);
+        let event = event.unwrap_or_else(|| panic!("{what}: {events:?}"));
+        assert_eq!(
+            (&event["agent"], &event["count"]),
+            (&json!("finance-bot"), &json!(1))
+        );
+        let hash = enforcer_proto::audit::sha256_hex(own.as_bytes());
+        assert_eq!(event["fingerprint"], hash[..16], "{event}");
+        let inside: String = world.records().iter().map(ToString::to_string).collect();
+        let sent: String = world
+            .far_requests()
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        for text in [inside, sent, world.daemon_log()] {
+            assert!(!text.contains(own), "it is where it must not be");
+        }
+    }
+    let told = world.cli(Who::Operator, &["log"]);
+    assert!(told.status.success(), "{told:?}");
+    let told = String::from_utf8_lossy(&told.stdout).into_owned();
+    let said = "own key  1 times finance-bot sent an access token, in authorization";
+    assert!(told.contains(said), "{told}");
+}
+
 /// A world whose host is a machine of Google's, with a metadata server that gives the machine's own identity to who can reach it.
 fn on_a_machine_of_googles() -> World {
     let world = World::without_daemon(Family::V4);

@@ -630,6 +630,20 @@ pub enum Event {
         /// How many like it this record stands for.
         count: u64,
     },
+    /// An agent sent a credential of Google's that is its own, or looks like one. It was not sent on; that it has one at all is worth knowing: what it
+    /// reaches by other ways is not scoped by any window.
+    CredentialPresented {
+        /// The agent.
+        agent: AgentName,
+        /// The process that connected; absent where more credentials came than are told apart.
+        process: Option<Process>,
+        /// What kind of credential, and where in the request it stood. Never the credential.
+        what: String,
+        /// The first 16 hex digits of the credential's SHA-256: whoever has it can tell that it is this one, and nobody can make it from this.
+        fingerprint: Option<String>,
+        /// How many requests had it, since the last such record.
+        count: u64,
+    },
     /// Notices to a hook were given up: nobody was told of what they tell of, which is on record all the same.
     NotificationFailed {
         /// The hook.
@@ -684,6 +698,7 @@ impl Event {
             | Self::PolicyLoaded { .. }
             | Self::PolicyRejected { .. }
             | Self::Forwarded { .. }
+            | Self::CredentialPresented { .. }
             | Self::NotificationFailed { .. } => None,
         }
     }
@@ -730,7 +745,8 @@ impl Event {
             | Self::EventsLost { .. }
             | Self::ProcessJoined { .. }
             | Self::Detached { .. }
-            | Self::Forwarded { .. } => None,
+            | Self::Forwarded { .. }
+            | Self::CredentialPresented { .. } => None,
         }
     }
 }

@@ -569,6 +569,7 @@ impl Ledger {
             | Event::PolicyLoaded { .. }
             | Event::PolicyRejected { .. }
             | Event::Forwarded { .. }
+            | Event::CredentialPresented { .. }
             | Event::NotificationFailed { .. } => {}
         }
     }

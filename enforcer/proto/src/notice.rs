@@ -44,6 +44,8 @@ pub enum NoticeKind {
     /// A window was opened in an emergency, without those whom the policy asks for, or such a one was reviewed. Whoever wants decisions is told
     /// as well.
     BreakGlass,
+    /// An agent sent a credential of its own.
+    Credential,
     /// The rules in force changed, or a changed file cannot be used.
     Policy,
     /// The daemon started or stopped.
@@ -196,6 +198,7 @@ impl Wanted {
             | NoticeKind::BreakGlass
             | NoticeKind::Open
             | NoticeKind::Close
+            | NoticeKind::Credential
             | NoticeKind::RefusalBurst => false,
         };
         // An emergency is a decision too: nobody has to ask for it by its name.

@@ -451,6 +451,24 @@ pub fn sentence(event: &Event) -> String {
             "DETACHED by uid {uid}, nothing is enforced from here on: {}",
             safe_line(reason, 400)
         ),
+        Event::CredentialPresented {
+            agent,
+            process,
+            what,
+            fingerprint,
+            count,
+        } => {
+            let process = process
+                .as_ref()
+                .map_or_else(String::new, |process| format!(" by {}", who(process)));
+            let fingerprint = fingerprint.as_ref().map_or_else(String::new, |begins| {
+                format!(" (sha-256 {}…)", safe_line(begins, 16))
+            });
+            format!(
+                "own key  {count} times {agent} sent {}{fingerprint}{process}; it was not sent on",
+                safe_line(what, SQL_CHARS)
+            )
+        }
         Event::Forwarded {
             agent,
             process,

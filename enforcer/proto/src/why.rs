@@ -178,6 +178,7 @@ impl Outcome {
             | Event::QueryFinished { .. }
             | Event::EventsLost { .. }
             | Event::TooLong { .. }
+            | Event::CredentialPresented { .. }
             | Event::Detached { .. } => Self::Told,
         }
     }

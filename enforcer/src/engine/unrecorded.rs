@@ -68,6 +68,7 @@ impl Room {
             | Event::EventsLost { .. }
             | Event::Detached { .. }
             | Event::Forwarded { .. }
+            | Event::CredentialPresented { .. }
             | Event::NotificationFailed { .. } => Some(Self::Others),
             Event::DaemonStarted { .. }
             | Event::SegmentsRemoved { .. }

@@ -61,6 +61,8 @@ pub(super) async fn answer(
     session: &Arc<Session>,
     request: Request<Incoming>,
 ) -> Response<Body> {
+    let (requester, presented) = (&session.requester, &proxy.presented);
+    presented.look(requester, request.headers(), request.uri());
     if grpc::is_spoken(request.headers()) {
         return grpc::answer(proxy, session, request).await;
     }

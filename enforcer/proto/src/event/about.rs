@@ -257,7 +257,8 @@ impl<'a> About<'a> {
                 process: Some(process),
                 ..Self::default()
             },
-            Event::Forwarded { agent, process, .. } => Self {
+            Event::CredentialPresented { agent, process, .. }
+            | Event::Forwarded { agent, process, .. } => Self {
                 agent: Some(agent),
                 process: process.as_ref(),
                 ..Self::default()

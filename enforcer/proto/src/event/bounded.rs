@@ -168,6 +168,16 @@ impl Event {
                 bound_process(process)
             }
             Self::Detached { reason, .. } => bound_text(reason),
+            Self::CredentialPresented {
+                process,
+                what,
+                fingerprint,
+                ..
+            } => {
+                process.iter_mut().for_each(bound_process);
+                bound_text(what);
+                fingerprint.iter_mut().for_each(bound_text);
+            }
             Self::Forwarded {
                 process, request, ..
             } => {
@@ -530,6 +540,13 @@ mod tests {
             Event::ProcessJoined {
                 agent: agent.clone(),
                 process: process.clone(),
+            },
+            Event::CredentialPresented {
+                agent: agent.clone(),
+                process: Some(process.clone()),
+                what: text(),
+                fingerprint: Some(text()),
+                count: u64::MAX,
             },
             Event::Forwarded {
                 agent,

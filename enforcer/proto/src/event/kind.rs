@@ -107,6 +107,7 @@ impl Event {
             Self::ProcessJoined { .. } => "process_joined",
             Self::Detached { .. } => "detached",
             Self::Forwarded { .. } => "forwarded",
+            Self::CredentialPresented { .. } => "credential_presented",
         }
     }
 }

@@ -125,6 +125,7 @@ impl Counted {
             | Event::ProcessJoined { .. }
             | Event::Detached { .. }
             | Event::Forwarded { .. }
+            | Event::CredentialPresented { .. }
             | Event::NotificationFailed { .. } => return None,
         };
         Some(Self {

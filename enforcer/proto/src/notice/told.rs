@@ -129,6 +129,21 @@ impl Notice {
                     format!("{agent} was unlocked by {by}, and may have windows again"),
                 )
             },
+            Event::CredentialPresented {
+                agent,
+                what,
+                fingerprint,
+                count,
+                ..
+            } => Self {
+                agent: Some(agent.clone()),
+                digest: fingerprint.as_deref().map(text),
+                count: Some(*count),
+                ..about(
+                    NoticeKind::Credential,
+                    format!("{agent} has a credential of its own and sent it {count} times: {}", text(what)),
+                )
+            },
             Event::PolicyLoaded { digest, rules, .. } => Self {
                 digest: Some(text(digest)),
                 ..about(

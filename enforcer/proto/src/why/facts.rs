@@ -200,6 +200,19 @@ fn decided(event: &Event, facts: &mut Facts) {
             facts.add("job", job);
             facts.add("outcome", safe_line(outcome, TEXT_CHARS));
         }
+        Event::CredentialPresented {
+            what,
+            fingerprint,
+            count,
+            ..
+        } => {
+            facts.add("credential", safe_line(what, TEXT_CHARS));
+            if let Some(fingerprint) = fingerprint {
+                facts.add("sha-256 begins", safe_line(fingerprint, TEXT_CHARS));
+            }
+            facts.add("times", count);
+            facts.add("because", "it was not sent on; where the agent has it from is not known here, and what it reaches by other ways no window scopes");
+        }
         Event::Forwarded { request, count, .. } => {
             facts.add("http request", safe_line(request, TEXT_CHARS));
             facts.add("times", count);
@@ -560,6 +573,7 @@ const fn policy_digest(event: &Event) -> Option<&String> {
         | Event::RequestJoined { .. }
         | Event::ProcessJoined { .. }
         | Event::Detached { .. }
+        | Event::CredentialPresented { .. }
         | Event::Forwarded { .. } => None,
     }
 }

@@ -98,7 +98,8 @@ impl Totals {
             | Event::RequestJoined { .. }
             | Event::ProcessJoined { .. }
             | Event::Detached { .. }
-            | Event::Forwarded { .. } => {}
+            | Event::Forwarded { .. }
+            | Event::CredentialPresented { .. } => {}
         }
     }
 
@@ -380,6 +381,7 @@ fn said(event: &Event) -> (String, Vec<String>) {
         | Event::RequestJoined { .. }
         | Event::ProcessJoined { .. }
         | Event::Forwarded { .. }
+        | Event::CredentialPresented { .. }
         | Event::DaemonStarted { .. }
         | Event::DaemonStopped {}
         | Event::TailRepaired { .. }

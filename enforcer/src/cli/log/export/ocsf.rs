@@ -343,6 +343,13 @@ fn mapped(event: &Event, about: &About<'_>, host: &str) -> Mapped {
             false,
             denied(about, host, json!({"svc_name": by.to_string()}), *count),
         ),
+        Event::CredentialPresented { what, count, .. } => {
+            let own = json!({
+                "src_endpoint": {"hostname": host}, "actor": actor(about), "message": what, "count": count,
+                "action_id": 2, "disposition_id": 15,
+            });
+            new(NETWORK, (6, "Traffic"), HIGH, false, own)
+        }
         Event::Forwarded { request, count, .. } => {
             let name = request
                 .split(' ')

@@ -311,6 +311,7 @@ mod tests {
     fn judged(status: u16, answer: &Value, relations: &Relations) -> Result<DryRun, Refusal> {
         let reading = Reading {
             rows: BTreeSet::new(),
+            may_name_more: false,
             relations: relations.clone(),
             named: Vec::new(),
             called: Vec::new(),
@@ -374,6 +375,7 @@ mod tests {
             let named = named.parse().map_err(|_| named.to_owned());
             let reading = Reading {
                 rows: BTreeSet::new(),
+                may_name_more: false,
                 relations: Relations::Within,
                 named: vec![named],
                 called: Vec::new(),
@@ -413,6 +415,7 @@ mod tests {
         let judged = |called: &str, listed: &Value| {
             let reading = Reading {
                 rows: BTreeSet::new(),
+                may_name_more: false,
                 relations: Relations::None,
                 named: Vec::new(),
                 called: vec![called.parse().map_err(|_| called.to_owned())],
@@ -459,6 +462,7 @@ mod tests {
     fn writing(reads: bool, place: &str, target: &Value, tables: &Value) -> Result<DryRun, Code> {
         let reading = Reading {
             rows: BTreeSet::new(),
+            may_name_more: false,
             relations: Relations::Within,
             named: Vec::new(),
             called: Vec::new(),
@@ -506,6 +510,7 @@ mod tests {
     fn a_result_goes_where_the_client_asked_or_where_nobody_named() {
         let reading = Reading {
             rows: BTreeSet::new(),
+            may_name_more: false,
             relations: Relations::Within,
             named: Vec::new(),
             called: Vec::new(),

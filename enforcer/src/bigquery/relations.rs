@@ -58,6 +58,9 @@ pub struct Reading {
     pub reads: bool,
     /// The rows that it gives names to, wherever, in lower case: what a table is not found for may have been meant as a path into one.
     pub rows: BTreeSet<String>,
+    /// Whether something in it may be a path into a column or the name of a table, which is only told by whether there is one. What BigQuery says of
+    /// it would tell that, so none of that is passed on.
+    pub may_name_more: bool,
 }
 
 impl Reading {
@@ -71,6 +74,7 @@ impl Reading {
             export: None,
             reads: true,
             rows: BTreeSet::new(),
+            may_name_more: false,
         }
     }
 
@@ -157,6 +161,7 @@ impl Reading {
                     called: names.called(&found),
                     target: None,
                     export: None,
+                    may_name_more: found.may_name_more,
                     rows: found.named_rows,
                 }
             }
@@ -174,6 +179,7 @@ impl Reading {
                     called: names.called(&found),
                     target: None,
                     export: Some(bucket),
+                    may_name_more: found.may_name_more,
                     rows: found.named_rows,
                 }
             }
@@ -200,6 +206,7 @@ impl Reading {
                     target: written,
                     export: None,
                     reads,
+                    may_name_more: found.may_name_more,
                     rows: found.named_rows,
                 }
             }
@@ -351,13 +358,17 @@ impl Names<'_> {
     fn judge(self, found: &Found, scope: &Scope) -> Relations {
         // Where there is no default dataset, a name without one is that of a common table expression, or of nothing.
         let is_local = |name: &Vec<String>| name.len() == 1 && self.default.is_none();
-        if !found.has_function && found.relations.iter().all(is_local) {
+        let reaches = found.has_function || !found.called.is_empty();
+        if !reaches && found.relations.iter().all(is_local) {
             return Relations::None;
         }
-        let outside = found.relations.iter().find(|name| {
+        let is_outside = |name: &&Vec<String>| {
             self.dataset(name)
                 .is_some_and(|dataset| !dataset.is_ok_and(|dataset| scope.covers(&dataset)))
-        });
+        };
+        let outside = found.relations.iter().find(is_outside);
+        // Which routine a name is of is read twice, here and in the flat list of tokens: what one of both takes for another's is refused.
+        let outside = outside.or_else(|| found.called.iter().find(is_outside));
         match outside {
             Some(name) if name.len() == 2 => {
                 Relations::Outside(format!("{}.{}", self.project, name.join(".")))
@@ -433,6 +444,8 @@ struct Found {
     clauses: Vec<bool>,
     /// Whether there is a pipe operator in it. Which rows can be named behind one is not followed here.
     has_pipes: bool,
+    /// Whether a path stands in an UNNEST that may be one into a column.
+    may_name_more: bool,
 }
 
 /// The common table expressions of one WITH. Each can be named behind it; with RECURSIVE all of them in all.
@@ -480,6 +493,7 @@ impl Found {
             tables: Vec::new(),
             called: Vec::new(),
             has_pipes: false,
+            may_name_more: false,
             clauses: Vec::new(),
             is_function_next: false,
             depth: 0,
@@ -519,8 +533,13 @@ impl Found {
     }
 
     /// Takes in a function that is called by a name with a dataset: BigQuery's own have one part, or one of a few words before it.
-    fn call(&mut self, name: &ObjectName) {
-        let mut name = parts(name);
+    fn call(&mut self, called: &ObjectName) {
+        let mut name = parts(called);
+        // Quoted as one word, it is a dataset's, whatever it begins with.
+        if name.len() > 1 && whole_ident(called, 0).is_none() {
+            self.called.push(name);
+            return;
+        }
         // It changes what a function does where it fails, and nothing else.
         if name
             .first()
@@ -557,6 +576,45 @@ impl Found {
             } else {
                 return;
             }
+        }
+    }
+
+    /// Takes in a function that makes rows: there is none of BigQuery's own under any of its words.
+    fn call_for_rows(&mut self, name: &ObjectName) {
+        self.has_function = true;
+        let name = parts(name);
+        if name.len() > 1 {
+            self.called.push(name.clone());
+        }
+        self.relations.push(name);
+    }
+
+    /// Takes in what an UNNEST is of: BigQuery looks among columns, and then among tables, which it only then refuses. Where a row can be named it may be
+    /// a column of that.
+    fn unnest(&mut self, of: &Expr) {
+        let mut of = of;
+        while let Expr::Nested(within) = of {
+            of = within;
+        }
+        let name = if let Expr::Identifier(name) = of {
+            ObjectName::from(vec![name.clone()])
+        } else if let Expr::CompoundIdentifier(names) = of {
+            ObjectName::from(names.clone())
+        } else if is_dashed(of) {
+            // Where a project may have hyphens, and where it is a difference, is not told apart.
+            self.may_name_more = true;
+            return;
+        } else {
+            return;
+        };
+        let path = parts(&name);
+        if path.len() == 1 || self.is_path(&name) {
+            return;
+        }
+        if self.has_rows && self.rows.last().is_none_or(BTreeSet::is_empty) {
+            self.relations.push(path);
+        } else {
+            self.may_name_more = true;
         }
     }
 
@@ -674,6 +732,17 @@ const fn has_clause(factor: &TableFactor) -> bool {
     )
 }
 
+/// Whether it is a difference that may be a name with hyphens.
+fn is_dashed(expr: &Expr) -> bool {
+    matches!(
+        expr,
+        Expr::BinaryOp {
+            op: ast::BinaryOperator::Minus,
+            ..
+        }
+    )
+}
+
 const fn is_function(factor: &TableFactor) -> bool {
     matches!(
         factor,
@@ -692,8 +761,11 @@ impl Visitor for Found {
         }
         self.depth += 1;
         self.has_pipes |= !query.pipe_operators.is_empty();
-        let mut pipes = query.pipe_operators.iter();
-        self.has_function |= pipes.any(|pipe| matches!(pipe, PipeOperator::Call { .. }));
+        for pipe in &query.pipe_operators {
+            if let PipeOperator::Call { function, .. } = pipe {
+                self.call_for_rows(&function.name);
+            }
+        }
         if let Some(with) = &query.with {
             self.expressions.push(With::of(with, self.depth));
         }
@@ -764,6 +836,18 @@ impl Visitor for Found {
             && is_joined_otherwise(table_with_joins)
         {
             return ControlFlow::Break(());
+        }
+        if let TableFactor::Table {
+            version: Some(_),
+            args: Some(_),
+            ..
+        } = factor
+        {
+            // The parser takes what a table is read as of for what a function is given.
+            return ControlFlow::Break(());
+        }
+        if let TableFactor::UNNEST { array_exprs, .. } = factor {
+            array_exprs.iter().for_each(|of| self.unnest(of));
         }
         self.has_function |= is_function(factor);
         // The name of what stands in a FROM like a table is visited right behind it.
@@ -1141,6 +1225,87 @@ mod tests {
             ),
         ] {
             assert_eq!(called(sql), wanted, "{sql}");
+        }
+    }
+
+    #[test]
+    fn what_an_unnest_is_of_may_be_a_table_to_bigquery_and_tells_of_none() {
+        for of in [
+            "hr.salaries",
+            "`hr.salaries`",
+            "(hr.salaries)",
+            "hr.salaries.name",
+        ] {
+            for from in [
+                "SELECT * FROM UNNEST({})",
+                "SELECT ARRAY(SELECT x FROM UNNEST({}) AS x)",
+            ] {
+                let sql = from.replace("{}", of);
+                assert!(matches!(read(&sql), Relations::Outside(_)), "{sql}");
+            }
+        }
+        // It may be a column of what is named before it, or in it.
+        let scope: Scope = "p.finance:read".parse().expect("a scope");
+        let may = |sql: &str| {
+            let reading = Reading::of(sql, 20, &scope, "p", None);
+            (reading.relations, reading.may_name_more)
+        };
+        for (sql, wanted) in [
+            ("SELECT * FROM finance.daily, UNNEST(hr.salaries)", true),
+            (
+                "SELECT * FROM finance.daily JOIN UNNEST(((hr.salaries))) ON TRUE",
+                true,
+            ),
+            ("FROM finance.daily |> JOIN UNNEST(hr.salaries)", true),
+            (
+                "SELECT * FROM finance.daily, UNNEST(demo-project.hr.salaries)",
+                true,
+            ),
+            ("SELECT * FROM finance.daily AS d, UNNEST(d.parts)", false),
+            (
+                "SELECT * FROM finance.daily, UNNEST(daily.parts.name)",
+                false,
+            ),
+            (
+                "SELECT * FROM finance.daily, UNNEST(parts), UNNEST([1, 2])",
+                false,
+            ),
+        ] {
+            assert_eq!(may(sql), (Relations::Within, wanted), "{sql}");
+        }
+    }
+
+    #[test]
+    fn a_routine_of_another_dataset_is_outside_however_it_is_read() {
+        for sql in [
+            // A difference, and a routine of the project `project`.
+            "SELECT demo-project.finance.f(1) FROM (SELECT 1 AS demo)",
+            "SELECT hr.f(1)",
+            "SELECT `net.host`('x')",
+            "SELECT `safe.lower`('x')",
+            "FROM finance.daily |> CALL net.host()",
+            "FROM finance.daily |> CALL safe.lower()",
+            "FROM finance.daily |> CALL hr.rows_of()",
+        ] {
+            assert!(
+                !matches!(read(sql), Relations::Within | Relations::None),
+                "{sql}"
+            );
+        }
+        assert_eq!(read("SELECT finance.f(1)"), Relations::Within);
+    }
+
+    #[test]
+    fn what_is_read_as_of_the_result_of_a_call_is_not_taken_for_a_function() {
+        for sql in [
+            "SELECT 1 FROM finance.daily FOR SYSTEM_TIME AS OF hr . 1(1)",
+            "SELECT 1 FROM finance.daily FOR SYSTEM_TIME AS OF finance.trim(1)",
+        ] {
+            assert!(
+                matches!(read(sql), Relations::Unknown(_)),
+                "{sql}: {:?}",
+                read(sql)
+            );
         }
     }
 

@@ -147,12 +147,14 @@ pub fn read(sql: &str) -> Result<Named, Refusal> {
         let mut behind = behind;
         if matches!(first, Token::Word(_)) {
             let name;
-            (name, behind) = self::name(rest)?;
+            let is_whole;
+            (name, is_whole, behind) = self::name(rest)?;
             let place = Place {
                 is_called: is_called(behind),
                 is_in_brackets: before == Some(&Token::LParen),
                 is_table: before.is_some_and(|token| is_before_table(token, makes)),
                 is_quoted: matches!(first, Token::Word(word) if word.quote_style.is_some()),
+                is_whole,
             };
             named.add(name, place)?;
         }
@@ -175,6 +177,8 @@ struct Place {
     is_table: bool,
     /// In backticks: no keyword then.
     is_quoted: bool,
+    /// Each part is a word of its own: in one pair of backticks it is no function of BigQuery's own.
+    is_whole: bool,
 }
 
 /// What is behind a name that may be called.
@@ -225,9 +229,12 @@ enum Called {
 }
 
 impl Called {
-    fn of(name: &[String], is_quoted: bool) -> Self {
+    fn of(name: &[String], place: Place) -> Self {
         let is_safe = |part: &str| part.eq_ignore_ascii_case(SAFE);
+        let is_quoted = place.is_quoted;
         match name {
+            // Somebody's dataset may be named like words of BigQuery's own, and the other way round.
+            [space, ..] if !place.is_whole && is_own_word(space) => Self::Reaching,
             // Before a function of one part `SAFE` is no dataset.
             [function] => Self::of_one_part(function, is_quoted),
             [space, function] if is_safe(space) => Self::of_one_part(function, is_quoted),
@@ -265,6 +272,12 @@ impl Called {
             Some(_) => Self::Reaching,
         }
     }
+}
+
+/// Whether functions of BigQuery's own have this word before a dot.
+fn is_own_word(space: &str) -> bool {
+    let is = |known: &str| known.eq_ignore_ascii_case(space);
+    is(SAFE) || NAMESPACES.iter().any(|(known, _)| is(known))
 }
 
 /// What a part with hyphens ends with: `a-F` may be a difference, and then `F` is what the name begins with.
@@ -349,7 +362,7 @@ impl Named {
             {
                 return Err(reaches(function));
             }
-            match Called::of(&name, place.is_quoted) {
+            match Called::of(&name, place) {
                 Called::BuiltIn => {}
                 Called::Reaching => return Err(reaches(&name.join("."))),
                 Called::Unknown => {
@@ -431,9 +444,11 @@ impl Named {
     }
 }
 
-/// The name that begins here, and what follows it. Blanks and comments may stand around its dots; a project may have hyphens.
-fn name(tokens: &[Token]) -> Result<(Name, &[Token]), Refusal> {
+/// The name that begins here, whether each of its parts is a word of its own, and what follows it. Blanks and comments may stand around its dots; a
+/// project may have hyphens, and behind a dot a part may begin with a digit.
+fn name(tokens: &[Token]) -> Result<(Name, bool, &[Token]), Refusal> {
     let mut parts: Name = Vec::new();
+    let mut is_whole = true;
     let mut rest = tokens;
     while let [Token::Word(word), behind @ ..] = rest {
         if word.quote_style.is_some() && word.value.contains('\\') {
@@ -445,19 +460,58 @@ fn name(tokens: &[Token]) -> Result<(Name, &[Token]), Refusal> {
         let (part, has_dot, behind) = dashed(word.value.clone(), behind);
         rest = behind;
         // Quoted, a name of several parts may be one word.
+        is_whole &= !part.contains('.');
         parts.extend(part.split('.').map(str::to_owned));
         if has_dot {
             continue;
         }
-        match skip_blanks(rest) {
-            [Token::Period, behind @ ..] => match skip_blanks(behind) {
-                more @ [Token::Word(_), ..] => rest = more,
-                _ => break,
-            },
-            _ => break,
+        let has_more;
+        (has_more, rest) = numbered(&mut parts, rest);
+        if !has_more {
+            break;
         }
     }
-    Ok((with_domain(parts), rest))
+    Ok((with_domain(parts), is_whole, rest))
+}
+
+/// Takes in the parts that follow behind a dot and begin with a digit, which the tokenizer takes for numbers. Says whether a word follows behind a dot.
+fn numbered<'t>(parts: &mut Name, tokens: &'t [Token]) -> (bool, &'t [Token]) {
+    let mut rest = tokens;
+    loop {
+        let behind = match skip_blanks(rest) {
+            [Token::Period, behind @ ..] => skip_blanks(behind),
+            // The dot is in it.
+            behind @ [Token::Number(number, _), ..] if number.starts_with('.') => behind,
+            _ => return (false, rest),
+        };
+        let [Token::Number(..), ..] = behind else {
+            let has_more = matches!(behind, [Token::Word(_), ..]);
+            return (has_more, if has_more { behind } else { rest });
+        };
+        let mut text = String::new();
+        rest = behind;
+        loop {
+            match rest {
+                [Token::Number(more, _), behind @ ..] => {
+                    text.push_str(more);
+                    rest = behind;
+                }
+                // A word behind a dot that a number has swallowed is a part of its own.
+                [Token::Word(more), behind @ ..] if !text.ends_with('.') => {
+                    text.push_str(&more.value);
+                    rest = behind;
+                }
+                _ => break,
+            }
+        }
+        let ends_with_dot = text.ends_with('.');
+        let named = text.trim_matches('.').split('.');
+        parts.extend(named.map(str::to_owned));
+        if ends_with_dot {
+            let rest = skip_blanks(rest);
+            return (matches!(rest, [Token::Word(_), ..]), rest);
+        }
+    }
 }
 
 /// The parts of a name that was split at each dot, where its project may be one of a domain (`example.com:project`), which has dots of its own.
@@ -571,6 +625,7 @@ mod tests {
             "SELECT NET.HOST(url), SAFE.SUBSTR(a, 1), SAFE . NET . REG_DOMAIN (x) FROM finance.daily",
             "SELECT HLL_COUNT.MERGE(s), 'hr.udf(1)', \"EXTERNAL_QUERY('c', 'q')\" -- hr.udf(1)\nFROM finance.daily",
             "SELECT finance.own(1), `my-proj.finance.own`(1), my-proj.finance.own(2)",
+            "SELECT finance.1(1), finance . 2a (2), .5, 1.5 FROM finance.2024_sales WHERE x>.5",
             "SELECT * FROM finance.INFORMATION_SCHEMA.TABLES, `my-proj`.finance.INFORMATION_SCHEMA.COLUMNS",
             "WITH c AS (SELECT 1 AS x) SELECT c.x FROM c, UNNEST(GENERATE_ARRAY(1, 3))",
             "SELECT a-1, t.b-1.5, COUNT(*)-COUNT(x) FROM finance.daily t WHERE REGEXP_CONTAINS(a, r'\\d+')",
@@ -596,6 +651,9 @@ mod tests {
             "SELECT t.* FROM finance.daily, evil-1234.finance.INFORMATION_SCHEMA.TABLES t",
             "SELECT (id).(hr.secret)() FROM finance.daily",
             "SELECT * FROM hr.table_function(1)",
+            "SELECT hr.1(1), hr . 1(1)",
+            "SELECT hr.1st(1) FROM finance.daily",
+            "SELECT other.1.f(1), hr. 1a2(1)",
             "SELECT hr.secret\u{a0}(1) FROM finance.daily",
             // Of three parts it is a project's.
             "SELECT `other`.ai.generate(1)",
@@ -667,6 +725,9 @@ mod tests {
             "SELECT KEYS.secret(1)",
             "SELECT net.secret(1)",
             "SELECT * FROM VECTOR_INDEX.STATISTICS(TABLE hr.t)",
+            "SELECT `net.host`('x'), 1",
+            "SELECT `safe.lower`('x')",
+            "SELECT `hll_count.merge`(s) FROM finance.daily",
             "CALL BQ.JOBS.CANCEL('p.j')",
             "CALL bq.abort_session('s')",
         ] {

@@ -82,6 +82,15 @@ impl Line<'_> {
 pub(super) fn check(text: &str) -> Result<()> {
     let lines = lines(text);
     for (at, line) in lines.iter().enumerate() {
+        check_line(at, line.text, line.kind)?;
+        if let (Kind::More, Some(Kind::Nothing)) =
+            (line.kind, at.checked_sub(1).map(|at| lines[at].kind))
+        {
+            bail!(
+                "line {} goes on with a value behind an empty line or a comment, which is easily overlooked: put it behind the value's first line",
+                at + 1
+            );
+        }
         let earlier = lines[..at]
             .iter()
             .position(|other| match (line.kind, other.kind) {
@@ -104,6 +113,20 @@ pub(super) fn check(text: &str) -> Result<()> {
                 at + 1
             );
         }
+    }
+    Ok(())
+}
+
+/// Says what of a line alone the Cloud SDK would not read, or would read as more than one.
+fn check_line(at: usize, text: &str, kind: Kind<'_>) -> Result<()> {
+    let at = at + 1;
+    if text.trim_end_matches(['\r', '\n']).contains('\r') {
+        bail!("line {at} has a carriage return in it, at which the Cloud SDK ends it: take it out");
+    }
+    if matches!(kind, Kind::Key(_)) && !text.contains(['=', ':']) {
+        bail!(
+            "line {at} gives its property no value, and the Cloud SDK reads no such file: correct it"
+        );
     }
     Ok(())
 }
@@ -264,6 +287,9 @@ mod tests {
             ("[core]\na = 1\n[proxy]\n[core]\n", "lines 1 and 4"),
             ("[core]\na = 1\n\nA: 2\n", "lines 2 and 4"),
             ("a = 1\n[core]\n", "line 1 stands in no section"),
+            ("[core]\nproject\n", "line 2 gives its property no value"),
+            ("[core]\na = /x\n  /y\n\n  /z\n", "line 5 goes on"),
+            ("[core]\na = 1\r[auth]\n", "line 2 has a carriage return"),
         ] {
             let error = check(text).expect_err(text).to_string();
             assert!(error.contains(says), "{error}");

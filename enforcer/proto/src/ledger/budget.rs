@@ -2,7 +2,7 @@
 //! admission on and charged once, when the cost is known: what is charged and what is held are never more than the budget together, in
 //! whatever order queries begin, end and are heard of.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -75,6 +75,8 @@ pub struct Usage {
     /// Jobs that BigQuery says it has not, though it gave no plain answer to their starts: the close looks once more, and what was held for one
     /// that is there after all is held again.
     doubtful: BTreeMap<QueryId, Held>,
+    /// Those that are under way and start a job, or give what one brought forth.
+    of_results: BTreeSet<QueryId>,
     /// A job read a table outside the scope.
     read_outside: bool,
 }
@@ -221,6 +223,9 @@ impl Usage {
             return;
         };
         self.queries += u64::from(self.counts(event));
+        if self.is_of_results(*method, tables) {
+            self.of_results.insert(*query);
+        }
         // What an earlier try of the same start may cost yet is held once, with this one.
         let earlier = self.doubtful.values().filter(|held| {
             let names = held.unanswered.as_ref().zip(job.as_ref());
@@ -271,6 +276,7 @@ impl Usage {
         } = event
         {
             self.returning.remove(query);
+            self.of_results.remove(query);
             self.held.remove(query);
             self.queries -= u64::from(self.counts(event));
         }
@@ -450,6 +456,7 @@ impl Usage {
         else {
             return;
         };
+        self.of_results.remove(query);
         if let Some(returning) = self.returning.remove(query) {
             // One that failed may have written by then. Of one with a name these say that it was not begun.
             let has_name = |held: &Held| held.unanswered.is_some();
@@ -592,6 +599,27 @@ impl Usage {
             Settling::Rows => false,
         };
         self.held.iter().filter(runs).count() as u64
+    }
+
+    /// Whether what is admitted starts a job, or asks for what one brought forth: its results, or the rows of a read session. All else, as looking at
+    /// tables or putting rows into them, may go on as long as the window does, and does not keep it open.
+    fn is_of_results(&self, method: Method, tables: &[TableRef]) -> bool {
+        let is_result = || !tables.is_empty() && tables.iter().all(|table| self.owns_result(table));
+        let is_of_session = matches!(
+            method,
+            Method::GetQueryResults | Method::StorageCreateReadSession | Method::StorageReadRows
+        );
+        method.starts_a_job() || is_of_session || is_result()
+    }
+
+    /// Whether with this event a job, or what was asked for of one, has come to its end or gone on.
+    pub(super) fn is_of_a_job(&self, event: &Event) -> bool {
+        if let Event::QueryFinished { query, .. } = event {
+            self.of_results.contains(query)
+        } else {
+            // An admission may be taken back, and then nothing of it is left.
+            !matches!(event, Event::QueryAdmitted { .. })
+        }
     }
 
     /// Whether nothing of it is under way: no job runs or has ended without being looked at, nothing is being sent, an upload that was begun has

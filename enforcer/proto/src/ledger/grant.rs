@@ -62,7 +62,7 @@ pub struct Grant {
     pub reason_digest: Option<String>,
     /// What was used.
     pub usage: Usage,
-    /// When something of it has ended last, boot clock.
+    /// When one of its jobs, or what was asked for of one, has ended last, boot clock.
     pub(super) ended_boot_ns: Option<u64>,
 }
 
@@ -329,9 +329,9 @@ impl Grant {
 
     /// Takes in what was used, or has ended.
     pub(super) fn use_up(&mut self, now: Now, event: &Event) {
+        let is_of_a_job = self.usage.is_of_a_job(event);
         self.usage.apply(event);
-        // An admission may be taken back, and then nothing of it is left.
-        if !matches!(event, Event::QueryAdmitted { .. }) {
+        if is_of_a_job {
             self.ended_boot_ns = Some(now.boot_ns);
         }
     }

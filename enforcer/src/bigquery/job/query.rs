@@ -1,5 +1,6 @@
 //! Query jobs.
 
+use enforcer_proto::audit::sha256_hex;
 use enforcer_proto::query::Destination;
 use enforcer_proto::refusal::{Code, Refusal};
 use serde_json::{Value, json};
@@ -74,6 +75,8 @@ const TAKEN_OVER: &[&str] = &[
 /// The longest that `jobs.query` may wait for its job, milliseconds: BigQuery's own default. Only its answer names the job, and until
 /// then nobody could cancel it.
 const WAIT_MS_MAX: u64 = 10_000;
+/// The longest `requestId`, characters (BigQuery's description of `jobs.query`).
+const REQUEST_ID_CHARS_MAX: usize = 36;
 /// How a text says that it is legacy SQL.
 const LEGACY_PREFIX: &str = "#legacySQL";
 /// By which method a query was asked.
@@ -217,6 +220,7 @@ impl QueryJob {
         let (settings, query) = match self.kind {
             Kind::Query => {
                 body.insert("jobCreationMode".to_owned(), json!("JOB_CREATION_REQUIRED"));
+                own_request_id(&mut body, limits);
                 let most = WAIT_MS_MAX.min(limits.timeout_ms);
                 let wait_ms = number(&body, "timeoutMs").map_or(most, |asked| asked.min(most));
                 body.insert("timeoutMs".to_owned(), json!(wait_ms));
@@ -259,6 +263,19 @@ impl QueryJob {
             .and_then(Value::as_object);
         inner.unwrap_or(&self.body)
     }
+}
+
+/// Makes the id by which BigQuery knows a request again one of this window's: by the client's alone it answers with the job of an earlier window that had
+/// the same.
+fn own_request_id(body: &mut Object, limits: &Limits) {
+    let Some(id) = body.remove("requestId") else {
+        return;
+    };
+    let of_window = |(name, _): &&(&str, String)| matches!(*name, "host" | "grant");
+    let window: Vec<_> = limits.labels.iter().filter(of_window).collect();
+    let own = sha256_hex(json!([window, id]).to_string().as_bytes());
+    let own: String = own.chars().take(REQUEST_ID_CHARS_MAX).collect();
+    body.insert("requestId".to_owned(), json!(own));
 }
 
 fn destination(query: &Object, table: &Value) -> Result<Destination, Refusal> {
@@ -319,6 +336,36 @@ mod tests {
 
     fn good() -> Value {
         json!({"configuration": {"query": {"query": "SELECT 1", "useLegacySql": false}}, "jobReference": {"jobId": "j", "projectId": "p"}})
+    }
+
+    #[test]
+    fn the_id_by_which_a_request_is_known_again_is_of_its_window() {
+        let forwarded = |grant: &str, id: Option<Value>| {
+            let mut body = json!({"query": "SELECT 1", "useLegacySql": false});
+            if let Some(id) = id {
+                body["requestId"] = id;
+            }
+            let Value::Object(body) = body else {
+                panic!("an object")
+            };
+            let limits = Limits {
+                labels: vec![("grant", grant.into()), ("session", "s-1".into())],
+                ..limits()
+            };
+            let job = QueryJob::from_query(body).expect("reads");
+            job.forward_body(&limits)["requestId"].clone()
+        };
+        let first = forwarded("g-1", Some(json!("once")));
+        assert_eq!(first.as_str().map(str::len), Some(REQUEST_ID_CHARS_MAX));
+        assert_eq!(forwarded("g-1", Some(json!("once"))), first, "tried again");
+        for (grant, id) in [
+            ("g-2", json!("once")),
+            ("g-1", json!("twice")),
+            ("g-1", json!(1)),
+        ] {
+            assert_ne!(forwarded(grant, Some(id)), first);
+        }
+        assert_eq!(forwarded("g-1", None), Value::Null);
     }
 
     fn limits() -> Limits {

@@ -24,7 +24,7 @@ const ROW: &str = "STRUCT<";
 #[must_use]
 pub(super) fn told(said: &str, sql: &str, reading: &Reading) -> Option<String> {
     let said = said.trim();
-    if said.len() > SENTENCE_BYTES_MAX {
+    if said.len() > SENTENCE_BYTES_MAX || reading.may_name_more {
         return None;
     }
     let known = Known::of(sql, reading)?;
@@ -135,6 +135,17 @@ mod tests {
         ] {
             assert_eq!(tell(said).as_deref(), Some(said));
         }
+    }
+
+    #[test]
+    fn nothing_is_told_of_a_text_that_may_name_a_table_where_a_column_may_stand() {
+        let scope: Scope = "p-one.finance:read".parse().expect("a scope");
+        let of = |sql: &str| {
+            let reading = Reading::of(sql, 20, &scope, "p-one", None);
+            told("Unrecognized name: hr at [1:36]", sql, &reading)
+        };
+        assert!(of("SELECT * FROM finance.daily WHERE ( hr.salaries )").is_some());
+        assert_eq!(of("SELECT * FROM finance.daily, UNNEST(hr.salaries)"), None);
     }
 
     #[test]

@@ -350,6 +350,16 @@ fn a_window_whose_queries_are_used_up_closes_a_minute_after_the_last_of_them_and
     assert_eq!(reasons(&host, 400), [], "rows are being passed on");
     host.ledger.apply(at(130), &finishing(page, grant));
     assert_eq!(host.ledger.poll_timeout(), Some(at(190).boot_ns));
+    // Looking at a dataset and putting rows into a table are of no result, and do not keep it open.
+    for (other, second) in [(Method::DatasetsGet, 150), (Method::InsertAll, 180)] {
+        let query = host.ledger.next_query();
+        let mut event = starting(query, grant, None);
+        if let Event::QueryAdmitted { method, sql, .. } = &mut event {
+            (*method, *sql) = (other, None);
+        }
+        host.ledger.apply(at(second), &event);
+        host.ledger.apply(at(second), &finishing(query, grant));
+    }
     assert_eq!(reasons(&host, 189), []);
     assert_eq!(reasons(&host, 190), [CloseReason::BudgetSpent]);
 }

@@ -3,6 +3,7 @@
 mod audit;
 mod estimator;
 mod file;
+mod hsm;
 mod notify;
 mod policy;
 mod prefixes;
@@ -28,6 +29,7 @@ use serde::{Deserialize, Serialize};
 
 pub use audit::Audit;
 pub use estimator::Estimator;
+pub use hsm::Hsm;
 pub use notify::{Format, HOOKS_MAX, Hook, KeyPlace, Send, Webhook};
 pub use policy::{load_policy, policy_of_text};
 pub use program::Program;
@@ -203,12 +205,25 @@ pub enum TokenSource {
         sts_url: String,
         /// IAM Credentials, for agents with a service account.
         iam_url: String,
+        /// What has the key; absent: a file in the state folder.
+        hsm: Option<Hsm>,
     },
     /// The host's base identity impersonates the agent's service account.
     Impersonation {
         /// IAM Credentials.
         iam_url: String,
     },
+}
+
+impl TokenSource {
+    /// The HSM that has the issuer's key, where one has.
+    #[must_use]
+    pub const fn hsm(&self) -> Option<&Hsm> {
+        match self {
+            Self::Federation { hsm, .. } => hsm.as_ref(),
+            Self::Impersonation { .. } => None,
+        }
+    }
 }
 
 /// The whole configuration, resolved.

@@ -12,6 +12,7 @@ use serde::Deserialize;
 
 use super::audit::AuditFile;
 use super::estimator::EstimatorFile;
+use super::hsm::HsmFile;
 use super::notify::{self, HookFile};
 use super::program;
 use super::{
@@ -155,6 +156,7 @@ enum Token {
         sts_url: String,
         #[serde(default = "default_iam")]
         iam_url: String,
+        signer: Option<HsmFile>,
     },
     Impersonation {
         #[serde(default = "default_iam")]
@@ -355,6 +357,7 @@ impl Token {
                 issuer,
                 sts_url,
                 iam_url,
+                signer,
             } => {
                 https("issuer", &issuer)?;
                 https("sts_url", &sts_url)?;
@@ -367,6 +370,7 @@ impl Token {
                     issuer,
                     sts_url,
                     iam_url,
+                    hsm: signer.map(HsmFile::resolve).transpose()?,
                 })
             }
             Self::Impersonation { iam_url } => {

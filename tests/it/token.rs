@@ -6,6 +6,7 @@ use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
 use cryptoki::object::{Attribute, AttributeInfo, AttributeType, ObjectClass};
 use cryptoki::session::UserType;
 use harness::programs::said;
+use harness::stage::Side;
 use harness::world::{AGENTS_OWN_TOKEN, Family, Who, World, enforcer, wait_for};
 use serde_json::{Value, json};
 
@@ -425,18 +426,18 @@ fn a_key_in_an_hsm_signs_and_changes_as_one_on_disk_and_cannot_be_read() {
         !world.state_dir().join("issuer.pem").exists(),
         "no key is on disk"
     );
-    let keys = || -> Value {
-        let said = gcp_by(&world, &hsm, &["jwks"]);
+    let keys = |world: &World| -> Value {
+        let said = gcp_by(world, &hsm, &["jwks"]);
         serde_json::from_str(&said).expect("JSON")
     };
     let published = world.stage.dir().join("run/jwks.json");
     let text = std::fs::read_to_string(&published).expect("published");
-    let first = keys();
+    let first = keys(&world);
     assert_eq!(first, serde_json::from_str::<Value>(&text).expect("JSON"));
 
     assert!(gcp_by(&world, &hsm, &["rotate-key"]).contains("--jwk-json-path="));
     gcp_by(&world, &hsm, &["rotate-key", "--switch", "--now"]);
-    let both = keys();
+    let both = keys(&world);
     assert_eq!(both["keys"][1], first["keys"][0]);
     // Google knows the new key alone now: what the old one had signed would be refused.
     let new = json!({"keys": [both["keys"][0]]});
@@ -451,7 +452,38 @@ fn a_key_in_an_hsm_signs_and_changes_as_one_on_disk_and_cannot_be_read() {
         [AttributeInfo::Sensitive, AttributeInfo::Sensitive]
     ));
     gcp_by(&world, &hsm, &["rotate-key", "--end", "--now"]);
-    assert_eq!(keys(), new);
+    assert_eq!(keys(&world), new);
+    world.stop_daemon();
+    world.start_daemon();
+    let text = std::fs::read_to_string(&published).expect("published");
+    assert_eq!(serde_json::from_str::<Value>(&text).expect("JSON"), new);
+}
+
+#[test]
+fn with_a_pin_that_its_hsm_refuses_the_daemon_does_not_start_and_tries_it_once_however_often_it_is_started()
+ {
+    let mut world = World::without_daemon(Family::V4);
+    let hsm = SoftHsm::of(&mut world);
+    std::fs::write(hsm.conf.with_file_name("pin"), "314159").expect("writes");
+    let memory = world.state_dir().join("hsm-pin-refused");
+    let start = || {
+        let mut command = world.stage.command(Side::Host, enforcer());
+        command.arg("daemon").arg("--config").arg(world.config());
+        let started = command.env("SOFTHSM2_CONF", &hsm.conf).output();
+        let started = started.expect("starts");
+        assert_eq!(started.status.code(), Some(1), "{started:?}");
+        let said = String::from_utf8_lossy(&started.stderr).into_owned();
+        assert!(
+            said.contains("token enforcer does not take the PIN, which is not tried again")
+                && !said.contains("314159"),
+            "{said}"
+        );
+        std::fs::metadata(&memory)
+            .and_then(|memory| memory.modified())
+            .expect("remembered")
+    };
+    // It is written where the token is asked.
+    assert_eq!(start(), start());
 }
 
 #[test]

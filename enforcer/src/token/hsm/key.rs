@@ -237,6 +237,7 @@ fn checked(
             AttributeType::NeverExtractable,
             AttributeType::AlwaysSensitive,
             AttributeType::Sign,
+            AttributeType::AlwaysAuthenticate,
             AttributeType::Id,
         ],
     );
@@ -257,6 +258,10 @@ fn checked(
     }
     if !is(Attribute::Sign(true)) {
         let why = "may not sign";
+        return Err(HsmError::WrongKind { label, why });
+    }
+    if is(Attribute::AlwaysAuthenticate(true)) {
+        let why = "asks for the PIN at each signature (CKA_ALWAYS_AUTHENTICATE)";
         return Err(HsmError::WrongKind { label, why });
     }
     let was_inside = is(Attribute::NeverExtractable(true)) && is(Attribute::AlwaysSensitive(true));

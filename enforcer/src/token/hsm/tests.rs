@@ -196,7 +196,18 @@ async fn a_key_that_can_get_out_is_refused() {
 }
 
 #[tokio::test]
-async fn a_key_on_another_curve_and_a_second_one_of_the_label_are_refused() {
+async fn a_key_of_another_kind_and_a_second_one_of_the_label_are_refused() {
+    for (attribute, why) in [
+        (Attribute::Sign(false), "may not sign"),
+        (Attribute::AlwaysAuthenticate(true), "at each signature"),
+    ] {
+        let world = World::new();
+        world
+            .make(key::P256, [inside(), vec![attribute]].concat())
+            .await;
+        let said = world.open().await.expect_err("refused").to_string();
+        assert!(said.contains(why), "{said}");
+    }
     let world = World::new();
     world.make(P384, inside()).await;
     let said = world.open().await.expect_err("refused").to_string();

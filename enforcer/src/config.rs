@@ -3,6 +3,7 @@
 mod audit;
 mod estimator;
 mod file;
+mod hsm;
 mod notify;
 mod policy;
 mod prefixes;
@@ -30,6 +31,7 @@ use crate::dns::protected::{Universe, protected_default};
 
 pub use audit::Audit;
 pub use estimator::Estimator;
+pub use hsm::Hsm;
 pub use notify::{Format, HOOKS_MAX, Hook, KeyPlace, Send, Webhook};
 pub use policy::{load_policy, policy_of_text};
 pub use program::Program;
@@ -221,6 +223,8 @@ pub enum TokenSource {
         sts_url: String,
         /// IAM Credentials, for agents with a service account.
         iam_url: String,
+        /// What has the key; absent: a file in the state folder.
+        hsm: Option<Hsm>,
     },
     /// The host's base identity impersonates the agent's service account.
     Impersonation {
@@ -256,6 +260,15 @@ impl TokenSource {
             )),
             (MinterKind::Federation, Self::Federation { .. }, _)
             | (MinterKind::Impersonation, _, Some(_)) => Ok(kind),
+        }
+    }
+
+    /// The HSM that has the issuer's key, where one has.
+    #[must_use]
+    pub const fn hsm(&self) -> Option<&Hsm> {
+        match self {
+            Self::Federation { hsm, .. } => hsm.as_ref(),
+            Self::Impersonation { .. } => None,
         }
     }
 }

@@ -181,6 +181,15 @@ fn trusted(path: &Path) -> Result<File, String> {
     }
 }
 
+/// Where a file leads to that this process is to load as code: nobody but root may be able to change it, or put another in its place.
+///
+/// # Errors
+/// Why that is not so, as a clause.
+pub(crate) fn trusted_code(path: &Path) -> Result<PathBuf, String> {
+    trusted(path)?;
+    path.canonicalize().map_err(|error| error.to_string())
+}
+
 /// A script is never what a process runs.
 fn is_program(path: &Path) -> Result<(), String> {
     let mut begins = [0; 4];

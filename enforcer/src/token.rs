@@ -6,9 +6,12 @@ mod credential;
 mod estimator;
 mod exchange;
 mod federation;
+mod files;
+mod hsm;
 mod impersonation;
 mod issuer;
 mod keys;
+mod signer;
 #[cfg(test)]
 mod tests;
 mod window;
@@ -27,9 +30,11 @@ pub use base::base_identity;
 pub use credential::Credential;
 pub use estimator::EstimatorTokens;
 pub use federation::{ASSERTION_LIFE_MAX, Federation, FederationOptions};
+pub use hsm::{HsmError, check as check_hsm};
 pub use impersonation::Impersonation;
 pub use issuer::{IssuerError, IssuerKey};
 pub use keys::{IssuerKeys, KNOWN_AFTER, LAST_FOR, RotationError, Step, jwks, rotate};
+pub use signer::{PublicKey, SignError, Signature, Signer};
 pub use window::{CANCEL_GRACE, WindowTokens};
 
 use crate::config::MinterKind;
@@ -161,6 +166,9 @@ pub enum TokenError {
     /// Signing failed.
     #[error("token could not be had: signing with the issuer key failed")]
     Sign,
+    /// The HSM that has the issuer key does not answer.
+    #[error("token could not be had: the HSM that has the issuer key does not answer")]
+    SignerAway,
     /// The minter needs a service account and the agent has none.
     #[error(
         "token could not be had: impersonation needs a service account. Set `service_account` for the agent"
@@ -217,6 +225,15 @@ pub enum TokenError {
     Closed,
 }
 
+impl From<SignError> for TokenError {
+    fn from(error: SignError) -> Self {
+        match error {
+            SignError::Unusable => Self::Sign,
+            SignError::Away => Self::SignerAway,
+        }
+    }
+}
+
 impl TokenError {
     /// The code that tells its kind to who has to do something about it.
     #[must_use]
@@ -229,9 +246,10 @@ impl TokenError {
             | Self::BadServiceAccount
             | Self::NoMinter(_)
             | Self::NoBaseIdentity => Code::TokenMisconfigured,
-            Self::Unreachable { .. } | Self::Timeout { .. } | Self::Unusable { .. } => {
-                Code::TokenUnavailable
-            }
+            Self::SignerAway
+            | Self::Unreachable { .. }
+            | Self::Timeout { .. }
+            | Self::Unusable { .. } => Code::TokenUnavailable,
             Self::Refused { status, code, .. } => of_refusal(*status, *code),
             Self::Closed => Code::WindowClosed,
         }

@@ -90,6 +90,8 @@ pub struct World {
     pub stage: Stage,
     /// Changes to the policy's text before the daemon starts.
     policy: String,
+    /// What a unit would say by `Environment=`.
+    daemon_environment: Vec<(String, OsString)>,
 }
 
 #[derive(Debug)]
@@ -210,6 +212,7 @@ impl World {
             family,
             stage,
             policy: policy("15m", false),
+            daemon_environment: Vec::new(),
         };
         world.write_config();
         world
@@ -353,6 +356,12 @@ uid = {OTHER_AGENT_UID}
         std::fs::write(self.config(), text.replacen(from, to, 1)).expect("writes");
     }
 
+    /// Has the daemon find a variable in its environment from the next start on, as a unit's `Environment=` does.
+    pub fn set_daemon_environment(&mut self, name: &str, value: impl Into<OsString>) {
+        self.daemon_environment
+            .push((name.to_owned(), value.into()));
+    }
+
     /// Starts the daemon and waits until it answers.
     pub fn start_daemon(&mut self) {
         let log = std::fs::File::options()
@@ -365,6 +374,11 @@ uid = {OTHER_AGENT_UID}
             .arg("daemon")
             .arg("--config")
             .arg(self.config())
+            .envs(
+                self.daemon_environment
+                    .iter()
+                    .map(|(name, value)| (name, value)),
+            )
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log);

@@ -25,6 +25,7 @@ const WORLD: &[&str] = &[
     "e2fsprogs",
     "mount",
     "tmux",
+    "softhsm2",
 ];
 /// What the kernel object is built with.
 const BPF: &[&str] = &[

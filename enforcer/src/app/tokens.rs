@@ -52,9 +52,10 @@ pub(super) async fn minters(config: &Config, upstream: &Arc<Upstream>) -> Result
             issuer,
             sts_url,
             iam_url,
+            hsm,
         } => {
-            let keys = IssuerKeys::open(&config.state_dir)?;
-            publish(&config.run_dir, &keys.jwks()?)?;
+            let keys = IssuerKeys::open(&config.state_dir, hsm.as_ref()).await?;
+            publish(&config.run_dir, &keys.jwks().await?)?;
             let options = FederationOptions::new(
                 audience.clone(),
                 issuer.clone(),

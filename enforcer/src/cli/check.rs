@@ -44,6 +44,9 @@ pub(super) fn check(path: &Path, json: bool) -> Result<(), Failure> {
     }
     host(&config)?;
     crate::notify::check(&config.hooks)?;
+    if let Some(hsm) = config.token.hsm() {
+        crate::token::check_hsm(hsm).context("looking at token.signer")?;
+    }
     warn_of_hooks(&config.hooks, &policy);
     if json {
         println!(
@@ -65,6 +68,12 @@ pub(super) fn check(path: &Path, json: bool) -> Result<(), Failure> {
         println!("  NOTE: {warning}");
     }
     println!("  {}", config.shared_prefixes_said());
+    if let Some(hsm) = config.token.hsm() {
+        println!(
+            "  the issuer's key: {hsm}, by {}; not logged in to here",
+            hsm.module.display()
+        );
+    }
     for agent in &config.agents {
         let uid = agent
             .uid
@@ -80,6 +89,11 @@ pub(super) fn check(path: &Path, json: bool) -> Result<(), Failure> {
         };
         println!("  notify {}: {how}", hook.name);
     }
+    say_rules(&policy);
+    Ok(())
+}
+
+fn say_rules(policy: &Policy) {
     for (at, rule) in policy.rules.iter().enumerate() {
         let read = rule
             .datasets
@@ -99,7 +113,6 @@ pub(super) fn check(path: &Path, json: bool) -> Result<(), Failure> {
             rule.who_decides()
         );
     }
-    Ok(())
 }
 
 /// Where the policy lets an agent's uid decide: for other agents it can.

@@ -53,7 +53,7 @@ pub(super) fn run(command: &GcpCommand, json: bool) -> Result<(), Failure> {
     match command {
         GcpCommand::Jwks(arg) => {
             let config = Config::load(&arg.config)?;
-            let jwks = token::jwks(&config.state_dir).context("reading the issuer's keys")?;
+            let jwks = jwks(&config)?;
             println!("{jwks:#}");
         }
         GcpCommand::Setup { config, terraform } => {
@@ -96,6 +96,13 @@ fn issuer(config: &Config) -> Result<Issuer<'_>, Failure> {
     }
 }
 
+/// The public halves of the issuer's keys, wherever they are.
+fn jwks(config: &Config) -> Result<serde_json::Value, Failure> {
+    let jwks = token::jwks(&config.state_dir, config.token.hsm());
+    let jwks = super::ask::runtime()?.block_on(jwks);
+    Ok(jwks.context("reading the issuer's keys")?)
+}
+
 /// OpenID Connect Discovery 1.0 §3, as far as a verifier of assertions reads it.
 fn discovery(issuer: &str) -> serde_json::Value {
     let base = issuer.trim_end_matches('/');
@@ -117,8 +124,11 @@ fn rotate(args: &RotateArgs, json: bool) -> Result<(), Failure> {
         (false, false) => Step::Begin,
     };
     let now = SystemTime::UNIX_EPOCH + Duration::from_nanos(SystemClock.now().unix_ns);
-    token::rotate(&config.state_dir, step, now, args.now).context("changing the issuer's key")?;
-    let jwks = token::jwks(&config.state_dir).context("reading the issuer's keys")?;
+    let hsm = config.token.hsm();
+    super::ask::runtime()?
+        .block_on(token::rotate(&config.state_dir, hsm, step, now, args.now))
+        .context("changing the issuer's key")?;
+    let jwks = jwks(&config)?;
     publish_keys(&config.run_dir, &jwks)
         .context("the step is taken, and Google is to be given what `enforcer gcp jwks` prints")?;
     if json {

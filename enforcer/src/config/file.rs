@@ -12,6 +12,7 @@ use serde::Deserialize;
 
 use super::audit::AuditFile;
 use super::estimator::EstimatorFile;
+use super::hsm::HsmFile;
 use super::notify::{self, HookFile};
 use super::program;
 use super::{
@@ -159,6 +160,7 @@ enum Token {
         issuer: String,
         sts_url: Option<String>,
         iam_url: Option<String>,
+        signer: Option<HsmFile>,
     },
     Impersonation {
         iam_url: Option<String>,
@@ -388,6 +390,7 @@ impl Token {
                 issuer,
                 sts_url,
                 iam_url,
+                signer,
             } => {
                 let (sts_url, iam_url) = (sts_url.unwrap_or_else(sts), iam_url.unwrap_or_else(iam));
                 https("issuer", &issuer)?;
@@ -401,6 +404,7 @@ impl Token {
                     issuer,
                     sts_url,
                     iam_url,
+                    hsm: signer.map(HsmFile::resolve).transpose()?,
                 })
             }
             Self::Impersonation { iam_url } => {

@@ -90,6 +90,25 @@ pub enum KeyPlace {
     Credential(String),
 }
 
+impl KeyPlace {
+    /// The file that it is in; `None` where the service manager gave this process no credentials.
+    #[must_use]
+    pub fn path(&self) -> Option<PathBuf> {
+        match self {
+            Self::File(path) => Some(path.clone()),
+            Self::Credential(name) => {
+                let folder = std::env::var_os("CREDENTIALS_DIRECTORY")?;
+                Some(PathBuf::from(folder).join(name))
+            }
+        }
+    }
+
+    /// Whether that can be a credential's name.
+    pub(super) fn is_credential(name: &str) -> bool {
+        !name.is_empty() && !name.contains('/') && !name.starts_with('.')
+    }
+}
+
 fn host_only<S: Serializer>(url: &Uri, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&format_args!(
         "https://{}/…",
@@ -247,7 +266,7 @@ fn key_place(
         (None, None) => Ok(None),
         (Some(file), None) if file.is_absolute() => Ok(Some(KeyPlace::File(file))),
         (Some(_), None) => Err("`key_file` must be an absolute path".to_owned()),
-        (None, Some(name)) if !name.is_empty() && !name.contains('/') && !name.starts_with('.') => {
+        (None, Some(name)) if KeyPlace::is_credential(&name) => {
             Ok(Some(KeyPlace::Credential(name)))
         }
         (None, Some(_)) => Err("`key_credential` is the name of a credential".to_owned()),

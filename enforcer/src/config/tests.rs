@@ -17,6 +17,61 @@ cgroup = "agents/finance-bot"
 uid = 2001
 "#;
 
+/// What a configuration says of a signer.
+fn with_signer(signer: &str) -> Result<Config, String> {
+    let issuer = "issuer = \"https://enforcer.example.com/host-a\"\n";
+    load(&GOOD.replace(issuer, &format!("{issuer}signer = {{ {signer} }}\n")))
+}
+
+#[test]
+fn the_issuers_key_is_in_a_file_or_in_one_token_by_one_module() {
+    assert_eq!(load(GOOD).expect("loads").token.hsm(), None);
+    let signer =
+        r#"module = "/usr/lib/m.so", token = "a token", key = "issuer", pin_file = "/etc/pin""#;
+    let config = with_signer(signer).expect("loads");
+    let hsm = config.token.hsm().expect("named");
+    assert_eq!(
+        (hsm.token.as_str(), hsm.key.as_str()),
+        ("a token", "issuer")
+    );
+    assert_eq!(hsm.pin, KeyPlace::File("/etc/pin".into()));
+    let by_credential = signer.replace(r#"pin_file = "/etc/pin""#, r#"pin_credential = "pin""#);
+    let config = with_signer(&by_credential).expect("loads");
+    let pin = config.token.hsm().map(|hsm| &hsm.pin);
+    assert_eq!(pin, Some(&KeyPlace::Credential("pin".to_owned())));
+
+    for (from, to, said) in [
+        (
+            "/usr/lib/m.so",
+            "m.so",
+            "`token.signer.module` must be an absolute path",
+        ),
+        ("a token", "", "1 to 32 bytes"),
+        ("a token", &"x".repeat(33), "1 to 32 bytes"),
+        ("a token", " a", "1 to 32 bytes"),
+        ("\"issuer\"", "\"an issuer\"", "`token.signer.key`"),
+        ("\"issuer\"", "\"issuer-next\"", "a rotation's"),
+        ("\"issuer\"", "\"issuer-last\"", "a rotation's"),
+        ("/etc/pin", "pin", "must be an absolute path"),
+        (", pin_file = \"/etc/pin\"", "", "name one of"),
+        ("pin_file", "pin_credential", "is the name of a credential"),
+        ("pin_file", "pin", "unknown field `pin`"),
+        ("key =", "pin_credential = \"a\", key =", "name one of"),
+    ] {
+        let why = with_signer(&signer.replace(from, to)).expect_err("is refused");
+        assert!(why.contains(said), "{from} -> {to}: {why}");
+    }
+}
+
+#[test]
+fn the_signer_of_the_example_is_accepted_when_it_is_no_comment() {
+    let example = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("example/enforcer.toml");
+    let text = std::fs::read_to_string(example).expect("reads");
+    let signer = text.replace("# signer = {", "signer = {");
+    assert_ne!(signer, text);
+    assert!(load(&signer).expect("loads").token.hsm().is_some());
+}
+
 const GOOD_POLICY: &str = r#"
 [[rule]]
 agents = ["finance-bot"]

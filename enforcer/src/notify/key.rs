@@ -5,7 +5,7 @@
 //! minutes from its own clock, so that a notice cannot be played to it again later.
 
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use aws_lc_rs::hmac;
 
@@ -62,12 +62,12 @@ impl std::fmt::Debug for Key {
 
 impl Key {
     pub(super) fn read(place: &KeyPlace) -> Result<Self, KeyError> {
-        let path = match place {
-            KeyPlace::File(path) => path.clone(),
-            KeyPlace::Credential(name) => match std::env::var_os("CREDENTIALS_DIRECTORY") {
-                Some(folder) => Path::new(&folder).join(name),
-                None => return Err(KeyError::NoCredentials { name: name.clone() }),
-            },
+        let path = match (place.path(), place) {
+            (Some(path), _) => path,
+            (None, KeyPlace::File(path)) => path.clone(),
+            (None, KeyPlace::Credential(name)) => {
+                return Err(KeyError::NoCredentials { name: name.clone() });
+            }
         };
         let Some(text) = keyfile::read(&path)? else {
             return Err(KeyError::Missing { path });

@@ -1,7 +1,7 @@
 //! The default minter: a JWT per window, signed by the host's own key, exchanged at STS, and optionally for a service
 //! account's token at IAM Credentials. No long-lived Google secret exists on the host.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 
 use super::exchange::{Post, post};
 use super::impersonation::{impersonate, impersonated_principal};
+use super::signer::jwt;
 use super::{
     AccessToken, BEYOND_WINDOW, Bearer, Endpoint, IssuerKeys, MintRequest, Minted, Minter,
     SCOPE_BIGQUERY, SCOPE_CLOUD_PLATFORM, TokenError, plus,
@@ -65,7 +66,7 @@ impl FederationOptions {
 #[derive(Debug)]
 pub struct Federation {
     options: FederationOptions,
-    keys: Mutex<IssuerKeys>,
+    keys: IssuerKeys,
     upstream: Arc<Upstream>,
 }
 
@@ -107,13 +108,13 @@ impl Federation {
     ) -> Self {
         Self {
             options,
-            keys: Mutex::new(keys),
+            keys,
             upstream,
         }
     }
 
     /// The JWT for one window.
-    fn assertion(&self, request: &MintRequest) -> Result<Zeroizing<String>, TokenError> {
+    async fn assertion(&self, request: &MintRequest) -> Result<Zeroizing<String>, TokenError> {
         let subject = subject(request);
         if subject.len() > SUBJECT_BYTES_MAX {
             return Err(TokenError::SubjectTooLong(subject.len()));
@@ -139,22 +140,19 @@ impl Federation {
             reason: request.reason_digest.as_deref().unwrap_or(NONE),
             datasets: read.chain(written).collect(),
         };
-        let size = serde_json::to_vec(&claims)
-            .map_err(|_| TokenError::Sign)?
-            .len();
-        if size > CLAIMS_BYTES_MAX {
-            return Err(TokenError::ClaimsTooLarge(size));
+        let claims = serde_json::to_vec(&claims).map_err(|_| TokenError::Sign)?;
+        if claims.len() > CLAIMS_BYTES_MAX {
+            return Err(TokenError::ClaimsTooLarge(claims.len()));
         }
-        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = keys.signing().map_err(|error| {
+        let key = self.keys.signing().await.map_err(|error| {
             tracing::warn!(error = %Causes(&error), "the issuer key");
-            TokenError::Sign
+            TokenError::from(error.to_caller())
         })?;
-        key.sign(&claims).ok_or(TokenError::Sign)
+        Ok(jwt(key.as_ref(), &claims).await?)
     }
 
     async fn exchange(&self, request: &MintRequest, scope: &str) -> Result<Minted, TokenError> {
-        let assertion = self.assertion(request)?;
+        let assertion = self.assertion(request).await?;
         let body = form_urlencoded::Serializer::new(String::new())
             .append_pair(
                 "grant_type",

@@ -1,17 +1,18 @@
-//! The host as an OIDC issuer: one ES256 key on disk, its public half as a JWKS, and signed assertions. The private
-//! half is in no other file, no log, no error.
+//! An issuer key in a file: ES256, and the private half is in no other file, no log, no error.
 
 use std::path::{Path, PathBuf};
 
-use jsonwebtoken::jwk::{AlgorithmParameters, Jwk, ThumbprintHash};
-use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use async_trait::async_trait;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::{Algorithm, EncodingKey};
 use rcgen::KeyPair;
 use rustls_pki_types::PrivatePkcs8KeyDer;
 use rustls_pki_types::pem::PemObject;
-use serde::Serialize;
-use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
+use super::hsm::HsmError;
+use super::signer::{PublicKey, SignError, Signature, Signer};
 use crate::keyfile::{self, KeyFileError};
 
 /// An issuer key that cannot be used; the text names the cure.
@@ -20,6 +21,9 @@ pub enum IssuerError {
     /// Its file.
     #[error(transparent)]
     File(#[from] KeyFileError),
+    /// The HSM that has it.
+    #[error(transparent)]
+    Hsm(#[from] HsmError),
     /// Its content.
     #[error(
         "{path} is not an ECDSA P-256 private key in PKCS#8 PEM. Move it away and a new one is made; then give Google the new jwks.json"
@@ -33,18 +37,27 @@ pub enum IssuerError {
     Make(#[source] rcgen::Error),
 }
 
+impl IssuerError {
+    /// What of it an assertion's caller is told.
+    #[must_use]
+    pub const fn to_caller(&self) -> SignError {
+        match self {
+            Self::Hsm(error) => error.to_caller(),
+            Self::File(_) | Self::Unusable { .. } | Self::Make(_) => SignError::Unusable,
+        }
+    }
+}
+
 /// The issuer's key.
 pub struct IssuerKey {
     signing: EncodingKey,
-    kid: String,
-    x: String,
-    y: String,
+    public: PublicKey,
 }
 
 impl std::fmt::Debug for IssuerKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("IssuerKey")
-            .field("kid", &self.kid)
+            .field("kid", &self.public.kid())
             .finish_non_exhaustive()
     }
 }
@@ -87,40 +100,25 @@ impl IssuerKey {
             return None;
         }
         let der = PrivatePkcs8KeyDer::from_pem_slice(pem.as_bytes()).ok()?;
-        let signing = EncodingKey::from_ec_der(der.secret_pkcs8_der());
-        let public = Jwk::from_encoding_key(&signing, Algorithm::ES256).ok()?;
-        let kid = public.thumbprint(ThumbprintHash::SHA256).ok()?;
-        let AlgorithmParameters::EllipticCurve(curve) = public.algorithm else {
-            return None;
-        };
         Some(Self {
-            signing,
-            kid,
-            x: curve.x,
-            y: curve.y,
+            signing: EncodingKey::from_ec_der(der.secret_pkcs8_der()),
+            public: PublicKey::of_point(key.public_key_raw())?,
         })
     }
+}
 
-    /// The key's id: its RFC 7638 thumbprint.
-    #[must_use]
-    pub fn kid(&self) -> &str {
-        &self.kid
+#[async_trait]
+impl Signer for IssuerKey {
+    fn public(&self) -> &PublicKey {
+        &self.public
     }
 
-    /// The public half. Only members that Google accepts.
-    #[must_use]
-    pub fn jwk(&self) -> Value {
-        json!({
-            "kty": "EC", "crv": "P-256", "x": self.x, "y": self.y,
-            "alg": "ES256", "use": "sig", "kid": self.kid,
-        })
-    }
-
-    /// Signs claims into a JWT; `None` when the library fails.
-    pub(super) fn sign<C: Serialize>(&self, claims: &C) -> Option<Zeroizing<String>> {
-        let mut header = Header::new(Algorithm::ES256);
-        header.kid = Some(self.kid.clone());
-        let jwt = jsonwebtoken::encode(&header, claims, &self.signing).ok()?;
-        Some(Zeroizing::new(jwt))
+    async fn sign(&self, input: &[u8]) -> Result<Signature, SignError> {
+        let text = jsonwebtoken::crypto::sign(input, &self.signing, Algorithm::ES256);
+        let text = text.map_err(|_| SignError::Unusable)?;
+        let bytes = URL_SAFE_NO_PAD.decode(text).ok();
+        bytes
+            .and_then(|bytes| bytes.try_into().ok())
+            .ok_or(SignError::Unusable)
     }
 }

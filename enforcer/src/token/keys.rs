@@ -1,23 +1,20 @@
-//! The issuer's keys on disk while one takes over from another: the one that signs, the next one, which Google is told of before it signs, and
-//! the last one, which Google knows until nothing that it has signed is on its way. Which step comes when is the operator's to say; none is taken
-//! before it is safe.
+//! The keys of this host as an issuer, wherever they are kept: in files (`files.rs`) or in an HSM (`hsm.rs`). One signs; while another takes over
+//! from it, Google is given both.
 
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
-use super::issuer::{IssuerError, IssuerKey};
+use super::files::{self, FileKeys};
+use super::hsm::{HsmError, HsmKeys};
+use super::issuer::IssuerError;
+use super::signer::{PublicKey, Signer};
 use super::{ASSERTION_LIFE_MAX, BEYOND_WINDOW};
-use crate::keyfile::{self, KeyFileError};
+use crate::config::Hsm;
+use crate::keyfile::KeyFileError;
 
-/// The key that signs.
-const SIGNING: &str = "issuer.pem";
-/// The one that is to sign next.
-const NEXT: &str = "issuer-next.pem";
-/// The one that has signed.
-const LAST: &str = "issuer-last.pem";
 /// How long Google may take to know of a key that it is given. Its documentation names no bound; five minutes is what others wait.
 pub const KNOWN_AFTER: Duration = Duration::from_secs(300);
 /// How long what the last key has signed may be on its way: an assertion's life, and as much as clocks and cancelling may take.
@@ -42,9 +39,9 @@ pub enum RotationError {
     Key(#[from] IssuerError),
     /// There is no key to take over from.
     #[error(
-        "there is no issuer key at {0}: the daemon makes one when it first starts with token.kind = \"federation\""
+        "there is no issuer key ({0}): the daemon makes one when it first starts with token.kind = \"federation\""
     )]
-    None(PathBuf),
+    None(String),
     /// A rotation is under way.
     #[error("a rotation has been begun: end it with --switch and --end")]
     Begun,
@@ -70,235 +67,114 @@ impl From<KeyFileError> for RotationError {
     }
 }
 
-/// The keys of one host.
-#[derive(Debug)]
-pub struct IssuerKeys {
-    dir: PathBuf,
-    signing: IssuerKey,
-    stamp: Option<Stamp>,
+impl From<HsmError> for RotationError {
+    fn from(error: HsmError) -> Self {
+        Self::Key(error.into())
+    }
 }
 
-/// What a file is told from the one before it by: it is replaced, and never written to. Its time alone is as coarse as the kernel's tick.
-type Stamp = (u64, SystemTime);
+/// The keys of one host.
+#[derive(Debug)]
+pub struct IssuerKeys(Kept);
+
+#[derive(Debug)]
+enum Kept {
+    Files(Mutex<FileKeys>),
+    Hsm(HsmKeys),
+}
 
 impl IssuerKeys {
-    /// Loads the keys in the state folder `dir`, or makes the one that signs where there is none.
+    /// Opens the keys in the HSM, where there is one, or those in the state folder `dir`. Makes the one that signs where there is none.
     ///
     /// # Errors
     /// [`IssuerError`].
-    pub fn open(dir: &Path) -> Result<Self, IssuerError> {
-        let stamp = stamp(&dir.join(SIGNING));
-        Ok(Self {
-            signing: IssuerKey::open(&dir.join(SIGNING))?,
-            dir: dir.to_owned(),
-            // Of a key that was made just now it is seen the next time.
-            stamp,
-        })
+    pub async fn open(dir: &Path, hsm: Option<&Hsm>) -> Result<Self, IssuerError> {
+        Ok(Self(match hsm {
+            None => Kept::Files(Mutex::new(FileKeys::open(dir)?)),
+            Some(hsm) => Kept::Hsm(HsmKeys::open(dir, hsm).await?),
+        }))
     }
 
-    /// The key that signs: the one on disk, also where another has taken over since the last look.
+    /// The key that signs now, also where another has taken over since the last look.
     ///
     /// # Errors
     /// [`IssuerError`]; the old one is not used then.
-    pub fn signing(&mut self) -> Result<&IssuerKey, IssuerError> {
-        let path = self.dir.join(SIGNING);
-        let stamp = stamp(&path);
-        if stamp != self.stamp {
-            let key = IssuerKey::load(&path)?.ok_or(IssuerError::Unusable { path })?;
-            if key.kid() != self.signing.kid() {
-                tracing::info!(kid = key.kid(), "another issuer key signs from now on");
-            }
-            self.signing = key;
-            self.stamp = stamp;
-        }
-        Ok(&self.signing)
+    pub async fn signing(&self) -> Result<Arc<dyn Signer>, IssuerError> {
+        Ok(match &self.0 {
+            Kept::Files(keys) => keys
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .signing()?,
+            Kept::Hsm(keys) => keys.signing().await?,
+        })
     }
 
     /// The public halves of all keys that there are, the signing one first: what Google is to be given. Only members that Google accepts.
     ///
     /// # Errors
     /// [`IssuerError`].
-    pub fn jwks(&self) -> Result<Value, IssuerError> {
-        published(&self.dir, &self.signing)
+    pub async fn jwks(&self) -> Result<Value, IssuerError> {
+        match &self.0 {
+            Kept::Files(keys) => keys.lock().unwrap_or_else(PoisonError::into_inner).jwks(),
+            Kept::Hsm(keys) => Ok(jwks_of(&keys.published().await?)),
+        }
     }
 }
 
-/// The same of the keys in `dir`, without making any.
+/// The same of the keys that there are, without making any.
 ///
 /// # Errors
 /// [`RotationError::None`] where there is none.
-pub fn jwks(dir: &Path) -> Result<Value, RotationError> {
-    let path = dir.join(SIGNING);
-    let signing = IssuerKey::load(&path)?.ok_or(RotationError::None(path))?;
-    Ok(published(dir, &signing)?)
+pub async fn jwks(dir: &Path, hsm: Option<&Hsm>) -> Result<Value, RotationError> {
+    match hsm {
+        None => files::jwks(dir),
+        Some(hsm) => {
+            let published = HsmKeys::reach(dir, hsm)?.published().await?;
+            if published.is_empty() {
+                return Err(RotationError::None(hsm.to_string()));
+            }
+            Ok(jwks_of(&published))
+        }
+    }
 }
 
-/// Takes a step of a rotation in `dir`, where it may be taken at `now`.
+/// Takes a step of a rotation, where it may be taken at `now`.
 ///
 /// # Errors
 /// [`RotationError`]; nothing has changed then.
-pub fn rotate(
+pub async fn rotate(
     dir: &Path,
+    hsm: Option<&Hsm>,
     step: Step,
     now: SystemTime,
     is_forced: bool,
 ) -> Result<(), RotationError> {
-    let (signing, next, last) = (dir.join(SIGNING), dir.join(NEXT), dir.join(LAST));
-    let Some(current) = keyfile::read(&signing)? else {
-        return Err(RotationError::None(signing));
-    };
-    let waited = |path: &Path, bound: Duration| {
-        let since = stamp(path).and_then(|(_, changed)| now.duration_since(changed).ok());
-        let left = bound.saturating_sub(since.unwrap_or_default());
-        if is_forced || left.is_zero() {
-            Ok(())
-        } else {
-            Err(RotationError::TooSoon(left.as_secs().max(1)))
-        }
-    };
-    match step {
-        Step::Begin if next.exists() => return Err(RotationError::Begun),
-        Step::Begin if last.exists() => return Err(RotationError::NotEnded),
-        Step::Begin => drop(IssuerKey::open(&next)?),
-        Step::Switch if last.exists() && !next.exists() => return Err(RotationError::NotEnded),
-        Step::Switch => {
-            let Some(new) = keyfile::read(&next)? else {
-                return Err(RotationError::NotBegun);
-            };
-            IssuerKey::of(&next, &new)?;
-            waited(&next, KNOWN_AFTER)?;
-            // Cut off anywhere, the keys are all there, and the step can be taken again.
-            if *current != *new {
-                keyfile::write(&last, &current)?;
-                keyfile::write(&signing, &new)?;
-            }
-            remove(&next)?;
-        }
-        Step::End if !last.exists() => return Err(RotationError::NothingToEnd),
-        Step::End if next.exists() => return Err(RotationError::Begun),
-        Step::End => {
-            waited(&signing, LAST_FOR)?;
-            remove(&last)?;
-        }
+    match hsm {
+        None => files::rotate(dir, step, now, is_forced),
+        Some(hsm) => HsmKeys::reach(dir, hsm)?.rotate(step, now, is_forced).await,
     }
-    Ok(())
 }
 
-fn published(dir: &Path, signing: &IssuerKey) -> Result<Value, IssuerError> {
-    let mut keys = vec![signing.jwk()];
-    for name in [NEXT, LAST] {
-        if let Some(key) = IssuerKey::load(&dir.join(name))?
-            && keys.iter().all(|known| known["kid"] != key.kid())
-        {
-            keys.push(key.jwk());
-        }
-    }
-    Ok(json!({ "keys": keys }))
+/// These keys as a JWKS, each once.
+pub(super) fn jwks_of(keys: &[PublicKey]) -> Value {
+    let is_first = |(at, key): &(usize, &PublicKey)| !keys[..*at].contains(key);
+    let keys = keys.iter().enumerate().filter(is_first);
+    let keys: Vec<Value> = keys.map(|(_, key)| key.jwk()).collect();
+    json!({ "keys": keys })
 }
 
-fn stamp(path: &Path) -> Option<Stamp> {
-    let metadata = std::fs::metadata(path).ok()?;
-    Some((metadata.ino(), metadata.modified().ok()?))
+/// Whether `since` is as long as it must be.
+pub(super) fn waited(since: Duration, bound: Duration) -> Result<(), RotationError> {
+    let left = bound.saturating_sub(since);
+    if left.is_zero() {
+        return Ok(());
+    }
+    Err(RotationError::TooSoon(left.as_secs().max(1)))
 }
 
-fn remove(path: &Path) -> Result<(), KeyFileError> {
-    std::fs::remove_file(path).map_err(|source| KeyFileError::Io {
-        doing: "remove",
-        path: path.to_owned(),
-        source,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::clock::{Clock, SystemClock};
-
-    fn now() -> SystemTime {
-        SystemTime::UNIX_EPOCH + Duration::from_nanos(SystemClock.now().unix_ns)
-    }
-
-    fn kids(dir: &Path) -> Vec<String> {
-        let jwks = jwks(dir).expect("keys");
-        let keys = jwks["keys"].as_array().expect("a list");
-        let kid = |key: &Value| key["kid"].as_str().expect("a kid").to_owned();
-        keys.iter().map(kid).collect()
-    }
-
-    #[test]
-    fn a_key_takes_over_only_after_google_was_told_and_the_last_is_known_until_it_is_ended() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let dir = dir.path();
-        let mut keys = IssuerKeys::open(dir).expect("a key");
-        let first = keys.signing().expect("it").kid().to_owned();
-        let now = self::now();
-        rotate(dir, Step::Begin, now, false).expect("begun");
-        let [signing, next] = kids(dir).try_into().expect("two keys");
-        assert_eq!(
-            (&signing, keys.signing().expect("it").kid()),
-            (&first, first.as_str())
-        );
-
-        let early = rotate(dir, Step::Switch, now, false);
-        assert!(
-            matches!(early, Err(RotationError::TooSoon(299..=300))),
-            "{early:?}"
-        );
-        let later = now + KNOWN_AFTER + Duration::from_secs(1);
-        rotate(dir, Step::Switch, later, false).expect("switched");
-        assert_eq!(kids(dir), [next.clone(), first]);
-        assert_eq!(
-            keys.signing().expect("it").kid(),
-            next,
-            "the daemon signs with it at once"
-        );
-
-        assert!(matches!(
-            rotate(dir, Step::End, now, false),
-            Err(RotationError::TooSoon(_))
-        ));
-        let later = now + LAST_FOR + Duration::from_secs(5);
-        rotate(dir, Step::End, later, false).expect("ended");
-        assert_eq!(kids(dir), [next]);
-    }
-
-    #[test]
-    fn a_step_out_of_order_changes_nothing_and_says_what_is_to_be_done() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let dir = dir.path();
-        let now = self::now();
-        let step = |step| rotate(dir, step, now, true);
-        for any in [Step::Begin, Step::Switch, Step::End] {
-            assert!(matches!(step(any), Err(RotationError::None(_))));
-        }
-        assert!(!dir.join(SIGNING).exists(), "no key is made on the way");
-        IssuerKeys::open(dir).expect("a key");
-        assert!(matches!(step(Step::Switch), Err(RotationError::NotBegun)));
-        assert!(matches!(step(Step::End), Err(RotationError::NothingToEnd)));
-        step(Step::Begin).expect("begun");
-        assert!(matches!(step(Step::Begin), Err(RotationError::Begun)));
-        step(Step::Switch).expect("switched");
-        assert!(matches!(step(Step::Begin), Err(RotationError::NotEnded)));
-        assert!(matches!(step(Step::Switch), Err(RotationError::NotEnded)));
-        step(Step::End).expect("ended");
-        step(Step::Begin).expect("and once more");
-    }
-
-    #[test]
-    fn a_switch_that_was_cut_off_is_taken_up_and_no_key_is_lost() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let dir = dir.path();
-        let now = self::now();
-        IssuerKeys::open(dir).expect("a key");
-        rotate(dir, Step::Begin, now, true).expect("begun");
-        let before = kids(dir);
-        // As far as the last key's copy.
-        std::fs::copy(dir.join(SIGNING), dir.join(LAST)).expect("a copy");
-        assert_eq!(kids(dir), before);
-        // As far as the new one in its place.
-        std::fs::copy(dir.join(NEXT), dir.join(SIGNING)).expect("a copy");
-        rotate(dir, Step::Switch, now, true).expect("taken up");
-        assert_eq!(kids(dir), [before[1].clone(), before[0].clone()]);
-        assert!(!dir.join(NEXT).exists());
+/// Says in the daemon's own log that a key has taken over.
+pub(super) fn say_if_another(before: &PublicKey, now: &PublicKey) {
+    if before != now {
+        tracing::info!(kid = now.kid(), "another issuer key signs from now on");
     }
 }

@@ -15,6 +15,7 @@ pub(crate) mod scale;
 mod streaming;
 mod table;
 mod tls;
+mod token;
 
 use clap::ValueEnum;
 use serde_json::{Map, Value, json};
@@ -31,6 +32,8 @@ pub(crate) enum Part {
     Streaming,
     /// Queries, with their dry run.
     Query,
+    /// Windows' first queries, with their token.
+    Token,
     /// Windows' ends.
     Closes,
 }
@@ -51,6 +54,7 @@ pub(crate) fn bench(json: bool, closes: u32, only: Option<Part>) {
             Part::Latency => latency::bench(&lab, &mut figures),
             Part::Streaming => streaming::bench(&lab, &mut figures),
             Part::Query => latency::dry_run(&lab, &mut figures),
+            Part::Token => token::bench(&lab, &mut figures),
             Part::Closes if closes == 0 => {}
             Part::Closes => closes::bench(&lab, closes, &mut figures),
         }

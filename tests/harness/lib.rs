@@ -9,6 +9,7 @@ pub mod cgroup;
 mod janitor;
 mod mounts;
 pub mod programs;
+mod secrets;
 pub mod stage;
 pub mod terminal;
 pub mod tracer;

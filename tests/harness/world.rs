@@ -10,6 +10,7 @@ use std::time::Duration;
 use enforcer::client_setup::Files;
 use serde_json::{Value, json};
 
+use crate::secrets;
 use crate::stage::{
     BIGQUERY4, BIGQUERY6, INTERNET4, INTERNET6, OTHER4, OTHER6, STORAGE4, STORAGE6, STS4, STS6,
     Side, Stage,
@@ -162,6 +163,14 @@ impl Drop for World {
             );
         }
         self.kill_daemon();
+        // What a test that fails has written is not judged as well.
+        if !std::thread::panicking() {
+            let found = secrets::found_in(self.stage.dir());
+            assert!(
+                found.is_empty(),
+                "secrets where they must not be: {found:#?}"
+            );
+        }
     }
 }
 
@@ -471,10 +480,22 @@ uid = {OTHER_AGENT_UID}
     /// A command of the enforcer's, run by somebody.
     #[must_use]
     pub fn cli(&self, who: Who, args: &[&str]) -> Output {
-        self.run_as(who, enforcer())
-            .args(args)
-            .output()
-            .expect("the command line runs")
+        let mut command = self.run_as(who, enforcer());
+        let output = command.args(args).output().expect("the command line runs");
+        self.note(&output);
+        output
+    }
+
+    /// Keeps what was printed, for the search that ends a world.
+    fn note(&self, output: &Output) {
+        let path = self.stage.dir().join(secrets::PRINTED);
+        let file = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(path);
+        let mut file = file.expect("makes a file");
+        file.write_all(&output.stdout).expect("writes");
+        file.write_all(&output.stderr).expect("writes");
     }
 
     /// What approvers are shown of a request, by its digest; empty where it cannot be told.

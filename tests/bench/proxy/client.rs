@@ -14,7 +14,7 @@ use rustls_pki_types::ServerName;
 use serde_json::json;
 
 use super::bigquery::{self, ROW_BYTES};
-use super::{closes, crowd, tls};
+use super::{closes, crowd, tls, token};
 
 /// Requests before those that are measured.
 const WARM_UP: u32 = 20;
@@ -28,7 +28,7 @@ const RECORD_BYTES: usize = 1000;
 const BETWEEN_RECORDS: Duration = Duration::from_micros(200);
 /// What is asked for where an answer is waited for.
 pub(super) const TABLE: &str = "/bigquery/v2/projects/demo-project/datasets/finance/tables/daily";
-const JOBS: &str = "/bigquery/v2/projects/demo-project/jobs";
+pub(super) const JOBS: &str = "/bigquery/v2/projects/demo-project/jobs";
 
 /// What a worker does in a process of its own.
 #[derive(Subcommand, Clone)]
@@ -65,6 +65,8 @@ pub(crate) enum Work {
     Crowd(crowd::Crowd),
     /// Windows that close while something is asked and something is sent: a line for each.
     Closes(closes::Closes),
+    /// Windows' first queries, before a token was minted and after: a line for each.
+    First(token::First),
 }
 
 /// Whom a client speaks to, and whom it trusts.
@@ -99,6 +101,7 @@ pub(crate) fn run(work: &Work) {
         Work::Record { dir, count } => print(&record(dir, *count)),
         Work::Crowd(crowd) => crowd::run(crowd),
         Work::Closes(closes) => closes::run(closes),
+        Work::First(first) => token::run(first),
     }
 }
 
@@ -118,11 +121,11 @@ fn print(samples: &[u64]) {
     println!("{}", samples.join(" "));
 }
 
-fn name_of(at: u32) -> String {
+pub(super) fn name_of(at: u32) -> String {
     format!("bench-{}-{at}", std::process::id())
 }
 
-fn job(name: &str, at: u32) -> String {
+pub(super) fn job(name: &str, at: u32) -> String {
     let sql = format!("SELECT day, amount FROM finance.daily WHERE amount > {at} ORDER BY day");
     json!({
         "jobReference": {"projectId": "demo-project", "jobId": name},

@@ -23,14 +23,36 @@ const BEFORE_NS: u64 = 10_000_000;
 const APART_MS: u32 = 1100 / AGENTS;
 const ROWS: &str = "/bigquery/v2/projects/demo-project/datasets/finance/tables/daily/data";
 
+/// Whom an agent that opens its windows itself speaks to.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Asker {
+    #[command(flatten)]
+    pub(super) to: To,
+    /// The enforcer's program, and its control socket.
+    enforcer: PathBuf,
+    socket: PathBuf,
+}
+
+impl Asker {
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.enforcer);
+        command.env("ENFORCER_SOCKET", &self.socket);
+        command
+    }
+
+    /// Gives a window back.
+    pub(super) fn give_back(&self, grant: &str) {
+        let output = self.command().args(["close", grant]).output();
+        let output = output.expect("runs");
+        assert!(output.status.success(), "{output:?}");
+    }
+}
+
 /// So many windows of one agent, one after the other.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Closes {
     #[command(flatten)]
-    to: To,
-    /// The enforcer's program, and its control socket.
-    enforcer: PathBuf,
-    socket: PathBuf,
+    asker: Asker,
     count: u32,
     /// How long to wait first, milliseconds.
     after_ms: u64,
@@ -93,11 +115,11 @@ fn deadlines(lab: &Lab) -> BTreeMap<String, u64> {
 pub(super) fn run(closes: &Closes) {
     std::thread::sleep(Duration::from_millis(closes.after_ms));
     for _ in 0..closes.count {
-        let (grant, left_ns) = open(closes);
+        let (grant, left_ns) = open(&closes.asker, "1s");
         let from = SystemClock.now().boot_ns + left_ns.saturating_sub(BEFORE_NS);
         let (refused, cut) = std::thread::scope(|scope| {
-            let streaming = scope.spawn(|| cut(&closes.to));
-            let refused = refused(&closes.to, from);
+            let streaming = scope.spawn(|| cut(&closes.asker.to));
+            let refused = refused(&closes.asker.to, from);
             (refused, streaming.join().expect("does not panic"))
         });
         println!("{grant} {refused} {cut}");
@@ -105,12 +127,11 @@ pub(super) fn run(closes: &Closes) {
 }
 
 /// Opens a window: its name, and how long it is open from now, nanoseconds.
-fn open(closes: &Closes) -> (String, u64) {
-    let mut command = Command::new(&closes.enforcer);
+pub(super) fn open(asker: &Asker, ttl: &str) -> (String, u64) {
+    let mut command = asker.command();
     command
-        .env("ENFORCER_SOCKET", &closes.socket)
         .args(["request", "--scope", "demo-project.finance:read"])
-        .args(["--ttl", "1s", "--reason", "bench", "--json"]);
+        .args(["--ttl", ttl, "--reason", "bench", "--json"]);
     let output = command.output().expect("runs");
     let said: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
     let grant = &said["grant"];

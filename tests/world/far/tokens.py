@@ -14,7 +14,7 @@ import jwt
 AUDIENCE = "//iam.googleapis.com/projects/123456789012/locations/global/workloadIdentityPools/agents/providers/host-a"
 ISSUER = "https://enforcer.example.com/host-a"
 HOST = "host-a"
-SCOPES = ("https://www.googleapis.com/auth/bigquery", "https://www.googleapis.com/auth/cloud-platform")
+SCOPES = ("https://www.googleapis.com/auth/bigquery", "https://www.googleapis.com/auth/cloud-platform", "https://www.googleapis.com/auth/iam")
 GRANT = "urn:ietf:params:oauth:grant-type:token-exchange"
 TOKEN_TYPE = "urn:ietf:params:oauth:token-type:access_token"
 SUBJECT_TYPES = ("urn:ietf:params:oauth:token-type:jwt", "urn:ietf:params:oauth:token-type:id_token")
@@ -22,19 +22,24 @@ JWK_MEMBERS = {"kty", "alg", "use", "kid", "n", "e", "x", "y", "crv"}
 
 
 class Refused(Exception):
-    pass
+    """With RFC 6749's word for it."""
+
+    def __init__(self, why, word):
+        super().__init__(why)
+        self.word = word
 
 
-def check(condition, why):
+def check(condition, why, word="invalid_grant"):
     if not condition:
-        raise Refused(why)
+        raise Refused(why, word)
 
 
 class Tokens:
     base_scope = SCOPES[1]
 
-    def __init__(self, folder, jwks):
+    def __init__(self, folder, jwks, faults):
         self.jwks = jwks
+        self.faults = faults
         self.lock = threading.Lock()
         self.minted = {}
         self.log = open(folder / "tokens.jsonl", "a", buffering=1)
@@ -59,19 +64,23 @@ class Tokens:
             check("authorization" not in headers, "an exchange carries no Authorization")
             form = dict(urllib.parse.parse_qsl(body.decode(), strict_parsing=True))
             check(form.get("grant_type") == GRANT, "grant_type")
-            check(form.get("audience") == AUDIENCE, "audience")
+            check(form.get("audience") == AUDIENCE, "audience", "invalid_target")
             check(form.get("requested_token_type") == TOKEN_TYPE, "requested_token_type")
             check(form.get("subject_token_type") in SUBJECT_TYPES, "subject_token_type")
             check(form.get("scope") in SCOPES, "scope")
             claims = self.verify(form.get("subject_token", ""))
         except (Refused, ValueError, jwt.PyJWTError) as error:
-            return 400, {"error": "invalid_grant", "error_description": str(error)}
-        life_s = int(min(3600, claims["exp"] - time.time()))
+            return 400, {"error": getattr(error, "word", "invalid_grant"), "error_description": str(error)}
+        life_s = int(min(3600, claims["exp"] - self.now()))
         token = self.mint("federated", claims["sub"], form["scope"], life_s, claims)
         return 200, {"access_token": token, "issued_token_type": TOKEN_TYPE, "token_type": "Bearer", "expires_in": life_s}
 
+    def now(self):
+        """By its own clock, which a test can set ahead or behind."""
+        return time.time() + self.faults().get("sts_clock_s", 0)
+
     def verify(self, token):
-        keys = json.loads(self.jwks.read_text())["keys"]
+        keys = [] if self.faults().get("jwks") == "none" else json.loads(self.jwks.read_text())["keys"]
         for key in keys:
             check(set(key) <= JWK_MEMBERS, f"JWK members {sorted(set(key) - JWK_MEMBERS)}")
         head = jwt.get_unverified_header(token)
@@ -81,9 +90,11 @@ class Tokens:
         required = ["iss", "aud", "sub", "iat", "exp"]
         claims = jwt.decode(token, jwt.PyJWK(matching[0]), algorithms=["ES256"], audience=AUDIENCE, issuer=ISSUER,
                             options={"require": required})
-        now = time.time()
+        now = self.now()
+        check(now < claims["exp"], "it has expired")
         check(now - 86400 < claims["iat"] <= now, "iat is not in the last 24 hours")
-        check(claims["exp"] - claims["iat"] <= 900, "the attribute condition: exp - iat <= 900")
+        is_met = claims["exp"] - claims["iat"] <= 900 and self.faults().get("condition") != "fails"
+        check(is_met, "the attribute condition: exp - iat <= 900", "unauthorized_client")
         check(len(claims["sub"].encode()) <= 127 and claims["sub"].startswith(HOST + "/"), "sub")
         return claims
 
@@ -93,7 +104,7 @@ class Tokens:
         try:
             check(method == "POST" and path.endswith(":generateAccessToken") and "@" in account, "no such method")
             check(self.is_valid(bearer), "the bearer is not ours or has expired")
-            check(self.minted[bearer][1] == SCOPES[1], "the bearer's scope does not reach IAM Credentials")
+            check(self.minted[bearer][1] in SCOPES[1:], "the bearer's scope does not reach IAM Credentials")
             asked = json.loads(body)
             life_s = int(asked.get("lifetime", "3600s").removesuffix("s"))
             check(300 <= life_s <= 3600, "lifetime")

@@ -59,6 +59,17 @@ def service(host):
     return host
 
 
+# Answers of a token endpoint's that cannot be.
+LIES = {
+    "html": (200, b"<html>Sign in to the network</html>"),
+    "huge": (200, {"access_token": "x" * 200_000, "token_type": "Bearer", "expires_in": 300}),
+    "wrong_type": (200, {"access_token": "x" * 40, "token_type": "mac", "expires_in": 300}),
+    "endless": (200, {"access_token": "x" * 40, "token_type": "Bearer"}),
+    "no_token": (200, {"access_token": 5, "token_type": "Bearer", "expires_in": 300}),
+    "throttled": (429, {"error": {"code": 429, "status": "RESOURCE_EXHAUSTED"}}),
+}
+
+
 class World:
     """What all handlers share."""
 
@@ -68,7 +79,7 @@ class World:
         self.storage = options.storage
         self.lock = threading.Lock()
         self.requests = open(self.dir / "requests.jsonl", "a", buffering=1)
-        self.tokens = tokens.Tokens(self.dir, pathlib.Path(options.jwks))
+        self.tokens = tokens.Tokens(self.dir, pathlib.Path(options.jwks), self.faults)
         self.analyser = Analyser(self.engine)
         self.jobs = Jobs(self.engine, self.analyser, Buckets(self.dir / "buckets"), self.faults)
         self.uploads = Uploads(self.jobs)
@@ -92,6 +103,8 @@ class World:
 
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    # The head and the body of an answer are written one after the other: neither waits for the other to be acknowledged.
+    disable_nagle_algorithm = True
     world = None
 
     def log_message(self, *_):
@@ -124,6 +137,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.answer(503, {"error": "unavailable"})
         elif fault == "hang":
             time.sleep(3600)
+        elif fault in LIES:
+            self.answer(*LIES[fault])
         elif fault == "moved":
             self.answer(302, {}, {"location": "https://example.com/elsewhere"})
         elif served:

@@ -16,6 +16,7 @@ use crate::sheet::text_of;
 
 mod numbers;
 mod reading;
+mod strip;
 
 const SIZES: [(u16, u16); 3] = [(60, 12), (80, 24), (120, 40)];
 

@@ -4,6 +4,7 @@ mod app;
 mod clock;
 mod demo;
 mod link;
+mod recording;
 mod replay;
 mod run;
 pub mod sheet;
@@ -22,7 +23,8 @@ use enforcer_proto::text::{one_line, safe_json};
 use app::signed::Signer;
 use app::{Mode, Model};
 use link::LinkError;
-use run::{MESSAGES_MAX, Recording, Screen};
+use recording::Recording;
+use run::{MESSAGES_MAX, Screen};
 use theme::Theme;
 use twins::{Twin, TwinError};
 
@@ -94,6 +96,11 @@ fn start(cli: Cli) -> anyhow::Result<()> {
             "--record keeps what the console itself shows of a daemon: commands, replay and demo have nothing to keep, so leave it out"
         );
     }
+    if cli.mouse && matches!(cli.command, Some(Command::Twin(_) | Command::Replay(_))) {
+        anyhow::bail!(
+            "--mouse selects and scrolls in the console itself and in its demo: commands and recordings have nothing to select, so leave it out"
+        );
+    }
     if cli.command.is_some() && cli.log_key.is_some() {
         anyhow::bail!(
             "--log-key checks the log that the console itself follows: for commands there is `enforcer log verify --checkpoint FILE --key KEY`"
@@ -102,7 +109,7 @@ fn start(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Some(Command::Twin(twin)) => Ok(twins::run(&cli.socket, twin, cli.read_only, cli.json)?),
         Some(Command::Replay(args)) => replay::run(&args, theme),
-        Some(Command::Demo(args)) => demo::run(&args, theme),
+        Some(Command::Demo(args)) => demo::run(&args, theme, cli.mouse),
         None => watch(&cli, theme),
     }
 }
@@ -112,17 +119,21 @@ fn watch(cli: &Cli, theme: Theme) -> anyhow::Result<()> {
     let key = key.map(app::signed::read_key).transpose()?;
     // Asked once before the screen is taken: a daemon that refuses or is not there is said in plain text.
     let status = link::Link::to(&cli.socket)?.status()?;
-    let mut recording = Recording::to(cli.record.as_deref())?;
     let mode = if cli.read_only {
         Mode::ReadOnly
     } else {
         Mode::Full
     };
+    let record = cli.record.as_deref();
+    let recording = record.map(|path| Recording::to(path, mode, key.as_ref()));
+    let mut recording = recording.transpose()?.unwrap_or(Recording::none());
     let mut model = Model::new(mode);
     model.signer = Signer::new(key);
     let first = app::Msg::Status(Box::new(status));
-    recording.take(0, &first)?;
-    model.update(0, first);
+    let lost = recording.take(0, &first);
+    for msg in std::iter::once(first).chain(lost) {
+        model.update(0, msg);
+    }
     let (to, messages) = sync_channel(MESSAGES_MAX);
     let mut screen = Screen::take(cli.mouse)?;
     run::listen(&to)?;

@@ -152,6 +152,13 @@ fn a_daemon_that_is_gone_is_seen_and_waited_for() {
         screen.contains("NOT CONNECTED") && screen.contains("RECORDING"),
         "{screen}"
     );
+    // On a smaller terminal it is the same screen, as far as that has room.
+    let command = format!("enforcer-console replay {recording} --speed 1000");
+    let terminal = Terminal::start(&world, Who::Approver, (60, 12), &command);
+    terminal.sees(&[
+        "NOT CONNECTED",
+        "recorded at 80×24: not all of it has room here; q ends",
+    ]);
 }
 
 #[test]

@@ -765,7 +765,15 @@ fn a_rate_that_was_seen_over_a_gap_is_the_mean_of_it_and_nobodys_second() {
 
 #[test]
 fn a_recording_shows_nothing_as_checked_that_it_says_of_itself() {
-    for (mode, is_marked) in [(Mode::Full, true), (Mode::Replay, false)] {
+    for (mode, is_marked) in [
+        (Mode::Full, true),
+        (
+            Mode::Replay {
+                is_read_only: false,
+            },
+            false,
+        ),
+    ] {
         let mut model = busy(mode);
         model.view = View::Log;
         let said = shown(&mut model);

@@ -9,6 +9,7 @@ use enforcer_proto::principal::AgentName;
 use enforcer_proto::search::{Filter, Search};
 use enforcer_proto::why::verdict;
 use enforcer_proto::wire::Status;
+use ratatui::layout::Rect;
 
 use super::find::filter_of;
 use super::form::Field;
@@ -54,6 +55,14 @@ impl Model {
                 }
             }
             Msg::Tick => self.tick(),
+            Msg::Drawn(columns, rows) => {
+                self.is_dirty |= self.mode.is_replay();
+                crate::view::fit(self, Rect::new(0, 0, columns, rows));
+            }
+            Msg::Unrecorded(why) => {
+                self.is_dirty = true;
+                self.unrecorded = Some(why);
+            }
             Msg::Recorded(at_ms, msg) => return self.update(at_ms, *msg),
             Msg::Status(status) => self.take_status(*status),
             Msg::Records(entries, unreadable) => return self.take_records(entries, unreadable),

@@ -198,6 +198,9 @@ fn alarms(model: &Model) -> Vec<String> {
             "NOT CONNECTED, again in {left} s (try {tries}){what}: {why}"
         ));
     }
+    alarms.extend(model.unrecorded.as_ref().map(|why| {
+        format!("THE RECORDING HAS STOPPED, and has nothing of what comes from here on: {why}")
+    }));
     alarms.extend(model.replaced.map(|(had, has)| {
         format!(
             "THE LOG IS ANOTHER ONE: record {had} had come, and it is not in this one, which had {has}: keep both as evidence (enforcer log verify --checkpoint)"

@@ -15,7 +15,7 @@ use crate::app::popup::{clock, minutes_seconds};
 use crate::app::queries::{Query, State};
 use crate::app::rows::Row;
 use crate::app::signed::{self, Signed};
-use crate::app::{Mode, Model, View};
+use crate::app::{Model, View};
 use crate::theme::{Role, Theme};
 
 /// A window that ends within this long stands out, nanoseconds.
@@ -146,7 +146,7 @@ fn log_heading(model: &Model, room: Room) -> String {
         Signed::Wrong(_) => "SIGNED FALSELY".to_owned(),
     };
     let records = model.status().map_or(0, |status| status.log.records);
-    if model.mode == Mode::Replay {
+    if model.mode.is_replay() {
         return format!("{records} records · as they were recorded, not checked");
     }
     match (model.chain.run(), room) {
@@ -488,7 +488,7 @@ fn record(model: &Model, seq: u64, theme: Theme) -> Vec<Cell<'static>> {
     };
     // It has its hash, and follows the one before it.
     // What a recording says of itself shows nothing.
-    let is_checked = model.chain.holds(seq) && model.mode != Mode::Replay;
+    let is_checked = model.chain.holds(seq) && !model.mode.is_replay();
     let mark = if is_checked { "✓" } else { " " };
     cells_of(vec![
         (format!("{seq}{mark}"), theme.style(Role::Muted)),

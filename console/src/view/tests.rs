@@ -391,7 +391,12 @@ fn the_age_of_the_checkpoint_goes_on_while_nothing_else_does() {
 #[test]
 fn what_kind_of_console_it_is_and_whether_it_is_connected_is_whole_at_every_size() {
     let banners = [
-        (Mode::Replay, "RECORDING"),
+        (
+            Mode::Replay {
+                is_read_only: false,
+            },
+            "RECORDING",
+        ),
         (Mode::ReadOnly, "READ ONLY"),
         (Mode::Demo, "DEMO: NOT REAL"),
     ];

@@ -34,6 +34,7 @@ use enforcer_proto::wire::{AgentView, GrantView, RequestView, Status};
 use serde::{Deserialize, Serialize};
 
 use chain::Checked;
+use find::Found;
 use form::Field;
 use key::Key;
 use lag::Lag;
@@ -155,7 +156,7 @@ pub(crate) enum Msg {
         /// What it is.
         title: String,
         /// Its records; or why there are none.
-        found: Result<Vec<Entry>, String>,
+        found: Result<Found, String>,
     },
     /// The log is another one than that which was followed: it had so many records, and has so many.
     Replaced {

@@ -185,7 +185,11 @@ impl Proofs {
         }
         if is_after_gap {
             let all = self.proofs.values_mut().filter(|proof| !proof.is_over);
-            all.for_each(|proof| proof.let_go = proof.let_go.saturating_add(between));
+            all.for_each(|proof| {
+                proof.let_go = proof.let_go.saturating_add(between);
+                // An answer that was cut may be among them.
+                proof.is_of_log = false;
+            });
         }
         let about = About::of(&record.event);
         if let Some(proof) = about.grant.and_then(|grant| self.proofs.get_mut(&grant)) {
@@ -212,8 +216,8 @@ impl Proofs {
         }
     }
 
-    /// Takes in what the daemon's log has of these windows. What is known already is not counted again: nothing becomes less by it.
-    pub(crate) fn complete(&mut self, found: &[Entry]) {
+    /// Takes in what the daemon's log has of these windows, in its order. What is known already is not counted again: nothing becomes less by it.
+    pub(crate) fn complete<'a>(&mut self, found: impl Iterator<Item = &'a Entry>) {
         let mut fresh: BTreeMap<GrantId, Proof> = BTreeMap::new();
         for entry in found {
             let grant = entry
@@ -225,9 +229,20 @@ impl Proofs {
         }
         for (grant, found) in fresh {
             if let Some(proof) = self.proofs.get_mut(&grant) {
+                proof.is_of_log |= found.closed.is_some();
                 proof.merge(found);
             }
         }
+    }
+
+    /// Takes in what the log has of a window's agent since the window was closed; before the first of it are so many records that were not looked at.
+    pub(crate) fn refused_since(&mut self, grant: GrantId, since: &[Entry], unseen: u64) {
+        let Some(proof) = self.proofs.get_mut(&grant) else {
+            return;
+        };
+        let others = since.iter().filter(|entry| entry.grant() != Some(grant));
+        others.for_each(|entry| proof.take_other(&entry.record));
+        proof.let_go = proof.let_go.max(unseen);
     }
 
     /// The newest first.
@@ -240,13 +255,10 @@ impl Proofs {
         self.proofs.get(&grant).cloned().unwrap_or_default()
     }
 
-    /// The windows whose close is not on record here.
+    /// The windows of which the daemon's log was not asked since it has their close: what came here may lack their last answer, or the close itself.
     pub(crate) fn unproven(&self) -> Vec<GrantId> {
-        let open = self
-            .proofs
-            .iter()
-            .filter(|(_, proof)| proof.closed.is_none());
-        open.map(|(grant, _)| *grant).collect()
+        let unproven = self.proofs.iter().filter(|(_, proof)| !proof.is_of_log);
+        unproven.map(|(grant, _)| *grant).collect()
     }
 }
 
@@ -267,6 +279,8 @@ pub(crate) struct Proof {
     pub(crate) last_refused: Option<u64>,
     /// How many records were let go here since: more may be refused than is counted.
     pub(crate) let_go: u64,
+    /// What the daemon's log has of it, its close included, was taken in.
+    is_of_log: bool,
     /// The agent has got another window since: what is refused to it now says nothing of this one.
     is_over: bool,
 }
@@ -479,7 +493,7 @@ mod tests {
         let deed = proofs.deeds().next().expect("one was done");
         assert_eq!(deed.windows, ended);
         // What came before the answer counts for those that nobody knew of.
-        assert_eq!(proofs.unproven(), [window(2).0]);
+        assert_eq!(proofs.of(window(2).0).closed, None);
         assert!(proofs.of(window(4).0).closed.is_some());
         assert_eq!(proofs.of(window(1).0), Proof::default());
     }
@@ -494,23 +508,55 @@ mod tests {
             finished(20, 5, Some("cut: revoked")),
             closed(21, 5),
         ];
-        proofs.complete(&all);
-        proofs.complete(&all);
+        proofs.complete(all.iter());
+        proofs.complete(all.iter());
         let proof = proofs.of(grant);
         assert_eq!((proof.cut, proof.last_byte), (2, Some(20_000)));
         assert!(proof.closed.is_some() && proofs.unproven().is_empty());
         // Fewer records take nothing back.
-        proofs.complete(&all[..1]);
+        proofs.complete(all[..1].iter());
         assert_eq!(proofs.of(grant), proof);
     }
 
     #[test]
     fn each_of_a_thousand_windows_has_its_own_proof() {
         let mut proofs = begun(1..=1_000);
-        for grant in 1..=999 {
-            proofs.take(&closed(grant, grant).record);
-        }
+        let closes: Vec<Entry> = (1..=999).map(|grant| closed(grant, grant)).collect();
+        proofs.complete(closes.iter());
         assert_eq!(proofs.unproven(), ["g-1000".parse().expect("an id")]);
+    }
+
+    #[test]
+    fn the_log_is_asked_of_each_deed_for_what_came_before_it_and_again_where_some_of_it_did_not_come()
+     {
+        let grant: GrantId = "g-5".parse().expect("an id");
+        let mut proofs = begun(5..=5);
+        // That its close came says nothing of its last answer, which may have come long ago.
+        proofs.take(&closed(9_000, 5).record);
+        assert_eq!(
+            (proofs.unproven(), proofs.of(grant).last_byte),
+            (vec![grant], None)
+        );
+        proofs.complete([finished(40, 5, None), closed(9_000, 5)].iter());
+        assert_eq!(
+            (proofs.unproven(), proofs.of(grant).last_byte),
+            (vec![], Some(40_000))
+        );
+        proofs.take(&finished(9_001, 6, None).record);
+        assert_eq!(proofs.unproven(), []);
+        proofs.take(&finished(9_009, 6, None).record);
+        assert_eq!(proofs.unproven(), [grant]);
+    }
+
+    #[test]
+    fn what_the_log_has_of_an_agent_since_is_counted_and_what_was_not_looked_at_is_said() {
+        let grant: GrantId = "g-5".parse().expect("an id");
+        let mut proofs = begun(5..=5);
+        proofs.complete([closed(2, 5)].iter());
+        let since = [kernel_refused(9, "finance-bot", 3)];
+        proofs.refused_since(grant, &since, 6);
+        let proof = proofs.of(grant);
+        assert_eq!((proof.refused, proof.let_go), (3, 6));
     }
 
     #[test]

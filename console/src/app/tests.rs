@@ -806,3 +806,36 @@ fn everything_can_be_closed_where_it_is_not_known_whether_there_is_a_window() {
         "{said}"
     );
 }
+
+#[test]
+fn the_log_is_asked_for_the_proof_of_each_deed_however_much_others_write() {
+    let mut model = busy(Mode::Full);
+    let other = r#"{"kind":"query_finished","query":"q-900","grant":"g-6","status":200,"job":null,"destination":null,"bytes":1,"body_bytes":1,"duration_us":1,"trouble":null}"#;
+    for seq in 13..6_000 {
+        model.update(0, told(seq, other));
+    }
+    typed(&mut model, "1jry");
+    let closed = r#"{"kind":"closed","grant":"g-5","agent":"finance-bot","reason":"revoked","by":null,"queries":1,"bytes":1}"#;
+    model.update(0, told(6_000, closed));
+    let answer = Msg::Answered {
+        of: "revoke g-5".to_owned(),
+        is_done: true,
+        said: "revoke g-5: done".to_owned(),
+        ended: None,
+    };
+    let asked = [Effect::Prove(vec!["g-5".parse().expect("an id")])];
+    assert_eq!(model.update(0, answer), asked);
+    let last = r#"{"kind":"query_finished","query":"q-12","grant":"g-5","status":200,"job":null,"destination":null,"bytes":1,"body_bytes":1,"duration_us":1,"trouble":null}"#;
+    let found = [(12, last), (6_000, closed)].map(|(seq, event)| match told(seq, event) {
+        Msg::Records(mut entries, _) => entries.remove(0),
+        other => panic!("{other:?}"),
+    });
+    model.update(0, Msg::Proven(found.into()));
+    let shown = model.proofs.of("g-5".parse().expect("an id"));
+    assert!(
+        shown.closed.is_some() && shown.last_byte.is_some(),
+        "{shown:?}"
+    );
+    // What is known whole is not asked for again.
+    assert_eq!(typed(&mut model, "⎋p"), []);
+}

@@ -8,10 +8,10 @@ use enforcer_proto::id::GrantId;
 use enforcer_proto::principal::AgentName;
 use enforcer_proto::search::{Filter, Search};
 use enforcer_proto::why::verdict;
-use enforcer_proto::wire::Status;
+use enforcer_proto::wire::{LOG_LIMIT_MAX, Status};
 use ratatui::layout::Rect;
 
-use super::find::filter_of;
+use super::find::{Found, filter_of};
 use super::form::Field;
 use super::key::{Cmd, Key, pressed, typed};
 use super::popup::Popup;
@@ -99,7 +99,7 @@ impl Model {
             }
             Msg::Proven(found) => {
                 self.is_dirty = true;
-                self.proofs.complete(&found);
+                self.proofs.complete(found.iter());
             }
             Msg::Found { title, found } => self.found(title, found),
             Msg::Explained { title, found } => self.explained(title, found),
@@ -248,7 +248,7 @@ impl Model {
         vec![Effect::Prove(unproven)]
     }
 
-    fn found(&mut self, wanted: String, result: Result<Vec<Entry>, String>) {
+    fn found(&mut self, wanted: String, result: Result<Found, String>) {
         // One that was put away meanwhile is not brought back.
         if let Some(Popup::Story { title, found, .. }) = &mut self.popup
             && *title == wanted
@@ -350,7 +350,12 @@ impl Model {
         let about = about.trim();
         if typed(self.view, word) == Ok(Cmd::Find) && !about.is_empty() {
             return match filter_of(about) {
-                Ok(filter) => self.find(format!("records with {about}"), filter),
+                Ok(filter) => {
+                    let all = format!(
+                        "more of them: enforcer-console tail --no-follow --limit {LOG_LIMIT_MAX} {about}"
+                    );
+                    self.find((format!("records with {about}"), all), filter)
+                }
                 Err(why) => {
                     // It names all that may be asked, and so is longer than a line.
                     self.popup = Some(Popup::Why {
@@ -565,18 +570,20 @@ impl Model {
             grant: Some(grant),
             ..Filter::default()
         };
-        self.find(format!("the story of {grant}"), filter)
+        let all = format!("all of them: enforcer-console story {grant}");
+        self.find((format!("the story of {grant}"), all), filter)
     }
 
-    /// Looks for records in the daemon's log; where there is no daemon, among those that are here.
-    fn find(&mut self, title: String, filter: Filter) -> Vec<Effect> {
+    /// Looks for records in the daemon's log; where there is no daemon, among those that are here. `all` says which command gives more of them.
+    fn find(&mut self, (title, all): (String, String), filter: Filter) -> Vec<Effect> {
         let here = || {
             let mut search = Search::new(filter.clone());
             let wanted = self.tail.iter().filter(|entry| search.wants(&entry.record));
-            Ok(wanted.cloned().collect())
+            Ok(Found::all(wanted.cloned().collect()))
         };
         self.popup = Some(Popup::Story {
             title: title.clone(),
+            all,
             found: (self.mode == Mode::Demo).then(here),
             from: 0,
         });

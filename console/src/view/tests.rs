@@ -185,6 +185,32 @@ fn every_popup_is_the_screen_that_was_looked_at() {
     }
 }
 
+#[test]
+fn of_a_story_that_is_longer_than_is_shown_it_is_said_and_its_beginning_is_there() {
+    let mut model = model(State::Busy);
+    types(&mut model, "1js");
+    let of = |seqs: std::ops::Range<usize>| model.tail.iter().take(seqs.end).skip(seqs.start);
+    let found =
+        crate::app::find::Found::ends(of(0..2).cloned().collect(), of(6..9).cloned().collect());
+    let answer = Msg::Found {
+        title: "the story of g-5".to_owned(),
+        found: Ok(found),
+    };
+    model.update(0, answer);
+    for size in [(80, 24), (60, 24)] {
+        let said = shown(&mut model, size).replace('│', " ");
+        let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
+        for part in [
+            "the first 2 and the newest 3 of more records,",
+            "enforcer-console story g-5",
+            "open g-5",
+            "more between, which are not shown here",
+        ] {
+            assert!(said.contains(part), "{part}: {said}");
+        }
+    }
+}
+
 /// The style of the first cell of a text on screen.
 fn style_at(buffer: &Buffer, text: &str) -> (Color, Modifier) {
     let width = usize::from(buffer.area.width);

@@ -5,6 +5,7 @@ mod age;
 pub(crate) mod asked;
 pub(crate) mod chain;
 mod deciding;
+pub(crate) mod evidence;
 pub(crate) mod find;
 pub(crate) mod form;
 mod idle;

@@ -18,6 +18,7 @@ use std::process::ExitCode;
 use std::sync::mpsc::sync_channel;
 
 use clap::Parser;
+use enforcer_proto::checkpoint::Verifier;
 use enforcer_proto::text::{one_line, safe_json};
 
 use app::signed::Signer;
@@ -26,7 +27,7 @@ use link::LinkError;
 use recording::Recording;
 use run::{MESSAGES_MAX, Screen};
 use theme::Theme;
-use twins::{Twin, TwinError};
+use twins::{Listed, Twin, TwinError};
 
 /// Exit codes: the same as those of `enforcer`.
 const EXIT_ERROR: u8 = 1;
@@ -60,8 +61,8 @@ struct Cli {
     /// Keep what is seen and typed in a new file, for `replay`.
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
-    /// Check the signatures of the log's checkpoints with this key: the text that `enforcer log key` prints, or a file with it.
-    #[arg(long, value_name = "KEY")]
+    /// Check the signatures of the log's checkpoints with this key: the text that `enforcer log key` prints, or a file with it. Of commands `list health` takes it.
+    #[arg(long, global = true, value_name = "KEY")]
     log_key: Option<String>,
     #[command(subcommand)]
     command: Option<Command>,
@@ -75,6 +76,16 @@ enum Command {
     Replay(replay::Args),
     /// Show the console with made-up agents, windows and queries.
     Demo(demo::Args),
+}
+
+impl Command {
+    /// Whether it checks signatures.
+    const fn takes_key(&self) -> bool {
+        match self {
+            Self::Twin(Twin::List { what }) => matches!(what, Listed::Health),
+            Self::Twin(_) | Self::Replay(_) | Self::Demo(_) => false,
+        }
+    }
 }
 
 /// Runs the console, or the command that is asked for.
@@ -101,22 +112,25 @@ fn start(cli: Cli) -> anyhow::Result<()> {
             "--mouse selects and scrolls in the console itself and in its demo: commands and recordings have nothing to select, so leave it out"
         );
     }
-    if cli.command.is_some() && cli.log_key.is_some() {
+    let is_checked = cli.command.as_ref().is_none_or(Command::takes_key);
+    if cli.log_key.is_some() && !is_checked {
         anyhow::bail!(
-            "--log-key checks the log that the console itself follows: for commands there is `enforcer log verify --checkpoint FILE --key KEY`"
+            "--log-key checks the log that the console itself follows, and `list health`: other commands print what the daemon says and check none of it; for a whole log there is `enforcer log verify --checkpoint FILE --key KEY`"
         );
     }
+    let key = cli.log_key.as_deref();
+    let key = key.map(app::signed::read_key).transpose()?;
     match cli.command {
-        Some(Command::Twin(twin)) => Ok(twins::run(&cli.socket, twin, cli.read_only, cli.json)?),
+        Some(Command::Twin(twin)) => {
+            Ok(twins::run(&cli.socket, twin, cli.read_only, cli.json, key)?)
+        }
         Some(Command::Replay(args)) => replay::run(&args, theme),
         Some(Command::Demo(args)) => demo::run(&args, theme, cli.mouse),
-        None => watch(&cli, theme),
+        None => watch(&cli, key, theme),
     }
 }
 
-fn watch(cli: &Cli, theme: Theme) -> anyhow::Result<()> {
-    let key = cli.log_key.as_deref();
-    let key = key.map(app::signed::read_key).transpose()?;
+fn watch(cli: &Cli, key: Option<Verifier>, theme: Theme) -> anyhow::Result<()> {
     // Asked once before the screen is taken: a daemon that refuses or is not there is said in plain text.
     let status = link::Link::to(&cli.socket)?.status()?;
     let mode = if cli.read_only {

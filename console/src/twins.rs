@@ -7,6 +7,7 @@ mod rows;
 use std::io;
 use std::path::Path;
 
+use enforcer_proto::checkpoint::Verifier;
 use enforcer_proto::id::{GrantId, QueryId, RequestId};
 use enforcer_proto::principal::AgentName;
 use enforcer_proto::search::Filter;
@@ -17,6 +18,7 @@ use serde_json::json;
 
 use crate::app::find::filter_of;
 use crate::app::popup::{Approval, Deed, request_lines};
+use crate::app::signed::{self, Signed, Signer};
 use crate::app::tail::Entry;
 use crate::app::{Mode, Model, Msg};
 use crate::link::feed::RECORDS_BEFORE;
@@ -135,11 +137,19 @@ pub(crate) fn run(
     twin: Twin,
     is_read_only: bool,
     json: bool,
+    key: Option<Verifier>,
 ) -> Result<(), TwinError> {
     let act = |deed: Deed| act(socket, &deed, is_read_only, json);
     match twin {
-        Twin::List { what } => list(&seen(socket, what.is_of_records())?, what, json),
-        Twin::Show { what } => show(&seen(socket, what.parse::<QueryId>().is_ok())?, &what, json),
+        Twin::List { what } => {
+            let model = seen(socket, what.is_of_records(), key)?;
+            list(&model, what, json)
+        }
+        Twin::Show { what } => show(
+            &seen(socket, what.parse::<QueryId>().is_ok(), None)?,
+            &what,
+            json,
+        ),
         Twin::Why { id } => why(socket, id, json),
         Twin::Story { grant } => story(socket, grant, json),
         Twin::Tail {
@@ -168,7 +178,7 @@ fn act(socket: &Path, deed: &Deed, is_read_only: bool, json: bool) -> Result<(),
     if is_read_only {
         return Err(TwinError::ReadOnly);
     }
-    let thought = ended::ends(&seen(socket, false)?, deed);
+    let thought = ended::ends(&seen(socket, false, None)?, deed);
     let reply = Link::to(socket)?.ask(&deed.ask())?;
     // What the daemon names is what it ended, whatever was known to be open a moment ago.
     let named = crate::link::feed::ended_by(&reply);
@@ -214,15 +224,17 @@ impl Listed {
     /// Whether it is made of the log's newest records.
     const fn is_of_records(self) -> bool {
         match self {
-            Self::Sessions | Self::Refusals => true,
-            Self::Windows | Self::Requests | Self::Agents | Self::Health => false,
+            Self::Sessions | Self::Refusals | Self::Health => true,
+            Self::Windows | Self::Requests | Self::Agents => false,
         }
     }
 }
 
-/// The same model as the screen's, so that both say the same: with the newest records, where they are wanted.
-fn seen(socket: &Path, with_records: bool) -> Result<Model, LinkError> {
+/// The same model as the screen's, so that both say the same: with the newest records, where they are wanted. With a key the record that was signed last
+/// is among what is looked at, however old it is.
+fn seen(socket: &Path, with_records: bool, key: Option<Verifier>) -> Result<Model, LinkError> {
     let mut model = Model::new(Mode::Full);
+    model.signer = Signer::new(key);
     let status = Link::to(socket)?.status()?;
     model.update(0, Msg::Status(Box::new(status)));
     if with_records {
@@ -233,6 +245,15 @@ fn seen(socket: &Path, with_records: bool) -> Result<Model, LinkError> {
         };
         let newest = (1, Some(RECORDS_BEFORE));
         Link::to(socket)?.records(newest, false, Filter::default(), &mut each)?;
+    }
+    if let Signed::OfElsewhere { records } = signed::of(&model) {
+        let alone = Filter {
+            first: Some(records),
+            last: Some(records),
+            ..Filter::default()
+        };
+        let found = crate::link::lookup::newest(socket, alone, 1)?;
+        found.iter().for_each(|entry| model.signer.compare(entry));
     }
     Ok(model)
 }

@@ -131,7 +131,7 @@ impl Model {
         let is_first = self.known.is_none();
         self.is_dirty |= self.link != Link::Up || is_first || !self.is_as_before(&status);
         self.link = Link::Up;
-        self.signer.take(status.log.checkpoint.as_ref());
+        self.signer.take(self.at_ms, status.log.checkpoint.as_ref());
         let newest = self.tail.last_seq();
         self.lag.status(self.at_ms, status.log.records, newest);
         self.statuses = self.statuses.wrapping_add(1);
@@ -139,6 +139,7 @@ impl Model {
             status,
             at_ms: self.at_ms,
         });
+        self.check_signed();
         self.take_rates();
     }
 
@@ -219,6 +220,7 @@ impl Model {
                 self.records = self.records.wrapping_add(1);
             }
         }
+        self.check_signed();
         // What was let go may be what shows that a window has ended.
         if self.tail.skipped > skipped {
             return self.prove();

@@ -10,7 +10,6 @@ use ratatui::widgets::Paragraph;
 use super::text::cell;
 use crate::app::key::{BINDINGS, Key};
 use crate::app::popup::clock;
-use crate::app::signed::{self, Signed};
 use crate::app::{Link, Model, Typing, View, ago};
 use crate::theme::{Role, Theme};
 
@@ -149,7 +148,8 @@ fn health(model: &Model, status: &Status) -> Said {
             .filter(|check| check.state == state)
             .count()
     };
-    let faults = status.unhealthy.len().max(checks(CheckState::Bad));
+    // What was found wrong here the daemon does not know of, or does not say.
+    let faults = status.unhealthy.len().max(checks(CheckState::Bad)) + model.log_faults().len();
     if faults > 0 {
         return Said::of(format!("✗ UNHEALTHY ({faults})"), Role::Danger);
     }
@@ -201,27 +201,7 @@ fn alarms(model: &Model) -> Vec<String> {
     alarms.extend(model.unrecorded.as_ref().map(|why| {
         format!("THE RECORDING HAS STOPPED, and has nothing of what comes from here on: {why}")
     }));
-    alarms.extend(model.replaced.map(|(had, has)| {
-        format!(
-            "THE LOG IS ANOTHER ONE: record {had} had come, and it is not in this one, which had {has}: keep both as evidence (enforcer log verify --checkpoint)"
-        )
-    }));
-    alarms.extend(model.behind().map(|(records, age_ms)| {
-        format!(
-            "THE LOG HAS STOPPED COMING: {records} records are not here, none came for {}: what is shown of it may be out of date",
-            ago(age_ms / 1000)
-        )
-    }));
-    alarms.extend(model.chain.broken().map(|seq| {
-        format!(
-            "RECORD {seq} IS NOT WHAT WAS WRITTEN, by its hash or that of the one before: keep the log as evidence (enforcer log verify)"
-        )
-    }));
-    if let Signed::Wrong(why) = signed::of(model) {
-        alarms.push(format!(
-            "THE LOG IS NOT WHAT WAS SIGNED: {why}: keep it as evidence (enforcer log verify)"
-        ));
-    }
+    alarms.extend(model.log_faults().into_iter().map(|fault| fault.said));
     if let Some(status) = model.status() {
         alarms.extend(
             status

@@ -14,6 +14,7 @@ use crate::app::{Link, Mode, Msg, View};
 use crate::demo;
 use crate::sheet::text_of;
 
+mod evidence;
 mod numbers;
 mod reading;
 mod strip;
@@ -327,6 +328,10 @@ fn a_countdown_goes_on_by_the_consoles_own_clock() {
 #[test]
 fn a_daemon_that_says_nothing_more_is_seen_within_seconds_though_nothing_else_moves() {
     let mut model = model(State::Empty);
+    // Of its log nothing is missing here.
+    let mut status = status_of(&model);
+    status.log.records = 0;
+    model.update(0, Msg::Status(Box::new(status)));
     drawn(&mut model, (80, 24), Theme::Dark);
     model.is_dirty = false;
     model.update(2_900, Msg::Tick);

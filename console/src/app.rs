@@ -128,8 +128,8 @@ pub(crate) enum Msg {
     Recorded(u64, Box<Self>),
     /// The daemon said how things are.
     Status(Box<Status>),
-    /// Records came, and so many that this release cannot read.
-    Records(Vec<Entry>, u64),
+    /// Records came, and the numbers of those that this release cannot read; 0 where one has not even that.
+    Records(Vec<Entry>, Vec<u64>),
     /// The daemon cannot be reached.
     Lost {
         /// Why.

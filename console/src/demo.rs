@@ -81,7 +81,7 @@ pub(crate) fn print(model: Model, theme: Theme, size: (u16, u16)) -> anyhow::Res
 pub(crate) fn story() -> anyhow::Result<Vec<Msg>> {
     Ok(vec![
         Msg::Status(Box::new(status(0)?)),
-        Msg::Records(records()?, 0),
+        Msg::Records(records()?, Vec::new()),
     ])
 }
 

@@ -57,7 +57,7 @@ impl Sheet {
     /// Takes in lines of the log.
     pub fn take_records(&mut self, after_ms: u64, lines: &[String]) {
         let entries = lines.iter().filter_map(|line| Entry::read(line)).collect();
-        self.take(after_ms, Msg::Records(entries, 0));
+        self.take(after_ms, Msg::Records(entries, Vec::new()));
     }
 
     fn take(&mut self, after_ms: u64, msg: Msg) {

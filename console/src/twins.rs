@@ -240,7 +240,7 @@ fn seen(socket: &Path, with_records: bool, key: Option<Verifier>) -> Result<Mode
     if with_records {
         let mut each = |lines: Vec<String>| {
             let entries = lines.iter().filter_map(|line| Entry::read(line)).collect();
-            model.update(0, Msg::Records(entries, 0));
+            model.update(0, Msg::Records(entries, Vec::new()));
             true
         };
         let newest = (1, Some(RECORDS_BEFORE));

@@ -210,7 +210,7 @@ mod tests {
             .parse()
             .expect("a hash");
         let note = signer.sign(signed as u64, head, NOW.unix_ns);
-        model.update(0, Msg::Records(entries, 0));
+        model.update(0, Msg::Records(entries, Vec::new()));
         let story = demo::story().expect("it is well made");
         let status = story.into_iter().find_map(|msg| {
             let Msg::Status(status) = msg else {

@@ -499,10 +499,10 @@ fn pasted_text_presses_no_key() {
 fn records_that_were_let_go_are_counted_and_those_that_come_twice_change_nothing() {
     let mut model = busy(Mode::Full);
     let mut entry = model.tail.iter().next_back().expect("some").clone();
-    model.update(0, Msg::Records(vec![entry.clone()], 0));
+    model.update(0, Msg::Records(vec![entry.clone()], Vec::new()));
     assert_eq!((model.tail.skipped, model.tail.iter().count()), (0, 9));
     entry.record.seq += 11;
-    model.update(0, Msg::Records(vec![entry], 0));
+    model.update(0, Msg::Records(vec![entry], Vec::new()));
     assert_eq!((model.tail.skipped, model.tail.iter().count()), (10, 10));
 }
 
@@ -528,7 +528,7 @@ fn told(seq: u64, event: &str) -> Msg {
         1_790_000_000_000_000_000 + seq
     );
     let entry = crate::app::tail::Entry::read(&line);
-    Msg::Records(vec![entry.expect("a record")], 0)
+    Msg::Records(vec![entry.expect("a record")], Vec::new())
 }
 
 fn shown(model: &mut Model) -> String {
@@ -838,4 +838,27 @@ fn the_log_is_asked_for_the_proof_of_each_deed_however_much_others_write() {
     );
     // What is known whole is not asked for again.
     assert_eq!(typed(&mut model, "⎋p"), []);
+}
+
+#[test]
+fn a_record_that_this_release_cannot_read_is_counted_once_and_is_no_record_that_did_not_come() {
+    let mut model = busy(Mode::Full);
+    let mut status = model.status().expect("one came").clone();
+    status.log.records = 14;
+    model.update(100, Msg::Status(Box::new(status.clone())));
+    model.update(200, Msg::Records(Vec::new(), vec![13, 14]));
+    // As after a reconnection, from the newest that could be read.
+    model.update(300, Msg::Records(Vec::new(), vec![13, 14]));
+    for at_ms in (500..8_000).step_by(500) {
+        model.update(at_ms, Msg::Status(Box::new(status.clone())));
+    }
+    assert_eq!((model.tail.unreadable, model.behind()), (2, None));
+    let said = shown(&mut model);
+    assert!(said.contains("✓ healthy"), "{said}");
+    let opened = r#"{"kind":"opened","grant":"g-9","agent":"loader"}"#;
+    model.update(8_000, told(15, opened));
+    assert_eq!((model.tail.skipped, model.tail.last_seq()), (0, 15));
+    // One that really did not come is told from it.
+    model.update(8_000, told(17, opened));
+    assert_eq!(model.tail.skipped, 1);
 }

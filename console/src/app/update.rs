@@ -132,7 +132,7 @@ impl Model {
         self.is_dirty |= self.link != Link::Up || is_first || !self.is_as_before(&status);
         self.link = Link::Up;
         self.signer.take(self.at_ms, status.log.checkpoint.as_ref());
-        let newest = self.tail.last_seq();
+        let newest = self.tail.heard();
         self.lag.status(self.at_ms, status.log.records, newest);
         self.statuses = self.statuses.wrapping_add(1);
         self.known = Some(Known {
@@ -199,18 +199,24 @@ impl Model {
         }
     }
 
-    fn take_records(&mut self, entries: Vec<Entry>, unreadable: u64) -> Vec<Effect> {
-        self.tail.unreadable = self.tail.unreadable.saturating_add(unreadable);
-        self.is_dirty |= unreadable > 0;
+    fn take_records(&mut self, entries: Vec<Entry>, unreadable: Vec<u64>) -> Vec<Effect> {
+        self.is_dirty |= !unreadable.is_empty();
         let skipped = self.tail.skipped;
-        if !entries.is_empty() {
+        if !entries.is_empty() || !unreadable.is_empty() {
             let newest = entries.last().map_or(0, |entry| entry.record.seq);
+            let newest = unreadable.iter().copied().fold(newest, u64::max);
             let told = self.status().map_or(0, |status| status.log.records);
             self.lag.records(self.at_ms, newest >= told);
             self.is_dirty |= self.tail.missing > 0;
             self.tail.missing = 0;
         }
+        let mut unreadable = unreadable.into_iter().peekable();
         for entry in entries {
+            let seq = entry.record.seq;
+            // In the order in which they came.
+            while let Some(before) = unreadable.next_if(|before| *before < seq) {
+                self.tail.pass_over(before);
+            }
             if let Some(entry) = self.tail.take(entry) {
                 self.chain.take(entry);
                 self.queries.take(&entry.record);
@@ -220,6 +226,7 @@ impl Model {
                 self.records = self.records.wrapping_add(1);
             }
         }
+        unreadable.for_each(|seq| self.tail.pass_over(seq));
         self.check_signed();
         // What was let go may be what shows that a window has ended.
         if self.tail.skipped > skipped {

@@ -6,6 +6,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread;
 use std::time::Duration;
 
+use enforcer_proto::audit::Named;
 use enforcer_proto::id::GrantId;
 use enforcer_proto::principal::AgentName;
 use enforcer_proto::search::Filter;
@@ -170,12 +171,20 @@ fn follow(socket: &Path, to: &SyncSender<Msg>) {
         let begun = Link::to(socket).and_then(|mut link| Ok((last.is_lost(&mut link)?, link)));
         let mut each = |lines: Vec<String>| {
             let all = lines.len();
-            let entries: Vec<Entry> = lines.iter().filter_map(|line| Entry::read(line)).collect();
-            if entries.iter().any(|entry| last.is_contradicted_by(entry)) {
+            let (mut entries, mut unreadable) = (Vec::new(), Vec::new());
+            for line in &lines {
+                match Entry::read(line) {
+                    Some(entry) => entries.push(entry),
+                    None => unreadable.push(Named::of(line.as_bytes()).map_or(0, |of| of.seq)),
+                }
+            }
+            if entries
+                .iter()
+                .any(|entry: &Entry| last.is_contradicted_by(entry))
+            {
                 replaced = Some(entries.last().map_or(0, |entry| entry.record.seq));
                 return false;
             }
-            let unreadable = (all - entries.len()) as u64;
             let newest = entries.last().map_or_else(
                 || last.clone(),
                 |entry| Newest {
@@ -382,7 +391,7 @@ mod tests {
         assert_eq!(asked.recv(), Ok(1), "it lets the daemon go");
         assert_eq!(news.recv(), Ok(Msg::Tick));
         assert_eq!(news.recv(), Ok(Msg::Dropped(2)));
-        let Ok(Msg::Records(entries, 0)) = news.recv() else {
+        let Ok(Msg::Records(entries, _)) = news.recv() else {
             panic!("they come after all");
         };
         let seqs: Vec<u64> = entries.iter().map(|entry| entry.record.seq).collect();
@@ -420,7 +429,7 @@ mod tests {
         let (to, news) = sync_channel(64);
         let socket = daemon.socket().to_owned();
         thread::spawn(move || follow(&socket, &to));
-        let Ok(Msg::Records(first, 0)) = news.recv() else {
+        let Ok(Msg::Records(first, _)) = news.recv() else {
             panic!("they come");
         };
         assert_eq!(first.len(), 8);
@@ -454,7 +463,7 @@ mod tests {
             ("kept", log(20..=21, "ours")),
         ] {
             let comes = comes_of(name, other);
-            let Msg::Records(entries, 0) = comes else {
+            let Msg::Records(entries, _) = comes else {
                 panic!("{name}: {comes:?}");
             };
             let last = entries.last().map(|entry| entry.record.seq);

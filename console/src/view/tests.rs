@@ -282,7 +282,7 @@ fn hostile(text: &str) -> Model {
     );
     model.update(
         0,
-        Msg::Records(vec![Entry::read(&line).expect("a record")], 0),
+        Msg::Records(vec![Entry::read(&line).expect("a record")], Vec::new()),
     );
     model
 }
@@ -547,7 +547,7 @@ fn nothing_is_said_of_refusals_in_records_that_did_not_come() {
     );
     let line = r#"{"seq":7,"boot_id":"b","boot_ns":1,"unix_ns":1,"event":{"kind":"opened","grant":"g-5","agent":"finance-bot"},"prev":"x"}"#;
     let entry = Entry::read(line).expect("a record");
-    model.update(0, Msg::Records(vec![entry], 0));
+    model.update(0, Msg::Records(vec![entry], Vec::new()));
     let said = shown(&mut model, (80, 24));
     assert!(
         said.contains("Nothing was refused in records 7 to 7"),
@@ -664,7 +664,7 @@ fn the_log_says_what_was_checked_here_and_what_is_the_daemons_word() {
     // One that was never sealed, in the next one's place.
     let line = r#"{"seq":13,"boot_id":"b","boot_ns":1,"unix_ns":1,"event":{"kind":"opened","grant":"g-5","agent":"finance-bot"},"prev":"x"}"#;
     let entry = Entry::read(line).expect("a record");
-    model.update(0, Msg::Records(vec![entry], 0));
+    model.update(0, Msg::Records(vec![entry], Vec::new()));
     let buffer = drawn(&mut model, (80, 24), Theme::Dark);
     assert_eq!(
         style_at(&buffer, "RECORD 13 IS NOT WHAT WAS WRITTEN").1,

@@ -18,13 +18,13 @@ fn model_of_all() -> Model {
     model.update(0, Msg::Replaced { had: 12, has: 5 });
     model.update(
         0,
-        Msg::Records(vec![entries[0].clone(), entries[2].clone()], 0),
+        Msg::Records(vec![entries[0].clone(), entries[2].clone()], Vec::new()),
     );
     let changed = Entry {
         is_sealed: false,
         ..entries[3].clone()
     };
-    model.update(0, Msg::Records(vec![changed], 0));
+    model.update(0, Msg::Records(vec![changed], Vec::new()));
     let mut status = status_of(&model);
     status.log.checkpoint = Some(CheckpointView {
         records: 4,

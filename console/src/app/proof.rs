@@ -158,7 +158,8 @@ impl Proofs {
         ended: Option<Vec<(GrantId, AgentName)>>,
         before: impl Iterator<Item = &'a Entry>,
     ) -> bool {
-        let mut deeds = self.deeds.iter_mut().rev();
+        // Of several like ones the first: they are answered in the order in which they were asked for.
+        let mut deeds = self.deeds.iter_mut();
         let deed = deeds.find(|deed| deed.said == of && deed.outcome == Outcome::Asked);
         let Some(deed) = deed else { return false };
         deed.outcome = if is_done {
@@ -496,6 +497,33 @@ mod tests {
         assert_eq!(proofs.of(window(2).0).closed, None);
         assert!(proofs.of(window(4).0).closed.is_some());
         assert_eq!(proofs.of(window(1).0), Proof::default());
+    }
+
+    #[test]
+    fn of_like_deeds_each_answer_is_of_the_one_that_waits_longest() {
+        let mut proofs = begun(1..=1);
+        let window = (
+            "g-2".parse().expect("an id"),
+            "loader".parse().expect("a name"),
+        );
+        proofs.begin(
+            "close every window".to_owned(),
+            vec![window],
+            std::iter::empty(),
+        );
+        let answers = [(true, "one window has ended"), (false, "not asked")];
+        for (is_done, said) in answers {
+            let answer = ("close every window", is_done, said);
+            assert!(proofs.answered(answer, None, std::iter::empty()));
+        }
+        let outcomes: Vec<_> = proofs.deeds().map(|deed| deed.outcome.clone()).collect();
+        let newest_first = [
+            Outcome::NotDone("not asked".to_owned()),
+            Outcome::Done("one window has ended".to_owned()),
+        ];
+        assert_eq!(outcomes, newest_first);
+        let none = ("close every window", true, "again");
+        assert!(!proofs.answered(none, None, std::iter::empty()));
     }
 
     #[test]

@@ -862,3 +862,21 @@ fn a_record_that_this_release_cannot_read_is_counted_once_and_is_no_record_that_
     model.update(8_000, told(17, opened));
     assert_eq!(model.tail.skipped, 1);
 }
+
+#[test]
+fn a_click_selects_only_what_lies_under_it() {
+    let clicked = |detail: &str, size: (u16, u16), column| {
+        let mut model = busy(Mode::Full);
+        typed(&mut model, &format!("1{detail}"));
+        looks(&mut model, size);
+        model.update(0, Msg::Click(column, 2));
+        model.chosen()
+    };
+    let first = busy(Mode::Full).chosen();
+    let third = clicked("", (80, 24), 3);
+    assert!(third.is_some() && third != first);
+    // All of it lies over the list, or half of it.
+    assert_eq!(clicked("⏎", (80, 24), 3), first);
+    assert_eq!(clicked("⏎", (160, 24), 3), third);
+    assert_eq!(clicked("⏎", (160, 24), 100), first);
+}

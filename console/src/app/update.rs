@@ -44,9 +44,9 @@ impl Model {
                 self.is_dirty = true;
                 self.paste(&text);
             }
-            Msg::Click(_, row) => {
+            Msg::Click(column, row) => {
                 self.is_dirty = true;
-                self.click(row);
+                self.click(column, row);
             }
             Msg::Resize | Msg::Signal(_) => {
                 self.is_dirty = true;
@@ -299,9 +299,9 @@ impl Model {
         }
     }
 
-    /// A click selects the row under it: `row` counts from the top of the list.
-    fn click(&mut self, row: u16) {
-        if self.popup.is_some() {
+    /// A click selects the row under it: `row` counts from the top of the list. Where something lies over the list, there is none under it.
+    fn click(&mut self, column: u16, row: u16) {
+        if self.popup.is_some() || column >= crate::view::list_columns(self) {
             return;
         }
         let rows = self.rows();

@@ -219,38 +219,90 @@ fn alarms(model: &Model) -> Vec<String> {
     alarms
 }
 
+/// How the views are named where there is so much room.
+#[derive(Debug, Clone, Copy)]
+struct Naming {
+    /// Names are cut, but that of the view that is shown.
+    is_short: bool,
+    /// One blank between them instead of two, and counts close behind names.
+    is_tight: bool,
+    /// Counts end at [`COUNT_MAX`].
+    is_capped: bool,
+}
+
+/// The largest count that is said where there is little room.
+const COUNT_MAX: u64 = 99;
+/// From the most room to the least. By the last all views have room on the smallest screen, however much is counted.
+const NAMINGS: [Naming; 4] = [
+    Naming {
+        is_short: false,
+        is_tight: false,
+        is_capped: false,
+    },
+    Naming {
+        is_short: true,
+        is_tight: false,
+        is_capped: false,
+    },
+    Naming {
+        is_short: true,
+        is_tight: true,
+        is_capped: false,
+    },
+    Naming {
+        is_short: true,
+        is_tight: true,
+        is_capped: true,
+    },
+];
+/// Below this width names are cut, whether or not they have room: they would change with each count.
+const LONG_NAMES_WIDTH: u16 = 100;
+
 /// The views, each with its key, and how much waits in it.
 pub(super) fn tabs(frame: &mut Frame<'_>, area: Rect, model: &Model, theme: Theme) {
-    let is_narrow = area.width < 100;
-    let mut spans = Vec::new();
-    for view in View::ALL {
-        let count = match view {
-            View::Windows => model.open().count(),
-            View::Requests => model.waiting().count(),
-            View::Refusals => usize::try_from(model.refusals.count()).unwrap_or(usize::MAX),
-            View::Sessions | View::Log | View::Agents | View::Health => 0,
-        };
-        let name = if is_narrow && view != model.view {
-            view.name().get(..3).unwrap_or_default()
-        } else {
-            view.name()
-        };
-        let count = if count > 0 {
-            format!(" {count}")
-        } else {
-            String::new()
-        };
-        let role = if view == model.view {
-            Role::Selected
-        } else if view == View::Requests && !count.is_empty() {
-            Role::Pending
-        } else {
-            Role::Plain
-        };
-        let text = format!(" {} {name}{count} ", view.place() + 1);
-        spans.push(Span::styled(text, theme.style(role)));
-    }
-    frame.render_widget(Paragraph::new(Line::from(spans)), area);
+    let namings = NAMINGS
+        .iter()
+        .filter(|naming| naming.is_short || area.width >= LONG_NAMES_WIDTH);
+    let mut all = namings.map(|naming| View::ALL.map(|view| tab(model, view, *naming)));
+    let fits = |tabs: &[(String, Role); View::ALL.len()]| {
+        tabs.iter().map(|(text, _)| columns(text)).sum::<usize>() <= usize::from(area.width)
+    };
+    let least = NAMINGS[NAMINGS.len() - 1];
+    let shown = all
+        .find(fits)
+        .unwrap_or_else(|| View::ALL.map(|view| tab(model, view, least)));
+    let spans = shown.map(|(text, role)| Span::styled(text, theme.style(role)));
+    frame.render_widget(Paragraph::new(Line::from(spans.to_vec())), area);
+}
+
+fn tab(model: &Model, view: View, naming: Naming) -> (String, Role) {
+    let count = match view {
+        View::Windows => model.open().count() as u64,
+        View::Requests => model.waiting().count() as u64,
+        View::Refusals => model.refusals.count(),
+        View::Sessions | View::Log | View::Agents | View::Health => 0,
+    };
+    let name = if naming.is_short && view != model.view {
+        view.name().get(..3).unwrap_or_default()
+    } else {
+        view.name()
+    };
+    // Where the next view follows closely, its key is not to be taken for a count.
+    let before = if naming.is_tight { ":" } else { " " };
+    let count = match count {
+        0 => String::new(),
+        count if naming.is_capped && count > COUNT_MAX => format!("{before}{COUNT_MAX}+"),
+        count => format!("{before}{count}"),
+    };
+    let role = if view == model.view {
+        Role::Selected
+    } else if view == View::Requests && !count.is_empty() {
+        Role::Pending
+    } else {
+        Role::Plain
+    };
+    let end = if naming.is_tight { "" } else { " " };
+    (format!(" {} {name}{count}{end}", view.place() + 1), role)
 }
 
 /// What is typed, what came of something, or what can be done here.

@@ -19,7 +19,7 @@ mod numbers;
 mod reading;
 mod strip;
 
-const SIZES: [(u16, u16); 3] = [(60, 12), (80, 24), (120, 40)];
+const SIZES: [(u16, u16); 4] = [(60, 12), (80, 24), (120, 40), (200, 60)];
 
 /// What there is to show.
 #[derive(Debug, Clone, Copy)]
@@ -208,6 +208,38 @@ fn of_a_story_that_is_longer_than_is_shown_it_is_said_and_its_beginning_is_there
             "more between, which are not shown here",
         ] {
             assert!(said.contains(part), "{part}: {said}");
+        }
+    }
+}
+
+#[test]
+fn every_view_has_its_place_among_all_however_much_is_counted() {
+    let mut model = model(State::Busy);
+    let mut status = status_of(&model);
+    let open = status.grants.iter().find(|grant| grant.open).cloned();
+    status.grants = vec![open.expect("one is open"); 1_024];
+    let waits = status.requests[0].clone();
+    status.requests = vec![waits; 1_024];
+    model.update(0, Msg::Status(Box::new(status)));
+    let line = r#"{"seq":99,"boot_id":"b","boot_ns":1,"unix_ns":1,"event":{"kind":"kernel_refused","agent":null,"process":{"pid":1,"start_boot_ns":1,"uid":1,"comm":"x"},"verdict":"udp","destination":"192.0.2.1:443","count":9000000000},"prev":"x"}"#;
+    let entry = Entry::read(line).expect("a record");
+    model.update(0, Msg::Records(vec![entry], Vec::new()));
+    for width in 60..=200 {
+        for view in View::ALL {
+            model.view = view;
+            let said = shown(&mut model, (width, 24));
+            let tabs = said.lines().find(|line| line.starts_with(" 1 win"));
+            let tabs = tabs.unwrap_or_default();
+            let names = View::ALL.map(|view| format!("{} {}", view.place() + 1, &view.name()[..3]));
+            assert!(
+                names.iter().all(|name| tabs.contains(name)),
+                "{width}: {tabs}"
+            );
+            assert!(tabs.contains(view.name()), "{width}: {tabs}");
+            assert!(
+                tabs.contains("1024") || (width < 80 && tabs.contains("99+")),
+                "{width}: {tabs}"
+            );
         }
     }
 }

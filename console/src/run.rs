@@ -288,6 +288,10 @@ impl Taking<'_> {
 
     /// How long a message is waited for: until something on screen is due.
     fn patience(&self, model: &Model) -> Duration {
+        if model.mode.is_replay() {
+            // What is due there comes with the recording.
+            return TICK;
+        }
         let due_ms = model
             .question()
             .and_then(|question| question.standing.due_ms())
@@ -361,4 +365,53 @@ fn on_list(model: &Model, screen: &Screen, msg: Msg) -> io::Result<Msg> {
         Some(row) => Msg::Click(column, row),
         None => Msg::Tick,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    #[ignore = "it is run by the one below, in a terminal"]
+    fn panics_with_the_screen_taken() {
+        let _screen = Screen::take(true).expect("a terminal");
+        panic!("on purpose");
+    }
+
+    #[test]
+    fn the_terminal_is_given_back_before_a_panic_is_told() {
+        let own = std::env::current_exe().expect("this test");
+        let child = "run::tests::panics_with_the_screen_taken";
+        let command = format!(
+            "{} --ignored --exact --nocapture {child}; stty -a",
+            own.display()
+        );
+        let output = Command::new("script")
+            .args(["--quiet", "--command", &command, "/dev/null"])
+            .env("TERM", "xterm-256color")
+            .env("SHELL", "/bin/sh")
+            .stdin(Stdio::null())
+            .output()
+            .expect("script runs");
+        let said = String::from_utf8_lossy(&output.stdout);
+        let at = |text: &str| {
+            said.find(text)
+                .unwrap_or_else(|| panic!("{text:?}: {said}"))
+        };
+        let told = at("on purpose");
+        for (taken, given) in [
+            ("\u{1b}[?1049h", "\u{1b}[?1049l"),
+            ("\u{1b}[?2004h", "\u{1b}[?2004l"),
+            ("\u{1b}[?1000h", "\u{1b}[?1000l"),
+        ] {
+            assert!(at(taken) < at(given) && at(given) < told, "{said}");
+        }
+        // Keys are lines again, and are seen.
+        assert!(
+            said.contains(" icanon") && said.contains(" echo "),
+            "{said}"
+        );
+    }
 }

@@ -11,6 +11,8 @@ pub(crate) struct Fault {
     pub(crate) what: &'static str,
     /// The alarm.
     pub(crate) said: String,
+    /// It happened once, and what is shown since then is not touched by it.
+    pub(crate) is_past: bool,
 }
 
 /// The line of Health about the records' hashes.
@@ -21,7 +23,11 @@ pub(crate) const SIGNATURE: &str = "log signature";
 impl Model {
     /// All that is wrong now, or was found to be; what is of now comes first.
     pub(crate) fn log_faults(&self) -> Vec<Fault> {
-        let fault = |what, said| Fault { what, said };
+        let fault = |what, said| Fault {
+            what,
+            said,
+            is_past: false,
+        };
         let broken = self.chain.broken().map(|seq| {
             let said = format!(
                 "RECORD {seq} IS NOT WHAT WAS WRITTEN, by its hash or that of the one before: keep the log as evidence (enforcer log verify)"
@@ -47,7 +53,10 @@ impl Model {
             let said = format!(
                 "THE LOG IS ANOTHER ONE: record {had} had come, and it is not in this one, which had {has}: keep both as evidence (enforcer log verify --checkpoint)"
             );
-            fault("log replaced", said)
+            Fault {
+                is_past: true,
+                ..fault("log replaced", said)
+            }
         });
         let all = [behind, broken, signed, replaced];
         all.into_iter().flatten().collect()

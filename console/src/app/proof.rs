@@ -15,6 +15,8 @@ use super::tail::Entry;
 const DEEDS_MAX: usize = 64;
 /// The most windows whose proof is kept, of all deeds but the newest.
 const WINDOWS_MAX: usize = 4_096;
+/// For how long after its close an answer of a window may still end, nanoseconds: it is cut at once, and then on record.
+const SETTLES_NS: u64 = 60_000_000_000;
 /// The most jobs of a window that are named.
 const JOBS_MAX: usize = 32;
 
@@ -189,7 +191,9 @@ impl Proofs {
             all.for_each(|proof| {
                 proof.let_go = proof.let_go.saturating_add(between);
                 // An answer that was cut may be among them.
-                proof.is_of_log = false;
+                let closed = proof.closed.as_ref();
+                proof.is_of_log &=
+                    closed.is_some_and(|(at, _)| record.unix_ns.saturating_sub(*at) >= SETTLES_NS);
             });
         }
         let about = About::of(&record.event);
@@ -574,6 +578,10 @@ mod tests {
         assert_eq!(proofs.unproven(), []);
         proofs.take(&finished(9_009, 6, None).record);
         assert_eq!(proofs.unproven(), [grant]);
+        // Long after its close none of its answers can be among what did not come.
+        proofs.complete([closed(9_000, 5)].iter());
+        proofs.take(&finished(90_000_000, 6, None).record);
+        assert_eq!(proofs.unproven(), []);
     }
 
     #[test]

@@ -201,7 +201,11 @@ fn alarms(model: &Model) -> Vec<String> {
     alarms.extend(model.unrecorded.as_ref().map(|why| {
         format!("THE RECORDING HAS STOPPED, and has nothing of what comes from here on: {why}")
     }));
-    alarms.extend(model.log_faults().into_iter().map(|fault| fault.said));
+    let (past, now): (Vec<_>, Vec<_>) = model
+        .log_faults()
+        .into_iter()
+        .partition(|fault| fault.is_past);
+    alarms.extend(now.into_iter().map(|fault| fault.said));
     if let Some(status) = model.status() {
         alarms.extend(
             status
@@ -209,6 +213,10 @@ fn alarms(model: &Model) -> Vec<String> {
                 .iter()
                 .map(|fault| format!("UNHEALTHY: {fault}")),
         );
+    }
+    // It stays, and is not to keep what is wrong now from being seen.
+    alarms.extend(past.into_iter().map(|fault| fault.said));
+    if let Some(status) = model.status() {
         alarms.extend(
             status
                 .enforce

@@ -55,17 +55,20 @@ fn what_is_wrong_with_the_log_is_counted_in_the_header_and_is_all_in_health() {
 
 #[test]
 fn what_is_wrong_now_comes_before_what_was_found_once() {
-    let mut model = model_of_all();
+    let mut model = model(State::Busy);
+    model.update(0, Msg::Replaced { had: 12, has: 5 });
     let mut status = status_of(&model);
     status.unhealthy = vec!["the program connect4 is not attached any more".to_owned()];
-    model.update(4_000, Msg::Status(Box::new(status)));
-    let said = shown(&mut model, (200, 60));
-    let at = |text: &str| said.find(text).unwrap_or(usize::MAX);
+    status.log.records = 0;
+    model.update(0, Msg::Status(Box::new(status)));
+    let said = shown(&mut model, (80, 24));
+    let at = |text: &str| said.find(text).expect(text);
     assert!(
-        at("THE LOG HAS STOPPED COMING") < at("RECORD 7 IS NOT"),
+        at("UNHEALTHY: the program") < at("THE LOG IS ANOTHER ONE"),
         "{said}"
     );
-    assert!(said.contains("THE LOG IS NOT WHAT WAS SIGNED"), "{said}");
+    let said = shown(&mut model, (60, 12));
+    assert!(said.contains("UNHEALTHY: the program"), "{said}");
 }
 
 #[test]

@@ -826,9 +826,11 @@ fn the_log_is_asked_for_the_proof_of_each_deed_however_much_others_write() {
     let asked = [Effect::Prove(vec!["g-5".parse().expect("an id")])];
     assert_eq!(model.update(0, answer), asked);
     let last = r#"{"kind":"query_finished","query":"q-12","grant":"g-5","status":200,"job":null,"destination":null,"bytes":1,"body_bytes":1,"duration_us":1,"trouble":null}"#;
-    let found = [(12, last), (6_000, closed)].map(|(seq, event)| match told(seq, event) {
-        Msg::Records(mut entries, _) => entries.remove(0),
-        other => panic!("{other:?}"),
+    let found = [(12, last), (6_000, closed)].map(|(seq, event)| {
+        let Msg::Records(mut entries, _) = told(seq, event) else {
+            panic!("it is of records");
+        };
+        entries.remove(0)
     });
     model.update(0, Msg::Proven(found.into()));
     let shown = model.proofs.of("g-5".parse().expect("an id"));

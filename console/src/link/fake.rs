@@ -99,7 +99,10 @@ fn serve(stream: &mut UnixStream, log: &Mutex<Vec<String>>) -> Option<()> {
             for part in wanted(&lines, from, limit, *filter).chunks(RECORDS_PER_REPLY_MAX) {
                 says(stream, &Reply::Records(part.to_vec()))?;
             }
-            while follow {
+            loop {
+                if !follow {
+                    break;
+                }
                 if *log.lock().unwrap_or_else(PoisonError::into_inner) != lines {
                     return None;
                 }

@@ -152,6 +152,11 @@ pub(crate) enum Msg {
         #[serde(default)]
         ended: Option<Vec<(GrantId, AgentName)>>,
     },
+    /// What was to be asked for was not: too much waits already.
+    NotAsked {
+        /// What, in words; empty where it was nothing in particular.
+        of: String,
+    },
     /// What was looked for in the log.
     Found {
         /// What it is.

@@ -90,6 +90,7 @@ fn look_on(typed: &Receiver<Msg>, to: &SyncSender<Msg>) {
             | Msg::Records(..)
             | Msg::Lost { .. }
             | Msg::Answered { .. }
+            | Msg::NotAsked { .. }
             | Msg::Shown(_)
             | Msg::Dropped(_)
             | Msg::Replaced { .. }

@@ -178,6 +178,15 @@ impl Proofs {
         true
     }
 
+    /// What was just to be asked for was not: of several like deeds the last.
+    pub(crate) fn not_asked(&mut self, of: &str, why: &str) {
+        let mut deeds = self.deeds.iter_mut().rev();
+        let deed = deeds.find(|deed| deed.said == of && deed.outcome == Outcome::Asked);
+        if let Some(deed) = deed {
+            deed.outcome = Outcome::NotDone(why.to_owned());
+        }
+    }
+
     /// Takes in a record that has just come; each comes once, in their order.
     pub(crate) fn take(&mut self, record: &Record) {
         let between = record.seq.saturating_sub(self.last_seq).saturating_sub(1);
@@ -515,19 +524,29 @@ mod tests {
             vec![window],
             std::iter::empty(),
         );
-        let answers = [(true, "one window has ended"), (false, "not asked")];
-        for (is_done, said) in answers {
-            let answer = ("close every window", is_done, said);
-            assert!(proofs.answered(answer, None, std::iter::empty()));
-        }
+        let answer = ("close every window", true, "one window has ended");
+        assert!(proofs.answered(answer, None, std::iter::empty()));
+        let third = (
+            "g-3".parse().expect("an id"),
+            "loader".parse().expect("a name"),
+        );
+        proofs.begin(
+            "close every window".to_owned(),
+            vec![third],
+            std::iter::empty(),
+        );
+        // What had no room to be asked for is the last of them, which is said at once.
+        proofs.not_asked("close every window", "not asked");
         let outcomes: Vec<_> = proofs.deeds().map(|deed| deed.outcome.clone()).collect();
         let newest_first = [
             Outcome::NotDone("not asked".to_owned()),
+            Outcome::Asked,
             Outcome::Done("one window has ended".to_owned()),
         ];
         assert_eq!(outcomes, newest_first);
-        let none = ("close every window", true, "again");
-        assert!(!proofs.answered(none, None, std::iter::empty()));
+        let second = ("close every window", true, "again");
+        assert!(proofs.answered(second, None, std::iter::empty()));
+        assert!(!proofs.answered(second, None, std::iter::empty()));
     }
 
     #[test]

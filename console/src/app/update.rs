@@ -92,6 +92,12 @@ impl Model {
                     return self.prove();
                 }
             }
+            Msg::NotAsked { of } => {
+                const WHY: &str = "not asked: what was asked for before is not answered yet";
+                self.proofs.not_asked(&of, WHY);
+                let (said, is_bad) = self.beside_key(WHY.to_owned(), true);
+                self.notice(said, is_bad);
+            }
             Msg::Replaced { had, has } => self.begin_anew(had, has),
             Msg::Dropped(count) => {
                 self.is_dirty = true;

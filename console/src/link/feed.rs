@@ -52,12 +52,7 @@ impl Deeds {
             // It is asked for again when there is a reason to.
             Effect::Prove(_) => return None,
         };
-        Some(Msg::Answered {
-            of,
-            is_done: false,
-            said: "not asked: what was asked for before is not answered yet".to_owned(),
-            ended: None,
-        })
+        Some(Msg::NotAsked { of })
     }
 }
 

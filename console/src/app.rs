@@ -5,6 +5,7 @@ mod age;
 pub(crate) mod asked;
 pub(crate) mod chain;
 mod deciding;
+pub(crate) mod evidence;
 pub(crate) mod find;
 pub(crate) mod form;
 mod idle;
@@ -34,6 +35,7 @@ use enforcer_proto::wire::{AgentView, GrantView, RequestView, Status};
 use serde::{Deserialize, Serialize};
 
 use chain::Checked;
+use find::Found;
 use form::Field;
 use key::Key;
 use lag::Lag;
@@ -109,8 +111,13 @@ pub(crate) enum Msg {
     Paste(String),
     /// A row of the screen was clicked on.
     Click(u16, u16),
-    /// The terminal has another size.
+    /// The terminal has another size, or what was on it may be gone.
     Resize,
+    /// The screen was drawn, so many columns wide and rows high.
+    Drawn(u16, u16),
+    /// What is seen and typed is kept no more in a recording: why. No part of one.
+    #[serde(skip)]
+    Unrecorded(String),
     /// Time has passed.
     Tick,
     /// A signal came that stops the process, lets it go on, or ends it at once. No part of a recording.
@@ -121,8 +128,8 @@ pub(crate) enum Msg {
     Recorded(u64, Box<Self>),
     /// The daemon said how things are.
     Status(Box<Status>),
-    /// Records came, and so many that this release cannot read.
-    Records(Vec<Entry>, u64),
+    /// Records came, and the numbers of those that this release cannot read; 0 where one has not even that.
+    Records(Vec<Entry>, Vec<u64>),
     /// The daemon cannot be reached.
     Lost {
         /// Why.
@@ -145,12 +152,17 @@ pub(crate) enum Msg {
         #[serde(default)]
         ended: Option<Vec<(GrantId, AgentName)>>,
     },
+    /// What was to be asked for was not: too much waits already.
+    NotAsked {
+        /// What, in words; empty where it was nothing in particular.
+        of: String,
+    },
     /// What was looked for in the log.
     Found {
         /// What it is.
         title: String,
         /// Its records; or why there are none.
-        found: Result<Vec<Entry>, String>,
+        found: Result<Found, String>,
     },
     /// The log is another one than that which was followed: it had so many records, and has so many.
     Replaced {
@@ -222,7 +234,10 @@ pub(crate) enum Mode {
     /// It shows what was made up.
     Demo,
     /// It shows what was recorded.
-    Replay,
+    Replay {
+        /// Whether the console that was recorded only showed.
+        is_read_only: bool,
+    },
 }
 
 impl Mode {
@@ -230,8 +245,13 @@ impl Mode {
     pub(crate) const fn refuses(self) -> Option<&'static str> {
         match self {
             // What was asked for is part of a recording; there is nobody to hear it again.
-            Self::Full | Self::Replay => None,
-            Self::ReadOnly => Some("this console was started with --read-only"),
+            Self::Full
+            | Self::Replay {
+                is_read_only: false,
+            } => None,
+            Self::ReadOnly | Self::Replay { is_read_only: true } => {
+                Some("this console was started with --read-only")
+            }
             Self::Demo => Some("this is a demonstration: nothing here is real"),
         }
     }
@@ -243,7 +263,15 @@ impl Mode {
             Self::ReadOnly => Some("READ ONLY"),
             // As long as fits the narrowest screen with all that must stand beside it.
             Self::Demo => Some("DEMO: NOT REAL"),
-            Self::Replay => Some("RECORDING"),
+            Self::Replay { .. } => Some("RECORDING"),
+        }
+    }
+
+    /// Whether it shows what was recorded.
+    pub(crate) const fn is_replay(self) -> bool {
+        match self {
+            Self::Replay { .. } => true,
+            Self::Full | Self::ReadOnly | Self::Demo => false,
         }
     }
 }
@@ -324,6 +352,8 @@ pub(crate) struct Model {
     /// The log became another one while it was followed: how many records it had, and has.
     pub(crate) replaced: Option<(u64, u64)>,
     pub(crate) lag: Lag,
+    /// Why what is seen is no longer recorded, though it was to be.
+    pub(crate) unrecorded: Option<String>,
     pub(crate) queries: Queries,
     pub(crate) refusals: Refusals,
     pub(crate) rates: std::collections::BTreeMap<GrantId, Rate>,
@@ -374,6 +404,7 @@ impl Model {
             signer: Signer::default(),
             replaced: None,
             lag: Lag::default(),
+            unrecorded: None,
             queries: Queries::default(),
             refusals: Refusals::default(),
             rates: std::collections::BTreeMap::new(),

@@ -12,7 +12,8 @@ use serde_json::{Value, json};
 
 use crate::app::tail::Entry;
 use crate::app::{Mode, Model, Msg, View};
-use crate::run::{self, MESSAGES_MAX, Recording, Screen};
+use crate::recording::Recording;
+use crate::run::{self, MESSAGES_MAX, Screen};
 use crate::sheet::Sheet;
 use crate::theme::Theme;
 
@@ -37,7 +38,7 @@ fn named(text: &str) -> Result<View, String> {
         .ok_or_else(|| "there is no such view".to_owned())
 }
 
-pub(crate) fn run(args: &Args, theme: Theme) -> anyhow::Result<()> {
+pub(crate) fn run(args: &Args, theme: Theme, has_mouse: bool) -> anyhow::Result<()> {
     let mut model = Model::new(Mode::Demo);
     for msg in story()? {
         model.update(0, msg);
@@ -47,7 +48,7 @@ pub(crate) fn run(args: &Args, theme: Theme) -> anyhow::Result<()> {
         return print(model, theme, size);
     }
     let (to, messages) = sync_channel(MESSAGES_MAX);
-    let mut screen = Screen::take(false)?;
+    let mut screen = Screen::take(has_mouse)?;
     run::listen(&to)?;
     let status = status(0)?;
     std::thread::spawn(move || {
@@ -65,7 +66,7 @@ pub(crate) fn run(args: &Args, theme: Theme) -> anyhow::Result<()> {
         theme,
         &messages,
         None,
-        &mut Recording::to(None)?,
+        &mut Recording::none(),
     )
 }
 
@@ -80,7 +81,7 @@ pub(crate) fn print(model: Model, theme: Theme, size: (u16, u16)) -> anyhow::Res
 pub(crate) fn story() -> anyhow::Result<Vec<Msg>> {
     Ok(vec![
         Msg::Status(Box::new(status(0)?)),
-        Msg::Records(records()?, 0),
+        Msg::Records(records()?, Vec::new()),
     ])
 }
 

@@ -4,6 +4,7 @@ mod app;
 mod clock;
 mod demo;
 mod link;
+mod recording;
 mod replay;
 mod run;
 pub mod sheet;
@@ -17,14 +18,16 @@ use std::process::ExitCode;
 use std::sync::mpsc::sync_channel;
 
 use clap::Parser;
+use enforcer_proto::checkpoint::Verifier;
 use enforcer_proto::text::{one_line, safe_json};
 
 use app::signed::Signer;
 use app::{Mode, Model};
 use link::LinkError;
-use run::{MESSAGES_MAX, Recording, Screen};
+use recording::Recording;
+use run::{MESSAGES_MAX, Screen};
 use theme::Theme;
-use twins::{Twin, TwinError};
+use twins::{Listed, Twin, TwinError};
 
 /// Exit codes: the same as those of `enforcer`.
 const EXIT_ERROR: u8 = 1;
@@ -58,8 +61,8 @@ struct Cli {
     /// Keep what is seen and typed in a new file, for `replay`.
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
-    /// Check the signatures of the log's checkpoints with this key: the text that `enforcer log key` prints, or a file with it.
-    #[arg(long, value_name = "KEY")]
+    /// Check the signatures of the log's checkpoints with this key: the text that `enforcer log key` prints, or a file with it. Of commands `list health` takes it.
+    #[arg(long, global = true, value_name = "KEY")]
     log_key: Option<String>,
     #[command(subcommand)]
     command: Option<Command>,
@@ -73,6 +76,16 @@ enum Command {
     Replay(replay::Args),
     /// Show the console with made-up agents, windows and queries.
     Demo(demo::Args),
+}
+
+impl Command {
+    /// Whether it checks signatures.
+    const fn takes_key(&self) -> bool {
+        match self {
+            Self::Twin(Twin::List { what }) => matches!(what, Listed::Health),
+            Self::Twin(_) | Self::Replay(_) | Self::Demo(_) => false,
+        }
+    }
 }
 
 /// Runs the console, or the command that is asked for.
@@ -94,35 +107,47 @@ fn start(cli: Cli) -> anyhow::Result<()> {
             "--record keeps what the console itself shows of a daemon: commands, replay and demo have nothing to keep, so leave it out"
         );
     }
-    if cli.command.is_some() && cli.log_key.is_some() {
+    if cli.mouse && matches!(cli.command, Some(Command::Twin(_) | Command::Replay(_))) {
         anyhow::bail!(
-            "--log-key checks the log that the console itself follows: for commands there is `enforcer log verify --checkpoint FILE --key KEY`"
+            "--mouse selects and scrolls in the console itself and in its demo: commands and recordings have nothing to select, so leave it out"
         );
     }
+    let is_checked = cli.command.as_ref().is_none_or(Command::takes_key);
+    if cli.log_key.is_some() && !is_checked {
+        anyhow::bail!(
+            "--log-key checks the log that the console itself follows, and `list health`: other commands print what the daemon says and check none of it; for a whole log there is `enforcer log verify --checkpoint FILE --key KEY`"
+        );
+    }
+    let key = cli.log_key.as_deref();
+    let key = key.map(app::signed::read_key).transpose()?;
     match cli.command {
-        Some(Command::Twin(twin)) => Ok(twins::run(&cli.socket, twin, cli.read_only, cli.json)?),
+        Some(Command::Twin(twin)) => {
+            Ok(twins::run(&cli.socket, twin, cli.read_only, cli.json, key)?)
+        }
         Some(Command::Replay(args)) => replay::run(&args, theme),
-        Some(Command::Demo(args)) => demo::run(&args, theme),
-        None => watch(&cli, theme),
+        Some(Command::Demo(args)) => demo::run(&args, theme, cli.mouse),
+        None => watch(&cli, key, theme),
     }
 }
 
-fn watch(cli: &Cli, theme: Theme) -> anyhow::Result<()> {
-    let key = cli.log_key.as_deref();
-    let key = key.map(app::signed::read_key).transpose()?;
+fn watch(cli: &Cli, key: Option<Verifier>, theme: Theme) -> anyhow::Result<()> {
     // Asked once before the screen is taken: a daemon that refuses or is not there is said in plain text.
     let status = link::Link::to(&cli.socket)?.status()?;
-    let mut recording = Recording::to(cli.record.as_deref())?;
     let mode = if cli.read_only {
         Mode::ReadOnly
     } else {
         Mode::Full
     };
+    let record = cli.record.as_deref();
+    let recording = record.map(|path| Recording::to(path, mode, key.as_ref()));
+    let mut recording = recording.transpose()?.unwrap_or(Recording::none());
     let mut model = Model::new(mode);
     model.signer = Signer::new(key);
     let first = app::Msg::Status(Box::new(status));
-    recording.take(0, &first)?;
-    model.update(0, first);
+    let lost = recording.take(0, &first);
+    for msg in std::iter::once(first).chain(lost) {
+        model.update(0, msg);
+    }
     let (to, messages) = sync_channel(MESSAGES_MAX);
     let mut screen = Screen::take(cli.mouse)?;
     run::listen(&to)?;

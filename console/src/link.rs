@@ -1,6 +1,9 @@
 //! Connections to the daemon: one question, one answer, with a bound on waiting. What is asked for over one that broke is not asked again by itself.
 
+#[cfg(test)]
+pub(crate) mod fake;
 pub(crate) mod feed;
+pub(crate) mod lookup;
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;

@@ -1,23 +1,15 @@
-//! A recording, shown as it happened: the same messages make the same screens.
+//! A recording, shown as it happened: the same messages, drawn at the same sizes, make the same screens.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
-use std::sync::mpsc::sync_channel;
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
-use ratatui::layout::Rect;
-
+use crate::app::Msg;
 use crate::app::key::Key;
-use crate::app::{Mode, Model, Msg};
 use crate::clock::Clock;
-use crate::run::{self, MESSAGES_MAX, Recording, Screen, Stamped};
+use crate::recording::{Reading, Recording, Stamped};
+use crate::run::{self, MESSAGES_MAX, Screen};
 use crate::theme::Theme;
-use crate::view;
-
-/// The longest line that is read, bytes.
-const LINE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// What is replayed, and how.
 #[derive(Debug, Clone, clap::Args)]
@@ -27,7 +19,7 @@ pub(crate) struct Args {
     /// How many times as fast.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     speed: u32,
-    /// Print the screen as it is at the end, this large, and end: such as 120x40.
+    /// Print what was on screen at the end, laid out for this size, and end: such as 120x40.
     #[arg(long, value_name = "COLUMNSxROWS", value_parser = size)]
     print: Option<(u16, u16)>,
 }
@@ -46,11 +38,10 @@ pub(crate) fn size(text: &str) -> Result<(u16, u16), String> {
 }
 
 pub(crate) fn run(args: &Args, theme: Theme) -> anyhow::Result<()> {
-    let messages = read(&args.file)?;
+    let mut recording = Reading::whole(&args.file)?;
+    let mut model = recording.model();
     if let Some(size) = args.print {
-        let mut model = Model::new(Mode::Replay);
-        for Stamped { at_ms, msg } in messages {
-            view::fit(&mut model, Rect::new(0, 0, size.0, size.1));
+        while let Some(Stamped { at_ms, msg }) = recording.take()? {
             model.update(at_ms, msg);
         }
         return crate::demo::print(model, theme, size);
@@ -60,77 +51,68 @@ pub(crate) fn run(args: &Args, theme: Theme) -> anyhow::Result<()> {
     let mut screen = Screen::take(false)?;
     run::listen(&own)?;
     let ends = to.clone();
-    // Whoever looks on can only end it: other keys would make another story of it.
-    std::thread::spawn(move || {
-        for msg in typed {
-            let msg = match msg {
-                Msg::Key(Key::Char('q') | Key::Ctrl('c')) => Msg::Key(Key::Ctrl('c')),
-                Msg::Resize => Msg::Resize,
-                Msg::Signal(signal) => Msg::Signal(signal),
-                Msg::Key(_)
-                | Msg::Paste(_)
-                | Msg::Click(..)
-                | Msg::Tick
-                | Msg::Recorded(..)
-                | Msg::Status(_)
-                | Msg::Records(..)
-                | Msg::Lost { .. }
-                | Msg::Answered { .. }
-                | Msg::Shown(_)
-                | Msg::Dropped(_)
-                | Msg::Replaced { .. }
-                | Msg::Proven(_)
-                | Msg::Found { .. }
-                | Msg::Explained { .. } => continue,
-            };
-            if ends.send(msg).is_err() {
-                return;
-            }
-        }
-    });
+    std::thread::spawn(move || look_on(&typed, &ends));
     let speed = args.speed;
+    let (failed, failure) = sync_channel(1);
     std::thread::spawn(move || {
-        let began = Clock::begin();
-        for Stamped { at_ms, msg } in messages {
-            let due = Duration::from_millis(at_ms) / speed;
-            std::thread::sleep(due.saturating_sub(began.elapsed()));
-            if to.send(Msg::Recorded(at_ms, Box::new(msg))).is_err() {
-                return;
-            }
+        if let Err(why) = tell(recording, speed, &to) {
+            let _ = failed.send(why);
+            let _ = to.send(Msg::Key(Key::Ctrl('c')));
         }
     });
-    let mut model = Model::new(Mode::Replay);
     run::run(
         &mut screen,
         &mut model,
         theme,
         &heard,
         None,
-        &mut Recording::to(None)?,
-    )
+        &mut Recording::none(),
+    )?;
+    // Where its file has become another meanwhile, that is why it ended.
+    failure.try_recv().map_or(Ok(()), Err)
 }
 
-fn read(path: &Path) -> anyhow::Result<Vec<Stamped>> {
-    let file = File::open(path)
-        .with_context(|| format!("the recording {} cannot be read", path.display()))?;
-    let mut lines = BufReader::new(file);
-    let mut messages = Vec::new();
-    loop {
-        let mut line = Vec::new();
-        let mut bounded = std::io::Read::take(&mut lines, LINE_BYTES_MAX);
-        if bounded.read_until(b'\n', &mut line)? == 0 {
-            break;
-        }
-        let nth = messages.len() + 1;
-        match serde_json::from_slice(&line) {
-            Ok(stamped) => messages.push(stamped),
-            // What was cut off by the end of the console that kept it.
-            Err(_) if !line.ends_with(b"\n") => break,
-            Err(why) => bail!(
-                "line {nth} of {} is no line of a recording of this release: {why}",
-                path.display()
-            ),
+/// Whoever looks on can only end it: other keys would make another story of it.
+fn look_on(typed: &Receiver<Msg>, to: &SyncSender<Msg>) {
+    for msg in typed {
+        let msg = match msg {
+            Msg::Key(Key::Char('q') | Key::Ctrl('c')) => Msg::Key(Key::Ctrl('c')),
+            Msg::Resize => Msg::Resize,
+            Msg::Signal(signal) => Msg::Signal(signal),
+            Msg::Key(_)
+            | Msg::Paste(_)
+            | Msg::Click(..)
+            | Msg::Tick
+            | Msg::Drawn(..)
+            | Msg::Unrecorded(_)
+            | Msg::Recorded(..)
+            | Msg::Status(_)
+            | Msg::Records(..)
+            | Msg::Lost { .. }
+            | Msg::Answered { .. }
+            | Msg::NotAsked { .. }
+            | Msg::Shown(_)
+            | Msg::Dropped(_)
+            | Msg::Replaced { .. }
+            | Msg::Proven(_)
+            | Msg::Found { .. }
+            | Msg::Explained { .. } => continue,
+        };
+        if to.send(msg).is_err() {
+            return;
         }
     }
-    Ok(messages)
+}
+
+/// Tells what was recorded, each when it is due.
+fn tell(mut recording: Reading, speed: u32, to: &SyncSender<Msg>) -> anyhow::Result<()> {
+    let began = Clock::begin();
+    while let Some(Stamped { at_ms, msg }) = recording.take()? {
+        let due = Duration::from_millis(at_ms) / speed;
+        std::thread::sleep(due.saturating_sub(began.elapsed()));
+        if to.send(Msg::Recorded(at_ms, Box::new(msg))).is_err() {
+            break;
+        }
+    }
+    Ok(())
 }

@@ -1,8 +1,6 @@
 //! The loop: takes what happens, has the model take it in, performs what comes of it, and draws when something has changed. Decides nothing.
 
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
-use std::path::Path;
+use std::io;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::Duration;
 
@@ -13,15 +11,18 @@ use crossterm::event::{
 };
 use crossterm::execute;
 use crossterm::terminal::{Clear, ClearType, EnterAlternateScreen, enable_raw_mode};
+use ratatui::Frame;
 use ratatui::layout::Rect;
-use serde::{Deserialize, Serialize};
 use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP};
 
 use crate::app::key::Key;
+use crate::app::reading::Shown;
 use crate::app::{Effect, Mode, Model, Msg};
 use crate::clock::Clock;
 use crate::link::feed::Deeds;
-use crate::theme::Theme;
+use crate::recording::Recording;
+use crate::sheet;
+use crate::theme::{Role, Theme};
 use crate::view;
 
 /// The most messages that are taken in before the screen is drawn again.
@@ -34,60 +35,6 @@ pub(crate) const MESSAGES_MAX: usize = 256;
 const FRAME: Duration = Duration::from_millis(16);
 /// How often time is looked at.
 const TICK: Duration = Duration::from_millis(500);
-
-/// A message, and when it came: a line of a recording.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Stamped {
-    /// Milliseconds since the console started.
-    pub(crate) at_ms: u64,
-    /// What happened.
-    pub(crate) msg: Msg,
-}
-
-/// Where messages go that are kept for a replay.
-#[derive(Debug)]
-pub(crate) struct Recording(Option<BufWriter<File>>);
-
-impl Recording {
-    /// To a new file, readable by its owner alone: it holds what the log holds.
-    pub(crate) fn to(path: Option<&Path>) -> anyhow::Result<Self> {
-        let Some(path) = path else {
-            return Ok(Self(None));
-        };
-        use std::os::unix::fs::OpenOptionsExt;
-        let file = File::options()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path)
-            .with_context(|| format!("the recording {} cannot be made", path.display()))?;
-        Ok(Self(Some(BufWriter::new(file))))
-    }
-
-    /// What was seen so far can be replayed, however the console ends.
-    fn flush(&mut self) -> anyhow::Result<()> {
-        if let Some(file) = &mut self.0 {
-            file.flush().context("writing the recording")?;
-        }
-        Ok(())
-    }
-
-    const fn is_on(&self) -> bool {
-        self.0.is_some()
-    }
-
-    pub(crate) fn take(&mut self, at_ms: u64, msg: &Msg) -> anyhow::Result<()> {
-        let Some(file) = &mut self.0 else {
-            return Ok(());
-        };
-        let stamped = Stamped {
-            at_ms,
-            msg: msg.clone(),
-        };
-        serde_json::to_writer(&mut *file, &stamped)?;
-        file.write_all(b"\n").context("writing the recording")
-    }
-}
 
 /// The terminal, as long as the console has it. It is given back whatever happens: at the end, on an error, on a panic.
 pub(crate) struct Screen {
@@ -260,16 +207,9 @@ pub(crate) fn run(
     loop {
         if model.is_dirty {
             let drawn = Clock::begin();
-            let mut shown = None;
-            screen.terminal.draw(|frame| {
-                view::fit(model, frame.area());
-                shown = view::shown(model);
-                view::draw(frame, model, theme);
-            })?;
+            let shown = draw(screen, model, theme, taking.recording)?;
             model.is_dirty = false;
-            // What a recording shows was read on a screen of its own, and is told so by it.
-            let shown = shown.filter(|shown| model.mode != Mode::Replay && model.learns(shown));
-            if let Some(shown) = shown {
+            if let Some(shown) = shown.filter(|shown| model.learns(shown)) {
                 // Whatever was pressed before this screen could be seen is taken in before it counts as seen.
                 let ahead: Vec<Msg> = messages.try_iter().take(AHEAD_MAX).collect();
                 // Where more may wait, it is not known to be all.
@@ -295,8 +235,39 @@ pub(crate) fn run(
         if taking.all(model, screen, &mut std::iter::once(first).chain(more))? {
             return Ok(());
         }
-        taking.recording.flush()?;
+        if let Some(lost) = taking.recording.flush() {
+            model.update(model.at_ms, lost);
+        }
     }
+}
+
+/// Draws the screen, and gives what it shows of a question. How large it is, is part of what happens: a page is as long as the screen.
+fn draw(
+    screen: &mut Screen,
+    model: &mut Model,
+    theme: Theme,
+    recording: &mut Recording,
+) -> io::Result<Option<Shown>> {
+    if model.mode.is_replay() {
+        // What a recording shows was read on a screen of its own size, and is told so by it.
+        let picture = sheet::picture(model, theme);
+        let note = theme.style(Role::Warning);
+        let show = |frame: &mut Frame<'_>| sheet::show(frame.buffer_mut(), &picture, note);
+        screen.terminal.draw(show)?;
+        return Ok(None);
+    }
+    let (mut drawn, mut shown) = (Msg::Tick, None);
+    screen.terminal.draw(|frame| {
+        let area = frame.area();
+        drawn = Msg::Drawn(area.width, area.height);
+        model.update(model.at_ms, drawn.clone());
+        shown = view::shown(model);
+        view::draw(frame, model, theme);
+    })?;
+    if let Some(lost) = recording.take(model.at_ms, &drawn) {
+        model.update(model.at_ms, lost);
+    }
+    Ok(shown)
 }
 
 /// What taking in messages needs.
@@ -310,19 +281,31 @@ impl Taking<'_> {
     /// The console's clock, milliseconds. In a recording only its own goes on: what was taken then is taken at any speed, and nothing else is.
     fn at_ms(&self, model: &Model) -> u64 {
         match model.mode {
-            Mode::Replay => model.at_ms,
+            Mode::Replay { .. } => model.at_ms,
             Mode::Full | Mode::ReadOnly | Mode::Demo => self.clock.ms(),
         }
     }
 
     /// How long a message is waited for: until something on screen is due.
     fn patience(&self, model: &Model) -> Duration {
+        if model.mode.is_replay() {
+            // What is due there comes with the recording.
+            return TICK;
+        }
         let due_ms = model
             .question()
             .and_then(|question| question.standing.due_ms())
             .map(|due_ms| due_ms.saturating_sub(self.at_ms(model)))
             .filter(|left_ms| *left_ms > 0);
         due_ms.map_or(TICK, |left_ms| TICK.min(Duration::from_millis(left_ms)))
+    }
+
+    /// Keeps what was taken in.
+    fn keep(&mut self, model: &mut Model, at_ms: u64, msg: Option<Msg>) {
+        let lost = msg.and_then(|msg| self.recording.take(at_ms, &msg));
+        if let Some(lost) = lost {
+            model.update(at_ms, lost);
+        }
     }
 
     /// Has the model take in messages, and performs what comes of them. Gives whether the console is to end.
@@ -333,15 +316,22 @@ impl Taking<'_> {
         messages: &mut dyn Iterator<Item = Msg>,
     ) -> anyhow::Result<bool> {
         for msg in messages {
-            if let Msg::Signal(signal) = msg {
-                // It is of this terminal, and no part of what was seen.
+            let msg = if let Msg::Signal(signal) = msg {
                 screen.give_way(signal)?;
-                model.update(self.at_ms(model), Msg::Resize);
-                continue;
-            }
-            let msg = on_list(model, screen, msg)?;
+                // What was on screen was gone for a while.
+                Msg::Resize
+            } else {
+                on_list(model, screen, msg)?
+            };
             let (at_ms, msg) = if let Msg::Recorded(at_ms, msg) = msg {
                 (at_ms, *msg)
+            } else if model.mode.is_replay() {
+                // What happens to whoever looks on is no part of the recording.
+                model.is_dirty |= msg == Msg::Resize;
+                if msg == Msg::Key(Key::Ctrl('c')) {
+                    return Ok(true);
+                }
+                continue;
             } else {
                 (self.at_ms(model), msg)
             };
@@ -351,13 +341,12 @@ impl Taking<'_> {
                 return Ok(true);
             }
             // What ends the console is not part of what was seen.
-            if let Some(msg) = kept {
-                self.recording.take(at_ms, &msg)?;
-            }
+            self.keep(model, at_ms, kept);
             for effect in effects {
                 let refused = self.deeds.and_then(|deeds| deeds.ask(effect));
                 if let Some(msg) = refused {
-                    model.update(at_ms, msg);
+                    model.update(at_ms, msg.clone());
+                    self.keep(model, at_ms, Some(msg));
                 }
             }
         }
@@ -376,4 +365,53 @@ fn on_list(model: &Model, screen: &Screen, msg: Msg) -> io::Result<Msg> {
         Some(row) => Msg::Click(column, row),
         None => Msg::Tick,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    #[ignore = "it is run by the one below, in a terminal"]
+    fn panics_with_the_screen_taken() {
+        let _screen = Screen::take(true).expect("a terminal");
+        panic!("on purpose");
+    }
+
+    #[test]
+    fn the_terminal_is_given_back_before_a_panic_is_told() {
+        let own = std::env::current_exe().expect("this test");
+        let child = "run::tests::panics_with_the_screen_taken";
+        let command = format!(
+            "{} --ignored --exact --nocapture {child}; stty -a",
+            own.display()
+        );
+        let output = Command::new("script")
+            .args(["--quiet", "--command", &command, "/dev/null"])
+            .env("TERM", "xterm-256color")
+            .env("SHELL", "/bin/sh")
+            .stdin(Stdio::null())
+            .output()
+            .expect("script runs");
+        let said = String::from_utf8_lossy(&output.stdout);
+        let at = |text: &str| {
+            said.find(text)
+                .unwrap_or_else(|| panic!("{text:?}: {said}"))
+        };
+        let told = at("on purpose");
+        for (taken, given) in [
+            ("\u{1b}[?1049h", "\u{1b}[?1049l"),
+            ("\u{1b}[?2004h", "\u{1b}[?2004l"),
+            ("\u{1b}[?1000h", "\u{1b}[?1000l"),
+        ] {
+            assert!(at(taken) < at(given) && at(given) < told, "{said}");
+        }
+        // Keys are lines again, and are seen.
+        assert!(
+            said.contains(" icanon") && said.contains(" echo "),
+            "{said}"
+        );
+    }
 }

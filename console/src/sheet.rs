@@ -1,10 +1,14 @@
 //! A console on no terminal: what it would show, as text. For pictures, recordings, and for measuring what a screen costs.
 
+use enforcer_proto::text::columns;
 use enforcer_proto::wire::Status;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::buffer::{Buffer, Cell};
 use ratatui::layout::Rect;
+use ratatui::style::Style;
+use ratatui::text::Line;
+use ratatui::widgets::{Clear, Widget};
 
 use crate::app::tail::Entry;
 use crate::app::{Mode, Model, Msg};
@@ -53,7 +57,7 @@ impl Sheet {
     /// Takes in lines of the log.
     pub fn take_records(&mut self, after_ms: u64, lines: &[String]) {
         let entries = lines.iter().filter_map(|line| Entry::read(line)).collect();
-        self.take(after_ms, Msg::Records(entries, 0));
+        self.take(after_ms, Msg::Records(entries, Vec::new()));
     }
 
     fn take(&mut self, after_ms: u64, msg: Msg) {
@@ -86,6 +90,36 @@ impl Sheet {
     #[must_use]
     pub fn text(&self) -> String {
         text_of(self.buffer())
+    }
+}
+
+/// The screen of a console, as large as it was drawn last.
+pub(crate) fn picture(model: &Model, theme: Theme) -> Buffer {
+    let Ok(mut terminal) = Terminal::new(TestBackend::new(model.size.0, model.size.1));
+    let Ok(_) = terminal.draw(|frame| view::draw(frame, model, theme));
+    terminal.backend().buffer().clone()
+}
+
+/// Puts such a screen on one of another size, from its first cell on. Where that has no room for all of it, its last row says so.
+pub(crate) fn show(screen: &mut Buffer, picture: &Buffer, note: Style) {
+    let area = screen.area;
+    for at in area.intersection(picture.area).positions() {
+        let cell = &picture[at];
+        // Half a character is none.
+        let is_cut = at.x + 1 == area.right() && columns(cell.symbol()) > 1;
+        screen[at].clone_from(cell);
+        if is_cut {
+            screen[at].set_symbol(" ");
+        }
+    }
+    if area.width < picture.area.width || area.height < picture.area.height {
+        let row = Rect::new(area.x, area.bottom().saturating_sub(1), area.width, 1);
+        let said = format!(
+            "recorded at {}×{}: not all of it has room here; q ends",
+            picture.area.width, picture.area.height
+        );
+        Clear.render(row, screen);
+        Line::styled(said, note).render(row, screen);
     }
 }
 

@@ -7,6 +7,7 @@ mod rows;
 use std::io;
 use std::path::Path;
 
+use enforcer_proto::checkpoint::Verifier;
 use enforcer_proto::id::{GrantId, QueryId, RequestId};
 use enforcer_proto::principal::AgentName;
 use enforcer_proto::search::Filter;
@@ -17,9 +18,11 @@ use serde_json::json;
 
 use crate::app::find::filter_of;
 use crate::app::popup::{Approval, Deed, request_lines};
+use crate::app::signed::{self, Signed, Signer};
 use crate::app::tail::Entry;
 use crate::app::{Mode, Model, Msg};
-use crate::link::feed::{Log, RECORDS_BEFORE, explained};
+use crate::link::feed::RECORDS_BEFORE;
+use crate::link::lookup::{Log, explained};
 use crate::link::{Link, LinkError, causes};
 use crate::view::{agent_lines, query_lines, window_lines};
 use print::{print, print_json, print_record};
@@ -134,11 +137,26 @@ pub(crate) fn run(
     twin: Twin,
     is_read_only: bool,
     json: bool,
+    key: Option<Verifier>,
 ) -> Result<(), TwinError> {
     let act = |deed: Deed| act(socket, &deed, is_read_only, json);
     match twin {
-        Twin::List { what } => list(&seen(socket, what.is_of_records())?, what, json),
-        Twin::Show { what } => show(&seen(socket, what.parse::<QueryId>().is_ok())?, &what, json),
+        Twin::List { what } => {
+            let is_checked = key.is_some();
+            let model = match seen(socket, what.is_of_records(), key) {
+                // Who may not read the log may still be told how all is.
+                Err(LinkError::Refused(_)) if what == Listed::Health && !is_checked => {
+                    seen(socket, false, None)?
+                }
+                seen => seen?,
+            };
+            list(&model, what, json)
+        }
+        Twin::Show { what } => show(
+            &seen(socket, what.parse::<QueryId>().is_ok(), None)?,
+            &what,
+            json,
+        ),
         Twin::Why { id } => why(socket, id, json),
         Twin::Story { grant } => story(socket, grant, json),
         Twin::Tail {
@@ -167,7 +185,7 @@ fn act(socket: &Path, deed: &Deed, is_read_only: bool, json: bool) -> Result<(),
     if is_read_only {
         return Err(TwinError::ReadOnly);
     }
-    let thought = ended::ends(&seen(socket, false)?, deed);
+    let thought = ended::ends(&seen(socket, false, None)?, deed);
     let reply = Link::to(socket)?.ask(&deed.ask())?;
     // What the daemon names is what it ended, whatever was known to be open a moment ago.
     let named = crate::link::feed::ended_by(&reply);
@@ -213,25 +231,36 @@ impl Listed {
     /// Whether it is made of the log's newest records.
     const fn is_of_records(self) -> bool {
         match self {
-            Self::Sessions | Self::Refusals => true,
-            Self::Windows | Self::Requests | Self::Agents | Self::Health => false,
+            Self::Sessions | Self::Refusals | Self::Health => true,
+            Self::Windows | Self::Requests | Self::Agents => false,
         }
     }
 }
 
-/// The same model as the screen's, so that both say the same: with the newest records, where they are wanted.
-fn seen(socket: &Path, with_records: bool) -> Result<Model, LinkError> {
+/// The same model as the screen's, so that both say the same: with the newest records, where they are wanted. With a key the record that was signed last
+/// is among what is looked at, however old it is.
+fn seen(socket: &Path, with_records: bool, key: Option<Verifier>) -> Result<Model, LinkError> {
     let mut model = Model::new(Mode::Full);
+    model.signer = Signer::new(key);
     let status = Link::to(socket)?.status()?;
     model.update(0, Msg::Status(Box::new(status)));
     if with_records {
         let mut each = |lines: Vec<String>| {
             let entries = lines.iter().filter_map(|line| Entry::read(line)).collect();
-            model.update(0, Msg::Records(entries, 0));
+            model.update(0, Msg::Records(entries, Vec::new()));
             true
         };
         let newest = (1, Some(RECORDS_BEFORE));
         Link::to(socket)?.records(newest, false, Filter::default(), &mut each)?;
+    }
+    if let Signed::OfElsewhere { records } = signed::of(&model) {
+        let alone = Filter {
+            first: Some(records),
+            last: Some(records),
+            ..Filter::default()
+        };
+        let found = crate::link::lookup::newest(socket, alone, 1)?;
+        found.iter().for_each(|entry| model.signer.compare(entry));
     }
     Ok(model)
 }

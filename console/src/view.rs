@@ -34,6 +34,11 @@ pub(crate) fn rows_above(model: &Model, area: Rect) -> u16 {
     frame::head_height(model, area) + 2
 }
 
+/// How many columns of the screen are of the list, from the first on.
+pub(crate) fn list_columns(model: &Model) -> u16 {
+    body::list_columns(model, area_of(model))
+}
+
 /// Draws the screen.
 pub(crate) fn draw(frame: &mut Frame<'_>, model: &Model, theme: Theme) {
     let area = frame.area();

@@ -23,6 +23,8 @@ impl<'a> Terminal<'a> {
     pub fn start(world: &'a World, who: Who, (columns, rows): (u16, u16), command: &str) -> Self {
         let dir = world.own_folder(who, "terminal");
         let socket = dir.join("tmux.sock");
+        // That of their terminal before, which answers nobody.
+        let _ = std::fs::remove_file(&socket);
         // In the foreground: it ends where its test is killed.
         let server = world
             .run_as(who, "tmux")

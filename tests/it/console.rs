@@ -152,6 +152,13 @@ fn a_daemon_that_is_gone_is_seen_and_waited_for() {
         screen.contains("NOT CONNECTED") && screen.contains("RECORDING"),
         "{screen}"
     );
+    // On a smaller terminal it is the same screen, as far as that has room.
+    let command = format!("enforcer-console replay {recording} --speed 1000");
+    let terminal = Terminal::start(&world, Who::Approver, (60, 12), &command);
+    terminal.sees(&[
+        "NOT CONNECTED",
+        "recorded at 80×24: not all of it has room here; q ends",
+    ]);
 }
 
 #[test]
@@ -544,6 +551,57 @@ fn an_approver_sees_what_started_the_one_that_asks_and_its_unit_and_the_agent_do
         );
         assert_eq!(own["comm"], "", "{own}");
     }
+}
+
+#[test]
+fn with_the_logs_key_the_console_and_its_command_say_what_is_signed_and_what_is_not() {
+    let mut world = World::without_daemon(Family::V4);
+    world.edit_config("[[agent]]", "[audit]\ncheckpoint_every = \"1s\"\n[[agent]]");
+    world.start_daemon();
+    let _ = world.open_window("demo-project.finance:read", "10m");
+    let config = world.config().display().to_string();
+    let key = world.json(Who::Operator, &["log", "key", "--config", &config]);
+    let key = key["key"].as_str().expect("a key").to_owned();
+    let log_key = ["--log-key", &key];
+    let health = |log_key: &[&str]| {
+        let (code, lines) = twin(
+            &world,
+            Who::Approver,
+            &[&["list", "health"], log_key].concat(),
+        );
+        assert_eq!(code, Some(0), "{lines}");
+        let mut lines = lines.as_array().cloned().into_iter().flatten();
+        lines.find(|line| line["what"] == "log signature")
+    };
+    wait_for("what is signed", || {
+        health(&log_key).is_some_and(|line| line["state"] == "well")
+    });
+    assert_eq!(health(&[]), None);
+    let command = format!("enforcer-console --log-key {key}");
+    {
+        let terminal = Terminal::start(&world, Who::Approver, (120, 40), &command);
+        terminal.sees(&["✓ healthy", "● connected"]);
+        terminal.press(&["4"]);
+        terminal.sees(&["by the key", "hashes hold from"]);
+        terminal.press(&["7"]);
+        terminal.sees(&["✓ log chain", "✓ log signature"]);
+    }
+    // Of another's key it holds nothing.
+    let others = enforcer_proto::checkpoint::Keyholder::from_seed("enforcer/host-a", &[8; 32]);
+    let others = others.expect("a name").verifier().to_string();
+    let line = health(&["--log-key", &others]).expect("it is wrong");
+    assert_eq!(line["state"], "bad", "{line}");
+    let command = format!("enforcer-console --log-key {others}");
+    let terminal = Terminal::start(&world, Who::Approver, (80, 24), &command);
+    terminal.sees(&["THE LOG IS NOT WHAT WAS SIGNED", "✗ UNHEALTHY (1)"]);
+    // What checks nothing takes no key.
+    let tail = ["tail", "--no-follow"];
+    let (code, said) = twin(&world, Who::Approver, &[&tail[..], &log_key].concat());
+    let said = said["error"]["message"].to_string();
+    assert!(
+        code == Some(1) && said.contains("enforcer log verify"),
+        "{said}"
+    );
 }
 
 #[test]

@@ -186,9 +186,18 @@ impl Model {
         match popup {
             Popup::Help(from) => self.popup = scrolled(key, from, self.room).map(Popup::Help),
             Popup::Proof(from) => self.popup = scrolled(key, from, self.room).map(Popup::Proof),
-            Popup::Story { title, found, from } => {
-                self.popup =
-                    scrolled(key, from, self.room).map(|from| Popup::Story { title, found, from });
+            Popup::Story {
+                title,
+                all,
+                found,
+                from,
+            } => {
+                self.popup = scrolled(key, from, self.room).map(|from| Popup::Story {
+                    title,
+                    all,
+                    found,
+                    from,
+                });
             }
             Popup::Why { title, lines, from } => {
                 self.popup =

@@ -1,14 +1,51 @@
-//! What is looked for in the daemon's whole log, as it is typed: `agent=finance-bot code=scope.outside`. Only reads a text.
+//! What is looked for in the daemon's whole log, as it is typed: `agent=finance-bot code=scope.outside`. And what was found. Only reads a text.
 
 use std::fmt::Display;
 use std::str::FromStr;
 
 use enforcer_proto::event::kind_named;
 use enforcer_proto::search::Filter;
+use serde::{Deserialize, Serialize};
+
+use super::tail::Entry;
 
 /// What may be asked, each with what is to stand behind it.
 pub(crate) const FORMS: &str = "agent=NAME window=g-1 request=r-1 query=q-1 session=s-1 dataset=PROJECT.DATASET table=PROJECT.DATASET.TABLE code=CODE \
      kind=KIND sql=WORDS (to the end of the line)";
+
+/// What was found in the log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Found {
+    /// The oldest, where there are more than are shown.
+    pub(crate) first: Vec<Entry>,
+    /// The newest, the oldest of them first; all, where nothing is left out.
+    pub(crate) newest: Vec<Entry>,
+    /// Whether there are more between.
+    pub(crate) is_cut: bool,
+}
+
+impl Found {
+    /// All that there is.
+    pub(crate) const fn all(newest: Vec<Entry>) -> Self {
+        Self {
+            first: Vec::new(),
+            newest,
+            is_cut: false,
+        }
+    }
+
+    /// The oldest and the newest of more. Where they meet, they are all.
+    pub(crate) fn ends(mut first: Vec<Entry>, newest: Vec<Entry>) -> Self {
+        let (count, begin) = (first.len(), newest.first().map(|entry| entry.record.seq));
+        first.retain(|entry| Some(entry.record.seq) < begin);
+        let is_cut = first.len() == count;
+        Self {
+            first,
+            newest,
+            is_cut,
+        }
+    }
+}
 
 /// Reads such a text.
 ///

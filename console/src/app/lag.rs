@@ -32,11 +32,7 @@ impl Model {
     pub(crate) fn behind(&self) -> Option<(u64, u64)> {
         let since_ms = self.lag.since_ms?.max(self.lag.heard_ms);
         let age_ms = self.at_ms.saturating_sub(since_ms);
-        let records = self
-            .status()?
-            .log
-            .records
-            .saturating_sub(self.tail.last_seq());
+        let records = self.status()?.log.records.saturating_sub(self.tail.heard());
         (age_ms >= STALE_MS && records > 0).then_some((records, age_ms))
     }
 }

@@ -10,11 +10,11 @@ use enforcer_proto::time::{NS_PER_S, Ttl};
 use enforcer_proto::wire::{Ask, GrantView, LockView, RequestView};
 
 use super::asked::Asked;
+use super::find::Found;
 use super::form::{Reason, Terms};
 use super::key::Key;
 use super::reading::{Reading, Shown, scroll};
 use super::standing::Standing;
-use super::tail::Entry;
 use super::{Link, Model};
 
 /// What is agreed to.
@@ -257,8 +257,10 @@ pub(crate) enum Popup {
     Story {
         /// What it is.
         title: String,
+        /// Which command gives more of it.
+        all: String,
         /// The records; or why there are none.
-        found: Option<Result<Vec<Entry>, String>>,
+        found: Option<Result<Found, String>>,
         /// The first line that is shown.
         from: usize,
     },

@@ -15,6 +15,8 @@ use super::tail::Entry;
 const DEEDS_MAX: usize = 64;
 /// The most windows whose proof is kept, of all deeds but the newest.
 const WINDOWS_MAX: usize = 4_096;
+/// For how long after its close an answer of a window may still end, nanoseconds: it is cut at once, and then on record.
+const SETTLES_NS: u64 = 60_000_000_000;
 /// The most jobs of a window that are named.
 const JOBS_MAX: usize = 32;
 
@@ -158,7 +160,8 @@ impl Proofs {
         ended: Option<Vec<(GrantId, AgentName)>>,
         before: impl Iterator<Item = &'a Entry>,
     ) -> bool {
-        let mut deeds = self.deeds.iter_mut().rev();
+        // Of several like ones the first: they are answered in the order in which they were asked for.
+        let mut deeds = self.deeds.iter_mut();
         let deed = deeds.find(|deed| deed.said == of && deed.outcome == Outcome::Asked);
         let Some(deed) = deed else { return false };
         deed.outcome = if is_done {
@@ -175,6 +178,15 @@ impl Proofs {
         true
     }
 
+    /// What was just to be asked for was not: of several like deeds the last.
+    pub(crate) fn not_asked(&mut self, of: &str, why: &str) {
+        let mut deeds = self.deeds.iter_mut().rev();
+        let deed = deeds.find(|deed| deed.said == of && deed.outcome == Outcome::Asked);
+        if let Some(deed) = deed {
+            deed.outcome = Outcome::NotDone(why.to_owned());
+        }
+    }
+
     /// Takes in a record that has just come; each comes once, in their order.
     pub(crate) fn take(&mut self, record: &Record) {
         let between = record.seq.saturating_sub(self.last_seq).saturating_sub(1);
@@ -185,7 +197,13 @@ impl Proofs {
         }
         if is_after_gap {
             let all = self.proofs.values_mut().filter(|proof| !proof.is_over);
-            all.for_each(|proof| proof.let_go = proof.let_go.saturating_add(between));
+            all.for_each(|proof| {
+                proof.let_go = proof.let_go.saturating_add(between);
+                // An answer that was cut may be among them.
+                let closed = proof.closed.as_ref();
+                proof.is_of_log &=
+                    closed.is_some_and(|(at, _)| record.unix_ns.saturating_sub(*at) >= SETTLES_NS);
+            });
         }
         let about = About::of(&record.event);
         if let Some(proof) = about.grant.and_then(|grant| self.proofs.get_mut(&grant)) {
@@ -212,8 +230,8 @@ impl Proofs {
         }
     }
 
-    /// Takes in what the daemon's log has of these windows. What is known already is not counted again: nothing becomes less by it.
-    pub(crate) fn complete(&mut self, found: &[Entry]) {
+    /// Takes in what the daemon's log has of these windows, in its order. What is known already is not counted again: nothing becomes less by it.
+    pub(crate) fn complete<'a>(&mut self, found: impl Iterator<Item = &'a Entry>) {
         let mut fresh: BTreeMap<GrantId, Proof> = BTreeMap::new();
         for entry in found {
             let grant = entry
@@ -225,9 +243,20 @@ impl Proofs {
         }
         for (grant, found) in fresh {
             if let Some(proof) = self.proofs.get_mut(&grant) {
+                proof.is_of_log |= found.closed.is_some();
                 proof.merge(found);
             }
         }
+    }
+
+    /// Takes in what the log has of a window's agent since the window was closed; before the first of it are so many records that were not looked at.
+    pub(crate) fn refused_since(&mut self, grant: GrantId, since: &[Entry], unseen: u64) {
+        let Some(proof) = self.proofs.get_mut(&grant) else {
+            return;
+        };
+        let others = since.iter().filter(|entry| entry.grant() != Some(grant));
+        others.for_each(|entry| proof.take_other(&entry.record));
+        proof.let_go = proof.let_go.max(unseen);
     }
 
     /// The newest first.
@@ -240,13 +269,10 @@ impl Proofs {
         self.proofs.get(&grant).cloned().unwrap_or_default()
     }
 
-    /// The windows whose close is not on record here.
+    /// The windows of which the daemon's log was not asked since it has their close: what came here may lack their last answer, or the close itself.
     pub(crate) fn unproven(&self) -> Vec<GrantId> {
-        let open = self
-            .proofs
-            .iter()
-            .filter(|(_, proof)| proof.closed.is_none());
-        open.map(|(grant, _)| *grant).collect()
+        let unproven = self.proofs.iter().filter(|(_, proof)| !proof.is_of_log);
+        unproven.map(|(grant, _)| *grant).collect()
     }
 }
 
@@ -267,6 +293,8 @@ pub(crate) struct Proof {
     pub(crate) last_refused: Option<u64>,
     /// How many records were let go here since: more may be refused than is counted.
     pub(crate) let_go: u64,
+    /// What the daemon's log has of it, its close included, was taken in.
+    is_of_log: bool,
     /// The agent has got another window since: what is refused to it now says nothing of this one.
     is_over: bool,
 }
@@ -479,9 +507,46 @@ mod tests {
         let deed = proofs.deeds().next().expect("one was done");
         assert_eq!(deed.windows, ended);
         // What came before the answer counts for those that nobody knew of.
-        assert_eq!(proofs.unproven(), [window(2).0]);
+        assert_eq!(proofs.of(window(2).0).closed, None);
         assert!(proofs.of(window(4).0).closed.is_some());
         assert_eq!(proofs.of(window(1).0), Proof::default());
+    }
+
+    #[test]
+    fn of_like_deeds_each_answer_is_of_the_one_that_waits_longest() {
+        let mut proofs = begun(1..=1);
+        let window = (
+            "g-2".parse().expect("an id"),
+            "loader".parse().expect("a name"),
+        );
+        proofs.begin(
+            "close every window".to_owned(),
+            vec![window],
+            std::iter::empty(),
+        );
+        let answer = ("close every window", true, "one window has ended");
+        assert!(proofs.answered(answer, None, std::iter::empty()));
+        let third = (
+            "g-3".parse().expect("an id"),
+            "loader".parse().expect("a name"),
+        );
+        proofs.begin(
+            "close every window".to_owned(),
+            vec![third],
+            std::iter::empty(),
+        );
+        // What had no room to be asked for is the last of them, which is said at once.
+        proofs.not_asked("close every window", "not asked");
+        let outcomes: Vec<_> = proofs.deeds().map(|deed| deed.outcome.clone()).collect();
+        let newest_first = [
+            Outcome::NotDone("not asked".to_owned()),
+            Outcome::Asked,
+            Outcome::Done("one window has ended".to_owned()),
+        ];
+        assert_eq!(outcomes, newest_first);
+        let second = ("close every window", true, "again");
+        assert!(proofs.answered(second, None, std::iter::empty()));
+        assert!(!proofs.answered(second, None, std::iter::empty()));
     }
 
     #[test]
@@ -494,23 +559,59 @@ mod tests {
             finished(20, 5, Some("cut: revoked")),
             closed(21, 5),
         ];
-        proofs.complete(&all);
-        proofs.complete(&all);
+        proofs.complete(all.iter());
+        proofs.complete(all.iter());
         let proof = proofs.of(grant);
         assert_eq!((proof.cut, proof.last_byte), (2, Some(20_000)));
         assert!(proof.closed.is_some() && proofs.unproven().is_empty());
         // Fewer records take nothing back.
-        proofs.complete(&all[..1]);
+        proofs.complete(all[..1].iter());
         assert_eq!(proofs.of(grant), proof);
     }
 
     #[test]
     fn each_of_a_thousand_windows_has_its_own_proof() {
         let mut proofs = begun(1..=1_000);
-        for grant in 1..=999 {
-            proofs.take(&closed(grant, grant).record);
-        }
+        let closes: Vec<Entry> = (1..=999).map(|grant| closed(grant, grant)).collect();
+        proofs.complete(closes.iter());
         assert_eq!(proofs.unproven(), ["g-1000".parse().expect("an id")]);
+    }
+
+    #[test]
+    fn the_log_is_asked_of_each_deed_for_what_came_before_it_and_again_where_some_of_it_did_not_come()
+     {
+        let grant: GrantId = "g-5".parse().expect("an id");
+        let mut proofs = begun(5..=5);
+        // That its close came says nothing of its last answer, which may have come long ago.
+        proofs.take(&closed(9_000, 5).record);
+        assert_eq!(
+            (proofs.unproven(), proofs.of(grant).last_byte),
+            (vec![grant], None)
+        );
+        proofs.complete([finished(40, 5, None), closed(9_000, 5)].iter());
+        assert_eq!(
+            (proofs.unproven(), proofs.of(grant).last_byte),
+            (vec![], Some(40_000))
+        );
+        proofs.take(&finished(9_001, 6, None).record);
+        assert_eq!(proofs.unproven(), []);
+        proofs.take(&finished(9_009, 6, None).record);
+        assert_eq!(proofs.unproven(), [grant]);
+        // Long after its close none of its answers can be among what did not come.
+        proofs.complete([closed(9_000, 5)].iter());
+        proofs.take(&finished(90_000_000, 6, None).record);
+        assert_eq!(proofs.unproven(), []);
+    }
+
+    #[test]
+    fn what_the_log_has_of_an_agent_since_is_counted_and_what_was_not_looked_at_is_said() {
+        let grant: GrantId = "g-5".parse().expect("an id");
+        let mut proofs = begun(5..=5);
+        proofs.complete([closed(2, 5)].iter());
+        let since = [kernel_refused(9, "finance-bot", 3)];
+        proofs.refused_since(grant, &since, 6);
+        let proof = proofs.of(grant);
+        assert_eq!((proof.refused, proof.let_go), (3, 6));
     }
 
     #[test]

@@ -245,7 +245,7 @@ mod tests {
         let line = format!(
             r#"{{"seq":{seq},"boot_id":"b","boot_ns":1,"unix_ns":1,"event":{{"kind":"query_admitted","query":"q-{seq}","grant":"g-5","agent":"finance-bot","session":"s-9","process":{{"pid":1,"start_boot_ns":1,"uid":1,"comm":"x"}},"method":"jobs.query","sql":"{sql}","tables":[],"bytes":1}},"prev":"x"}}"#
         );
-        Msg::Records(vec![Entry::read(&line).expect("a record")], 0)
+        Msg::Records(vec![Entry::read(&line).expect("a record")], Vec::new())
     }
 
     fn looked(model: &Model) -> u64 {

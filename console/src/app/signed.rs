@@ -5,12 +5,24 @@ use enforcer_proto::checkpoint::{Checkpoint, Verifier};
 use enforcer_proto::wire::CheckpointView;
 
 use super::Model;
+use super::tail::Entry;
 
-/// Whose checkpoints are believed, and what was found of the newest that came.
+/// For how long the daemon may name no checkpoint, though it had named one, milliseconds: one that has just started reads it from its disk first.
+const VANISHED_MS: u64 = 5_000;
+
+/// Whose checkpoints are believed, and what was found of those that came.
 #[derive(Debug, Default)]
 pub(crate) struct Signer {
     key: Option<Verifier>,
     newest: Option<Newest>,
+    /// The most records that a checkpoint was of which the key has signed.
+    most: u64,
+    /// The record of a checkpoint that was compared by itself, and is the one that was signed.
+    compared: Option<u64>,
+    /// Since when the daemon names none, though it had, the console's clock, milliseconds.
+    gone_since_ms: Option<u64>,
+    /// What was found to be wrong first. Whatever is right later does not take that away: it is evidence.
+    wrong: Option<String>,
 }
 
 #[derive(Debug)]
@@ -22,12 +34,32 @@ struct Newest {
 
 impl Signer {
     /// One that believes this key alone; none where there is none.
-    pub(crate) const fn new(key: Option<Verifier>) -> Self {
-        Self { key, newest: None }
+    pub(crate) fn new(key: Option<Verifier>) -> Self {
+        Self {
+            key,
+            ..Self::default()
+        }
     }
 
-    /// Takes in what the daemon says to be the newest checkpoint. Each is checked once.
-    pub(super) fn take(&mut self, said: Option<&CheckpointView>) {
+    /// Whether it believes a key.
+    pub(crate) const fn has_key(&self) -> bool {
+        self.key.is_some()
+    }
+
+    /// Takes in what the daemon says to be the newest checkpoint. Each is checked once, and none may be of fewer records than one before.
+    pub(super) fn take(&mut self, at_ms: u64, said: Option<&CheckpointView>) {
+        self.gone_since_ms = match said {
+            None if self.most > 0 => Some(self.gone_since_ms.unwrap_or(at_ms)),
+            None | Some(_) => None,
+        };
+        if let Some(since_ms) = self.gone_since_ms
+            && at_ms.saturating_sub(since_ms) >= VANISHED_MS
+        {
+            self.is_wrong(format!(
+                "the daemon names no checkpoint any more, and one of record {} had come",
+                self.most
+            ));
+        }
         if self.newest.as_ref().map(|newest| &newest.said) == said {
             return;
         }
@@ -35,6 +67,46 @@ impl Signer {
             read: self.key.as_ref().map(|key| read(key, said)),
             said: said.clone(),
         });
+        match self.newest.as_ref().and_then(|newest| newest.read.clone()) {
+            Some(Ok(signed)) if signed.records < self.most => self.is_wrong(format!(
+                "the newest checkpoint is of record {}, and one of record {} had come",
+                signed.records, self.most
+            )),
+            Some(Ok(signed)) => self.most = signed.records,
+            Some(Err(why)) => self.is_wrong(why),
+            None => {}
+        }
+    }
+
+    fn is_wrong(&mut self, why: String) {
+        self.wrong.get_or_insert(why);
+    }
+
+    /// Compares a record that came with what the newest checkpoint says of it.
+    pub(crate) fn compare(&mut self, entry: &Entry) {
+        let newest = self.newest.as_ref().and_then(|newest| newest.read.as_ref());
+        let Some(Ok(signed)) = newest else { return };
+        let seq = entry.record.seq;
+        if signed.records != seq {
+            return;
+        }
+        // A record that has not the hash that it names is none that was signed.
+        if entry.is_sealed && entry.record.hash == Some(signed.head.to_string()) {
+            self.compared = Some(seq);
+        } else {
+            self.is_wrong(format!("record {seq} is not the one that was signed"));
+        }
+    }
+}
+
+impl Model {
+    /// Compares the record of the newest checkpoint, where it is among those that came.
+    pub(super) fn check_signed(&mut self) {
+        let newest = self.signer.newest.as_ref();
+        let entry = newest.and_then(|newest| self.tail.get(newest.said.records));
+        if let Some(entry) = entry {
+            self.signer.compare(entry);
+        }
     }
 }
 
@@ -60,30 +132,29 @@ pub(crate) enum Signed {
     Said { records: u64 },
     /// It is signed by the key, and the record that it is of is the one that came.
     Holds { records: u64 },
-    /// It is signed by the key; the record that it is of is not among those that came, or not yet found to follow them.
+    /// It is signed by the key; the record that it is of is not among those that came.
     OfElsewhere { records: u64 },
-    /// It is not what it must be.
+    /// It is not what it must be, or one before was not.
     Wrong(String),
 }
 
 /// What the newest checkpoint shows.
 pub(crate) fn of(model: &Model) -> Signed {
-    let Some(newest) = &model.signer.newest else {
+    let signer = &model.signer;
+    if let Some(why) = &signer.wrong {
+        return Signed::Wrong(why.clone());
+    }
+    let Some(newest) = &signer.newest else {
         return Signed::None;
     };
     let records = newest.said.records;
-    let signed = match &newest.read {
-        None => return Signed::Said { records },
-        Some(Err(why)) => return Signed::Wrong(why.clone()),
-        Some(Ok(signed)) => signed,
-    };
-    match model.tail.get(records) {
-        Some(entry) if entry.record.hash != Some(signed.head.to_string()) => {
-            Signed::Wrong(format!("record {records} is not the one that was signed"))
-        }
-        Some(_) if model.chain.holds(records) => Signed::Holds { records },
-        Some(_) | None => Signed::OfElsewhere { records },
+    if !signer.has_key() {
+        return Signed::Said { records };
     }
+    if signer.compared == Some(records) {
+        return Signed::Holds { records };
+    }
+    Signed::OfElsewhere { records }
 }
 
 /// A key as `enforcer log key` prints it, or a file with it.
@@ -139,7 +210,7 @@ mod tests {
             .parse()
             .expect("a hash");
         let note = signer.sign(signed as u64, head, NOW.unix_ns);
-        model.update(0, Msg::Records(entries, 0));
+        model.update(0, Msg::Records(entries, Vec::new()));
         let story = demo::story().expect("it is well made");
         let status = story.into_iter().find_map(|msg| {
             let Msg::Status(status) = msg else {
@@ -173,5 +244,71 @@ mod tests {
             wrong(&console(key(), &ours, 3, 2)),
             "of another record than it is said to be"
         );
+    }
+
+    /// Has the daemon name such a checkpoint, or none.
+    fn names(model: &mut Model, at_ms: u64, checkpoint: Option<CheckpointView>) {
+        let mut status = model.status().expect("one came").clone();
+        status.log.checkpoint = checkpoint;
+        model.update(at_ms, Msg::Status(Box::new(status)));
+    }
+
+    /// A checkpoint that is signed of a record of the console's, with the hash of another.
+    fn checkpoint(model: &Model, signer: &Keyholder, of: u64, with: u64) -> CheckpointView {
+        let entry = model.tail.get(with).expect("it came");
+        let head = entry.record.hash.as_ref().expect("it is sealed");
+        CheckpointView {
+            records: of,
+            unix_ns: NOW.unix_ns,
+            note: signer.sign(of, head.parse().expect("a hash"), NOW.unix_ns),
+        }
+    }
+
+    #[test]
+    fn what_was_signed_falsely_once_stays_an_alarm_whatever_is_signed_later() {
+        let ours = Keyholder::from_seed("enforcer/host-a", &[7; 32]).expect("a name");
+        let mut model = console(Some(ours.verifier()), &ours, 1, 1);
+        let other = checkpoint(&model, &ours, 2, 1);
+        names(&mut model, 0, Some(other));
+        let said = of(&model);
+        assert_eq!(
+            said,
+            Signed::Wrong("record 2 is not the one that was signed".to_owned())
+        );
+        let good = checkpoint(&model, &ours, 3, 3);
+        names(&mut model, 0, Some(good));
+        assert_eq!(of(&model), said);
+    }
+
+    #[test]
+    fn a_checkpoint_that_goes_back_or_is_gone_is_an_alarm_and_one_that_is_gone_for_a_moment_is_none()
+     {
+        let ours = Keyholder::from_seed("enforcer/host-a", &[7; 32]).expect("a name");
+        let begun = || console(Some(ours.verifier()), &ours, 3, 3);
+        let mut back = begun();
+        let older = checkpoint(&back, &ours, 2, 2);
+        names(&mut back, 0, Some(older.clone()));
+        assert!(
+            matches!(of(&back), Signed::Wrong(why) if why.contains("of record 2, and one of record 3 had come"))
+        );
+        let mut gone = begun();
+        let newest = checkpoint(&gone, &ours, 3, 3);
+        names(&mut gone, 1_000, None);
+        names(&mut gone, 5_900, None);
+        // A daemon that has just started has not read it yet.
+        assert_eq!(of(&gone), Signed::None);
+        names(&mut gone, 6_000, Some(newest.clone()));
+        assert_eq!(of(&gone), Signed::Holds { records: 3 });
+        names(&mut gone, 7_000, None);
+        names(&mut gone, 12_000, None);
+        assert!(matches!(of(&gone), Signed::Wrong(why) if why.contains("no checkpoint any more")));
+        names(&mut gone, 13_000, Some(newest));
+        assert!(matches!(of(&gone), Signed::Wrong(_)), "it stays");
+        // Without a key all of that is the daemon's word.
+        let mut unchecked = console(None, &ours, 3, 3);
+        names(&mut unchecked, 0, Some(older));
+        names(&mut unchecked, 1_000, None);
+        names(&mut unchecked, 9_000, None);
+        assert_eq!(of(&unchecked), Signed::None);
     }
 }

@@ -49,6 +49,8 @@ impl Entry {
 pub(crate) struct Tail {
     entries: VecDeque<Entry>,
     bytes: usize,
+    /// The number of the newest that came, whether or not it could be read; 0 where there is none.
+    heard: u64,
     /// Records that came while there was no time for them, and were let go: they are in the log.
     pub(crate) skipped: u64,
     /// Records that were let go a moment ago, and are asked for again: until others come.
@@ -60,12 +62,8 @@ pub(crate) struct Tail {
 impl Tail {
     /// Takes one in, and gives it back. One that is there already, as after a reconnection, changes nothing.
     pub(crate) fn take(&mut self, entry: Entry) -> Option<&Entry> {
-        let last = self.last_seq();
-        if entry.record.seq <= last {
+        if !self.hear(entry.record.seq) {
             return None;
-        }
-        if last > 0 {
-            self.skipped = self.skipped.saturating_add(entry.record.seq - last - 1);
         }
         self.bytes = self.bytes.saturating_add(entry.bytes);
         self.entries.push_back(entry);
@@ -78,7 +76,31 @@ impl Tail {
         self.entries.back()
     }
 
-    /// The number of the newest; 0 where there is none.
+    /// Takes in that a record came which this release cannot read.
+    pub(crate) fn pass_over(&mut self, seq: u64) {
+        if seq == 0 || self.hear(seq) {
+            self.unreadable = self.unreadable.saturating_add(1);
+        }
+    }
+
+    /// Takes in that a record of this number came, and gives whether it is new. Those between it and the one before did not come.
+    fn hear(&mut self, seq: u64) -> bool {
+        if seq <= self.heard {
+            return false;
+        }
+        if self.heard > 0 {
+            self.skipped = self.skipped.saturating_add(seq - self.heard - 1);
+        }
+        self.heard = seq;
+        true
+    }
+
+    /// The number of the newest that came, whether or not it could be read; 0 where there is none.
+    pub(crate) const fn heard(&self) -> u64 {
+        self.heard
+    }
+
+    /// The number of the newest that is kept; 0 where there is none.
     pub(crate) fn last_seq(&self) -> u64 {
         self.entries.back().map_or(0, |entry| entry.record.seq)
     }

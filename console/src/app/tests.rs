@@ -499,10 +499,10 @@ fn pasted_text_presses_no_key() {
 fn records_that_were_let_go_are_counted_and_those_that_come_twice_change_nothing() {
     let mut model = busy(Mode::Full);
     let mut entry = model.tail.iter().next_back().expect("some").clone();
-    model.update(0, Msg::Records(vec![entry.clone()], 0));
+    model.update(0, Msg::Records(vec![entry.clone()], Vec::new()));
     assert_eq!((model.tail.skipped, model.tail.iter().count()), (0, 9));
     entry.record.seq += 11;
-    model.update(0, Msg::Records(vec![entry], 0));
+    model.update(0, Msg::Records(vec![entry], Vec::new()));
     assert_eq!((model.tail.skipped, model.tail.iter().count()), (10, 10));
 }
 
@@ -528,7 +528,7 @@ fn told(seq: u64, event: &str) -> Msg {
         1_790_000_000_000_000_000 + seq
     );
     let entry = crate::app::tail::Entry::read(&line);
-    Msg::Records(vec![entry.expect("a record")], 0)
+    Msg::Records(vec![entry.expect("a record")], Vec::new())
 }
 
 fn shown(model: &mut Model) -> String {
@@ -765,7 +765,15 @@ fn a_rate_that_was_seen_over_a_gap_is_the_mean_of_it_and_nobodys_second() {
 
 #[test]
 fn a_recording_shows_nothing_as_checked_that_it_says_of_itself() {
-    for (mode, is_marked) in [(Mode::Full, true), (Mode::Replay, false)] {
+    for (mode, is_marked) in [
+        (Mode::Full, true),
+        (
+            Mode::Replay {
+                is_read_only: false,
+            },
+            false,
+        ),
+    ] {
         let mut model = busy(mode);
         model.view = View::Log;
         let said = shown(&mut model);
@@ -797,4 +805,80 @@ fn everything_can_be_closed_where_it_is_not_known_whether_there_is_a_window() {
         said.contains("0 windows known of at") && said.contains("whatever was opened since"),
         "{said}"
     );
+}
+
+#[test]
+fn the_log_is_asked_for_the_proof_of_each_deed_however_much_others_write() {
+    let mut model = busy(Mode::Full);
+    let other = r#"{"kind":"query_finished","query":"q-900","grant":"g-6","status":200,"job":null,"destination":null,"bytes":1,"body_bytes":1,"duration_us":1,"trouble":null}"#;
+    for seq in 13..6_000 {
+        model.update(0, told(seq, other));
+    }
+    typed(&mut model, "1jry");
+    let closed = r#"{"kind":"closed","grant":"g-5","agent":"finance-bot","reason":"revoked","by":null,"queries":1,"bytes":1}"#;
+    model.update(0, told(6_000, closed));
+    let answer = Msg::Answered {
+        of: "revoke g-5".to_owned(),
+        is_done: true,
+        said: "revoke g-5: done".to_owned(),
+        ended: None,
+    };
+    let asked = [Effect::Prove(vec!["g-5".parse().expect("an id")])];
+    assert_eq!(model.update(0, answer), asked);
+    let last = r#"{"kind":"query_finished","query":"q-12","grant":"g-5","status":200,"job":null,"destination":null,"bytes":1,"body_bytes":1,"duration_us":1,"trouble":null}"#;
+    let found = [(12, last), (6_000, closed)].map(|(seq, event)| {
+        let Msg::Records(mut entries, _) = told(seq, event) else {
+            panic!("it is of records");
+        };
+        entries.remove(0)
+    });
+    model.update(0, Msg::Proven(found.into()));
+    let shown = model.proofs.of("g-5".parse().expect("an id"));
+    assert!(
+        shown.closed.is_some() && shown.last_byte.is_some(),
+        "{shown:?}"
+    );
+    // What is known whole is not asked for again.
+    assert_eq!(typed(&mut model, "⎋p"), []);
+}
+
+#[test]
+fn a_record_that_this_release_cannot_read_is_counted_once_and_is_no_record_that_did_not_come() {
+    let mut model = busy(Mode::Full);
+    let mut status = model.status().expect("one came").clone();
+    status.log.records = 14;
+    model.update(100, Msg::Status(Box::new(status.clone())));
+    model.update(200, Msg::Records(Vec::new(), vec![13, 14]));
+    // As after a reconnection, from the newest that could be read.
+    model.update(300, Msg::Records(Vec::new(), vec![13, 14]));
+    for at_ms in (500..8_000).step_by(500) {
+        model.update(at_ms, Msg::Status(Box::new(status.clone())));
+    }
+    assert_eq!((model.tail.unreadable, model.behind()), (2, None));
+    let said = shown(&mut model);
+    assert!(said.contains("✓ healthy"), "{said}");
+    let opened = r#"{"kind":"opened","grant":"g-9","agent":"loader"}"#;
+    model.update(8_000, told(15, opened));
+    assert_eq!((model.tail.skipped, model.tail.last_seq()), (0, 15));
+    // One that really did not come is told from it.
+    model.update(8_000, told(17, opened));
+    assert_eq!(model.tail.skipped, 1);
+}
+
+#[test]
+fn a_click_selects_only_what_lies_under_it() {
+    let clicked = |detail: &str, size: (u16, u16), column| {
+        let mut model = busy(Mode::Full);
+        typed(&mut model, &format!("1{detail}"));
+        looks(&mut model, size);
+        model.update(0, Msg::Click(column, 2));
+        model.chosen()
+    };
+    let first = busy(Mode::Full).chosen();
+    let third = clicked("", (80, 24), 3);
+    assert!(third.is_some() && third != first);
+    // All of it lies over the list, or half of it.
+    assert_eq!(clicked("⏎", (80, 24), 3), first);
+    assert_eq!(clicked("⏎", (160, 24), 3), third);
+    assert_eq!(clicked("⏎", (160, 24), 100), first);
 }

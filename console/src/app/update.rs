@@ -8,9 +8,10 @@ use enforcer_proto::id::GrantId;
 use enforcer_proto::principal::AgentName;
 use enforcer_proto::search::{Filter, Search};
 use enforcer_proto::why::verdict;
-use enforcer_proto::wire::Status;
+use enforcer_proto::wire::{LOG_LIMIT_MAX, Status};
+use ratatui::layout::Rect;
 
-use super::find::filter_of;
+use super::find::{Found, filter_of};
 use super::form::Field;
 use super::key::{Cmd, Key, pressed, typed};
 use super::popup::Popup;
@@ -43,9 +44,9 @@ impl Model {
                 self.is_dirty = true;
                 self.paste(&text);
             }
-            Msg::Click(_, row) => {
+            Msg::Click(column, row) => {
                 self.is_dirty = true;
-                self.click(row);
+                self.click(column, row);
             }
             Msg::Resize | Msg::Signal(_) => {
                 self.is_dirty = true;
@@ -54,6 +55,14 @@ impl Model {
                 }
             }
             Msg::Tick => self.tick(),
+            Msg::Drawn(columns, rows) => {
+                self.is_dirty |= self.mode.is_replay();
+                crate::view::fit(self, Rect::new(0, 0, columns, rows));
+            }
+            Msg::Unrecorded(why) => {
+                self.is_dirty = true;
+                self.unrecorded = Some(why);
+            }
             Msg::Recorded(at_ms, msg) => return self.update(at_ms, *msg),
             Msg::Status(status) => self.take_status(*status),
             Msg::Records(entries, unreadable) => return self.take_records(entries, unreadable),
@@ -83,6 +92,12 @@ impl Model {
                     return self.prove();
                 }
             }
+            Msg::NotAsked { of } => {
+                const WHY: &str = "not asked: what was asked for before is not answered yet";
+                self.proofs.not_asked(&of, WHY);
+                let (said, is_bad) = self.beside_key(WHY.to_owned(), true);
+                self.notice(said, is_bad);
+            }
             Msg::Replaced { had, has } => self.begin_anew(had, has),
             Msg::Dropped(count) => {
                 self.is_dirty = true;
@@ -90,7 +105,7 @@ impl Model {
             }
             Msg::Proven(found) => {
                 self.is_dirty = true;
-                self.proofs.complete(&found);
+                self.proofs.complete(found.iter());
             }
             Msg::Found { title, found } => self.found(title, found),
             Msg::Explained { title, found } => self.explained(title, found),
@@ -122,14 +137,15 @@ impl Model {
         let is_first = self.known.is_none();
         self.is_dirty |= self.link != Link::Up || is_first || !self.is_as_before(&status);
         self.link = Link::Up;
-        self.signer.take(status.log.checkpoint.as_ref());
-        let newest = self.tail.last_seq();
+        self.signer.take(self.at_ms, status.log.checkpoint.as_ref());
+        let newest = self.tail.heard();
         self.lag.status(self.at_ms, status.log.records, newest);
         self.statuses = self.statuses.wrapping_add(1);
         self.known = Some(Known {
             status,
             at_ms: self.at_ms,
         });
+        self.check_signed();
         self.take_rates();
     }
 
@@ -189,18 +205,24 @@ impl Model {
         }
     }
 
-    fn take_records(&mut self, entries: Vec<Entry>, unreadable: u64) -> Vec<Effect> {
-        self.tail.unreadable = self.tail.unreadable.saturating_add(unreadable);
-        self.is_dirty |= unreadable > 0;
+    fn take_records(&mut self, entries: Vec<Entry>, unreadable: Vec<u64>) -> Vec<Effect> {
+        self.is_dirty |= !unreadable.is_empty();
         let skipped = self.tail.skipped;
-        if !entries.is_empty() {
+        if !entries.is_empty() || !unreadable.is_empty() {
             let newest = entries.last().map_or(0, |entry| entry.record.seq);
+            let newest = unreadable.iter().copied().fold(newest, u64::max);
             let told = self.status().map_or(0, |status| status.log.records);
             self.lag.records(self.at_ms, newest >= told);
             self.is_dirty |= self.tail.missing > 0;
             self.tail.missing = 0;
         }
+        let mut unreadable = unreadable.into_iter().peekable();
         for entry in entries {
+            let seq = entry.record.seq;
+            // In the order in which they came.
+            while let Some(before) = unreadable.next_if(|before| *before < seq) {
+                self.tail.pass_over(before);
+            }
             if let Some(entry) = self.tail.take(entry) {
                 self.chain.take(entry);
                 self.queries.take(&entry.record);
@@ -210,6 +232,8 @@ impl Model {
                 self.records = self.records.wrapping_add(1);
             }
         }
+        unreadable.for_each(|seq| self.tail.pass_over(seq));
+        self.check_signed();
         // What was let go may be what shows that a window has ended.
         if self.tail.skipped > skipped {
             return self.prove();
@@ -239,7 +263,7 @@ impl Model {
         vec![Effect::Prove(unproven)]
     }
 
-    fn found(&mut self, wanted: String, result: Result<Vec<Entry>, String>) {
+    fn found(&mut self, wanted: String, result: Result<Found, String>) {
         // One that was put away meanwhile is not brought back.
         if let Some(Popup::Story { title, found, .. }) = &mut self.popup
             && *title == wanted
@@ -281,9 +305,9 @@ impl Model {
         }
     }
 
-    /// A click selects the row under it: `row` counts from the top of the list.
-    fn click(&mut self, row: u16) {
-        if self.popup.is_some() {
+    /// A click selects the row under it: `row` counts from the top of the list. Where something lies over the list, there is none under it.
+    fn click(&mut self, column: u16, row: u16) {
+        if self.popup.is_some() || column >= crate::view::list_columns(self) {
             return;
         }
         let rows = self.rows();
@@ -341,7 +365,12 @@ impl Model {
         let about = about.trim();
         if typed(self.view, word) == Ok(Cmd::Find) && !about.is_empty() {
             return match filter_of(about) {
-                Ok(filter) => self.find(format!("records with {about}"), filter),
+                Ok(filter) => {
+                    let all = format!(
+                        "more of them: enforcer-console tail --no-follow --limit {LOG_LIMIT_MAX} {about}"
+                    );
+                    self.find((format!("records with {about}"), all), filter)
+                }
                 Err(why) => {
                     // It names all that may be asked, and so is longer than a line.
                     self.popup = Some(Popup::Why {
@@ -556,18 +585,20 @@ impl Model {
             grant: Some(grant),
             ..Filter::default()
         };
-        self.find(format!("the story of {grant}"), filter)
+        let all = format!("all of them: enforcer-console story {grant}");
+        self.find((format!("the story of {grant}"), all), filter)
     }
 
-    /// Looks for records in the daemon's log; where there is no daemon, among those that are here.
-    fn find(&mut self, title: String, filter: Filter) -> Vec<Effect> {
+    /// Looks for records in the daemon's log; where there is no daemon, among those that are here. `all` says which command gives more of them.
+    fn find(&mut self, (title, all): (String, String), filter: Filter) -> Vec<Effect> {
         let here = || {
             let mut search = Search::new(filter.clone());
             let wanted = self.tail.iter().filter(|entry| search.wants(&entry.record));
-            Ok(wanted.cloned().collect())
+            Ok(Found::all(wanted.cloned().collect()))
         };
         self.popup = Some(Popup::Story {
             title: title.clone(),
+            all,
             found: (self.mode == Mode::Demo).then(here),
             from: 0,
         });

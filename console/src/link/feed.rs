@@ -6,15 +6,13 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread;
 use std::time::Duration;
 
-use enforcer_proto::audit::Record;
-use enforcer_proto::event::About;
+use enforcer_proto::audit::Named;
 use enforcer_proto::id::GrantId;
 use enforcer_proto::principal::AgentName;
 use enforcer_proto::search::Filter;
-use enforcer_proto::sentence::sentence;
-use enforcer_proto::why::{self, Outcome, Records};
 use enforcer_proto::wire::Reply;
 
+use super::lookup::{ends_of, explained, found};
 use super::{Link, LinkError, causes};
 use crate::app::popup::Deed;
 use crate::app::tail::Entry;
@@ -27,22 +25,24 @@ const RETRY_MAX: Duration = Duration::from_secs(10);
 const RETRY_MIN: Duration = Duration::from_millis(500);
 /// How many records from before are asked for.
 pub(crate) const RECORDS_BEFORE: u32 = 2_000;
-/// The most records that are looked for at once: the newest.
-const FOUND_MAX: u32 = 2_000;
+/// The most that may wait on either of the ways.
+const WAITING_MAX: usize = 16;
 
-/// The most windows of which each is asked about by itself.
-const PROVEN_EACH_MAX: usize = 8;
-/// The most records of a window that are looked at for its end: the newest.
-const PROOF_MAX: u32 = 500;
-
-/// The way to the thread that asks for things.
+/// The ways to the threads that ask for things: for deeds, and for what is looked up, so that no deed waits for that.
 #[derive(Debug, Clone)]
-pub(crate) struct Deeds(SyncSender<Effect>);
+pub(crate) struct Deeds {
+    deeds: SyncSender<Effect>,
+    lookups: SyncSender<Effect>,
+}
 
 impl Deeds {
     /// Has it asked for. Where too much waits already, that is said.
     pub(crate) fn ask(&self, effect: Effect) -> Option<Msg> {
-        let effect = match self.0.try_send(effect) {
+        let way = match &effect {
+            Effect::Do(_) | Effect::Quit => &self.deeds,
+            Effect::Find { .. } | Effect::Prove(_) | Effect::Explain(_) => &self.lookups,
+        };
+        let effect = match way.try_send(effect) {
             Ok(()) => return None,
             Err(TrySendError::Full(effect) | TrySendError::Disconnected(effect)) => effect,
         };
@@ -52,18 +52,14 @@ impl Deeds {
             // It is asked for again when there is a reason to.
             Effect::Prove(_) => return None,
         };
-        Some(Msg::Answered {
-            of,
-            is_done: false,
-            said: "not asked: what was asked for before is not answered yet".to_owned(),
-            ended: None,
-        })
+        Some(Msg::NotAsked { of })
     }
 }
 
 /// Starts the threads; what they hear goes to `to`. They end with the process.
 pub(crate) fn start(socket: &Path, to: &SyncSender<Msg>) -> Deeds {
-    let (deeds, asked) = sync_channel(16);
+    let (deeds, asked) = sync_channel(WAITING_MAX);
+    let (lookups, wanted) = sync_channel(WAITING_MAX);
     let at = || (socket.to_owned(), to.clone());
     let (socket, news) = at();
     thread::spawn(move || watch(&socket, &news));
@@ -71,7 +67,9 @@ pub(crate) fn start(socket: &Path, to: &SyncSender<Msg>) -> Deeds {
     thread::spawn(move || follow(&socket, &news));
     let (socket, news) = at();
     thread::spawn(move || answer(&socket, &news, &asked));
-    Deeds(deeds)
+    let (socket, news) = at();
+    thread::spawn(move || answer(&socket, &news, &wanted));
+    Deeds { deeds, lookups }
 }
 
 /// How long the next try is waited for.
@@ -131,14 +129,31 @@ impl Newest {
         entry.record.seq == self.seq && entry.record.hash != self.hash
     }
 
-    /// How many records the log has, where that is fewer than have come of it: it was replaced, or goes on from an older copy. What was said by the
-    /// daemon after a record came has that record.
+    /// How many records the log has, where this one is not in it, or is another: it was replaced, or goes on from an older copy, however long it has become
+    /// meanwhile. Asked for alone: of what is asked for from here on only the newest come. What was said by the daemon after a record came has that
+    /// record, unless it keeps none that are as old.
     fn is_lost(&self, link: &mut Link) -> Result<Option<u64>, LinkError> {
         if self.seq == 0 {
             return Ok(None);
         }
-        let has = link.status()?.log.records;
-        Ok((has < self.seq).then_some(has))
+        let alone = Filter {
+            first: Some(self.seq),
+            last: Some(self.seq),
+            ..Filter::default()
+        };
+        let mut is_same = None;
+        let mut each = |lines: Vec<String>| {
+            let entry = lines.first().and_then(|line| Entry::read(line));
+            is_same = Some(entry.is_some_and(|entry| entry.record.hash == self.hash));
+            true
+        };
+        link.records((1, None), false, alone, &mut each)?;
+        let log = link.status()?.log;
+        let is_lost = match is_same {
+            Some(is_same) => !is_same,
+            None => log.first_record <= self.seq,
+        };
+        Ok(is_lost.then_some(log.records))
     }
 }
 
@@ -151,12 +166,20 @@ fn follow(socket: &Path, to: &SyncSender<Msg>) {
         let begun = Link::to(socket).and_then(|mut link| Ok((last.is_lost(&mut link)?, link)));
         let mut each = |lines: Vec<String>| {
             let all = lines.len();
-            let entries: Vec<Entry> = lines.iter().filter_map(|line| Entry::read(line)).collect();
-            if entries.iter().any(|entry| last.is_contradicted_by(entry)) {
+            let (mut entries, mut unreadable) = (Vec::new(), Vec::new());
+            for line in &lines {
+                match Entry::read(line) {
+                    Some(entry) => entries.push(entry),
+                    None => unreadable.push(Named::of(line.as_bytes()).map_or(0, |of| of.seq)),
+                }
+            }
+            if entries
+                .iter()
+                .any(|entry: &Entry| last.is_contradicted_by(entry))
+            {
                 replaced = Some(entries.last().map_or(0, |entry| entry.record.seq));
                 return false;
             }
-            let unreadable = (all - entries.len()) as u64;
             let newest = entries.last().map_or_else(
                 || last.clone(),
                 |entry| Newest {
@@ -214,10 +237,13 @@ fn answer(socket: &Path, to: &SyncSender<Msg>, asked: &Receiver<Effect>) {
             Effect::Do(what) => perform(socket, &what),
             Effect::Find { title, filter } => Msg::Found {
                 title,
-                found: found(socket, *filter),
+                found: found(socket, *filter).map_err(|why| causes(&why)),
             },
             // What cannot be had now is asked for again when there is a reason to; that there is no proof is what is shown.
-            Effect::Prove(grants) => Msg::Proven(ends_of(socket, &grants).unwrap_or_default()),
+            Effect::Prove(grants) => {
+                let found = ends_of(socket, &grants).unwrap_or_default();
+                Msg::Proven(found.into_values().collect())
+            }
             Effect::Explain(record) => Msg::Explained {
                 title: crate::app::why_title(&record),
                 found: explained(socket, &record).map_err(|why| causes(&why)),
@@ -294,86 +320,6 @@ pub(crate) fn said_of(what: &Deed, reply: &Reply) -> String {
     }
 }
 
-/// What the log has of the end of windows: of a few all that came last, of many their closes.
-fn ends_of(socket: &Path, grants: &[GrantId]) -> Result<Vec<Entry>, String> {
-    if grants.len() > PROVEN_EACH_MAX {
-        let closes = Filter {
-            kind: Some("closed".to_owned()),
-            ..Filter::default()
-        };
-        return found(socket, closes);
-    }
-    let mut entries = Vec::new();
-    for grant in grants {
-        let of_one = Filter {
-            grant: Some(*grant),
-            ..Filter::default()
-        };
-        entries.extend(newest(socket, of_one, PROOF_MAX)?);
-    }
-    Ok(entries)
-}
-
-fn found(socket: &Path, filter: Filter) -> Result<Vec<Entry>, String> {
-    newest(socket, filter, FOUND_MAX)
-}
-
-fn newest(socket: &Path, filter: Filter, most: u32) -> Result<Vec<Entry>, String> {
-    let mut entries = Vec::new();
-    let mut each = |lines: Vec<String>| {
-        entries.extend(lines.iter().filter_map(|line| Entry::read(line)));
-        true
-    };
-    Link::to(socket)
-        .and_then(|mut link| link.records((1, Some(most)), false, filter, &mut each))
-        .map_err(|why| causes(&why))?;
-    Ok(entries)
-}
-
-/// The daemon's log, asked on a connection of its own each time.
-pub(crate) struct Log<'a>(pub(crate) &'a Path);
-
-impl Records for Log<'_> {
-    type Error = LinkError;
-
-    fn each(
-        &self,
-        filter: Filter,
-        limit: Option<u32>,
-        each: &mut dyn FnMut(&Record),
-    ) -> Result<(), LinkError> {
-        let mut each = |lines: Vec<String>| {
-            let read = lines.iter().filter_map(|line| Entry::read(line));
-            read.for_each(|entry| each(&entry.record));
-            true
-        };
-        Link::to(self.0)?.records((1, limit), false, filter, &mut each)
-    }
-}
-
-/// All that the log has on why something was allowed or refused: what `enforcer why` says.
-pub(crate) fn explained(socket: &Path, record: &Record) -> Result<Vec<String>, LinkError> {
-    let facts = why::facts(&Log(socket), record)?.0;
-    let width = facts.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-    let outcome = Outcome::of(&record.event).word();
-    let mut lines = vec![format!("{outcome}: {}", sentence(&record.event))];
-    let told = facts
-        .iter()
-        .map(|(name, fact)| format!("{name:<width$}  {fact}"));
-    lines.extend(told);
-    lines.extend(
-        About::of(&record.event)
-            .sql
-            .map(|sql| format!("{:<width$}  {sql}", "SQL")),
-    );
-    lines.push(format!(
-        "{:<width$}  {}",
-        "hash",
-        record.hash.as_deref().unwrap_or("none")
-    ));
-    Ok(lines)
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
@@ -382,6 +328,7 @@ mod tests {
     use enforcer_proto::wire::{self, Ask, Hello};
 
     use super::*;
+    use crate::link::fake;
 
     #[test]
     fn each_try_waits_longer_up_to_a_bound() {
@@ -439,7 +386,7 @@ mod tests {
         assert_eq!(asked.recv(), Ok(1), "it lets the daemon go");
         assert_eq!(news.recv(), Ok(Msg::Tick));
         assert_eq!(news.recv(), Ok(Msg::Dropped(2)));
-        let Ok(Msg::Records(entries, 0)) = news.recv() else {
+        let Ok(Msg::Records(entries, _)) = news.recv() else {
             panic!("they come after all");
         };
         let seqs: Vec<u64> = entries.iter().map(|entry| entry.record.seq).collect();
@@ -463,5 +410,59 @@ mod tests {
         assert!(!newest.is_contradicted_by(&entry(7, "a")));
         assert!(!newest.is_contradicted_by(&entry(8, "b")));
         assert!(newest.is_contradicted_by(&entry(7, "b")));
+    }
+
+    /// Records from one to another, all with this hash.
+    fn log(seqs: std::ops::RangeInclusive<u64>, hash: &str) -> Vec<String> {
+        let event = serde_json::json!({"kind": "opened", "grant": "g-1", "agent": "finance-bot"});
+        seqs.map(|seq| fake::line(seq, hash, &event)).collect()
+    }
+
+    /// What comes of a log that becomes another one, once eight records of it have come.
+    fn comes_of(name: &str, other: Vec<String>) -> Msg {
+        let daemon = fake::Fake::with(name, log(1..=8, "ours"));
+        let (to, news) = sync_channel(64);
+        let socket = daemon.socket().to_owned();
+        thread::spawn(move || follow(&socket, &to));
+        let Ok(Msg::Records(first, _)) = news.recv() else {
+            panic!("they come");
+        };
+        assert_eq!(first.len(), 8);
+        daemon.becomes(other);
+        news.recv().expect("it goes on")
+    }
+
+    #[test]
+    fn another_log_is_noticed_whether_it_is_shorter_or_has_grown_past_all_that_is_asked_for() {
+        for (name, other, has) in [
+            ("shorter", log(1..=3, "theirs"), 3),
+            ("longer", log(1..=3_000, "theirs"), 3_000),
+            (
+                "without-it",
+                [log(1..=7, "ours"), log(9..=9, "ours")].concat(),
+                9,
+            ),
+        ] {
+            assert_eq!(
+                comes_of(name, other),
+                Msg::Replaced { had: 8, has },
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_same_log_that_has_grown_is_gone_on_with_also_where_it_keeps_the_newest_alone() {
+        for (name, other) in [
+            ("grown", log(1..=9, "ours")),
+            ("kept", log(20..=21, "ours")),
+        ] {
+            let comes = comes_of(name, other);
+            let Msg::Records(entries, _) = comes else {
+                panic!("{name}: {comes:?}");
+            };
+            let last = entries.last().map(|entry| entry.record.seq);
+            assert!(last == Some(9) || last == Some(21), "{name}");
+        }
     }
 }

@@ -31,6 +31,15 @@ fn halves(area: Rect) -> [Rect; 2] {
     Layout::horizontal(halves).spacing(1).areas(area)
 }
 
+/// How many columns are of the list.
+pub(super) fn list_columns(model: &Model, area: Rect) -> u16 {
+    match model.detail {
+        None => area.width,
+        Some(_) if area.width >= WIDE => halves(area)[0].width,
+        Some(_) => 0,
+    }
+}
+
 /// The part in which what is selected is shown whole.
 pub(super) fn beside_list(area: Rect) -> Rect {
     if area.width >= WIDE {

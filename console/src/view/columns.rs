@@ -148,7 +148,16 @@ pub(super) const fn columns(view: View, room: Room) -> &'static [(&'static str, 
             ("live", 4),
             ("window", 6),
         ],
-        (View::Agents, Room::Plain | Room::Wide) => &[
+        (View::Agents, Room::Plain) => &[
+            ("", 1),
+            ("agent", 14),
+            ("last 24 h, newest right", 24),
+            ("share", 5),
+            ("live", 4),
+            ("window", 6),
+            ("workload", 0),
+        ],
+        (View::Agents, Room::Wide) => &[
             ("", 1),
             ("agent", 14),
             ("last 24 h, the newest at the right", 48),

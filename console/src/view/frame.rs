@@ -10,7 +10,6 @@ use ratatui::widgets::Paragraph;
 use super::text::cell;
 use crate::app::key::{BINDINGS, Key};
 use crate::app::popup::clock;
-use crate::app::signed::{self, Signed};
 use crate::app::{Link, Model, Typing, View, ago};
 use crate::theme::{Role, Theme};
 
@@ -149,7 +148,8 @@ fn health(model: &Model, status: &Status) -> Said {
             .filter(|check| check.state == state)
             .count()
     };
-    let faults = status.unhealthy.len().max(checks(CheckState::Bad));
+    // What was found wrong here the daemon does not know of, or does not say.
+    let faults = status.unhealthy.len().max(checks(CheckState::Bad)) + model.log_faults().len();
     if faults > 0 {
         return Said::of(format!("✗ UNHEALTHY ({faults})"), Role::Danger);
     }
@@ -198,27 +198,14 @@ fn alarms(model: &Model) -> Vec<String> {
             "NOT CONNECTED, again in {left} s (try {tries}){what}: {why}"
         ));
     }
-    alarms.extend(model.replaced.map(|(had, has)| {
-        format!(
-            "THE LOG IS ANOTHER ONE: record {had} had come, and it is not in this one, which had {has}: keep both as evidence (enforcer log verify --checkpoint)"
-        )
+    alarms.extend(model.unrecorded.as_ref().map(|why| {
+        format!("THE RECORDING HAS STOPPED, and has nothing of what comes from here on: {why}")
     }));
-    alarms.extend(model.behind().map(|(records, age_ms)| {
-        format!(
-            "THE LOG HAS STOPPED COMING: {records} records are not here, none came for {}: what is shown of it may be out of date",
-            ago(age_ms / 1000)
-        )
-    }));
-    alarms.extend(model.chain.broken().map(|seq| {
-        format!(
-            "RECORD {seq} IS NOT WHAT WAS WRITTEN, by its hash or that of the one before: keep the log as evidence (enforcer log verify)"
-        )
-    }));
-    if let Signed::Wrong(why) = signed::of(model) {
-        alarms.push(format!(
-            "THE LOG IS NOT WHAT WAS SIGNED: {why}: keep it as evidence (enforcer log verify)"
-        ));
-    }
+    let (past, now): (Vec<_>, Vec<_>) = model
+        .log_faults()
+        .into_iter()
+        .partition(|fault| fault.is_past);
+    alarms.extend(now.into_iter().map(|fault| fault.said));
     if let Some(status) = model.status() {
         alarms.extend(
             status
@@ -226,6 +213,10 @@ fn alarms(model: &Model) -> Vec<String> {
                 .iter()
                 .map(|fault| format!("UNHEALTHY: {fault}")),
         );
+    }
+    // It stays, and is not to keep what is wrong now from being seen.
+    alarms.extend(past.into_iter().map(|fault| fault.said));
+    if let Some(status) = model.status() {
         alarms.extend(
             status
                 .enforce
@@ -236,38 +227,90 @@ fn alarms(model: &Model) -> Vec<String> {
     alarms
 }
 
+/// How the views are named where there is so much room.
+#[derive(Debug, Clone, Copy)]
+struct Naming {
+    /// Names are cut, but that of the view that is shown.
+    is_short: bool,
+    /// One blank between them instead of two, and counts close behind names.
+    is_tight: bool,
+    /// Counts end at [`COUNT_MAX`].
+    is_capped: bool,
+}
+
+/// The largest count that is said where there is little room.
+const COUNT_MAX: u64 = 99;
+/// From the most room to the least. By the last all views have room on the smallest screen, however much is counted.
+const NAMINGS: [Naming; 4] = [
+    Naming {
+        is_short: false,
+        is_tight: false,
+        is_capped: false,
+    },
+    Naming {
+        is_short: true,
+        is_tight: false,
+        is_capped: false,
+    },
+    Naming {
+        is_short: true,
+        is_tight: true,
+        is_capped: false,
+    },
+    Naming {
+        is_short: true,
+        is_tight: true,
+        is_capped: true,
+    },
+];
+/// Below this width names are cut, whether or not they have room: they would change with each count.
+const LONG_NAMES_WIDTH: u16 = 100;
+
 /// The views, each with its key, and how much waits in it.
 pub(super) fn tabs(frame: &mut Frame<'_>, area: Rect, model: &Model, theme: Theme) {
-    let is_narrow = area.width < 100;
-    let mut spans = Vec::new();
-    for view in View::ALL {
-        let count = match view {
-            View::Windows => model.open().count(),
-            View::Requests => model.waiting().count(),
-            View::Refusals => usize::try_from(model.refusals.count()).unwrap_or(usize::MAX),
-            View::Sessions | View::Log | View::Agents | View::Health => 0,
-        };
-        let name = if is_narrow && view != model.view {
-            view.name().get(..3).unwrap_or_default()
-        } else {
-            view.name()
-        };
-        let count = if count > 0 {
-            format!(" {count}")
-        } else {
-            String::new()
-        };
-        let role = if view == model.view {
-            Role::Selected
-        } else if view == View::Requests && !count.is_empty() {
-            Role::Pending
-        } else {
-            Role::Plain
-        };
-        let text = format!(" {} {name}{count} ", view.place() + 1);
-        spans.push(Span::styled(text, theme.style(role)));
-    }
-    frame.render_widget(Paragraph::new(Line::from(spans)), area);
+    let namings = NAMINGS
+        .iter()
+        .filter(|naming| naming.is_short || area.width >= LONG_NAMES_WIDTH);
+    let mut all = namings.map(|naming| View::ALL.map(|view| tab(model, view, *naming)));
+    let fits = |tabs: &[(String, Role); View::ALL.len()]| {
+        tabs.iter().map(|(text, _)| columns(text)).sum::<usize>() <= usize::from(area.width)
+    };
+    let least = NAMINGS[NAMINGS.len() - 1];
+    let shown = all
+        .find(fits)
+        .unwrap_or_else(|| View::ALL.map(|view| tab(model, view, least)));
+    let spans = shown.map(|(text, role)| Span::styled(text, theme.style(role)));
+    frame.render_widget(Paragraph::new(Line::from(spans.to_vec())), area);
+}
+
+fn tab(model: &Model, view: View, naming: Naming) -> (String, Role) {
+    let count = match view {
+        View::Windows => model.open().count() as u64,
+        View::Requests => model.waiting().count() as u64,
+        View::Refusals => model.refusals.count(),
+        View::Sessions | View::Log | View::Agents | View::Health => 0,
+    };
+    let name = if naming.is_short && view != model.view {
+        view.name().get(..3).unwrap_or_default()
+    } else {
+        view.name()
+    };
+    // Where the next view follows closely, its key is not to be taken for a count.
+    let before = if naming.is_tight { ":" } else { " " };
+    let count = match count {
+        0 => String::new(),
+        count if naming.is_capped && count > COUNT_MAX => format!("{before}{COUNT_MAX}+"),
+        count => format!("{before}{count}"),
+    };
+    let role = if view == model.view {
+        Role::Selected
+    } else if view == View::Requests && !count.is_empty() {
+        Role::Pending
+    } else {
+        Role::Plain
+    };
+    let end = if naming.is_tight { "" } else { " " };
+    (format!(" {} {name}{count}{end}", view.place() + 1), role)
 }
 
 /// What is typed, what came of something, or what can be done here.

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use enforcer_proto::size;
 use enforcer_proto::wire::{self, CheckState, CheckpointView, Status};
 
+use crate::app::evidence;
 use crate::app::popup::clock;
+use crate::app::signed::{self, Signed};
 use crate::app::{Link, Model};
 
 /// How old the newest checkpoint may be while there are records that it does not sign, nanoseconds: one hour.
@@ -72,6 +74,14 @@ fn lines(model: &Model) -> Vec<HealthLine> {
     if let Link::Down { why, .. } = &model.link {
         lines.push(line("connection", why, true));
     }
+    let faults = model.log_faults().into_iter();
+    lines.extend(faults.map(|fault| line(fault.what, fault.said, true)));
+    lines.extend(
+        model
+            .unrecorded
+            .as_ref()
+            .map(|why| line("recording", format!("it has stopped: {why}"), true)),
+    );
     let Some(status) = model.status() else {
         return lines;
     };
@@ -159,6 +169,46 @@ fn log_lines(model: &Model, status: &Status, lines: &mut Vec<HealthLine>) {
         ),
         None => line("checkpoint", "none was signed yet", false),
     });
+    lines.push(chain_line(model));
+    lines.extend(signature_line(model));
+}
+
+/// What was checked here of the records' hashes.
+fn chain_line(model: &Model) -> HealthLine {
+    let (state, said) = match (model.chain.run(), model.mode.is_replay()) {
+        (_, true) => (
+            CheckState::Unknown,
+            "as it was recorded: nothing of it is checked".to_owned(),
+        ),
+        (Some((first, last)), false) => (
+            CheckState::Well,
+            format!("the hashes of records {first} to {last} hold, checked here"),
+        ),
+        (None, false) => (
+            CheckState::Unknown,
+            "no record has come that could be checked".to_owned(),
+        ),
+    };
+    with_state(state, line(evidence::CHAIN, said, false))
+}
+
+/// What the key shows of the newest checkpoint, where there is one; what is wrong with it has a line among the faults.
+fn signature_line(model: &Model) -> Option<HealthLine> {
+    let (state, said) = match signed::of(model) {
+        Signed::None if model.signer.has_key() => {
+            (CheckState::Unknown, "there is no checkpoint".to_owned())
+        }
+        Signed::None | Signed::Said { .. } | Signed::Wrong(_) => return None,
+        Signed::Holds { records } => (
+            CheckState::Well,
+            format!("record {records} is the one that the key has signed"),
+        ),
+        Signed::OfElsewhere { records } => (
+            CheckState::Unknown,
+            format!("signed by the key; record {records} is not among those that came"),
+        ),
+    };
+    Some(with_state(state, line(evidence::SIGNATURE, said, false)))
 }
 
 /// A checkpoint that is old while there is more to sign is on its way to showing nothing.

@@ -15,7 +15,7 @@ use crate::app::popup::{clock, minutes_seconds};
 use crate::app::queries::{Query, State};
 use crate::app::rows::Row;
 use crate::app::signed::{self, Signed};
-use crate::app::{Mode, Model, View};
+use crate::app::{Model, View};
 use crate::theme::{Role, Theme};
 
 /// A window that ends within this long stands out, nanoseconds.
@@ -97,8 +97,8 @@ fn heading(model: &Model, count: usize, room: Room, theme: Theme) -> Line<'stati
         }
         View::Agents => {
             let cell = match room {
-                Room::Narrow => "an hour",
-                Room::Plain | Room::Wide => "half an hour",
+                Room::Narrow | Room::Plain => "an hour",
+                Room::Wide => "half an hour",
             };
             let left_out = model.status().map_or(0, |status| status.agents_left_out);
             let more = if left_out > 0 {
@@ -146,7 +146,7 @@ fn log_heading(model: &Model, room: Room) -> String {
         Signed::Wrong(_) => "SIGNED FALSELY".to_owned(),
     };
     let records = model.status().map_or(0, |status| status.log.records);
-    if model.mode == Mode::Replay {
+    if model.mode.is_replay() {
         return format!("{records} records · as they were recorded, not checked");
     }
     match (model.chain.run(), room) {
@@ -488,7 +488,7 @@ fn record(model: &Model, seq: u64, theme: Theme) -> Vec<Cell<'static>> {
     };
     // It has its hash, and follows the one before it.
     // What a recording says of itself shows nothing.
-    let is_checked = model.chain.holds(seq) && model.mode != Mode::Replay;
+    let is_checked = model.chain.holds(seq) && !model.mode.is_replay();
     let mark = if is_checked { "✓" } else { " " };
     cells_of(vec![
         (format!("{seq}{mark}"), theme.style(Role::Muted)),
@@ -585,20 +585,27 @@ fn agent(model: &Model, name: &AgentName, theme: Theme, room: Room) -> Vec<Cell<
     cells_of(texts)
 }
 
-/// A day as one cell for each half hour, or hour: how much of it a window was open.
+/// How many quarters of an hour a day has.
+const DAY_QUARTERS: usize = 96;
+
+/// A day as one cell for each half hour, or hour: how much of it a window was open. The last cell is of the newest quarters, also where the daemon tells
+/// of fewer than a day has: what it does not tell of lies before them.
 fn strip(day: &[u8], room: Room) -> String {
     let quarters = match room {
-        Room::Narrow => 4,
-        Room::Plain | Room::Wide => 2,
+        Room::Narrow | Room::Plain => 4,
+        Room::Wide => 2,
     };
-    let cell = |pair: &[u8]| match pair.iter().copied().max().unwrap_or(0) {
+    let newest = &day[day.len().saturating_sub(DAY_QUARTERS)..];
+    let mut whole = [0; DAY_QUARTERS];
+    whole[DAY_QUARTERS - newest.len()..].copy_from_slice(newest);
+    let cell = |quarters: &[u8]| match quarters.iter().copied().max().unwrap_or(0) {
         0 => '·',
         1..=33 => '░',
         34..=66 => '▒',
         67..=99 => '▓',
         100.. => '█',
     };
-    day.chunks(quarters).map(cell).collect()
+    whole.chunks(quarters).map(cell).collect()
 }
 
 fn health(model: &Model, row: (&str, usize), theme: Theme) -> Vec<Cell<'static>> {

@@ -11,6 +11,7 @@ use super::detail::scrolled;
 use super::list::role_of;
 use super::text::{cell, is_too_long, whole};
 use crate::app::Model;
+use crate::app::find::Found;
 use crate::app::form::{Reason, Terms};
 use crate::app::key::{BINDINGS, Key};
 use crate::app::popup::{Confirm, Popup, clock};
@@ -169,8 +170,13 @@ fn content(popup: &Popup, model: &Model, area: Rect, theme: Theme) -> Content {
             let title = format!("approve {}, but less", terms.request.request);
             (title, (pinned, lines), from)
         }
-        Popup::Story { title, found, from } => {
-            let lines = story(found.as_ref(), inner, theme);
+        Popup::Story {
+            title,
+            all,
+            found,
+            from,
+        } => {
+            let lines = story(found.as_ref(), all, inner, theme);
             (title.clone(), (Vec::new(), lines), *from)
         }
         Popup::Why { title, lines, from } => {
@@ -340,25 +346,43 @@ fn at_most(mut lines: Vec<Line<'static>>, most: usize) -> Vec<Line<'static>> {
 }
 
 fn story(
-    found: Option<&Result<Vec<Entry>, String>>,
+    found: Option<&Result<Found, String>>,
+    all: &str,
     width: usize,
     theme: Theme,
 ) -> Vec<Line<'static>> {
-    let entries = match found {
+    let Found {
+        first,
+        newest,
+        is_cut,
+    } = match found {
         None => return vec![Line::raw("The log is being asked …")],
         Some(Err(why)) => return whole(why, width, theme.style(Role::Danger)),
-        Some(Ok(entries)) => entries,
+        Some(Ok(found)) => found,
     };
     let line = |entry: &Entry| {
         let text = format!("{}  {}", clock(entry.record.unix_ns), entry.sentence);
         whole(&text, width, theme.style(role_of(&entry.sentence)))
     };
-    if entries.is_empty() {
+    if first.is_empty() && newest.is_empty() {
         return vec![Line::raw("The log has nothing of it.")];
     }
-    let count = format!("{} records, the oldest first", entries.len());
-    let mut lines = vec![Line::styled(count, theme.style(Role::Muted))];
-    lines.extend(entries.iter().flat_map(line));
+    let said = if *is_cut {
+        format!(
+            "the first {} and the newest {} of more records, the oldest first; {all}",
+            first.len(),
+            newest.len()
+        )
+    } else {
+        format!("{} records, the oldest first", first.len() + newest.len())
+    };
+    let mut lines = whole(&said, width, theme.style(Role::Muted));
+    lines.extend(first.iter().flat_map(line));
+    if *is_cut {
+        let between = "… there are more between, which are not shown here …";
+        lines.extend(whole(between, width, theme.style(Role::Warning)));
+    }
+    lines.extend(newest.iter().flat_map(line));
     lines
 }
 

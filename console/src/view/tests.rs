@@ -14,10 +14,12 @@ use crate::app::{Link, Mode, Msg, View};
 use crate::demo;
 use crate::sheet::text_of;
 
+mod evidence;
 mod numbers;
 mod reading;
+mod strip;
 
-const SIZES: [(u16, u16); 3] = [(60, 12), (80, 24), (120, 40)];
+const SIZES: [(u16, u16); 4] = [(60, 12), (80, 24), (120, 40), (200, 60)];
 
 /// What there is to show.
 #[derive(Debug, Clone, Copy)]
@@ -184,6 +186,64 @@ fn every_popup_is_the_screen_that_was_looked_at() {
     }
 }
 
+#[test]
+fn of_a_story_that_is_longer_than_is_shown_it_is_said_and_its_beginning_is_there() {
+    let mut model = model(State::Busy);
+    types(&mut model, "1js");
+    let of = |seqs: std::ops::Range<usize>| model.tail.iter().take(seqs.end).skip(seqs.start);
+    let found =
+        crate::app::find::Found::ends(of(0..2).cloned().collect(), of(6..9).cloned().collect());
+    let answer = Msg::Found {
+        title: "the story of g-5".to_owned(),
+        found: Ok(found),
+    };
+    model.update(0, answer);
+    for size in [(80, 24), (60, 24)] {
+        let said = shown(&mut model, size).replace('│', " ");
+        let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
+        for part in [
+            "the first 2 and the newest 3 of more records,",
+            "enforcer-console story g-5",
+            "open g-5",
+            "more between, which are not shown here",
+        ] {
+            assert!(said.contains(part), "{part}: {said}");
+        }
+    }
+}
+
+#[test]
+fn every_view_has_its_place_among_all_however_much_is_counted() {
+    let mut model = model(State::Busy);
+    let mut status = status_of(&model);
+    let open = status.grants.iter().find(|grant| grant.open).cloned();
+    status.grants = vec![open.expect("one is open"); 1_024];
+    let waits = status.requests[0].clone();
+    status.requests = vec![waits; 1_024];
+    model.update(0, Msg::Status(Box::new(status)));
+    let line = r#"{"seq":99,"boot_id":"b","boot_ns":1,"unix_ns":1,"event":{"kind":"kernel_refused","agent":null,"process":{"pid":1,"start_boot_ns":1,"uid":1,"comm":"x"},"verdict":"udp","destination":"192.0.2.1:443","count":9000000000},"prev":"x"}"#;
+    let entry = Entry::read(line).expect("a record");
+    model.update(0, Msg::Records(vec![entry], Vec::new()));
+    for width in 60..=200 {
+        for view in View::ALL {
+            model.view = view;
+            let said = shown(&mut model, (width, 24));
+            let tabs = said.lines().find(|line| line.starts_with(" 1 win"));
+            let tabs = tabs.unwrap_or_default();
+            let names = View::ALL.map(|view| format!("{} {}", view.place() + 1, &view.name()[..3]));
+            assert!(
+                names.iter().all(|name| tabs.contains(name)),
+                "{width}: {tabs}"
+            );
+            assert!(tabs.contains(view.name()), "{width}: {tabs}");
+            assert!(
+                tabs.contains("1024") || (width < 80 && tabs.contains("99+")),
+                "{width}: {tabs}"
+            );
+        }
+    }
+}
+
 /// The style of the first cell of a text on screen.
 fn style_at(buffer: &Buffer, text: &str) -> (Color, Modifier) {
     let width = usize::from(buffer.area.width);
@@ -254,7 +314,7 @@ fn hostile(text: &str) -> Model {
     );
     model.update(
         0,
-        Msg::Records(vec![Entry::read(&line).expect("a record")], 0),
+        Msg::Records(vec![Entry::read(&line).expect("a record")], Vec::new()),
     );
     model
 }
@@ -300,6 +360,10 @@ fn a_countdown_goes_on_by_the_consoles_own_clock() {
 #[test]
 fn a_daemon_that_says_nothing_more_is_seen_within_seconds_though_nothing_else_moves() {
     let mut model = model(State::Empty);
+    // Of its log nothing is missing here.
+    let mut status = status_of(&model);
+    status.log.records = 0;
+    model.update(0, Msg::Status(Box::new(status)));
     drawn(&mut model, (80, 24), Theme::Dark);
     model.is_dirty = false;
     model.update(2_900, Msg::Tick);
@@ -390,7 +454,12 @@ fn the_age_of_the_checkpoint_goes_on_while_nothing_else_does() {
 #[test]
 fn what_kind_of_console_it_is_and_whether_it_is_connected_is_whole_at_every_size() {
     let banners = [
-        (Mode::Replay, "RECORDING"),
+        (
+            Mode::Replay {
+                is_read_only: false,
+            },
+            "RECORDING",
+        ),
         (Mode::ReadOnly, "READ ONLY"),
         (Mode::Demo, "DEMO: NOT REAL"),
     ];
@@ -510,7 +579,7 @@ fn nothing_is_said_of_refusals_in_records_that_did_not_come() {
     );
     let line = r#"{"seq":7,"boot_id":"b","boot_ns":1,"unix_ns":1,"event":{"kind":"opened","grant":"g-5","agent":"finance-bot"},"prev":"x"}"#;
     let entry = Entry::read(line).expect("a record");
-    model.update(0, Msg::Records(vec![entry], 0));
+    model.update(0, Msg::Records(vec![entry], Vec::new()));
     let said = shown(&mut model, (80, 24));
     assert!(
         said.contains("Nothing was refused in records 7 to 7"),
@@ -627,7 +696,7 @@ fn the_log_says_what_was_checked_here_and_what_is_the_daemons_word() {
     // One that was never sealed, in the next one's place.
     let line = r#"{"seq":13,"boot_id":"b","boot_ns":1,"unix_ns":1,"event":{"kind":"opened","grant":"g-5","agent":"finance-bot"},"prev":"x"}"#;
     let entry = Entry::read(line).expect("a record");
-    model.update(0, Msg::Records(vec![entry], 0));
+    model.update(0, Msg::Records(vec![entry], Vec::new()));
     let buffer = drawn(&mut model, (80, 24), Theme::Dark);
     assert_eq!(
         style_at(&buffer, "RECORD 13 IS NOT WHAT WAS WRITTEN").1,

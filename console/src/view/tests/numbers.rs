@@ -106,7 +106,7 @@ fn lied_to(with: &[u64]) -> Model {
             let record: Record = other(record, found, &with);
             let line = serde_json::to_string(&record).expect("JSON");
             let entry = Entry::read(&line).expect("a record");
-            model.update(0, Msg::Records(vec![entry], u64::MAX));
+            model.update(0, Msg::Records(vec![entry], vec![u64::MAX]));
         }
     }
     model
@@ -161,7 +161,7 @@ fn the_largest_numbers_make_nothing_panic() {
         );
         model.update(
             0,
-            Msg::Records(vec![Entry::read(&line).expect("a record")], 0),
+            Msg::Records(vec![Entry::read(&line).expect("a record")], Vec::new()),
         );
     }
     assert_eq!(model.refusals.count(), u64::MAX);

@@ -207,6 +207,7 @@ async fn daemon(config: Config, policy: Policy, room: Room) -> Result<()> {
     let authority = open_authority(&config, &served, clock.as_ref(), &files)?;
     let upstream = open_upstream(&config, &tls, Some(Arc::new(deadlines)))?;
     let minters = Arc::new(tokens::minters(&config, &upstream).await?);
+    let signs = minters.signs();
     let minting = Arc::new(minting::Minting::new(minters, Arc::clone(&clock)));
     let questions = Arc::new(Questions::default());
     let watched = kernel::Watched {
@@ -344,6 +345,9 @@ async fn daemon(config: Config, policy: Policy, room: Room) -> Result<()> {
         let (engine, stop) = (engine.clone(), stop.clone());
         async move { presented.run(&engine, stop).await }
     });
+    if let Some(signs) = signs {
+        tasks.spawn(tokens::record_keys(signs, engine.clone(), stop.clone()));
+    }
     tasks.spawn(renew(
         authority,
         files.clone(),

@@ -583,6 +583,10 @@ fn the_issuers_key_changes_without_a_gap_and_the_next_window_is_signed_for_by_th
     assert_eq!(world.query(&[DAILY])[0]["rows"], json!([["1000"]]));
     assert!(gcp(&["rotate-key", "--end", "--now"]).status.success());
     assert_eq!(keys(), new);
+    wait_for("both on record", || world.events("issuer_key_signs").len() == 2);
+    let kids = world.events("issuer_key_signs");
+    assert_eq!(kids[0]["kid"], first["kid"]);
+    assert_eq!(kids[1]["kid"], new["keys"][0]["kid"]);
 }
 
 /// Where Debian puts it; `cargo xtask test` installs it.

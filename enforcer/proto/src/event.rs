@@ -630,6 +630,11 @@ pub enum Event {
         /// How many like it this record stands for.
         count: u64,
     },
+    /// Assertions are signed by this key from here on: another one than before, or the first of this daemon's.
+    IssuerKeySigns {
+        /// The key's RFC 7638 thumbprint.
+        kid: String,
+    },
     /// An agent sent a credential of Google's that is its own, or looks like one. It was not sent on; that it has one at all is worth knowing: what it
     /// reaches by other ways is not scoped by any window.
     CredentialPresented {
@@ -699,6 +704,7 @@ impl Event {
             | Self::PolicyRejected { .. }
             | Self::Forwarded { .. }
             | Self::CredentialPresented { .. }
+            | Self::IssuerKeySigns { .. }
             | Self::NotificationFailed { .. } => None,
         }
     }
@@ -746,6 +752,7 @@ impl Event {
             | Self::ProcessJoined { .. }
             | Self::Detached { .. }
             | Self::Forwarded { .. }
+            | Self::IssuerKeySigns { .. }
             | Self::CredentialPresented { .. } => None,
         }
     }

@@ -570,6 +570,7 @@ impl Ledger {
             | Event::PolicyRejected { .. }
             | Event::Forwarded { .. }
             | Event::CredentialPresented { .. }
+            | Event::IssuerKeySigns { .. }
             | Event::NotificationFailed { .. } => {}
         }
     }

@@ -451,6 +451,10 @@ pub fn sentence(event: &Event) -> String {
             "DETACHED by uid {uid}, nothing is enforced from here on: {}",
             safe_line(reason, 400)
         ),
+        Event::IssuerKeySigns { kid } => format!(
+            "key      assertions are signed by the key {} from here on",
+            safe_line(kid, 64)
+        ),
         Event::CredentialPresented {
             agent,
             process,

@@ -179,6 +179,7 @@ impl Outcome {
             | Event::EventsLost { .. }
             | Event::TooLong { .. }
             | Event::CredentialPresented { .. }
+            | Event::IssuerKeySigns { .. }
             | Event::Detached { .. } => Self::Told,
         }
     }

@@ -7,17 +7,20 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use async_trait::async_trait;
+use enforcer_proto::event::Event;
 use enforcer_proto::id::GrantId;
 use enforcer_proto::principal::AgentName;
 use enforcer_proto::refusal::{Code, Refusal};
 use enforcer_proto::scope::Access;
 use serde_json::Value;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::atomic_file::{self, Rights};
 use crate::causes::Causes;
 use crate::clock::Clock;
 use crate::config::{Agent, Config, MinterKind, TokenSource};
-use crate::engine::OpenWindow;
+use crate::engine::{Engine, OpenWindow};
 use crate::proxy::Tokens;
 use crate::token::{
     AccessToken, Bearer, Credential, EstimatorTokens, Federation, FederationOptions, Impersonation,
@@ -30,6 +33,27 @@ use crate::upstream::Upstream;
 pub(super) struct Minters {
     federation: Option<Federation>,
     impersonation: Option<Impersonation>,
+}
+
+impl Minters {
+    /// By which key the host's own assertions are signed; none where it makes none.
+    pub(super) fn signs(&self) -> Option<watch::Receiver<Option<String>>> {
+        self.federation.as_ref().map(Federation::signs)
+    }
+}
+
+/// Records which key signs, until `stop`.
+pub(super) async fn record_keys(
+    mut signs: watch::Receiver<Option<String>>,
+    engine: Engine,
+    stop: CancellationToken,
+) {
+    while let Some(Ok(())) = stop.run_until_cancelled(signs.changed()).await {
+        let kid = signs.borrow_and_update().clone();
+        if let Some(kid) = kid {
+            engine.note(Event::IssuerKeySigns { kid }).await;
+        }
+    }
 }
 
 #[async_trait]

@@ -69,6 +69,7 @@ impl Room {
             | Event::Detached { .. }
             | Event::Forwarded { .. }
             | Event::CredentialPresented { .. }
+            | Event::IssuerKeySigns { .. }
             | Event::NotificationFailed { .. } => Some(Self::Others),
             Event::DaemonStarted { .. }
             | Event::SegmentsRemoved { .. }

@@ -280,7 +280,7 @@ mod tests {
             assert_eq!(found.len(), 1, "{wanted}");
             assert_eq!(found[0].what, wanted);
             assert_eq!(found[0].fingerprint.len(), FINGERPRINT_DIGITS);
-            assert!(!format!("{found:?}").contains("own"), "{found:?}");
+            assert!(!format!("{found:?}").contains("agents"), "{found:?}");
         }
         for none in [
             "Bearer enforcer-placeholder",

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use enforcer_proto::time::NS_PER_S;
 use secrecy::SecretString;
 use serde::{Deserialize, Deserializer, Serialize};
+use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 use super::exchange::{Post, post};
@@ -68,6 +69,8 @@ pub struct Federation {
     options: FederationOptions,
     keys: IssuerKeys,
     upstream: Arc<Upstream>,
+    /// The key's id that signed last.
+    signs: watch::Sender<Option<String>>,
 }
 
 #[derive(Serialize)]
@@ -101,16 +104,29 @@ struct StsAnswer {
 impl Federation {
     /// A minter with these keys.
     #[must_use]
-    pub const fn new(
-        options: FederationOptions,
-        keys: IssuerKeys,
-        upstream: Arc<Upstream>,
-    ) -> Self {
+    pub fn new(options: FederationOptions, keys: IssuerKeys, upstream: Arc<Upstream>) -> Self {
         Self {
             options,
             keys,
             upstream,
+            signs: watch::Sender::new(None),
         }
+    }
+
+    /// By which key assertions are signed, once one was; and whenever it is another.
+    #[must_use]
+    pub fn signs(&self) -> watch::Receiver<Option<String>> {
+        self.signs.subscribe()
+    }
+
+    fn has_signed(&self, kid: &str) {
+        self.signs.send_if_modified(|known| {
+            let is_other = known.as_deref() != Some(kid);
+            if is_other {
+                *known = Some(kid.to_owned());
+            }
+            is_other
+        });
     }
 
     /// The JWT for one window.
@@ -148,7 +164,9 @@ impl Federation {
             tracing::warn!(error = %Causes(&error), "the issuer key");
             TokenError::from(error.to_caller())
         })?;
-        Ok(jwt(key.as_ref(), &claims).await?)
+        let signed = jwt(key.as_ref(), &claims).await?;
+        self.has_signed(key.public().kid());
+        Ok(signed)
     }
 
     async fn exchange(&self, request: &MintRequest, scope: &str) -> Result<Minted, TokenError> {

@@ -265,6 +265,7 @@ impl<'a> About<'a> {
             },
             Event::DaemonStarted { .. }
             | Event::DaemonStopped {}
+            | Event::IssuerKeySigns { .. }
             | Event::TailRepaired { .. }
             | Event::HealthChanged { .. }
             | Event::Detached { .. }

@@ -168,6 +168,7 @@ impl Event {
                 bound_process(process)
             }
             Self::Detached { reason, .. } => bound_text(reason),
+            Self::IssuerKeySigns { kid } => bound_text(kid),
             Self::CredentialPresented {
                 process,
                 what,
@@ -541,6 +542,7 @@ mod tests {
                 agent: agent.clone(),
                 process: process.clone(),
             },
+            Event::IssuerKeySigns { kid: text() },
             Event::CredentialPresented {
                 agent: agent.clone(),
                 process: Some(process.clone()),

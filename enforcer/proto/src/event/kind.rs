@@ -42,6 +42,8 @@ pub const KINDS: &[&str] = &[
     "process_joined",
     "detached",
     "forwarded",
+    "issuer_key_signs",
+    "credential_presented",
     "notification_failed",
 ];
 
@@ -107,6 +109,7 @@ impl Event {
             Self::ProcessJoined { .. } => "process_joined",
             Self::Detached { .. } => "detached",
             Self::Forwarded { .. } => "forwarded",
+            Self::IssuerKeySigns { .. } => "issuer_key_signs",
             Self::CredentialPresented { .. } => "credential_presented",
         }
     }

@@ -126,6 +126,7 @@ impl Counted {
             | Event::Detached { .. }
             | Event::Forwarded { .. }
             | Event::CredentialPresented { .. }
+            | Event::IssuerKeySigns { .. }
             | Event::NotificationFailed { .. } => return None,
         };
         Some(Self {

@@ -129,6 +129,13 @@ impl Notice {
                     format!("{agent} was unlocked by {by}, and may have windows again"),
                 )
             },
+            Event::IssuerKeySigns { kid } => Self {
+                digest: Some(text(kid)),
+                ..about(
+                    NoticeKind::Daemon,
+                    format!("assertions are signed by the key {} from here on", text(kid)),
+                )
+            },
             Event::CredentialPresented {
                 agent,
                 what,

@@ -200,6 +200,7 @@ fn decided(event: &Event, facts: &mut Facts) {
             facts.add("job", job);
             facts.add("outcome", safe_line(outcome, TEXT_CHARS));
         }
+        Event::IssuerKeySigns { kid } => facts.add("kid", safe_line(kid, TEXT_CHARS)),
         Event::CredentialPresented {
             what,
             fingerprint,
@@ -574,6 +575,7 @@ const fn policy_digest(event: &Event) -> Option<&String> {
         | Event::ProcessJoined { .. }
         | Event::Detached { .. }
         | Event::CredentialPresented { .. }
+        | Event::IssuerKeySigns { .. }
         | Event::Forwarded { .. } => None,
     }
 }

@@ -99,6 +99,7 @@ impl Totals {
             | Event::ProcessJoined { .. }
             | Event::Detached { .. }
             | Event::Forwarded { .. }
+            | Event::IssuerKeySigns { .. }
             | Event::CredentialPresented { .. } => {}
         }
     }
@@ -382,6 +383,7 @@ fn said(event: &Event) -> (String, Vec<String>) {
         | Event::ProcessJoined { .. }
         | Event::Forwarded { .. }
         | Event::CredentialPresented { .. }
+        | Event::IssuerKeySigns { .. }
         | Event::DaemonStarted { .. }
         | Event::DaemonStopped {}
         | Event::TailRepaired { .. }

@@ -343,6 +343,10 @@ fn mapped(event: &Event, about: &About<'_>, host: &str) -> Mapped {
             false,
             denied(about, host, json!({"svc_name": by.to_string()}), *count),
         ),
+        Event::IssuerKeySigns { kid } => {
+            let own = json!({"src_endpoint": {"hostname": host}, "actor": actor(about), "message": format!("assertions are signed by the key {kid}")});
+            new(NETWORK, (99, "Other"), INFORMATIONAL, true, own)
+        }
         Event::CredentialPresented { what, count, .. } => {
             let own = json!({
                 "src_endpoint": {"hostname": host}, "actor": actor(about), "message": what, "count": count,

@@ -22,12 +22,16 @@ JWK_MEMBERS = {"kty", "alg", "use", "kid", "n", "e", "x", "y", "crv"}
 
 
 class Refused(Exception):
-    pass
+    code = "invalid_grant"
 
 
-def check(condition, why):
+class WrongTarget(Refused):
+    code = "invalid_target"
+
+
+def check(condition, why, kind=Refused):
     if not condition:
-        raise Refused(why)
+        raise kind(why)
 
 
 class Tokens:
@@ -43,7 +47,7 @@ class Tokens:
         token = "ya29." + secrets.token_urlsafe(48)
         expires = time.time() + life_s
         with self.lock:
-            self.minted[token] = (kind, scope, expires)
+            self.minted[token] = (kind, scope, expires, claims)
             entry = {"token": token, "kind": kind, "sub": subject, "scope": scope, "expires": expires, "claims": claims}
             self.log.write(json.dumps(entry) + "\n")
         return token
@@ -53,19 +57,25 @@ class Tokens:
             kind_scope_expires = self.minted.get(token)
         return kind_scope_expires is not None and time.time() < kind_scope_expires[2]
 
+    def holds(self, token, dataset):
+        """Whether IAM lets whoever has this token at a dataset: service accounts and the estimator always, others by the groups of their window."""
+        kind, _, _, claims = self.minted[token]
+        is_bound = kind != "federated" or "/estimator/" in claims["sub"]
+        return is_bound or f"ds:{dataset}" in claims.get("datasets", [])
+
     def exchange(self, method, path, headers, body):
         try:
             check(method == "POST" and path == "/v1/token", "no such method")
             check("authorization" not in headers, "an exchange carries no Authorization")
             form = dict(urllib.parse.parse_qsl(body.decode(), strict_parsing=True))
             check(form.get("grant_type") == GRANT, "grant_type")
-            check(form.get("audience") == AUDIENCE, "audience")
+            check(form.get("audience") == AUDIENCE, "audience", WrongTarget)
             check(form.get("requested_token_type") == TOKEN_TYPE, "requested_token_type")
             check(form.get("subject_token_type") in SUBJECT_TYPES, "subject_token_type")
             check(form.get("scope") in SCOPES, "scope")
             claims = self.verify(form.get("subject_token", ""))
         except (Refused, ValueError, jwt.PyJWTError) as error:
-            return 400, {"error": "invalid_grant", "error_description": str(error)}
+            return 400, {"error": getattr(error, "code", "invalid_grant"), "error_description": str(error)}
         life_s = int(min(3600, claims["exp"] - time.time()))
         token = self.mint("federated", claims["sub"], form["scope"], life_s, claims)
         return 200, {"access_token": token, "issued_token_type": TOKEN_TYPE, "token_type": "Bearer", "expires_in": life_s}

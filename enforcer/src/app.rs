@@ -213,7 +213,7 @@ async fn daemon((config, digest): (Config, String), policy: Policy, room: Room) 
     let parts = doctor::Daemons {
         tls: &tls,
         upstream: &upstream,
-        minter: Arc::clone(&minters) as _,
+        minters: &minters,
         clock: &clock,
     };
     let doctor = Arc::new(doctor::of_daemon(&config, digest, parts)?);

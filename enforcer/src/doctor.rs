@@ -15,9 +15,11 @@ mod reach;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use enforcer_proto::check::{CHECKS_MAX, Check, Link, Mark};
 use enforcer_proto::policy::{Policy, Rule};
 use enforcer_proto::principal::AgentName;
+use serde_json::Value;
 use tokio::sync::{Mutex, mpsc};
 
 use crate::causes::Causes;
@@ -25,7 +27,7 @@ use crate::clock::Clock;
 use crate::config::{Agent, Config, Estimator, MinterKind, TokenSource};
 use crate::dns::Lookup;
 use crate::gcp::{Plan, Somebody};
-use crate::token::{Bearer, Minter};
+use crate::token::{Bearer, Minter, RotationError};
 use crate::upstream::Upstream;
 use cure::Cures;
 
@@ -33,6 +35,16 @@ use cure::Cures;
 const POOL_KEY: u64 = u64::MAX - 3;
 /// How long reading the policy may take; the users that it names may be in a directory that does not answer.
 const POLICY: Duration = Duration::from_secs(10);
+
+/// The keys of this host as an issuer.
+#[async_trait]
+pub trait Keys: Send + Sync + std::fmt::Debug {
+    /// Their public halves, the one that signs first. Makes none.
+    ///
+    /// # Errors
+    /// Why they cannot be used, or that there are none.
+    async fn published(&self) -> Result<Value, RotationError>;
+}
 
 /// By what it looks: what the daemon itself goes by.
 #[derive(Debug)]
@@ -43,6 +55,8 @@ pub struct Ways {
     pub names: Arc<dyn Lookup>,
     /// Tokens.
     pub minter: Arc<dyn Minter>,
+    /// The keys that they are signed with.
+    pub keys: Arc<dyn Keys>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// The name of BigQuery's API.
@@ -137,7 +151,7 @@ impl Doctor {
     /// The files, and whether those who are asked for are in them.
     async fn files(&self, asked: &Asked, told: &mut Told) -> Option<Policy> {
         let config = &self.config;
-        let said = format!("host {}, {} agents", config.host, config.agents.len());
+        let said = format!("host {}, agents: {}", config.host, config.agents.len());
         told.ok(Link::Files, "configuration", &said).await;
         if self.digest != asked.digest {
             let said = "the daemon was started with another one than the file has now; looked at is the daemon's";
@@ -172,7 +186,7 @@ impl Doctor {
         let read = tokio::task::spawn_blocking(move || read.load_policy());
         let why = match tokio::time::timeout(POLICY, read).await {
             Ok(Ok(Ok(policy))) => {
-                let said = format!("{} rules", policy.rules.len());
+                let said = format!("rules: {}", policy.rules.len());
                 told.ok(Link::Files, "policy", &said).await;
                 return Some(policy);
             }

@@ -6,6 +6,8 @@ use std::process::Output;
 use harness::world::{Family, Who, World};
 use serde_json::{Value, json};
 
+use crate::token::SoftHsm;
+
 const ACCOUNT: &str = "finance-reader@demo-project.iam.gserviceaccount.com";
 const POOL: &str =
     "iam.googleapis.com/projects/123456789012/locations/global/workloadIdentityPools/agents";
@@ -22,7 +24,7 @@ fn run(world: &World, who: Who, more: &[&str]) -> Output {
 #[track_caller]
 fn holds_no_secret(world: &World, output: &Output) {
     let said = [&output.stdout[..], &output.stderr].concat();
-    let said = String::from_utf8_lossy(&said) + world.daemon_log().as_str();
+    let said = format!("{}{}", String::from_utf8_lossy(&said), world.daemon_log());
     for token in world.tokens() {
         let token = token["token"].as_str().expect("a token");
         assert!(!said.contains(token), "a token is printed");
@@ -69,10 +71,10 @@ fn where_all_is_well_each_link_is_named_and_nothing_is_run_read_or_written() {
     let (status, said) = doctor(&world);
     assert_eq!(status, Some(0), "{said}");
     for (link, of) in [
-        ("files", "configuration: host host-a, 2 agents"),
-        ("files", "policy: 1 rules"),
-        ("names", "sts.googleapis.com: 1 addresses"),
-        ("names", "bigquery.googleapis.com: 1 addresses"),
+        ("files", "configuration: host host-a, agents: 2"),
+        ("files", "policy: rules: 1"),
+        ("names", "sts.googleapis.com: "),
+        ("names", "bigquery.googleapis.com: "),
         ("tls", "sts.googleapis.com: its certificate is good"),
         ("tls", "bigquery.googleapis.com: its certificate is good"),
         ("issuer", "key: "),
@@ -99,6 +101,9 @@ fn where_all_is_well_each_link_is_named_and_nothing_is_run_read_or_written() {
     let writes = "demo-project.scratch for agent finance-bot: whether it may be written to";
     let _ = line(&said, "not tried", "dataset", writes);
     let _ = line(&said, "not tried", "jobs", "agent ops-bot: no rule");
+    let buckets =
+        "buckets of agent finance-bot: what it may do to gs://demo-exports, gs://demo-imports";
+    let _ = line(&said, "not tried", "dataset", buckets);
     assert!(said.ends_with("0 notes\n"), "{said}");
 
     for request in world.far_requests() {
@@ -384,7 +389,7 @@ fn without_a_daemon_the_command_looks_and_makes_no_key() {
         &world,
         ("tls", "bigquery.googleapis.com"),
         "connecting to bigquery.googleapis.com failed",
-        "the kernel refuses it to everybody but the daemon: start the daemon",
+        "where this host is enforced on, the kernel refuses it to everybody but the daemon",
     );
     let _ = line(&said, "ok", "issuer", "key");
     let _ = line(&said, "ok", "token", "agent finance-bot");
@@ -420,4 +425,25 @@ fn a_file_that_is_broken_or_has_changed_since_the_start_is_said() {
         "correct the file",
     );
     let _ = line(&said, "not tried", "names", "everything else");
+}
+
+#[test]
+fn a_key_in_an_hsm_is_looked_at_by_who_uses_it_and_signs_on() {
+    let mut world = World::without_daemon(Family::V4);
+    let _hsm = SoftHsm::of(&mut world);
+    world.start_daemon();
+    world.set_faults(&json!({"iam": {}}));
+    for _ in 0..2 {
+        let (status, said) = doctor(&world);
+        assert_eq!(status, Some(0), "{said}");
+        let key = line(&said, "ok", "issuer", "key");
+        assert!(key.contains("enforcer"), "{key}");
+    }
+    let _ = world.open_window("demo-project.finance:read", "1m");
+    let served = world
+        .query(&["SELECT COUNT(*) FROM finance.daily"])
+        .remove(0);
+    assert_eq!(served["rows"], json!([["1000"]]), "{served}");
+    let log = world.daemon_log();
+    assert!(!log.contains("session is opened anew"), "{log}");
 }

@@ -590,14 +590,14 @@ const SOFTHSM: &str = "/usr/lib/softhsm/libsofthsm2.so";
 const PIN: &str = "926535";
 
 /// A software HSM of this test's own, with one token.
-struct SoftHsm {
+pub(crate) struct SoftHsm {
     conf: PathBuf,
     tokens: PathBuf,
 }
 
 impl SoftHsm {
     /// Has the world's daemon sign by it from its start on.
-    fn of(world: &mut World) -> Self {
+    pub(crate) fn of(world: &mut World) -> Self {
         let dir = world.stage.dir().join("hsm");
         let hsm = Self {
             conf: dir.join("softhsm2.conf"),

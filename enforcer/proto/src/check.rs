@@ -130,7 +130,7 @@ mod tests {
         );
         assert_eq!(
             check.to_string(),
-            r"FAIL       token    agent bot: refused\nwith 400. Cure: do this"
+            "FAIL       token    agent bot: refused with 400. Cure: do this"
         );
         let check = Check::new(Mark::NotTried, Link::Tls, "x", "needs a name", None);
         assert_eq!(check.to_string(), "not tried  tls      x: needs a name");

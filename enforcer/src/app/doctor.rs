@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 
-use super::{open_upstream, tokens};
+use super::open_upstream;
+use super::tokens::{self, Minters, TheirKeys};
 use crate::client_setup::Files;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
@@ -12,14 +13,13 @@ use crate::dns::Names;
 use crate::doctor::{Doctor, Ways};
 use crate::proxy::apis::Apis;
 use crate::roots;
-use crate::token::Minter;
 use crate::upstream::{self, Upstream};
 
 /// What the daemon goes by.
 pub(super) struct Daemons<'a> {
     pub(super) tls: &'a rustls::ClientConfig,
     pub(super) upstream: &'a Arc<Upstream>,
-    pub(super) minter: Arc<dyn Minter>,
+    pub(super) minters: &'a Arc<Minters>,
     pub(super) clock: &'a Arc<dyn Clock>,
 }
 
@@ -33,7 +33,12 @@ fn of(config: &Config, digest: String, parts: Daemons<'_>, is_alone: bool) -> Re
     let ways = Ways {
         upstream: Arc::clone(parts.upstream),
         names: Arc::new(Names::fresh(&config.resolvers, parts.tls)?),
-        minter: parts.minter,
+        minter: Arc::clone(parts.minters) as _,
+        keys: Arc::new(TheirKeys {
+            minters: Arc::clone(parts.minters),
+            state_dir: config.state_dir.clone(),
+            hsm: config.token.hsm().cloned(),
+        }),
         clock: Arc::clone(parts.clock),
         api: Apis::of(&names, &config.universe).first(),
         is_alone,
@@ -54,7 +59,7 @@ pub(crate) async fn without_daemon(config: &Config) -> Result<Doctor> {
     let parts = Daemons {
         tls: &tls,
         upstream: &upstream,
-        minter: Arc::new(minters),
+        minters: &Arc::new(minters),
         clock: &(Arc::new(SystemClock) as Arc<dyn Clock>),
     };
     of(config, config.digest(), parts, true)

@@ -1,7 +1,7 @@
 //! Tokens by window: one holder for each grant, made when it is first needed, dropped after its close.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,13 +16,14 @@ use serde_json::Value;
 use crate::atomic_file::{self, Rights};
 use crate::causes::Causes;
 use crate::clock::Clock;
-use crate::config::{Agent, Config, MinterKind, TokenSource};
+use crate::config::{Agent, Config, Hsm, MinterKind, TokenSource};
+use crate::doctor::Keys;
 use crate::engine::OpenWindow;
 use crate::proxy::Tokens;
 use crate::token::{
     self, AccessToken, Bearer, Credential, EstimatorTokens, Federation, FederationOptions,
-    Impersonation, IssuerKeys, MintRequest, Minted, Minter, TokenError, WindowTokens,
-    base_identity,
+    Impersonation, IssuerKeys, MintRequest, Minted, Minter, RotationError, TokenError,
+    WindowTokens, base_identity,
 };
 use crate::upstream::Upstream;
 
@@ -31,6 +32,24 @@ use crate::upstream::Upstream;
 pub(super) struct Minters {
     federation: Option<Federation>,
     impersonation: Option<Impersonation>,
+}
+
+/// The keys of the minter that is there: an HSM's module has one state in a process, and a second user of it would end the first one's sessions.
+#[derive(Debug)]
+pub(super) struct TheirKeys {
+    pub(super) minters: Arc<Minters>,
+    pub(super) state_dir: PathBuf,
+    pub(super) hsm: Option<Hsm>,
+}
+
+#[async_trait]
+impl Keys for TheirKeys {
+    async fn published(&self) -> Result<Value, RotationError> {
+        match &self.minters.federation {
+            Some(federation) => Ok(federation.published().await?),
+            None => token::jwks(&self.state_dir, self.hsm.as_ref()).await,
+        }
+    }
 }
 
 #[async_trait]

@@ -38,6 +38,12 @@ pub(super) async fn serve(
         ))
         .await;
     }
+    // Its tokens are of no window, so the log of windows has none of it.
+    tracing::info!(
+        pid = caller.process.pid,
+        agent = agent.as_ref().map(AgentName::as_str),
+        "root has the way to Google looked at"
+    );
     let (to, mut checks) = mpsc::channel(WAITING);
     let look = control.doctor.examine(Asked { agent, digest }, to);
     tokio::pin!(look);

@@ -47,11 +47,9 @@ impl Cures<'_> {
                 "somebody between may be breaking TLS open; if that is meant, name its root as `upstream.ca_file`, otherwise let this host through".to_owned()
             }
             UpstreamError::Connect { source, .. }
-                if self.is_alone
-                    && is_protected
-                    && source.kind() == ErrorKind::PermissionDenied =>
+                if self.is_alone && is_protected && is_the_kernels(source.kind()) =>
             {
-                "the kernel refuses it to everybody but the daemon: start the daemon, and have it look".to_owned()
+                "where this host is enforced on, the kernel refuses it to everybody but the daemon: start the daemon, and have it look".to_owned()
             }
             UpstreamError::Connect { .. } | UpstreamError::ConnectTimeout { .. } => {
                 "let this host through to it by TCP 443: look at the firewall, and at the route to its addresses".to_owned()
@@ -234,6 +232,14 @@ impl Cures<'_> {
             _ => self.of_silence(said),
         }
     }
+}
+
+/// Without a daemon the kernel refuses, or leads to its port, at which nobody listens.
+const fn is_the_kernels(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::PermissionDenied | ErrorKind::ConnectionRefused
+    )
 }
 
 fn not_taken() -> String {

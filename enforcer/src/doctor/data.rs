@@ -1,7 +1,7 @@
 //! Datasets: with a federated identity Google must refuse them to a token without the window's groups, and allow them to one with theirs. Asks for
 //! metadata alone: what a dataset is, and one of its tables' names.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use enforcer_proto::check::{Link, Mark};
 use enforcer_proto::policy::Policy;
@@ -94,6 +94,21 @@ impl Doctor {
                 let why = "whether it may be written to, since only writing would show that";
                 told.not_tried(Link::Dataset, &of, why).await;
             }
+        }
+        self.buckets(at.who, policy, told).await;
+    }
+
+    /// Storage is another API: what a load or an export may do there only it would show.
+    async fn buckets(&self, who: &Who<'_>, policy: &Policy, told: &mut Told) {
+        let rules = policy.rules.iter().filter(|rule| who.is_of(rule));
+        let buckets: BTreeSet<String> = rules
+            .flat_map(|rule| rule.buckets.keys().map(ToString::to_string))
+            .collect();
+        if who.bearer == Bearer::Agent && !buckets.is_empty() {
+            let named: Vec<&str> = buckets.iter().map(String::as_str).collect();
+            let of = format!("buckets of {who}");
+            let why = format!("what it may do to {}", named.join(", "));
+            told.not_tried(Link::Dataset, &of, &why).await;
         }
     }
 

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::reach::Reached;
 use super::{Doctor, Told, Who};
 use crate::causes::Causes;
-use crate::token::{self, RotationError};
+use crate::token::RotationError;
 
 /// The longest published file that is read, bytes: three keys have less than a thousand.
 const PUBLISHED_BYTES_MAX: u64 = 64 * 1024;
@@ -34,7 +34,7 @@ impl Doctor {
 
     async fn keys(&self, told: &mut Told) -> bool {
         let config = &self.config;
-        let jwks = match token::jwks(&config.state_dir, config.token.hsm()).await {
+        let jwks = match self.ways.keys.published().await {
             Ok(jwks) => jwks,
             Err(error) => {
                 let cure = match &error {
@@ -74,11 +74,8 @@ impl Doctor {
         let cure = "restart the daemon, which publishes them; then give Google what `enforcer gcp jwks` prints";
         let said = match published(&path) {
             Ok(found) if keys(&found) == keys(jwks) => {
-                let said = format!(
-                    "{} says what the key says ({} keys)",
-                    path.display(),
-                    keys(jwks).len()
-                );
+                let count = keys(jwks).len();
+                let said = format!("{} says what the key says, keys: {count}", path.display());
                 return told.ok(Link::Issuer, "published keys", &said).await;
             }
             Ok(found) => format!(

@@ -1,5 +1,6 @@
 //! The places that this host speaks to: their names, whether they are who they say, and what time it is there.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use enforcer_proto::check::{Link, Mark};
@@ -18,6 +19,8 @@ use crate::upstream::full;
 const ANSWER: Duration = Duration::from_secs(20);
 /// How many names are asked for at once.
 const AT_ONCE: usize = 16;
+/// How many addresses of a name are named.
+const ADDRESSES_NAMED_MAX: usize = 4;
 /// How many names are named that are not answered.
 const NAMED_MAX: usize = 6;
 
@@ -132,7 +135,7 @@ impl Doctor {
                 false
             }
             Ok(answer) => {
-                let said = format!("{} addresses", answer.addresses.len());
+                let said = shown(&answer.addresses);
                 told.ok(Link::Names, host, &said).await;
                 true
             }
@@ -227,6 +230,19 @@ impl Doctor {
         let date = date.and_then(|date| date.to_str().ok()).and_then(read_date);
         Some(date.map(|there_s| i64::try_from(now_s).unwrap_or(i64::MAX) - there_s))
     }
+}
+
+/// Some of the addresses.
+fn shown(addresses: &[IpAddr]) -> String {
+    let named = addresses.iter().take(ADDRESSES_NAMED_MAX);
+    let named: Vec<String> = named.map(ToString::to_string).collect();
+    let more = addresses.len().saturating_sub(ADDRESSES_NAMED_MAX);
+    let more = if more > 0 {
+        format!(" and {more} more")
+    } else {
+        String::new()
+    };
+    format!("{}{more}", named.join(", "))
 }
 
 const fn cure_of_silence() -> &'static str {

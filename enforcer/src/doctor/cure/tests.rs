@@ -231,10 +231,12 @@ fn without_a_plan_the_cure_leads_to_where_the_role_is_printed_and_without_a_daem
     };
     let said = cures.of_jobs(&denied, &who(&name, None), "demo-project");
     assert!(said.contains("`enforcer gcp setup`"), "{said}");
-    let refused = UpstreamError::Connect {
-        host: "bigquery.googleapis.com".into(),
-        source: ErrorKind::PermissionDenied.into(),
-    };
-    assert!(cures.of_way(&refused, true).contains("start the daemon"));
-    assert!(cures.of_way(&refused, false).contains("TCP 443"));
+    for kind in [ErrorKind::PermissionDenied, ErrorKind::ConnectionRefused] {
+        let refused = UpstreamError::Connect {
+            host: "bigquery.googleapis.com".into(),
+            source: kind.into(),
+        };
+        assert!(cures.of_way(&refused, true).contains("start the daemon"));
+        assert!(cures.of_way(&refused, false).contains("TCP 443"));
+    }
 }

@@ -269,13 +269,7 @@ async fn link(mut stream: UnixStream, control: &Control, mut peer: Peer) -> Resu
             | Ask::Show { .. }
             | Ask::Status) => {
                 let caller = caller_now(control, &mut peer)?.clone();
-                let is_agent = caller.agent.is_some();
-                let mut reply = control.engine.control(caller, ask).await;
-                if let (Reply::Status(status), false) = (&mut reply, is_agent) {
-                    status.hooks = control.notifier.views();
-                    let now = control.clock.now();
-                    control.on_host.tell(now, &mut status.agents).await;
-                }
+                let reply = by_ledger(control, caller, ask).await;
                 patient(send(&mut stream, &reply)).await?;
             }
             Ask::Doctor { agent, config } => {
@@ -290,6 +284,18 @@ async fn link(mut stream: UnixStream, control: &Control, mut peer: Peer) -> Resu
         }
     }
     Ok(())
+}
+
+/// What the ledger says, and to people what else there is to say of the host.
+async fn by_ledger(control: &Control, caller: Caller, ask: Ask) -> Reply {
+    let is_agent = caller.agent.is_some();
+    let mut reply = control.engine.control(caller, ask).await;
+    if let (Reply::Status(status), false) = (&mut reply, is_agent) {
+        status.hooks = control.notifier.views();
+        let now = control.clock.now();
+        control.on_host.tell(now, &mut status.agents).await;
+    }
+    reply
 }
 
 /// Tries whether notices arrive, for whoever may read the log that they tell of.

@@ -162,7 +162,7 @@ impl Doctor {
         let within = Credential::new(&minted.token, at.who.quota_project);
         match self.look(&within, dataset, What::Tables).await {
             Said::Allowed => told.ok(Link::Dataset, of, "allowed within a window").await,
-            said => {
+            said @ (Said::Refused { .. } | Said::Nothing(_)) => {
                 let cure = at.cures.of_dataset(&said, at.who, dataset);
                 let said = format!("within a window tables.list: {said}");
                 told.fail(Link::Dataset, of, &said, &cure).await;

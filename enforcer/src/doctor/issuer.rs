@@ -105,10 +105,12 @@ impl Doctor {
 /// What there is to say of a clock that is so far ahead.
 fn clock(ahead_s: i64) -> (Mark, String) {
     let apart_s = ahead_s.unsigned_abs();
-    let mark = match apart_s {
-        ..=AHEAD_S_NOTED => Mark::Ok,
-        ..=AHEAD_S_MAX => Mark::Note,
-        _ => Mark::Fail,
+    let mark = if apart_s <= AHEAD_S_NOTED {
+        Mark::Ok
+    } else if apart_s <= AHEAD_S_MAX {
+        Mark::Note
+    } else {
+        Mark::Fail
     };
     let how = if ahead_s < 0 { "behind" } else { "ahead of" };
     (

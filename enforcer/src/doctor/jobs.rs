@@ -45,7 +45,7 @@ impl Doctor {
                     told.ok(Link::Jobs, &of, "a dry run of SELECT 1 is allowed")
                         .await;
                 }
-                said => {
+                said @ (Said::Refused { .. } | Said::Nothing(_)) => {
                     let cure = at.cures.of_jobs(&said, at.who, project);
                     let said = format!("a dry run of SELECT 1: {said}");
                     told.fail(Link::Jobs, &of, &said, &cure).await;

@@ -42,16 +42,10 @@ fn who<'a>(name: &'a AgentName, account: Option<&'a str>) -> Who<'a> {
     }
 }
 
-fn refused(endpoint: Endpoint, status: u16, code: Option<&'static str>) -> TokenError {
-    TokenError::Refused {
-        endpoint,
-        status,
-        code,
-    }
-}
+/// Of each refusal whose doing it is, and what the cure says.
+type Cured<'a> = (u16, Option<&'static str>, &'static str, &'a str);
 
-#[test]
-fn what_keeps_a_token_away_is_told_apart_and_each_has_its_cure() {
+fn are_cured(endpoint: Endpoint, expected: &[Cured<'_>]) {
     let (config, plan) = example();
     let cures = Cures {
         config: &config,
@@ -60,92 +54,117 @@ fn what_keeps_a_token_away_is_told_apart_and_each_has_its_cure() {
     };
     let name = agent();
     let who = who(&name, Some(ACCOUNT));
-    let (sts, iam) = (Endpoint::Sts, Endpoint::IamCredentials);
-    let became = format!(
-        "grant roles/iam.workloadIdentityUser on service account {ACCOUNT} to principal://{POOL}/subject/host-a/agent/finance-bot"
-    );
-    for (endpoint, status, code, class, cure) in [
+    for (status, code, class, cure) in expected {
+        let error = TokenError::Refused {
+            endpoint,
+            status: *status,
+            code: *code,
+        };
+        assert_eq!(cures.class(&error), *class, "{error}");
+        let said = cures.of_token(&error, &who);
+        assert!(said.contains(cure), "{error}: {said}");
+    }
+}
+
+#[test]
+fn what_sts_refuses_is_told_apart_and_each_has_its_cure() {
+    let expected = [
         (
-            sts,
             400,
             Some("invalid_grant"),
             "misconfigured",
             "`enforcer gcp jwks`",
         ),
         (
-            sts,
             400,
             Some("invalid_target"),
             "misconfigured",
             "`token.audience`",
         ),
         (
-            sts,
             400,
             Some("unauthorized_client"),
             "denied",
             "attribute condition",
         ),
         (
-            sts,
             400,
             Some("invalid_request"),
             "misconfigured",
             "attribute mapping",
         ),
         (
-            sts,
             403,
             Some("PERMISSION_DENIED"),
             "denied",
             "enable sts.googleapis.com",
         ),
-        (sts, 429, None, "throttled", "quotas of sts.googleapis.com"),
-        (sts, 503, None, "unreachable", "run it again in a minute"),
+        (429, None, "throttled", "quotas of sts.googleapis.com"),
+        (503, None, "unreachable", "run it again in a minute"),
+    ];
+    are_cured(Endpoint::Sts, &expected);
+}
+
+#[test]
+fn what_iam_credentials_refuses_is_told_apart_and_each_has_its_cure() {
+    let became = format!(
+        "grant roles/iam.workloadIdentityUser on service account {ACCOUNT} to principal://{POOL}/subject/host-a/agent/finance-bot"
+    );
+    let expected = [
+        (403, Some("PERMISSION_DENIED"), "denied", became.as_str()),
         (
-            iam,
-            403,
-            Some("PERMISSION_DENIED"),
-            "denied",
-            became.as_str(),
-        ),
-        (
-            iam,
             404,
             Some("NOT_FOUND"),
             "misconfigured",
             "make the service account",
         ),
         (
-            iam,
             429,
             Some("RESOURCE_EXHAUSTED"),
             "throttled",
             "quotas of iamcredentials",
         ),
         (
-            iam,
             401,
             Some("UNAUTHENTICATED"),
             "misconfigured",
             "`token.iam_url`",
         ),
+    ];
+    are_cured(Endpoint::IamCredentials, &expected);
+}
+
+#[test]
+fn what_keeps_a_token_away_on_this_side_has_its_cure() {
+    let (config, _) = example();
+    let cures = Cures {
+        config: &config,
+        plan: None,
+        is_alone: false,
+    };
+    let name = agent();
+    let who = who(&name, Some(ACCOUNT));
+    let late = TokenError::Timeout {
+        endpoint: Endpoint::Sts,
+    };
+    for (error, class, cure) in [
+        (
+            TokenError::NoMinter(MinterKind::Impersonation),
+            "misconfigured",
+            "GOOGLE_APPLICATION_CREDENTIALS",
+        ),
+        (TokenError::Sign, "misconfigured", "issuer.pem"),
+        (
+            TokenError::BadServiceAccount,
+            "misconfigured",
+            "agent finance-bot",
+        ),
+        (late, "unreachable", "the security token service"),
     ] {
-        let error = refused(endpoint, status, code);
         assert_eq!(cures.class(&error), class, "{error}");
         let said = cures.of_token(&error, &who);
         assert!(said.contains(cure), "{error}: {said}");
     }
-    let error = TokenError::NoMinter(MinterKind::Impersonation);
-    assert!(
-        cures
-            .of_token(&error, &who)
-            .contains("GOOGLE_APPLICATION_CREDENTIALS")
-    );
-    let late = TokenError::Timeout {
-        endpoint: Endpoint::Sts,
-    };
-    assert_eq!(cures.class(&late), "unreachable");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! the kernel goes on refusing.
 
 mod beside;
+mod doctor;
 mod identity;
 mod kernel;
 mod log;
@@ -12,6 +13,7 @@ mod tokens;
 mod uplinks;
 mod workloads;
 
+pub(crate) use doctor::without_daemon as doctor_without_daemon;
 pub(crate) use tokens::publish as publish_keys;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -100,6 +102,7 @@ pub fn run(path: &Path) -> Result<()> {
     token::harden().context("protecting the daemon's memory")?;
     let room = quota::allow_files()?;
     let mut config = Config::load(path)?;
+    let digest = config.digest();
     let policy = config.load_policy()?;
     if let Some(metadata) = &mut config.metadata {
         // The Cloud SDK ends where a metadata server names no project.
@@ -109,7 +112,7 @@ pub fn run(path: &Path) -> Result<()> {
         .enable_all()
         .build()
         .context("starting the runtime")?;
-    let ended = runtime.block_on(daemon(config, policy, room));
+    let ended = runtime.block_on(daemon((config, digest), policy, room));
     // A look at a file that hangs must not keep the next daemon waiting.
     runtime.shutdown_timeout(STOP);
     ended
@@ -140,7 +143,7 @@ fn first_project(policy: &Policy) -> Option<String> {
     clippy::too_many_lines,
     reason = "one step for each part, in the order in which they must start"
 )]
-async fn daemon(config: Config, policy: Policy, room: Room) -> Result<()> {
+async fn daemon((config, digest): (Config, String), policy: Policy, room: Room) -> Result<()> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     crate::kernel::check_clock(clock.as_ref())?;
     let places = Places::prepare(&config)?;
@@ -208,6 +211,13 @@ async fn daemon(config: Config, policy: Policy, room: Room) -> Result<()> {
     let upstream = open_upstream(&config, &tls, Some(Arc::new(deadlines)))?;
     let minters = Arc::new(tokens::minters(&config, &upstream).await?);
     let signs = minters.signs();
+    let parts = doctor::Daemons {
+        tls: &tls,
+        upstream: &upstream,
+        minters: &minters,
+        clock: &clock,
+    };
+    let doctor = Arc::new(doctor::of_daemon(&config, digest, parts)?);
     let minting = Arc::new(minting::Minting::new(minters, Arc::clone(&clock)));
     let questions = Arc::new(Questions::default());
     let watched = kernel::Watched {
@@ -379,6 +389,7 @@ async fn daemon(config: Config, policy: Policy, room: Room) -> Result<()> {
         clock: Arc::clone(&clock),
         client_env: files.env(),
         notifier,
+        doctor,
     };
     serve_control(&config, control, &stop, &tasks)?;
 

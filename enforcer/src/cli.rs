@@ -11,6 +11,7 @@ mod check_client;
 mod client;
 mod decide;
 mod detach;
+mod doctor;
 mod gcp;
 mod log;
 mod notify;
@@ -88,7 +89,7 @@ enum Command {
         #[command(subcommand)]
         command: policy::PolicyCommand,
     },
-    /// What Google is to be told of this host, and the change of its key.
+    /// What Google is to be told of this host, whether the way to it is whole, and the change of the host's key.
     Gcp {
         #[command(subcommand)]
         command: gcp::GcpCommand,
@@ -398,7 +399,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Daemon(arg) => Ok(crate::app::run(&arg.config)?),
         Command::Check(arg) => check::check(&arg.config, cli.json),
         Command::Policy { command } => return policy::run(command, cli.json),
-        Command::Gcp { command } => gcp::run(&command, cli.json),
+        Command::Gcp { command } => return gcp::run(&command, cli.json),
         Command::Prove(arg) => return prove::prove(&arg.config, cli.json),
         Command::Detach { config, reason } => detach::detach(&config.config, reason, cli.json),
         Command::ProveAttempt { attempt } => prove::attempt(&attempt),

@@ -19,6 +19,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use enforcer_proto::audit::sha256_hex;
 use enforcer_proto::policy::Policy;
 use enforcer_proto::principal::AgentName;
 use enforcer_proto::time::Ttl;
@@ -366,6 +367,13 @@ impl Config {
     pub fn agent_uids(&self) -> BTreeSet<u32> {
         let uids = self.agents.iter().flat_map(Agent::own_uids);
         uids.filter(|uid| *uid != 0).collect()
+    }
+
+    /// What tells it from another one: two with the same say the same.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        // What is read from TOML can be written as JSON.
+        sha256_hex(&serde_json::to_vec(self).unwrap_or_default())
     }
 
     /// Reads the policy this configuration names.

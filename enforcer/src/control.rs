@@ -1,9 +1,11 @@
 //! The control socket: one connection per client, peer credentials from the kernel, bounded in number, size and patience.
 //!
-//! It authenticates and passes on. What may be done is the ledger's to say; only joining a workload and reading the log are done here.
+//! It authenticates and passes on. What may be done is the ledger's to say; only joining a workload, reading the log and having the
+//! doctor look are done here.
 
 mod agents;
 pub mod client;
+mod doctor;
 mod join;
 mod log;
 pub mod peer;
@@ -28,6 +30,7 @@ use tokio::net::{UnixListener, UnixStream};
 
 use crate::causes::Causes;
 use crate::clock::Clock;
+use crate::doctor::Doctor;
 use crate::engine::Engine;
 use crate::notify::Notifier;
 use crate::origin;
@@ -71,6 +74,8 @@ pub struct Control {
     pub client_env: Vec<(String, String)>,
     /// The hooks that are told of what happens.
     pub notifier: Arc<Notifier>,
+    /// What looks at the way to Google.
+    pub doctor: Arc<Doctor>,
 }
 
 /// A control connection that ended badly.
@@ -264,14 +269,12 @@ async fn link(mut stream: UnixStream, control: &Control, mut peer: Peer) -> Resu
             | Ask::Show { .. }
             | Ask::Status) => {
                 let caller = caller_now(control, &mut peer)?.clone();
-                let is_agent = caller.agent.is_some();
-                let mut reply = control.engine.control(caller, ask).await;
-                if let (Reply::Status(status), false) = (&mut reply, is_agent) {
-                    status.hooks = control.notifier.views();
-                    let now = control.clock.now();
-                    control.on_host.tell(now, &mut status.agents).await;
-                }
+                let reply = by_ledger(control, caller, ask).await;
                 patient(send(&mut stream, &reply)).await?;
+            }
+            Ask::Doctor { agent, config } => {
+                let caller = caller_now(control, &mut peer)?;
+                doctor::serve(&mut stream, control, caller, (agent, config)).await?
             }
             Ask::NotifyTest { hook } => {
                 let caller = caller_now(control, &mut peer)?;
@@ -281,6 +284,18 @@ async fn link(mut stream: UnixStream, control: &Control, mut peer: Peer) -> Resu
         }
     }
     Ok(())
+}
+
+/// What the ledger says, and to people what else there is to say of the host.
+async fn by_ledger(control: &Control, caller: Caller, ask: Ask) -> Reply {
+    let is_agent = caller.agent.is_some();
+    let mut reply = control.engine.control(caller, ask).await;
+    if let (Reply::Status(status), false) = (&mut reply, is_agent) {
+        status.hooks = control.notifier.views();
+        let now = control.clock.now();
+        control.on_host.tell(now, &mut status.agents).await;
+    }
+    reply
 }
 
 /// Tries whether notices arrive, for whoever may read the log that they tell of.

@@ -2,6 +2,7 @@
 //! printed as commands and as Terraform; nothing here asks or changes anything.
 
 mod gcloud;
+mod needed;
 mod terraform;
 
 use std::collections::BTreeSet;
@@ -12,6 +13,8 @@ use enforcer_proto::scope::{Access, DatasetPattern};
 use crate::config::{Agent, Config, Estimator, MinterKind, TokenSource};
 use crate::dns::protected::Universe;
 use crate::token::ASSERTION_LIFE_MAX;
+
+pub use needed::Somebody;
 
 /// The APIs that are called.
 const SERVICES: [&str; 5] = [
@@ -166,16 +169,7 @@ impl Plan {
     }
 
     fn may_become(&mut self, account: &str, minter: MinterKind, subject: &str) {
-        let (role, member) = match (minter, &self.provider) {
-            (MinterKind::Federation, Some(provider)) => (
-                "roles/iam.workloadIdentityUser",
-                provider.principal(subject),
-            ),
-            (MinterKind::Impersonation, _) | (MinterKind::Federation, None) => (
-                "roles/iam.serviceAccountTokenCreator",
-                BASE_IDENTITY.to_owned(),
-            ),
-        };
+        let (role, member) = who_becomes(minter, self.provider.as_ref(), subject);
         self.bind(On::Account(account.to_owned()), role, member);
     }
 
@@ -326,6 +320,24 @@ impl Plan {
 
     fn note(&mut self, note: String) {
         self.notes.insert(note);
+    }
+}
+
+/// By which role who has this subject becomes a service account, and who that is to Google.
+fn who_becomes(
+    minter: MinterKind,
+    provider: Option<&Provider>,
+    subject: &str,
+) -> (&'static str, String) {
+    match (minter, provider) {
+        (MinterKind::Federation, Some(provider)) => (
+            "roles/iam.workloadIdentityUser",
+            provider.principal(subject),
+        ),
+        (MinterKind::Impersonation, _) | (MinterKind::Federation, None) => (
+            "roles/iam.serviceAccountTokenCreator",
+            BASE_IDENTITY.to_owned(),
+        ),
     }
 }
 

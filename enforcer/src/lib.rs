@@ -4,7 +4,7 @@
 //! [`kernel`] attaches the programs; [`control`] serves people and agents; [`proxy`] and [`bigquery`] judge and forward requests;
 //! [`token`] has the only credentials; [`dns`] keeps the protected addresses true and answers agents' questions for names; [`metadata`] stands in for the metadata server;
 //! [`notify`] tells others of what is on record; [`client_setup`] makes clients trust the proxy;
-//! [`prove`] tries every way around them; [`clock`] is the only reader of clocks.
+//! [`prove`] tries every way around them, [`doctor`] the way to Google; [`clock`] is the only reader of clocks.
 
 pub mod abilities;
 pub mod accept;
@@ -21,6 +21,7 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod dns;
+pub mod doctor;
 pub mod engine;
 pub mod executables;
 pub mod gcp;

@@ -20,6 +20,7 @@ mod crash;
 mod cutting;
 mod deadline;
 mod disk;
+mod doctor;
 mod drift;
 mod gcp;
 mod http2;

@@ -583,7 +583,9 @@ fn the_issuers_key_changes_without_a_gap_and_the_next_window_is_signed_for_by_th
     assert_eq!(world.query(&[DAILY])[0]["rows"], json!([["1000"]]));
     assert!(gcp(&["rotate-key", "--end", "--now"]).status.success());
     assert_eq!(keys(), new);
-    wait_for("both on record", || world.events("issuer_key_signs").len() == 2);
+    wait_for("both on record", || {
+        world.events("issuer_key_signs").len() == 2
+    });
     let kids = world.events("issuer_key_signs");
     assert_eq!(kids[0]["kid"], first["kid"]);
     assert_eq!(kids[1]["kid"], new["keys"][0]["kid"]);
@@ -594,14 +596,14 @@ const SOFTHSM: &str = "/usr/lib/softhsm/libsofthsm2.so";
 const PIN: &str = "926535";
 
 /// A software HSM of this test's own, with one token.
-struct SoftHsm {
+pub(crate) struct SoftHsm {
     conf: PathBuf,
     tokens: PathBuf,
 }
 
 impl SoftHsm {
     /// Has the world's daemon sign by it from its start on.
-    fn of(world: &mut World) -> Self {
+    pub(crate) fn of(world: &mut World) -> Self {
         let dir = world.stage.dir().join("hsm");
         let hsm = Self {
             conf: dir.join("softhsm2.conf"),

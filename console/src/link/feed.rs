@@ -316,7 +316,8 @@ pub(crate) fn said_of(what: &Deed, reply: &Reply) -> String {
         | Reply::Status(_)
         | Reply::Records(_)
         | Reply::Joined(_)
-        | Reply::Notified(_) => format!("{}: done", what.said()),
+        | Reply::Notified(_)
+        | Reply::Checked(_) => format!("{}: done", what.said()),
     }
 }
 

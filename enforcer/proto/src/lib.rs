@@ -7,13 +7,15 @@
 //! BigQuery request touches; [`ledger`] holds requests and grants and decides, [`asking`] is what a request made of a query says of it; [`admission`]
 //! judges one query against one grant;
 //! [`refusal`] is every "no"; [`event`] and [`audit`] are the record and its chain, [`checkpoint`] what is signed of it, [`search`] what is looked
-//! for in it, [`notice`] what is told elsewhere of it, [`sentence`] how people read it, [`size`] how they read bytes, [`why`] the facts behind it; [`wire`] is the control socket.
+//! for in it, [`notice`] what is told elsewhere of it, [`sentence`] how people read it, [`size`] how they read bytes, [`why`] the facts behind it; [`check`] what a look at the way to
+//! Google found; [`wire`] is the control socket.
 #![forbid(unsafe_code)]
 
 pub mod admission;
 pub mod asking;
 pub mod audit;
 pub mod bucket;
+pub mod check;
 pub mod checkpoint;
 pub mod event;
 pub mod id;

@@ -380,7 +380,7 @@ impl FromStr for Scope {
 }
 
 /// A policy's dataset pattern: an exact dataset, or a prefix ending in `*` after at least one character of the dataset id.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct DatasetPattern {
     project: String,
     dataset: String,

@@ -2,7 +2,7 @@
 //!
 //! A frame is a `u32` length, little endian, then that many bytes of bincode. The client speaks first with [`Hello`]; the daemon answers
 //! with its own, and refuses another version. After that each [`Ask`] gets exactly one [`Reply`], but for [`Ask::Log`] with `follow`,
-//! which gets [`Reply::Records`] until the client goes.
+//! which gets [`Reply::Records`] until the client goes, and [`Ask::Doctor`], which gets [`Reply::Checked`] for each check and then [`Reply::Done`].
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -16,7 +16,7 @@ use crate::scope::Scope;
 use crate::time::{Now, Ttl};
 
 /// The version of everything below. Both sides must have the same: the formats tolerate no added field.
-pub const VERSION: u32 = 15;
+pub const VERSION: u32 = 16;
 /// What a hello starts with.
 pub const MAGIC: [u8; 8] = *b"enforcer";
 /// The longest frame, bytes; a longer one ends the connection. Any record of the log passes in one.
@@ -202,6 +202,13 @@ pub enum Ask {
         /// At which hook; absent: at each.
         hook: Option<String>,
     },
+    /// Look at each link of the way to Google, live. For root alone, and not for agents.
+    Doctor {
+        /// Of which agent, or of the estimator by its name; absent: of all.
+        agent: Option<AgentName>,
+        /// The digest of the configuration that whoever asks has read: where the daemon runs with another, it says so.
+        config: String,
+    },
 }
 
 /// The daemon's answer.
@@ -236,6 +243,8 @@ pub enum Reply {
     Joined(Joined),
     /// What came of the notices that were tried.
     Notified(Vec<NotifyTested>),
+    /// One link of the way to Google was looked at.
+    Checked(Box<crate::check::Check>),
 }
 
 impl Reply {

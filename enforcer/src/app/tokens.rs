@@ -1,7 +1,7 @@
 //! Tokens by window: one holder for each grant, made when it is first needed, dropped after its close.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,12 +19,14 @@ use tokio_util::sync::CancellationToken;
 use crate::atomic_file::{self, Rights};
 use crate::causes::Causes;
 use crate::clock::Clock;
-use crate::config::{Agent, Config, MinterKind, TokenSource};
+use crate::config::{Agent, Config, Hsm, MinterKind, TokenSource};
+use crate::doctor::Keys;
 use crate::engine::{Engine, OpenWindow};
 use crate::proxy::Tokens;
 use crate::token::{
-    AccessToken, Bearer, Credential, EstimatorTokens, Federation, FederationOptions, Impersonation,
-    IssuerKeys, MintRequest, Minted, Minter, TokenError, WindowTokens, base_identity,
+    self, AccessToken, Bearer, Credential, EstimatorTokens, Federation, FederationOptions,
+    Impersonation, IssuerKeys, MintRequest, Minted, Minter, RotationError, TokenError,
+    WindowTokens, base_identity,
 };
 use crate::upstream::Upstream;
 
@@ -56,6 +58,24 @@ pub(super) async fn record_keys(
     }
 }
 
+/// The keys of the minter that is there: an HSM's module has one state in a process, and a second user of it would end the first one's sessions.
+#[derive(Debug)]
+pub(super) struct TheirKeys {
+    pub(super) minters: Arc<Minters>,
+    pub(super) state_dir: PathBuf,
+    pub(super) hsm: Option<Hsm>,
+}
+
+#[async_trait]
+impl Keys for TheirKeys {
+    async fn published(&self) -> Result<Value, RotationError> {
+        match &self.minters.federation {
+            Some(federation) => Ok(federation.published().await?),
+            None => token::jwks(&self.state_dir, self.hsm.as_ref()).await,
+        }
+    }
+}
+
 #[async_trait]
 impl Minter for Minters {
     async fn mint(&self, request: &MintRequest) -> Result<Minted, TokenError> {
@@ -70,38 +90,71 @@ impl Minter for Minters {
 
 /// The minters that the configuration names. Publishes the issuer's public key where the operator and Google's set-up find it.
 pub(super) async fn minters(config: &Config, upstream: &Arc<Upstream>) -> Result<Minters> {
-    let (federation, iam_url) = match &config.token {
+    let keys = match &config.token {
+        TokenSource::Federation { hsm, .. } => {
+            let keys = IssuerKeys::open(&config.state_dir, hsm.as_ref()).await?;
+            publish(&config.run_dir, &keys.jwks().await?)?;
+            Some(keys)
+        }
+        TokenSource::Impersonation { .. } => None,
+    };
+    let base = if config.mints_by(MinterKind::Impersonation) {
+        Some(base_identity().await?)
+    } else {
+        None
+    };
+    Ok(with(config, keys, base, upstream))
+}
+
+/// The same of what is there: makes no key and publishes none, and what is missing fails where it is needed.
+pub(super) async fn minters_there(config: &Config, upstream: &Arc<Upstream>) -> Minters {
+    let hsm = config.token.hsm();
+    // Opened only where there is one: opening makes one.
+    let keys = match token::jwks(&config.state_dir, hsm).await {
+        Ok(_) => IssuerKeys::open(&config.state_dir, hsm).await.ok(),
+        Err(_) => None,
+    };
+    let base = if config.mints_by(MinterKind::Impersonation) {
+        base_identity().await.ok()
+    } else {
+        None
+    };
+    with(config, keys, base, upstream)
+}
+
+fn with(
+    config: &Config,
+    keys: Option<IssuerKeys>,
+    base: Option<Arc<dyn gcp_auth::TokenProvider>>,
+    upstream: &Arc<Upstream>,
+) -> Minters {
+    let (iam_url, options) = match &config.token {
         TokenSource::Federation {
             audience,
             issuer,
             sts_url,
             iam_url,
-            hsm,
+            hsm: _,
         } => {
-            let keys = IssuerKeys::open(&config.state_dir, hsm.as_ref()).await?;
-            publish(&config.run_dir, &keys.jwks().await?)?;
             let options = FederationOptions::new(
                 audience.clone(),
                 issuer.clone(),
                 sts_url.clone(),
                 iam_url.clone(),
             );
-            let federation = Federation::new(options, keys, Arc::clone(upstream));
-            (Some(federation), iam_url)
+            (iam_url, Some(options))
         }
-        TokenSource::Impersonation { iam_url } => (None, iam_url),
+        TokenSource::Impersonation { iam_url } => (iam_url, None),
     };
-    let impersonation = if config.mints_by(MinterKind::Impersonation) {
-        let base = base_identity().await?;
-        let upstream = Arc::clone(upstream);
-        Some(Impersonation::new(base, iam_url.clone(), upstream))
-    } else {
-        None
-    };
-    Ok(Minters {
+    let federation = options.zip(keys);
+    let federation =
+        federation.map(|(options, keys)| Federation::new(options, keys, Arc::clone(upstream)));
+    let impersonation =
+        base.map(|base| Impersonation::new(base, iam_url.clone(), Arc::clone(upstream)));
+    Minters {
         federation,
         impersonation,
-    })
+    }
 }
 
 /// Puts the issuer's public keys where the operator and Google's set-up find them.

@@ -58,6 +58,7 @@ pub(super) fn request(socket: &Path, terms: Terms, wait: bool, json: bool) -> Re
             | Reply::Opened(_)
             | Reply::Counted(_)
             | Reply::Notified(_)
+            | Reply::Checked(_)
             | Reply::GivenBack(_)
             | Reply::Done
             | Reply::Status(_)

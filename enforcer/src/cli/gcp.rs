@@ -1,12 +1,14 @@
-//! `enforcer gcp`: what Google is to be told of this host, and how its key is changed. Asks no daemon and no Google, and holds no authority but that
-//! of whoever may read the host's key.
+//! `enforcer gcp`: what Google is to be told of this host, and how its key is changed. But for `doctor` (`doctor.rs`) it asks no daemon and no Google,
+//! and holds no authority but that of whoever may read the host's key.
 #![expect(clippy::print_stdout, reason = "this is the command line")]
 
 use std::path::Path;
+use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
+use enforcer_proto::principal::AgentName;
 use serde_json::json;
 
 use super::{ConfigArg, Failure};
@@ -27,6 +29,15 @@ pub(super) enum GcpCommand {
         /// As Terraform.
         #[arg(long)]
         terraform: bool,
+    },
+    /// Look at each link of the way to Google, live: names, TLS, this host's key and clock, each agent's token, jobs and datasets. One line for each,
+    /// with what failed and the cure. The daemon looks where one runs (as root). Reads no rows, runs nothing that costs, writes nothing.
+    Doctor {
+        #[command(flatten)]
+        config: ConfigArg,
+        /// Only of this agent, or of the estimator by its name.
+        #[arg(long)]
+        agent: Option<AgentName>,
     },
     /// Print the issuer's discovery document, for whoever serves it; Google does not read it where it is given the keys.
     Discovery(ConfigArg),
@@ -49,7 +60,7 @@ pub(super) struct RotateArgs {
     now: bool,
 }
 
-pub(super) fn run(command: &GcpCommand, json: bool) -> Result<(), Failure> {
+pub(super) fn run(command: &GcpCommand, json: bool) -> Result<ExitCode, Failure> {
     match command {
         GcpCommand::Jwks(arg) => {
             let config = Config::load(&arg.config)?;
@@ -73,9 +84,12 @@ pub(super) fn run(command: &GcpCommand, json: bool) -> Result<(), Failure> {
             let config = Config::load(&arg.config)?;
             println!("{:#}", discovery(issuer(&config)?.issuer));
         }
+        GcpCommand::Doctor { config, agent } => {
+            return super::doctor::run(&config.config, agent.clone(), json);
+        }
         GcpCommand::RotateKey(args) => rotate(args, json)?,
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Who this host is to Google.

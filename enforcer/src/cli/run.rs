@@ -86,6 +86,7 @@ async fn window(run: &Run<'_>, terms: &Terms) -> Result<GrantView, Failure> {
         Reply::Opened(_)
         | Reply::Counted(_)
         | Reply::Notified(_)
+        | Reply::Checked(_)
         | Reply::GivenBack(_)
         | Reply::Done
         | Reply::Status(_)

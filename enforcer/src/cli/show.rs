@@ -45,7 +45,11 @@ pub(super) fn reply(reply: &Reply, json: bool) -> Result<(), Failure> {
         Reply::GivenBack(grants) => grants.iter().for_each(print_grant),
         Reply::Done => println!("done"),
         Reply::Status(status) => print_status(status),
-        Reply::Refused(_) | Reply::Records(_) | Reply::Joined(_) | Reply::Notified(_) => {}
+        Reply::Refused(_)
+        | Reply::Records(_)
+        | Reply::Joined(_)
+        | Reply::Notified(_)
+        | Reply::Checked(_) => {}
     }
     Ok(())
 }
@@ -73,7 +77,8 @@ fn as_json(reply: &Reply) -> Result<serde_json::Value, Failure> {
         | Reply::Refused(_)
         | Reply::Records(_)
         | Reply::Joined(_)
-        | Reply::Notified(_) => {
+        | Reply::Notified(_)
+        | Reply::Checked(_) => {
             serde_json::json!({"done": true})
         }
     })

@@ -75,6 +75,7 @@ pub(super) async fn decided(
             Reply::Requested { .. }
             | Reply::Counted(_)
             | Reply::Notified(_)
+            | Reply::Checked(_)
             | Reply::GivenBack(_)
             | Reply::Done
             | Reply::Status(_)

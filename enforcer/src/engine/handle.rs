@@ -522,7 +522,8 @@ impl Engine {
             | Ask::Log { .. }
             | Ask::Join { .. }
             | Ask::Wait { .. }
-            | Ask::NotifyTest { .. }) => {
+            | Ask::NotifyTest { .. }
+            | Ask::Doctor { .. }) => {
                 let origin = origin.map(Box::new);
                 in_turn(&self.queue, Message::Control(caller, ask, origin, reply)).await
             }

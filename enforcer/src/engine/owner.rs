@@ -518,7 +518,8 @@ impl Owner {
             | Ask::Log { .. }
             | Ask::Join { .. }
             | Ask::Wait { .. }
-            | Ask::NotifyTest { .. } => {
+            | Ask::NotifyTest { .. }
+            | Ask::Doctor { .. } => {
                 return Reply::Refused(Refusal::new(
                     Code::InputInvalid,
                     "This is answered elsewhere",

@@ -261,7 +261,8 @@ impl Host {
             | Reply::Done
             | Reply::Records(_)
             | Reply::Joined(_)
-            | Reply::Notified(_) => panic!("no status"),
+            | Reply::Notified(_)
+            | Reply::Checked(_) => panic!("no status"),
         }
     }
 
@@ -1218,7 +1219,8 @@ async fn one_request_is_shown_by_its_number_to_who_may_see_it() {
             | Reply::Done
             | Reply::Records(_)
             | Reply::Joined(_)
-            | Reply::Notified(_) => panic!("no status"),
+            | Reply::Notified(_)
+            | Reply::Checked(_) => panic!("no status"),
         }
     };
     let (requests, grants) = show(5001, None, left_out).await.expect("is shown");

@@ -73,6 +73,12 @@ impl Apis {
         }
     }
 
+    /// Where to ask first, whatever the location.
+    #[must_use]
+    pub fn first(&self) -> String {
+        self.turn(None).name
+    }
+
     /// Where to ask for a job of this location.
     pub(super) fn turn(&self, location: Option<&str>) -> Turn {
         let number = self.turn.load(Ordering::Relaxed);

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use enforcer_proto::time::NS_PER_S;
 use secrecy::SecretString;
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
@@ -15,8 +16,8 @@ use super::exchange::{Post, post};
 use super::impersonation::{impersonate, impersonated_principal};
 use super::signer::jwt;
 use super::{
-    AccessToken, BEYOND_WINDOW, Bearer, Endpoint, IssuerKeys, MintRequest, Minted, Minter,
-    SCOPE_BIGQUERY, SCOPE_CLOUD_PLATFORM, TokenError, plus,
+    AccessToken, BEYOND_WINDOW, Bearer, Endpoint, IssuerError, IssuerKeys, MintRequest, Minted,
+    Minter, SCOPE_BIGQUERY, SCOPE_CLOUD_PLATFORM, TokenError, plus,
 };
 use crate::causes::Causes;
 use crate::upstream::Upstream;
@@ -127,6 +128,16 @@ impl Federation {
             }
             is_other
         });
+    }
+
+    /// The public halves of the keys that it signs with, the one that signs now first.
+    ///
+    /// # Errors
+    /// [`IssuerError`].
+    pub async fn published(&self) -> Result<Value, IssuerError> {
+        // Another may have taken over since the last look.
+        self.keys.signing().await?;
+        self.keys.jwks().await
     }
 
     /// The JWT for one window.

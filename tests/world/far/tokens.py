@@ -48,7 +48,7 @@ class Tokens:
         token = "ya29." + secrets.token_urlsafe(48)
         expires = time.time() + life_s
         with self.lock:
-            self.minted[token] = (kind, scope, expires)
+            self.minted[token] = (kind, scope, expires, claims)
             entry = {"token": token, "kind": kind, "sub": subject, "scope": scope, "expires": expires, "claims": claims}
             self.log.write(json.dumps(entry) + "\n")
         return token
@@ -57,6 +57,12 @@ class Tokens:
         with self.lock:
             kind_scope_expires = self.minted.get(token)
         return kind_scope_expires is not None and time.time() < kind_scope_expires[2]
+
+    def holds(self, token, dataset):
+        """Whether IAM lets whoever has this token at a dataset: service accounts and the estimator always, others by the groups of their window."""
+        kind, _, _, claims = self.minted[token]
+        is_bound = kind != "federated" or "/estimator/" in claims["sub"]
+        return is_bound or f"ds:{dataset}" in claims.get("datasets", [])
 
     def exchange(self, method, path, headers, body):
         try:

@@ -24,6 +24,7 @@ import trustme
 import discovery
 import metadata
 import names as dns
+import router
 import storage
 import tokens
 from analyser import Analyser
@@ -85,7 +86,8 @@ class World:
         self.uploads = Uploads(self.jobs)
 
     def faults(self):
-        """What the test has asked to go wrong: {"sts": "down", "hold_ms": 100, "drip_ms": 100, "run_ms": 100, "gzip": "cut", "instead": [302, {"location": "…"}], ...}."""
+        """What the test has asked to go wrong: {"sts": "down", "hold_ms": 100, "drip_ms": 100, "run_ms": 100, "gzip": "cut", "instead": [302, {"location": "…"}],
+        "ahead_s": 120 (what answers say of the time), "iam": {} (datasets are for whom they are bound to; "standing", "denied": [DATASET], "no_jobs": true), ...}."""
         try:
             return json.loads((self.dir / "faults.json").read_text())
         except FileNotFoundError:
@@ -139,6 +141,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             time.sleep(3600)
         elif fault in LIES:
             self.answer(*LIES[fault])
+        elif fault == "denied":
+            self.answer(403, {"error": {"code": 403, "message": "Permission denied (or it may not exist).", "status": "PERMISSION_DENIED"}})
         elif fault == "moved":
             self.answer(302, {}, {"location": "https://example.com/elsewhere"})
         elif served:
@@ -156,6 +160,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         bearer = (self.headers.get("authorization") or "").removeprefix("Bearer ")
         if not self.world.tokens.is_valid(bearer):
             return self.answer(401, error(401, "Request had invalid authentication credentials.", "authError"))
+        if "iam" in faults and (denied := self.denied(bearer, url, body, faults["iam"])):
+            return self.answer(403, error(403, f"Access Denied: {denied}", "accessDenied"))
         if "instead" in faults:
             return self.answer(faults["instead"][0], {}, faults["instead"][1])
         if faults.get("hold_ms"):
@@ -174,6 +180,27 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if is_start:
             time.sleep(faults.get("hold_start_ms", 0) / 1000)
         return self.answer(status, value, more)
+
+    def denied(self, bearer, url, body, iam):
+        """Why IAM refuses a request: of a dataset by its path, of a query by the tables that it reads; None where it does not."""
+        name, names, _ = router.read(self.command, url.path) or (None, {}, {})
+        datasets = [f"{names['project']}.{names['dataset']}"] if "dataset" in names else []
+        if name in ("jobs.insert", "jobs.query"):
+            asked = json.loads(body)
+            text = asked.get("configuration", asked).get("query", asked.get("query"))
+            text = text["query"] if isinstance(text, dict) else text
+            _, tables, _ = self.world.analyser.read(text, names["project"], None)
+            datasets = [".".join(table[:2]) for table in tables or []]
+            if iam.get("no_jobs"):
+                return f"Project {names['project']}: User does not have bigquery.jobs.create permission in project {names['project']}."
+        for dataset in datasets:
+            is_held = dataset in iam.get("standing", []) or self.world.tokens.holds(bearer, dataset)
+            if dataset in iam.get("denied", []) or not is_held:
+                return f"Dataset {dataset}: Permission denied on dataset {dataset} (or it may not exist)."
+        return None
+
+    def date_time_string(self, timestamp=None):
+        return super().date_time_string((timestamp or time.time()) + self.world.faults().get("ahead_s", 0))
 
     def answer(self, status, value, headers=None):
         body = value if isinstance(value, bytes) else json.dumps(value).encode()

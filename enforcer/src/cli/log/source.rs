@@ -118,6 +118,7 @@ pub(super) async fn lines(
             | Reply::Status(_)
             | Reply::Joined(_)
             | Reply::Notified(_)
+            | Reply::Checked(_)
             | Reply::GivenBack(_) => {
                 return Err(Failure::Other(anyhow::anyhow!(
                     "the daemon answered something else than the log"

@@ -135,7 +135,8 @@ impl Owner {
             | Reply::Status(_)
             | Reply::Records(_)
             | Reply::Joined(_)
-            | Reply::Notified(_)) => said,
+            | Reply::Notified(_)
+            | Reply::Checked(_)) => said,
         }
     }
 

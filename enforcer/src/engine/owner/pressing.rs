@@ -362,6 +362,7 @@ pub(super) fn as_recorded(said: Reply, is_recorded: bool) -> Reply {
         | Reply::Status(_)
         | Reply::Records(_)
         | Reply::Joined(_)
-        | Reply::Notified(_)) => said,
+        | Reply::Notified(_)
+        | Reply::Checked(_)) => said,
     }
 }

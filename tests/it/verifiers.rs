@@ -99,9 +99,12 @@ fn google_auth(world: &World, assertion: &str) -> Value {
     command.env("REQUESTS_CA_BUNDLE", roots);
     command
         .args(["-c", GOOGLE_AUTH])
-        .arg(folder)
+        .arg(&folder)
         .args([assertion, account]);
-    serde_json::from_str(&said(&mut command)).expect("JSON")
+    let got = serde_json::from_str(&said(&mut command)).expect("JSON");
+    // It held what nobody but STS is to be shown.
+    std::fs::remove_dir_all(folder).expect("removed");
+    got
 }
 
 #[test]

@@ -542,10 +542,7 @@ impl Ledger {
             | Event::QueryFinished { grant, .. }
             | Event::JobCancelled { grant, .. } => self.use_up(now, *grant, event),
             Event::SegmentsRemoved { numbers, .. } => {
-                self.last_request = self.last_request.max(numbers.request);
-                self.last_grant = self.last_grant.max(numbers.grant);
-                self.last_query = self.last_query.max(numbers.query);
-                self.last_session = self.last_session.max(numbers.session);
+                self.take_numbers(numbers);
             }
             Event::DaemonStarted { .. }
             | Event::DaemonStopped {}
@@ -573,6 +570,14 @@ impl Ledger {
             | Event::IssuerKeySigns { .. }
             | Event::NotificationFailed { .. } => {}
         }
+    }
+
+    /// Goes on behind the numbers of records that are no longer there.
+    fn take_numbers(&mut self, numbers: &Numbers) {
+        self.last_request = self.last_request.max(numbers.request);
+        self.last_grant = self.last_grant.max(numbers.grant);
+        self.last_query = self.last_query.max(numbers.query);
+        self.last_session = self.last_session.max(numbers.session);
     }
 
     fn take_request(&mut self, at_ns: u64, event: &Event) {

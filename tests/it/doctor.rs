@@ -131,6 +131,12 @@ fn where_all_is_well_each_link_is_named_and_nothing_is_run_read_or_written() {
         .iter()
         .filter(|token| token["claims"]["datasets"] == json!([]));
     assert_eq!((tokens.len(), of_none.count()), (4, 2));
+    let looked = world.events("way_examined");
+    assert_eq!(looked.len(), 1, "{looked:?}");
+    assert_eq!(
+        (&looked[0]["process"]["uid"], &looked[0]["of"]),
+        (&json!(0), &Value::Null)
+    );
 }
 
 #[test]

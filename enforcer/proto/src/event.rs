@@ -630,6 +630,15 @@ pub enum Event {
         /// How many like it this record stands for.
         count: u64,
     },
+    /// Root had the way to Google looked at (`enforcer gcp doctor`): tokens are minted for it as each agent, outside of every window, for metadata and dry
+    /// runs alone. Recorded before any is.
+    WayExamined {
+        /// Who asked.
+        process: Process,
+        /// As which agent, or the estimator by its name; absent: as all of them.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        of: Option<String>,
+    },
     /// Assertions are signed by this key from here on: another one than before, or the first of this daemon's.
     IssuerKeySigns {
         /// The key's RFC 7638 thumbprint.
@@ -705,6 +714,7 @@ impl Event {
             | Self::Forwarded { .. }
             | Self::CredentialPresented { .. }
             | Self::IssuerKeySigns { .. }
+            | Self::WayExamined { .. }
             | Self::NotificationFailed { .. } => None,
         }
     }
@@ -753,6 +763,7 @@ impl Event {
             | Self::Detached { .. }
             | Self::Forwarded { .. }
             | Self::IssuerKeySigns { .. }
+            | Self::WayExamined { .. }
             | Self::CredentialPresented { .. } => None,
         }
     }

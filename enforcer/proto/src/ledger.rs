@@ -568,6 +568,7 @@ impl Ledger {
             | Event::Forwarded { .. }
             | Event::CredentialPresented { .. }
             | Event::IssuerKeySigns { .. }
+            | Event::WayExamined { .. }
             | Event::NotificationFailed { .. } => {}
         }
     }

@@ -451,6 +451,12 @@ pub fn sentence(event: &Event) -> String {
             "DETACHED by uid {uid}, nothing is enforced from here on: {}",
             safe_line(reason, 400)
         ),
+        Event::WayExamined { process, of } => format!(
+            "doctor   {} had the way to Google looked at, as {}",
+            who(process),
+            of.as_deref()
+                .map_or_else(|| "all agents".to_owned(), |of| safe_line(of, 64))
+        ),
         Event::IssuerKeySigns { kid } => format!(
             "key      assertions are signed by the key {} from here on",
             safe_line(kid, 64)

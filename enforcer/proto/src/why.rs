@@ -180,6 +180,7 @@ impl Outcome {
             | Event::TooLong { .. }
             | Event::CredentialPresented { .. }
             | Event::IssuerKeySigns { .. }
+            | Event::WayExamined { .. }
             | Event::Detached { .. } => Self::Told,
         }
     }

@@ -1,6 +1,6 @@
 //! The doctor over the control socket: each check as it is made, then an end. For root alone: it uses every agent's identity.
 
-use enforcer_proto::event::Refuser;
+use enforcer_proto::event::{Event, Refuser};
 use enforcer_proto::principal::{AgentName, Caller};
 use enforcer_proto::refusal::{Code, Refusal};
 use enforcer_proto::wire::Reply;
@@ -38,12 +38,14 @@ pub(super) async fn serve(
         ))
         .await;
     }
-    // Its tokens are of no window, so the log of windows has none of it.
-    tracing::info!(
-        pid = caller.process.pid,
-        agent = agent.as_ref().map(AgentName::as_str),
-        "root has the way to Google looked at"
-    );
+    // Its tokens are of no window: that there are any is on record before they are minted.
+    let looked = Event::WayExamined {
+        process: caller.process.clone(),
+        of: agent.as_ref().map(ToString::to_string),
+    };
+    if let Err(refusal) = control.engine.record(looked).await {
+        return patient(send(stream, &refused(refusal))).await;
+    }
     let (to, mut checks) = mpsc::channel(WAITING);
     let look = control.doctor.examine(Asked { agent, digest }, to);
     tokio::pin!(look);

@@ -70,6 +70,7 @@ impl Room {
             | Event::Forwarded { .. }
             | Event::CredentialPresented { .. }
             | Event::IssuerKeySigns { .. }
+            | Event::WayExamined { .. }
             | Event::NotificationFailed { .. } => Some(Self::Others),
             Event::DaemonStarted { .. }
             | Event::SegmentsRemoved { .. }

@@ -257,6 +257,10 @@ impl<'a> About<'a> {
                 process: Some(process),
                 ..Self::default()
             },
+            Event::WayExamined { process, .. } => Self {
+                process: Some(process),
+                ..Self::default()
+            },
             Event::CredentialPresented { agent, process, .. }
             | Event::Forwarded { agent, process, .. } => Self {
                 agent: Some(agent),

@@ -168,6 +168,10 @@ impl Event {
                 bound_process(process)
             }
             Self::Detached { reason, .. } => bound_text(reason),
+            Self::WayExamined { process, of } => {
+                bound_process(process);
+                of.iter_mut().for_each(bound_text);
+            }
             Self::IssuerKeySigns { kid } => bound_text(kid),
             Self::CredentialPresented {
                 process,
@@ -541,6 +545,10 @@ mod tests {
             Event::ProcessJoined {
                 agent: agent.clone(),
                 process: process.clone(),
+            },
+            Event::WayExamined {
+                process: process.clone(),
+                of: Some(text()),
             },
             Event::IssuerKeySigns { kid: text() },
             Event::CredentialPresented {

@@ -42,6 +42,7 @@ pub const KINDS: &[&str] = &[
     "process_joined",
     "detached",
     "forwarded",
+    "way_examined",
     "issuer_key_signs",
     "credential_presented",
     "notification_failed",
@@ -109,6 +110,7 @@ impl Event {
             Self::ProcessJoined { .. } => "process_joined",
             Self::Detached { .. } => "detached",
             Self::Forwarded { .. } => "forwarded",
+            Self::WayExamined { .. } => "way_examined",
             Self::IssuerKeySigns { .. } => "issuer_key_signs",
             Self::CredentialPresented { .. } => "credential_presented",
         }

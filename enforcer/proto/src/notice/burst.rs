@@ -127,6 +127,7 @@ impl Counted {
             | Event::Forwarded { .. }
             | Event::CredentialPresented { .. }
             | Event::IssuerKeySigns { .. }
+            | Event::WayExamined { .. }
             | Event::NotificationFailed { .. } => return None,
         };
         Some(Self {

@@ -129,6 +129,14 @@ impl Notice {
                     format!("{agent} was unlocked by {by}, and may have windows again"),
                 )
             },
+            Event::WayExamined { process, of } => about(
+                NoticeKind::Daemon,
+                format!(
+                    "uid {} had the way to Google looked at, as {}",
+                    process.uid,
+                    of.as_deref().map_or_else(|| "all agents".to_owned(), text)
+                ),
+            ),
             Event::IssuerKeySigns { kid } => Self {
                 digest: Some(text(kid)),
                 ..about(

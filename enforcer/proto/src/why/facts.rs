@@ -200,6 +200,11 @@ fn decided(event: &Event, facts: &mut Facts) {
             facts.add("job", job);
             facts.add("outcome", safe_line(outcome, TEXT_CHARS));
         }
+        Event::WayExamined { of, .. } => facts.add(
+            "as",
+            of.as_deref()
+                .map_or_else(|| "all agents".to_owned(), |of| safe_line(of, TEXT_CHARS)),
+        ),
         Event::IssuerKeySigns { kid } => facts.add("kid", safe_line(kid, TEXT_CHARS)),
         Event::CredentialPresented {
             what,
@@ -576,6 +581,7 @@ const fn policy_digest(event: &Event) -> Option<&String> {
         | Event::Detached { .. }
         | Event::CredentialPresented { .. }
         | Event::IssuerKeySigns { .. }
+        | Event::WayExamined { .. }
         | Event::Forwarded { .. } => None,
     }
 }

@@ -100,6 +100,7 @@ impl Totals {
             | Event::Detached { .. }
             | Event::Forwarded { .. }
             | Event::IssuerKeySigns { .. }
+            | Event::WayExamined { .. }
             | Event::CredentialPresented { .. } => {}
         }
     }
@@ -384,6 +385,7 @@ fn said(event: &Event) -> (String, Vec<String>) {
         | Event::Forwarded { .. }
         | Event::CredentialPresented { .. }
         | Event::IssuerKeySigns { .. }
+        | Event::WayExamined { .. }
         | Event::DaemonStarted { .. }
         | Event::DaemonStopped {}
         | Event::TailRepaired { .. }

@@ -182,8 +182,19 @@ fn mapped(event: &Event, about: &About<'_>, host: &str) -> Mapped {
             new(LIFECYCLE, (3, "Start"), INFORMATIONAL, true, app)
         }
         Event::DaemonStopped {} => new(LIFECYCLE, (4, "Stop"), INFORMATIONAL, true, app),
-        Event::SnapshotTaken { .. } | Event::PolicyLoaded { .. } => {
-            new(LIFECYCLE, OTHER, INFORMATIONAL, true, app)
+        Event::SnapshotTaken { .. }
+        | Event::PolicyLoaded { .. }
+        | Event::IssuerKeySigns { .. }
+        | Event::WayExamined { .. } => new(LIFECYCLE, OTHER, INFORMATIONAL, true, app),
+        Event::CredentialPresented {
+            what, fingerprint, ..
+        } => {
+            let uid = format!(
+                "credential_presented {}",
+                fingerprint.as_deref().unwrap_or("-")
+            );
+            let own = json!({"finding_info": {"title": "An agent has a credential of its own", "uid": uid, "desc": what}});
+            new(FINDING, CREATE, HIGH, true, own)
         }
         Event::PolicyRejected { .. } => new(LIFECYCLE, OTHER, MEDIUM, false, app),
         Event::ApprovalGiven { .. } => new(
@@ -343,17 +354,6 @@ fn mapped(event: &Event, about: &About<'_>, host: &str) -> Mapped {
             false,
             denied(about, host, json!({"svc_name": by.to_string()}), *count),
         ),
-        Event::IssuerKeySigns { kid } => {
-            let own = json!({"src_endpoint": {"hostname": host}, "actor": actor(about), "message": format!("assertions are signed by the key {kid}")});
-            new(NETWORK, (99, "Other"), INFORMATIONAL, true, own)
-        }
-        Event::CredentialPresented { what, count, .. } => {
-            let own = json!({
-                "src_endpoint": {"hostname": host}, "actor": actor(about), "message": what, "count": count,
-                "action_id": 2, "disposition_id": 15,
-            });
-            new(NETWORK, (6, "Traffic"), HIGH, false, own)
-        }
         Event::Forwarded { request, count, .. } => {
             let name = request
                 .split(' ')

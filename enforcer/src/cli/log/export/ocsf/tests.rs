@@ -100,6 +100,9 @@ fn samples() -> Vec<Event> {
         format!(r#""kind":"process_joined","agent":"bot","process":{PROCESS}"#),
         r#""kind":"detached","uid":0,"reason":"why""#.to_owned(),
         format!(r#""kind":"forwarded","agent":"bot","process":{PROCESS},"request":"GET pypi.org/simple","count":1"#),
+        format!(r#""kind":"credential_presented","agent":"bot","process":{PROCESS},"what":"an API key","fingerprint":"00","count":1"#),
+        r#""kind":"issuer_key_signs","kid":"k""#.to_owned(),
+        format!(r#""kind":"way_examined","process":{PROCESS}"#),
     ];
     let read = |text: &String| {
         serde_json::from_str(&format!("{{{text}}}"))

@@ -475,7 +475,7 @@ async fn what_is_sent_whole_at_the_close_is_still_answered() {
         let answers: Answers = Arc::new(move |request| {
             came.send(()).expect("somebody waits");
             // The far side's own work, which is the subject.
-            std::thread::sleep(Duration::from_millis(400));
+            std::thread::sleep(Duration::from_millis(1000));
             Response::new(Full::from(request.body().len().to_string()))
         });
         let server = Server::start("a.test", &[alpn], answers).await;
@@ -491,7 +491,7 @@ async fn what_is_sent_whole_at_the_close_is_still_answered() {
             let closing = async {
                 whole.recv().await.expect("it comes");
                 // Its kernel has still to say so to ours.
-                tokio::time::sleep(Duration::from_millis(200)).await;
+                tokio::time::sleep(Duration::from_millis(700)).await;
                 close.cancel();
             };
             let (sent, ()) = tokio::join!(sent, closing);

@@ -316,6 +316,44 @@ fn each_agents_tokens_are_made_as_its_own_configuration_says_and_counted_against
 }
 
 #[test]
+fn the_base_identity_is_that_of_a_key_file_where_the_daemon_is_given_one() {
+    let mut world = World::without_daemon(Family::V4);
+    name_too(&world, &[("oauth2.googleapis.com", "sts")]);
+    let impersonates =
+        format!("uid = 2001\ntoken = \"impersonation\"\nservice_account = \"{ACCOUNT}\"");
+    world.edit_config("uid = 2001", &impersonates);
+    let dir = world.own_folder(Who::Operator, "base");
+    let (key, file) = (dir.join("key.pem"), dir.join("account.json"));
+    let openssl = |args: &[&str]| said(std::process::Command::new("openssl").args(args));
+    let path = key.to_string_lossy();
+    let _ = openssl(&["genpkey", "-algorithm", "RSA", "-out", &path]);
+    let public = openssl(&["pkey", "-in", &path, "-pubout"]);
+    std::fs::write(world.stage.dir().join("google/base.pub"), public).expect("written");
+    let account = json!({
+        "type": "service_account", "project_id": "demo-project", "private_key_id": "k",
+        "private_key": std::fs::read_to_string(&key).expect("reads"), "client_id": "1",
+        "client_email": "host-a@demo-project.iam.gserviceaccount.com",
+        "token_uri": "https://oauth2.googleapis.com/token",
+    });
+    std::fs::write(&file, account.to_string()).expect("written");
+    world.set_daemon_environment("GOOGLE_APPLICATION_CREDENTIALS", &file);
+    let roots = world.stage.dir().join("google/world-ca.pem");
+    world.set_daemon_environment("SSL_CERT_FILE", &roots);
+    world.start_daemon();
+    let _ = world.open_window("demo-project.finance:read", "10m");
+    let served = world.query(&[DAILY]).remove(0);
+    assert_eq!(served["rows"], json!([["1000"]]), "{served}");
+    let tokens = world.tokens();
+    let base = tokens.iter().find(|token| token["kind"] == "base");
+    let base = base.expect("of the key");
+    assert_eq!(base["sub"], "host-a@demo-project.iam.gserviceaccount.com");
+    let requests = world.far_requests();
+    let with_base = format!("Bearer {}", base["token"].as_str().expect("a token"));
+    let asked = asked(&requests, 0, &["iamcredentials.googleapis.com"]);
+    assert_eq!(header(asked[0], "authorization"), with_base);
+}
+
+#[test]
 fn the_machines_own_identity_is_the_daemons_alone() {
     let mut world = on_a_machine_of_googles();
     world.start_daemon();

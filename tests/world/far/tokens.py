@@ -3,6 +3,7 @@
 Shapes: the discovery documents of sts.v1 and iamcredentials.v1; RFC 8693.
 """
 
+import base64
 import json
 import secrets
 import threading
@@ -10,6 +11,9 @@ import time
 import urllib.parse
 
 import jwt
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import padding
 
 AUDIENCE = "//iam.googleapis.com/projects/123456789012/locations/global/workloadIdentityPools/agents/providers/host-a"
 ISSUER = "https://enforcer.example.com/host-a"
@@ -38,6 +42,7 @@ class Tokens:
     base_scope = SCOPES[1]
 
     def __init__(self, folder, jwks, faults):
+        self.folder = folder
         self.jwks = jwks
         self.faults = faults
         self.lock = threading.Lock()
@@ -103,6 +108,27 @@ class Tokens:
         check(is_met, "the attribute condition: exp - iat <= 900", "unauthorized_client")
         check(len(claims["sub"].encode()) <= 127 and claims["sub"].startswith(HOST + "/"), "sub")
         return claims
+
+    def of_a_key(self, method, path, headers, body):
+        """A token for who holds the private key of a service account (RFC 7523), whose public half a test has put here."""
+        try:
+            check(method == "POST" and path == "/token", "no such method")
+            form = dict(urllib.parse.parse_qsl(body.decode(), strict_parsing=True))
+            check(form.get("grant_type") == "urn:ietf:params:oauth:grant-type:jwt-bearer", "grant_type")
+            # Some clients pad what RFC 7515 has unpadded, sign it so, and Google takes it: by hand, then.
+            head, body, signature = form.get("assertion", "").split(".")
+            key = serialization.load_pem_public_key((self.folder / "base.pub").read_bytes())
+            decoded = [base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)) for part in (head, body, signature)]
+            key.verify(decoded[2], f"{head}.{body}".encode(), padding.PKCS1v15(), hashes.SHA256())
+            claims = json.loads(decoded[1])
+            check(json.loads(decoded[0])["alg"] == "RS256", "alg")
+            check(claims["aud"] == "https://oauth2.googleapis.com/token", "aud")
+            check(claims["iat"] <= time.time() < claims["exp"] <= claims["iat"] + 3600, "its time")
+            check(SCOPES[1] in claims["scope"].split(), "scope")
+        except (Refused, ValueError, OSError, InvalidSignature) as error:
+            return 400, {"error": "invalid_grant", "error_description": str(error)}
+        token = self.mint("base", claims["iss"], SCOPES[1], 3600, {})
+        return 200, {"access_token": token, "token_type": "Bearer", "expires_in": 3599}
 
     def impersonate(self, method, path, headers, body):
         account = path.removeprefix("/v1/projects/-/serviceAccounts/").removesuffix(":generateAccessToken")

@@ -132,6 +132,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         served = {
             "sts.googleapis.com": self.world.tokens.exchange,
             "iamcredentials.googleapis.com": self.world.tokens.impersonate,
+            "oauth2.googleapis.com": self.world.tokens.of_a_key,
         }.get(host)
         faults = self.world.faults()
         fault = faults.get(host.split(".")[0])

@@ -5,9 +5,12 @@ mod refusals;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
+
 use enforcer_proto::event::{Event, Refuser};
 use enforcer_proto::principal::AgentName;
 
+use crate::engine::Engine;
 pub use refusals::{
     Counted, REFUSALS_BURST_MAX, REFUSALS_PER_FLUSH, Refusals, Refused, UIDS_MAX, Who,
 };
@@ -16,6 +19,24 @@ pub use refusals::{
 pub const FLUSH: Duration = Duration::from_secs(1);
 /// The most kinds of one agent, or of everybody who is none, that are told apart between two records.
 pub const KINDS_PER_AGENT_MAX: usize = 32;
+
+/// Records what `take` gives, once in [`FLUSH`] until `stop`, and once more then: it is told whether this is the last time.
+pub async fn keep_recording(
+    engine: &Engine,
+    stop: CancellationToken,
+    mut take: impl FnMut(bool) -> Vec<Event>,
+) {
+    loop {
+        let nap = tokio::time::sleep(FLUSH);
+        let is_last = stop.run_until_cancelled(nap).await.is_none();
+        for event in take(is_last) {
+            engine.note(event).await;
+        }
+        if is_last {
+            return;
+        }
+    }
+}
 
 /// How often each kind came, with the first of it. Every agent has its own share, and so have all together who are none: kinds past
 /// [`KINDS_PER_AGENT_MAX`] are counted as others of that share, never as one of the known and never as another's.

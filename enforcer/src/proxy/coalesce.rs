@@ -8,7 +8,7 @@ use enforcer_proto::refusal::Refusal;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::Engine;
-use crate::tally::{FLUSH, Tally};
+use crate::tally::{Tally, keep_recording};
 
 /// Pid and code: what is counted together of one agent.
 type Kind = (u32, &'static str);
@@ -39,18 +39,7 @@ impl Coalesce {
 
     /// Records what was counted, until `stop` and once more then.
     pub async fn run(&self, engine: &Engine, stop: CancellationToken) {
-        loop {
-            let stopped = stop
-                .run_until_cancelled(tokio::time::sleep(FLUSH))
-                .await
-                .is_none();
-            for event in self.take() {
-                engine.note(event).await;
-            }
-            if stopped {
-                return;
-            }
-        }
+        keep_recording(engine, stop, |_| self.take()).await;
     }
 
     fn take(&self) -> Vec<Event> {

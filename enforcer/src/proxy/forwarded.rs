@@ -8,7 +8,7 @@ use enforcer_proto::principal::{AgentName, Process};
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::{Engine, Requester};
-use crate::tally::{FLUSH, KINDS_PER_AGENT_MAX};
+use crate::tally::{KINDS_PER_AGENT_MAX, keep_recording};
 
 /// Stands for the requests of more kinds than are told apart.
 const FURTHER: &str = "requests of more kinds than are told apart in a second";
@@ -47,16 +47,7 @@ impl Forwarded {
 
     /// Records what was counted, until `stop` and once more then.
     pub async fn run(&self, engine: &Engine, stop: CancellationToken) {
-        loop {
-            let nap = tokio::time::sleep(FLUSH);
-            let stopped = stop.run_until_cancelled(nap).await.is_none();
-            for event in self.take() {
-                engine.note(event).await;
-            }
-            if stopped {
-                return;
-            }
-        }
+        keep_recording(engine, stop, |_| self.take()).await;
     }
 
     fn take(&self) -> Vec<Event> {

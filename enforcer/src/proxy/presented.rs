@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::engine::{Engine, Requester};
-use crate::tally::{FLUSH, KINDS_PER_AGENT_MAX};
+use crate::tally::{KINDS_PER_AGENT_MAX, keep_recording};
 
 /// How long one credential of an agent's takes one record, however often it comes.
 const AGAIN_NS: u64 = 600 * NS_PER_S;
@@ -100,16 +100,7 @@ impl Presented {
 
     /// Records what was seen, until `stop` and once more then.
     pub async fn run(&self, engine: &Engine, stop: CancellationToken) {
-        loop {
-            let nap = tokio::time::sleep(FLUSH);
-            let stopped = stop.run_until_cancelled(nap).await.is_none();
-            for event in self.take(stopped) {
-                engine.note(event).await;
-            }
-            if stopped {
-                return;
-            }
-        }
+        keep_recording(engine, stop, |is_last| self.take(is_last)).await;
     }
 
     /// What is to be recorded now; at the end all that was not.

@@ -32,7 +32,7 @@ use crate::dns::protected::{Universe, protected_default};
 
 pub use audit::Audit;
 pub use estimator::Estimator;
-pub use hsm::Hsm;
+pub use hsm::{Hsm, KeyStore};
 pub use notify::{Format, HOOKS_MAX, Hook, KeyPlace, Send, Webhook};
 pub use policy::{load_policy, policy_of_text};
 pub use program::Program;
@@ -224,8 +224,8 @@ pub enum TokenSource {
         sts_url: String,
         /// IAM Credentials, for agents with a service account.
         iam_url: String,
-        /// What has the key; absent: a file in the state folder.
-        hsm: Option<Hsm>,
+        /// What has the key.
+        keys: KeyStore,
     },
     /// The host's base identity impersonates the agent's service account.
     Impersonation {
@@ -264,12 +264,12 @@ impl TokenSource {
         }
     }
 
-    /// The HSM that has the issuer's key, where one has.
+    /// What has the issuer's key; where this host is no issuer, what would have it.
     #[must_use]
-    pub const fn hsm(&self) -> Option<&Hsm> {
+    pub const fn keys(&self) -> &KeyStore {
         match self {
-            Self::Federation { hsm, .. } => hsm.as_ref(),
-            Self::Impersonation { .. } => None,
+            Self::Federation { keys, .. } => keys,
+            Self::Impersonation { .. } => &KeyStore::File,
         }
     }
 }

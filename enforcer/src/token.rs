@@ -7,6 +7,7 @@ mod estimator;
 mod exchange;
 mod federation;
 mod files;
+mod handed;
 mod hsm;
 mod impersonation;
 mod issuer;
@@ -26,7 +27,7 @@ use http::HeaderValue;
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
-pub use base::base_identity;
+pub use base::BaseIdentity;
 pub use credential::Credential;
 pub use estimator::EstimatorTokens;
 pub use federation::{ASSERTION_LIFE_MAX, Federation, FederationOptions};

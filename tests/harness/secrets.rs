@@ -11,14 +11,16 @@ use serde_json::Value;
 /// What the command line printed, for the search.
 pub(crate) const PRINTED: &str = "printed.log";
 /// The far side, which is given the tokens, and what holds a key of the host's own, below the stage.
-const WHERE_THEY_BELONG: [&str; 2] = ["google", "engine"];
-/// The files that hold a key.
-const KEY_FILES: [&str; 5] = [
-    "ca.key",
-    "issuer.pem",
-    "issuer-next.pem",
-    "issuer-last.pem",
-    "checkpoint-key",
+const WHERE_THEY_BELONG: [&str; 4] = ["google", "engine", "credentials", "base"];
+/// The files that hold a key, below the stage.
+const KEY_FILES: [&str; 7] = [
+    "state/ca.key",
+    "state/issuer.pem",
+    "state/issuer-next.pem",
+    "state/issuer-last.pem",
+    "state/checkpoint-key",
+    "credentials/issuer-key",
+    "base/key.pem",
 ];
 /// The most secrets of one kind that are looked for, and the largest file that is looked through, bytes: a test that makes more has its own way to look.
 const SECRETS_MAX: usize = 64;
@@ -85,7 +87,7 @@ fn assertions(stage: &Path) -> Vec<Secret> {
 /// The host's private keys, as they stand in their files and as what is in them.
 fn keys(stage: &Path) -> Vec<Secret> {
     let of_file = |name: &str| {
-        let text = std::fs::read_to_string(stage.join("state").join(name)).unwrap_or_default();
+        let text = std::fs::read_to_string(stage.join(name)).unwrap_or_default();
         let lines = text.lines().filter(|line| !line.starts_with("-----"));
         let body: String = lines.collect();
         let raw = STANDARD.decode(&body).unwrap_or_default();
@@ -113,7 +115,7 @@ fn files(stage: &Path) -> Vec<PathBuf> {
             let (name, path) = (entry.file_name(), entry.path());
             let name = name.to_string_lossy();
             let belongs = (folder == stage && WHERE_THEY_BELONG.contains(&&*name))
-                || KEY_FILES.contains(&&*name);
+                || KEY_FILES.iter().any(|file| path == stage.join(file));
             let Ok(kind) = entry.file_type() else {
                 continue;
             };

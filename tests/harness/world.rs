@@ -388,6 +388,8 @@ uid = {OTHER_AGENT_UID}
                     .iter()
                     .map(|(name, value)| (name, value)),
             )
+            // A core, should there be one, is where secrets are looked for.
+            .current_dir(self.stage.dir())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log);
@@ -431,6 +433,15 @@ uid = {OTHER_AGENT_UID}
         let mut daemon = self.daemon.take().expect("the daemon runs");
         let ended = daemon.wait().expect("waits");
         assert!(ended.success(), "{ended}: {}", self.daemon_log());
+    }
+
+    /// Waits until the daemon has ended, and says how.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn ended_daemon(&mut self) -> std::process::ExitStatus {
+        let mut daemon = self.daemon.take().expect("the daemon runs");
+        daemon.wait().expect("waits")
     }
 
     /// Whether the daemon still runs.

@@ -4,6 +4,7 @@
 //! It is killed from outside, as it enters a system call: before a record is written, before it is made durable, before the kernel is told.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::process::ExitStatusExt;
 
 use harness::tracer::Tracer;
 use harness::world::{Family, Who, World};
@@ -246,4 +247,53 @@ fn a_daemon_killed_before_any_record_is_written_loses_nothing_that_was_told() {
 #[test]
 fn a_daemon_killed_before_the_kernel_is_told_leaves_nothing_open_that_is_not_on_record() {
     killed_at_every("bpf", 8);
+}
+
+/// Whether a process that ends by this signal in the stage's folder leaves a core, where one that holds no secret does.
+fn others_leave_a_core(world: &World) -> bool {
+    let mut other = std::process::Command::new("/bin/sh")
+        .args(["-c", "kill -SEGV $$"])
+        .current_dir(world.stage.dir())
+        .spawn()
+        .expect("starts");
+    other.wait().expect("waits").core_dumped()
+}
+
+fn cores(world: &World) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(world.stage.dir()).expect("lists");
+    let files = entries.map(|entry| entry.expect("is there").path());
+    let is_core = |path: &std::path::PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with("core")
+    };
+    files.filter(is_core).collect()
+}
+
+#[test]
+fn a_daemon_that_crashes_with_tokens_in_its_memory_leaves_no_core_whatever_limit_it_is_started_with()
+ {
+    // What this test may leave, what it starts may: the daemon too.
+    let none = rustix::process::Rlimit {
+        current: None,
+        maximum: None,
+    };
+    rustix::process::setrlimit(rustix::process::Resource::Core, none).expect("lifts it");
+    let mut world = World::start(Family::V4);
+    assert!(
+        others_leave_a_core(&world),
+        "this host makes no cores (kernel.core_pattern), so nothing would be shown"
+    );
+    cores(&world)
+        .into_iter()
+        .for_each(|core| std::fs::remove_file(core).expect("removed"));
+    let _ = world.open_window("demo-project.finance:read", "10m");
+    assert!(query(&world));
+    assert_eq!(world.tokens().len(), 1);
+    world.signal_daemon(rustix::process::Signal::SEGV);
+    let ended = world.ended_daemon();
+    assert_eq!(ended.signal(), Some(11), "{ended}");
+    assert!(!ended.core_dumped(), "{ended}");
+    assert_eq!(cores(&world), Vec::<std::path::PathBuf>::new());
+    world.start_daemon();
+    assert!(!query(&world), "the window closed with it");
 }

@@ -6,7 +6,7 @@ use std::process::Output;
 use harness::world::{Family, Who, World};
 use serde_json::{Value, json};
 
-use crate::token::SoftHsm;
+use crate::issuer::SoftHsm;
 
 const ACCOUNT: &str = "finance-reader@demo-project.iam.gserviceaccount.com";
 const POOL: &str =

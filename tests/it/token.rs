@@ -1,16 +1,12 @@
 //! Tokens stay where they belong: the agent's never go out, the real one never comes in, and without one nothing is forwarded.
 
-use std::path::PathBuf;
-
-use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
-use cryptoki::object::{Attribute, AttributeInfo, AttributeType, ObjectClass};
-use cryptoki::session::UserType;
 use harness::programs::said;
-use harness::stage::Side;
-use harness::world::{AGENTS_OWN_TOKEN, Family, Who, World, enforcer, policy, wait_for};
+use harness::world::{AGENTS_OWN_TOKEN, Family, Who, World, policy, wait_for};
 use serde_json::{Value, json};
 
-const DAILY: &str = "SELECT COUNT(*) FROM finance.daily";
+use crate::identity::on_a_machine_of_googles;
+
+pub(crate) const DAILY: &str = "SELECT COUNT(*) FROM finance.daily";
 
 /// A client that keeps every byte it was sent, and sends a credential in every place there is.
 const RAW: &str = r#"
@@ -172,7 +168,7 @@ fn without_sts_a_query_is_refused_with_its_own_code_and_nothing_is_forwarded_on_
     without_sts_nothing_is_forwarded(Family::V6);
 }
 
-const ACCOUNT: &str = "finance-reader@demo-project.iam.gserviceaccount.com";
+pub(crate) const ACCOUNT: &str = "finance-reader@demo-project.iam.gserviceaccount.com";
 
 /// A world where `finance-bot` becomes a service account.
 fn with_a_service_account() -> World {
@@ -228,25 +224,8 @@ fn a_credential_of_the_agents_own_is_on_record_by_its_kind_and_hash_and_is_nowhe
     assert!(told.contains(said), "{told}");
 }
 
-/// A world whose host is a machine of Google's, with a metadata server that gives the machine's own identity to who can reach it.
-fn on_a_machine_of_googles() -> World {
-    let world = World::without_daemon(Family::V4);
-    for (side, args) in [
-        (Side::Internet, "addr add 169.254.169.254/32 dev lo"),
-        (Side::Host, "route add 169.254.169.254 dev wire0"),
-    ] {
-        let mut command = world.stage.command(side, "ip");
-        let status = command.args(args.split(' ')).status().expect("ip runs");
-        assert!(status.success(), "{args}");
-    }
-    world.set_names(
-        &json!({"metadata.google.internal": {"addresses": ["169.254.169.254"], "ttl_s": 60}}),
-    );
-    world
-}
-
 /// What the far side was asked under these names, since it had had `before` requests.
-fn asked<'a>(requests: &'a [Value], before: usize, names: &[&str]) -> Vec<&'a Value> {
+pub(crate) fn asked<'a>(requests: &'a [Value], before: usize, names: &[&str]) -> Vec<&'a Value> {
     let is_of_them = |request: &&Value| names.iter().any(|name| request["host"] == *name);
     requests[before..].iter().filter(is_of_them).collect()
 }
@@ -315,62 +294,13 @@ fn each_agents_tokens_are_made_as_its_own_configuration_says_and_counted_against
     );
 }
 
-#[test]
-fn the_base_identity_is_that_of_a_key_file_where_the_daemon_is_given_one() {
-    let mut world = World::without_daemon(Family::V4);
-    name_too(&world, &[("oauth2.googleapis.com", "sts")]);
-    let impersonates =
-        format!("uid = 2001\ntoken = \"impersonation\"\nservice_account = \"{ACCOUNT}\"");
-    world.edit_config("uid = 2001", &impersonates);
-    let dir = world.own_folder(Who::Operator, "base");
-    let (key, file) = (dir.join("key.pem"), dir.join("account.json"));
-    let openssl = |args: &[&str]| said(std::process::Command::new("openssl").args(args));
-    let path = key.to_string_lossy();
-    let _ = openssl(&["genpkey", "-algorithm", "RSA", "-out", &path]);
-    let public = openssl(&["pkey", "-in", &path, "-pubout"]);
-    std::fs::write(world.stage.dir().join("google/base.pub"), public).expect("written");
-    let account = json!({
-        "type": "service_account", "project_id": "demo-project", "private_key_id": "k",
-        "private_key": std::fs::read_to_string(&key).expect("reads"), "client_id": "1",
-        "client_email": "host-a@demo-project.iam.gserviceaccount.com",
-        "token_uri": "https://oauth2.googleapis.com/token",
-    });
-    std::fs::write(&file, account.to_string()).expect("written");
-    world.set_daemon_environment("GOOGLE_APPLICATION_CREDENTIALS", &file);
-    let roots = world.stage.dir().join("google/world-ca.pem");
-    world.set_daemon_environment("SSL_CERT_FILE", &roots);
-    world.start_daemon();
-    let _ = world.open_window("demo-project.finance:read", "10m");
-    let served = world.query(&[DAILY]).remove(0);
-    assert_eq!(served["rows"], json!([["1000"]]), "{served}");
-    let tokens = world.tokens();
-    let base = tokens.iter().find(|token| token["kind"] == "base");
-    let base = base.expect("of the key");
-    assert_eq!(base["sub"], "host-a@demo-project.iam.gserviceaccount.com");
-    let requests = world.far_requests();
-    let with_base = format!("Bearer {}", base["token"].as_str().expect("a token"));
-    let asked = asked(&requests, 0, &["iamcredentials.googleapis.com"]);
-    assert_eq!(header(asked[0], "authorization"), with_base);
-}
-
-#[test]
-fn the_machines_own_identity_is_the_daemons_alone() {
-    let mut world = on_a_machine_of_googles();
-    world.start_daemon();
-    let ask = "import urllib.request\nask = urllib.request.Request('http://169.254.169.254/computeMetadata/v1/instance/service-accounts/default/token', headers={'Metadata-Flavor': 'Google'})\nprint(urllib.request.urlopen(ask, timeout=3).read().decode())";
-    let mut command = world.run_as(Who::Agent, "/usr/bin/python3");
-    let got = said(command.args(["-c", ask]));
-    assert!(got.contains("enforcer-placeholder"), "{got}");
-    assert_eq!(world.tokens(), Vec::<Value>::new(), "the stand-in answered");
-}
-
 /// Runs a query as the agent, at another name than BigQuery's usual one.
 fn raw_at(world: &World, name: &str) -> String {
     run(world, &RAW.replace("bigquery.googleapis.com", name))
 }
 
 /// Has the far side's addresses under other names of theirs too.
-fn name_too(world: &World, names: &[(&str, &str)]) {
+pub(crate) fn name_too(world: &World, names: &[(&str, &str)]) {
     let lead = |(name, to): &(&str, &str)| {
         let address = match *to {
             "bigquery" => world.bigquery_here(),
@@ -476,7 +406,7 @@ fn hosts(requests: &[Value]) -> Vec<&str> {
         .collect()
 }
 
-fn header<'a>(request: &'a Value, name: &str) -> &'a str {
+pub(crate) fn header<'a>(request: &'a Value, name: &str) -> &'a str {
     let headers = request["headers"].as_array().expect("a list");
     let found = headers.iter().find(|header| header[0] == name);
     found
@@ -578,235 +508,4 @@ fn without_iam_credentials_a_query_is_refused_with_its_own_code_and_nothing_is_f
             .any(|event| event["refusal"]["code"] == "token.unavailable" && event["sql"] == DAILY),
         "{recorded:?}"
     );
-}
-
-#[test]
-fn the_issuers_key_changes_without_a_gap_and_the_next_window_is_signed_for_by_the_new_one() {
-    let world = World::start(Family::V4);
-    let config = world.config().to_string_lossy().into_owned();
-    let gcp = |args: &[&str]| {
-        let args: Vec<&str> = ["gcp"].iter().chain(args).copied().collect();
-        world.cli(Who::Operator, &[&args[..], &["--config", &config]].concat())
-    };
-    let said = |output: &std::process::Output| String::from_utf8_lossy(&output.stdout).into_owned();
-    let keys = || -> Value { serde_json::from_str(&said(&gcp(&["jwks"]))).expect("JSON") };
-    let first = keys()["keys"][0].clone();
-    let grant = world.open_window("demo-project.finance:read", "10m");
-    assert_eq!(world.query(&[DAILY])[0]["rows"], json!([["1000"]]));
-
-    let begun = gcp(&["rotate-key"]);
-    assert!(
-        begun.status.success() && said(&begun).contains("--jwk-json-path="),
-        "{begun:?}"
-    );
-    let early = gcp(&["rotate-key", "--switch"]);
-    assert_eq!(early.status.code(), Some(1));
-    assert!(
-        String::from_utf8_lossy(&early.stderr).contains("too soon"),
-        "{early:?}"
-    );
-    assert!(gcp(&["rotate-key", "--switch", "--now"]).status.success());
-    let both = keys();
-    assert_eq!(
-        (both["keys"].as_array().map(Vec::len), &both["keys"][1]),
-        (Some(2), &first)
-    );
-
-    // Google knows the new key alone now: what the old one had signed would be refused.
-    let new = json!({"keys": [both["keys"][0]]});
-    let published = world.stage.dir().join("run/jwks.json");
-    std::fs::write(published, new.to_string()).expect("written");
-    let _ = world.json(Who::Approver, &["revoke", &grant]);
-    let _ = world.open_window("demo-project.finance:read", "10m");
-    assert_eq!(world.query(&[DAILY])[0]["rows"], json!([["1000"]]));
-    assert!(gcp(&["rotate-key", "--end", "--now"]).status.success());
-    assert_eq!(keys(), new);
-    wait_for("both on record", || {
-        world.events("issuer_key_signs").len() == 2
-    });
-    let kids = world.events("issuer_key_signs");
-    assert_eq!(kids[0]["kid"], first["kid"]);
-    assert_eq!(kids[1]["kid"], new["keys"][0]["kid"]);
-}
-
-/// Where Debian puts it; `cargo xtask test` installs it.
-const SOFTHSM: &str = "/usr/lib/softhsm/libsofthsm2.so";
-const PIN: &str = "926535";
-
-/// A software HSM of this test's own, with one token.
-pub(crate) struct SoftHsm {
-    conf: PathBuf,
-    tokens: PathBuf,
-}
-
-impl SoftHsm {
-    /// Has the world's daemon sign by it from its start on.
-    pub(crate) fn of(world: &mut World) -> Self {
-        let dir = world.stage.dir().join("hsm");
-        let hsm = Self {
-            conf: dir.join("softhsm2.conf"),
-            tokens: dir.join("tokens"),
-        };
-        std::fs::create_dir_all(&hsm.tokens).expect("makes folders");
-        let conf = format!("directories.tokendir = {}\n", hsm.tokens.display());
-        std::fs::write(&hsm.conf, conf).expect("writes");
-        let pin = dir.join("pin");
-        std::fs::write(&pin, PIN).expect("writes");
-        std::fs::set_permissions(&pin, std::os::unix::fs::PermissionsExt::from_mode(0o600))
-            .expect("closes");
-        let made = std::process::Command::new("softhsm2-util")
-            .args(["--init-token", "--free", "--label", "enforcer"])
-            .args(["--so-pin", "5678", "--pin", PIN])
-            .env("SOFTHSM2_CONF", &hsm.conf)
-            .output()
-            .expect("apt-get install softhsm2");
-        assert!(made.status.success(), "{made:?}");
-        let next = "[[agent]]\nname = \"finance-bot\"";
-        let named = format!(
-            "signer = {{ module = \"{SOFTHSM}\", token = \"enforcer\", key = \"issuer\", pin_file = \"{}\" }}\n{next}",
-            pin.display()
-        );
-        world.edit_config(next, &named);
-        world.set_daemon_environment("SOFTHSM2_CONF", &hsm.conf);
-        hsm
-    }
-
-    /// Whether the value of each private key in the token can be read by who has the PIN.
-    fn values(&self) -> Vec<AttributeInfo> {
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "SoftHSM takes it from nowhere else, and each test has a process of its own"
-        )]
-        // SAFETY: nothing else in this test reads or writes the environment at this moment.
-        unsafe {
-            std::env::set_var("SOFTHSM2_CONF", &self.conf);
-        }
-        let module = Pkcs11::new(SOFTHSM).expect("loads");
-        let flags = CInitializeFlags::OS_LOCKING_OK;
-        module
-            .initialize(CInitializeArgs::new(flags))
-            .expect("begins");
-        let slots = module.get_slots_with_initialized_token().expect("lists");
-        let session = module.open_ro_session(slots[0]).expect("opens");
-        session
-            .login(UserType::User, Some(&PIN.into()))
-            .expect("logs in");
-        let private = [Attribute::Class(ObjectClass::PRIVATE_KEY)];
-        let keys = session.find_objects(&private).expect("finds");
-        let value = |key| session.get_attribute_info(key, &[AttributeType::Value]);
-        keys.into_iter()
-            .flat_map(|key| value(key).expect("is told"))
-            .collect()
-    }
-}
-
-/// What `enforcer gcp` says, in the environment of the daemon's unit.
-fn gcp_by(world: &World, hsm: &SoftHsm, args: &[&str]) -> String {
-    let mut command = world.run_as(Who::Operator, enforcer());
-    command.arg("gcp").args(args).arg("--config");
-    said(command.arg(world.config()).env("SOFTHSM2_CONF", &hsm.conf))
-}
-
-#[test]
-fn a_key_in_an_hsm_signs_and_changes_as_one_on_disk_and_cannot_be_read() {
-    let mut world = World::without_daemon(Family::V4);
-    let hsm = SoftHsm::of(&mut world);
-    world.start_daemon();
-    let _ = world.open_window("demo-project.finance:read", "10m");
-    assert_eq!(world.query(&[DAILY])[0]["rows"], json!([["1000"]]));
-    assert!(
-        !world.state_dir().join("issuer.pem").exists(),
-        "no key is on disk"
-    );
-    let keys = |world: &World| -> Value {
-        let said = gcp_by(world, &hsm, &["jwks"]);
-        serde_json::from_str(&said).expect("JSON")
-    };
-    let published = world.stage.dir().join("run/jwks.json");
-    let text = std::fs::read_to_string(&published).expect("published");
-    let first = keys(&world);
-    assert_eq!(first, serde_json::from_str::<Value>(&text).expect("JSON"));
-
-    assert!(gcp_by(&world, &hsm, &["rotate-key"]).contains("--jwk-json-path="));
-    gcp_by(&world, &hsm, &["rotate-key", "--switch", "--now"]);
-    let both = keys(&world);
-    assert_eq!(both["keys"][1], first["keys"][0]);
-    // Google knows the new key alone now: what the old one had signed would be refused.
-    let new = json!({"keys": [both["keys"][0]]});
-    std::fs::write(&published, new.to_string()).expect("written");
-    let grant = world.events("opened")[0]["grant"].clone();
-    let grant = grant.as_str().expect("a grant").to_owned();
-    let _ = world.json(Who::Approver, &["revoke", &grant]);
-    let _ = world.open_window("demo-project.finance:read", "10m");
-    assert_eq!(world.query(&[DAILY])[0]["rows"], json!([["1000"]]));
-    assert!(matches!(
-        hsm.values().as_slice(),
-        [AttributeInfo::Sensitive, AttributeInfo::Sensitive]
-    ));
-    gcp_by(&world, &hsm, &["rotate-key", "--end", "--now"]);
-    assert_eq!(keys(&world), new);
-    world.stop_daemon();
-    world.start_daemon();
-    let text = std::fs::read_to_string(&published).expect("published");
-    assert_eq!(serde_json::from_str::<Value>(&text).expect("JSON"), new);
-}
-
-#[test]
-fn with_a_pin_that_its_hsm_refuses_the_daemon_does_not_start_and_tries_it_once_however_often_it_is_started()
- {
-    let mut world = World::without_daemon(Family::V4);
-    let hsm = SoftHsm::of(&mut world);
-    std::fs::write(hsm.conf.with_file_name("pin"), "314159").expect("writes");
-    let memory = world.state_dir().join("hsm-pin-refused");
-    let start = || {
-        let mut command = world.stage.command(Side::Host, enforcer());
-        command.arg("daemon").arg("--config").arg(world.config());
-        let started = command.env("SOFTHSM2_CONF", &hsm.conf).output();
-        let started = started.expect("starts");
-        assert_eq!(started.status.code(), Some(1), "{started:?}");
-        let said = String::from_utf8_lossy(&started.stderr).into_owned();
-        assert!(
-            said.contains("token enforcer does not take the PIN, which is not tried again")
-                && !said.contains("314159"),
-            "{said}"
-        );
-        std::fs::metadata(&memory)
-            .and_then(|memory| memory.modified())
-            .expect("remembered")
-    };
-    // It is written where the token is asked.
-    assert_eq!(start(), start());
-}
-
-#[test]
-fn without_its_hsm_a_query_is_refused_in_one_sentence_and_nothing_is_forwarded_until_it_is_back() {
-    let mut world = World::without_daemon(Family::V4);
-    let hsm = SoftHsm::of(&mut world);
-    world.start_daemon();
-    let away = hsm.tokens.with_extension("away");
-    std::fs::rename(&hsm.tokens, &away).expect("is taken out");
-    let _ = world.open_window("demo-project.finance:read", "10m");
-    let refused = world.query(&[DAILY]).remove(0);
-    let error = refused["error"].as_str().expect("refused");
-    assert!(
-        error.starts_with("403")
-            && error.contains("[token.unavailable]")
-            && error.contains("the HSM that has the issuer key does not answer"),
-        "{error}"
-    );
-    assert_eq!(world.far_requests(), Vec::<Value>::new());
-    let recorded = world.events("query_refused");
-    assert!(
-        recorded
-            .iter()
-            .any(|event| event["refusal"]["code"] == "token.unavailable" && event["sql"] == DAILY),
-        "{recorded:?}"
-    );
-    std::fs::rename(&away, &hsm.tokens).expect("is put back");
-    // A failure is repeated for a moment before anybody is asked again.
-    wait_for("a token", || {
-        world.query(&[DAILY]).remove(0)["error"].is_null()
-    });
-    let told = json!([world.records(), world.daemon_log()]).to_string();
-    assert!(!told.contains(PIN), "the PIN is told nowhere");
 }

@@ -37,7 +37,7 @@ fn of(config: &Config, digest: String, parts: Daemons<'_>, is_alone: bool) -> Re
         keys: Arc::new(TheirKeys {
             minters: Arc::clone(parts.minters),
             state_dir: config.state_dir.clone(),
-            hsm: config.token.hsm().cloned(),
+            store: config.token.keys().clone(),
         }),
         clock: Arc::clone(parts.clock),
         api: Apis::of(&names, &config.universe).first(),

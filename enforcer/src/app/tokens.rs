@@ -19,14 +19,14 @@ use tokio_util::sync::CancellationToken;
 use crate::atomic_file::{self, Rights};
 use crate::causes::Causes;
 use crate::clock::Clock;
-use crate::config::{Agent, Config, Hsm, MinterKind, TokenSource};
+use crate::config::{Agent, Config, KeyStore, MinterKind, TokenSource};
 use crate::doctor::Keys;
 use crate::engine::{Engine, OpenWindow};
 use crate::proxy::Tokens;
 use crate::token::{
-    self, AccessToken, Bearer, Credential, EstimatorTokens, Federation, FederationOptions,
-    Impersonation, IssuerKeys, MintRequest, Minted, Minter, RotationError, TokenError,
-    WindowTokens, base_identity,
+    self, AccessToken, BaseIdentity, Bearer, Credential, EstimatorTokens, Federation,
+    FederationOptions, Impersonation, IssuerKeys, MintRequest, Minted, Minter, RotationError,
+    TokenError, WindowTokens,
 };
 use crate::upstream::Upstream;
 
@@ -63,7 +63,7 @@ pub(super) async fn record_keys(
 pub(super) struct TheirKeys {
     pub(super) minters: Arc<Minters>,
     pub(super) state_dir: PathBuf,
-    pub(super) hsm: Option<Hsm>,
+    pub(super) store: KeyStore,
 }
 
 #[async_trait]
@@ -71,7 +71,7 @@ impl Keys for TheirKeys {
     async fn published(&self) -> Result<Value, RotationError> {
         match &self.minters.federation {
             Some(federation) => Ok(federation.published().await?),
-            None => token::jwks(&self.state_dir, self.hsm.as_ref()).await,
+            None => token::jwks(&self.state_dir, &self.store).await,
         }
     }
 }
@@ -91,15 +91,15 @@ impl Minter for Minters {
 /// The minters that the configuration names. Publishes the issuer's public key where the operator and Google's set-up find it.
 pub(super) async fn minters(config: &Config, upstream: &Arc<Upstream>) -> Result<Minters> {
     let keys = match &config.token {
-        TokenSource::Federation { hsm, .. } => {
-            let keys = IssuerKeys::open(&config.state_dir, hsm.as_ref()).await?;
+        TokenSource::Federation { keys, .. } => {
+            let keys = IssuerKeys::open(&config.state_dir, keys).await?;
             publish(&config.run_dir, &keys.jwks().await?)?;
             Some(keys)
         }
         TokenSource::Impersonation { .. } => None,
     };
     let base = if config.mints_by(MinterKind::Impersonation) {
-        Some(base_identity().await?)
+        Some(BaseIdentity::find().await?)
     } else {
         None
     };
@@ -108,14 +108,14 @@ pub(super) async fn minters(config: &Config, upstream: &Arc<Upstream>) -> Result
 
 /// The same of what is there: makes no key and publishes none, and what is missing fails where it is needed.
 pub(super) async fn minters_there(config: &Config, upstream: &Arc<Upstream>) -> Minters {
-    let hsm = config.token.hsm();
+    let store = config.token.keys();
     // Opened only where there is one: opening makes one.
-    let keys = match token::jwks(&config.state_dir, hsm).await {
-        Ok(_) => IssuerKeys::open(&config.state_dir, hsm).await.ok(),
+    let keys = match token::jwks(&config.state_dir, store).await {
+        Ok(_) => IssuerKeys::open(&config.state_dir, store).await.ok(),
         Err(_) => None,
     };
     let base = if config.mints_by(MinterKind::Impersonation) {
-        base_identity().await.ok()
+        BaseIdentity::find().await.ok()
     } else {
         None
     };
@@ -125,7 +125,7 @@ pub(super) async fn minters_there(config: &Config, upstream: &Arc<Upstream>) -> 
 fn with(
     config: &Config,
     keys: Option<IssuerKeys>,
-    base: Option<Arc<dyn gcp_auth::TokenProvider>>,
+    base: Option<BaseIdentity>,
     upstream: &Arc<Upstream>,
 ) -> Minters {
     let (iam_url, options) = match &config.token {
@@ -134,7 +134,7 @@ fn with(
             issuer,
             sts_url,
             iam_url,
-            hsm: _,
+            keys: _,
         } => {
             let options = FederationOptions::new(
                 audience.clone(),

@@ -16,7 +16,7 @@ use super::Failure;
 use crate::abilities;
 use enforcer_proto::policy::Policy;
 
-use crate::config::{Config, Format, Hook, Send};
+use crate::config::{Config, Format, Hook, KeyStore, Send};
 use crate::kernel::why_no_hooks;
 use crate::subordinate::Subordinate;
 use crate::workload;
@@ -44,8 +44,12 @@ pub(super) fn check(path: &Path, json: bool) -> Result<(), Failure> {
     }
     host(&config)?;
     crate::notify::check(&config.hooks)?;
-    if let Some(hsm) = config.token.hsm() {
-        crate::token::check_hsm(hsm).context("looking at token.signer")?;
+    match config.token.keys() {
+        // What is handed over is handed to the daemon, and not to here.
+        KeyStore::File | KeyStore::Credential(_) => {}
+        KeyStore::Hsm(hsm) => {
+            crate::token::check_hsm(hsm).context("looking at token.signer")?;
+        }
     }
     warn_of_hooks(&config.hooks, &policy);
     if json {
@@ -68,11 +72,15 @@ pub(super) fn check(path: &Path, json: bool) -> Result<(), Failure> {
         println!("  NOTE: {warning}");
     }
     println!("  {}", config.shared_prefixes_said());
-    if let Some(hsm) = config.token.hsm() {
-        println!(
+    match config.token.keys() {
+        KeyStore::File => {}
+        KeyStore::Credential(name) => println!(
+            "  the issuer's key: the credential {name} of the daemon's unit; not looked at here"
+        ),
+        KeyStore::Hsm(hsm) => println!(
             "  the issuer's key: {hsm}, by {}; not logged in to here",
             hsm.module.display()
-        );
+        ),
     }
     for agent in &config.agents {
         let uid = agent

@@ -1,7 +1,12 @@
 //! `enforcer gcp`: what Google is to be told of this host, and how its key is changed. But for `doctor` (`doctor.rs`) it asks no daemon and no Google,
 //! and holds no authority but that of whoever may read the host's key.
-#![expect(clippy::print_stdout, reason = "this is the command line")]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "this is the command line"
+)]
 
+use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
@@ -14,7 +19,7 @@ use serde_json::json;
 use super::{ConfigArg, Failure};
 use crate::app::publish_keys;
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Config, TokenSource};
+use crate::config::{Config, KeyStore, TokenSource};
 use crate::gcp::Plan;
 use crate::token::{self, KNOWN_AFTER, LAST_FOR, Step};
 
@@ -112,7 +117,7 @@ fn issuer(config: &Config) -> Result<Issuer<'_>, Failure> {
 
 /// The public halves of the issuer's keys, wherever they are.
 fn jwks(config: &Config) -> Result<serde_json::Value, Failure> {
-    let jwks = token::jwks(&config.state_dir, config.token.hsm());
+    let jwks = token::jwks(&config.state_dir, config.token.keys());
     let jwks = super::ask::runtime()?.block_on(jwks);
     Ok(jwks.context("reading the issuer's keys")?)
 }
@@ -138,10 +143,18 @@ fn rotate(args: &RotateArgs, json: bool) -> Result<(), Failure> {
         (false, false) => Step::Begin,
     };
     let now = SystemTime::UNIX_EPOCH + Duration::from_nanos(SystemClock.now().unix_ns);
-    let hsm = config.token.hsm();
-    super::ask::runtime()?
-        .block_on(token::rotate(&config.state_dir, hsm, step, now, args.now))
+    let store = config.token.keys();
+    if let (KeyStore::Credential(name), Step::Begin) = (store, step) {
+        may_give_away(name, json)?;
+    }
+    let made = super::ask::runtime()?
+        .block_on(token::rotate(&config.state_dir, store, step, now, args.now))
         .context("changing the issuer's key")?;
+    if let Some(key) = made {
+        std::io::stdout()
+            .write_all(key.as_bytes())
+            .context("giving the new key away: it is lost, begin again")?;
+    }
     let jwks = jwks(&config)?;
     publish_keys(&config.run_dir, &jwks)
         .context("the step is taken, and Google is to be given what `enforcer gcp jwks` prints")?;
@@ -150,13 +163,45 @@ fn rotate(args: &RotateArgs, json: bool) -> Result<(), Failure> {
         return Ok(());
     }
     let jwks = config.run_dir.join("jwks.json");
-    println!("{}", said(step, issuer.audience, &jwks));
+    let upload = upload(issuer.audience, &jwks);
+    match (store, step) {
+        // Its standard output is the key.
+        (KeyStore::Credential(name), Step::Begin) => eprintln!("{}", given_away(name, &upload)),
+        (KeyStore::Credential(name), Step::Switch) => println!("{}", to_hand_over(name)),
+        (KeyStore::Credential(_) | KeyStore::File | KeyStore::Hsm(_), _) => {
+            println!("{}", said(step, &upload));
+        }
+    }
     Ok(())
 }
 
+/// A private key is for a program that encrypts it, and for nobody's screen.
+fn may_give_away(name: &str, json: bool) -> Result<(), Failure> {
+    if json || std::io::stdout().is_terminal() {
+        return Err(anyhow::anyhow!(
+            "this prints a private key, for what encrypts it and for nothing else: enforcer gcp rotate-key | systemd-creds encrypt --name={name} - /etc/enforcer/{name}-next.cred"
+        )
+        .into());
+    }
+    Ok(())
+}
+
+fn given_away(name: &str, upload: &str) -> String {
+    format!(
+        "The next key is made and given away; it does not sign yet, and is nowhere on this host but where you have put it. Tell Google of it:\n\n{upload}\n\nThe first key of a host can be handed over at once, as LoadCredentialEncrypted={name}:FILE; another {} minutes later: enforcer gcp rotate-key --switch",
+        KNOWN_AFTER.as_secs() / 60
+    )
+}
+
+fn to_hand_over(name: &str) -> String {
+    format!(
+        "The new key may sign. Put its file in the place of the one that LoadCredentialEncrypted={name}: names, and restart the daemon: it signs from then on. {} minutes after that: enforcer gcp rotate-key --end",
+        LAST_FOR.as_secs() / 60
+    )
+}
+
 /// What has been done, and what is to be done next.
-fn said(step: Step, audience: &str, jwks: &Path) -> String {
-    let upload = upload(audience, jwks);
+fn said(step: Step, upload: &str) -> String {
     match step {
         Step::Begin => format!(
             "The next key is made, and does not sign yet. Tell Google of both keys:\n\n{upload}\n\nand {} minutes later: enforcer gcp rotate-key --switch",
@@ -194,19 +239,20 @@ mod tests {
     fn each_step_says_what_is_to_be_done_next() {
         let audience = "//iam.googleapis.com/projects/123/locations/global/workloadIdentityPools/agents/providers/host-a";
         let jwks = Path::new("/run/enforcer/jwks.json");
-        let begun = said(Step::Begin, audience, jwks);
+        let upload = upload(audience, jwks);
+        let begun = said(Step::Begin, &upload);
         assert!(
             begun.contains(
                 "update-oidc host-a \\\n    --project=123 --location=global --workload-identity-pool=agents \\\n    --jwk-json-path=/run/enforcer/jwks.json"
             ) && begun.ends_with("5 minutes later: enforcer gcp rotate-key --switch"),
             "{begun}"
         );
-        let switched = said(Step::Switch, audience, jwks);
+        let switched = said(Step::Switch, &upload);
         assert!(
             switched.ends_with("In 16 minutes: enforcer gcp rotate-key --end"),
             "{switched}"
         );
-        assert!(said(Step::End, audience, jwks).contains("update-oidc host-a"));
+        assert!(said(Step::End, &upload).contains("update-oidc host-a"));
     }
 
     #[test]

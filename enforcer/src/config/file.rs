@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use super::audit::AuditFile;
 use super::estimator::EstimatorFile;
-use super::hsm::HsmFile;
+use super::hsm::{HsmFile, KeyStore};
 use super::notify::{self, HookFile};
 use super::program;
 use super::{
@@ -160,7 +160,8 @@ enum Token {
         issuer: String,
         sts_url: Option<String>,
         iam_url: Option<String>,
-        signer: Option<HsmFile>,
+        signer: Option<Box<HsmFile>>,
+        key_credential: Option<String>,
     },
     Impersonation {
         iam_url: Option<String>,
@@ -391,6 +392,7 @@ impl Token {
                 sts_url,
                 iam_url,
                 signer,
+                key_credential,
             } => {
                 let (sts_url, iam_url) = (sts_url.unwrap_or_else(sts), iam_url.unwrap_or_else(iam));
                 https("issuer", &issuer)?;
@@ -404,7 +406,7 @@ impl Token {
                     issuer,
                     sts_url,
                     iam_url,
-                    hsm: signer.map(HsmFile::resolve).transpose()?,
+                    keys: KeyStore::resolve(signer, key_credential)?,
                 })
             }
             Self::Impersonation { iam_url } => {

@@ -1,4 +1,4 @@
-//! `signer` in `[token]`: the HSM that has the issuer's key, as written, and its checks.
+//! `signer` and `key_credential` in `[token]`: what has the issuer's key, as written, and its checks.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -25,6 +25,45 @@ pub struct Hsm {
     pub pin: KeyPlace,
 }
 
+/// What has the issuer's keys.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeyStore {
+    /// Files in the state folder.
+    File,
+    /// The service manager, which hands the one that signs over as a credential of this name.
+    Credential(String),
+    /// An HSM.
+    Hsm(Hsm),
+}
+
+impl KeyStore {
+    pub(super) fn resolve(
+        signer: Option<Box<HsmFile>>,
+        credential: Option<String>,
+    ) -> Result<Self, String> {
+        match (signer, credential) {
+            (None, None) => Ok(Self::File),
+            (Some(signer), None) => signer.resolve().map(Self::Hsm),
+            (None, Some(name)) if KeyPlace::is_credential(&name) => Ok(Self::Credential(name)),
+            (None, Some(_)) => Err("`token.key_credential` is the name of a credential".to_owned()),
+            (Some(_), Some(_)) => {
+                Err("name one of `token.signer` and `token.key_credential`".to_owned())
+            }
+        }
+    }
+}
+
+impl fmt::Display for KeyStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File => f.write_str("a file"),
+            Self::Credential(name) => write!(f, "the credential {name}"),
+            Self::Hsm(hsm) => hsm.fmt(f),
+        }
+    }
+}
+
 impl fmt::Display for Hsm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} in the HSM's token {}", self.key, self.token)
@@ -42,7 +81,7 @@ pub(super) struct HsmFile {
 }
 
 impl HsmFile {
-    pub(super) fn resolve(self) -> Result<Hsm, String> {
+    fn resolve(self) -> Result<Hsm, String> {
         if !self.module.is_absolute() {
             return Err(format!(
                 "`token.signer.module` must be an absolute path, not `{}`: it is loaded as code",

@@ -23,13 +23,20 @@ fn with_signer(signer: &str) -> Result<Config, String> {
     load(&GOOD.replace(issuer, &format!("{issuer}signer = {{ {signer} }}\n")))
 }
 
+fn hsm(config: &Config) -> &Hsm {
+    match config.token.keys() {
+        KeyStore::Hsm(hsm) => hsm,
+        KeyStore::File | KeyStore::Credential(_) => panic!("{config:?}"),
+    }
+}
+
 #[test]
 fn the_issuers_key_is_in_a_file_or_in_one_token_by_one_module() {
-    assert_eq!(load(GOOD).expect("loads").token.hsm(), None);
+    assert_eq!(load(GOOD).expect("loads").token.keys(), &KeyStore::File);
     let signer =
         r#"module = "/usr/lib/m.so", token = "a token", key = "issuer", pin_file = "/etc/pin""#;
     let config = with_signer(signer).expect("loads");
-    let hsm = config.token.hsm().expect("named");
+    let hsm = hsm(&config);
     assert_eq!(
         (hsm.token.as_str(), hsm.key.as_str()),
         ("a token", "issuer")
@@ -37,8 +44,8 @@ fn the_issuers_key_is_in_a_file_or_in_one_token_by_one_module() {
     assert_eq!(hsm.pin, KeyPlace::File("/etc/pin".into()));
     let by_credential = signer.replace(r#"pin_file = "/etc/pin""#, r#"pin_credential = "pin""#);
     let config = with_signer(&by_credential).expect("loads");
-    let pin = config.token.hsm().map(|hsm| &hsm.pin);
-    assert_eq!(pin, Some(&KeyPlace::Credential("pin".to_owned())));
+    let pin = &self::hsm(&config).pin;
+    assert_eq!(pin, &KeyPlace::Credential("pin".to_owned()));
 
     for (from, to, said) in [
         (
@@ -69,7 +76,30 @@ fn the_signer_of_the_example_is_accepted_when_it_is_no_comment() {
     let text = std::fs::read_to_string(example).expect("reads");
     let signer = text.replace("# signer = {", "signer = {");
     assert_ne!(signer, text);
-    assert!(load(&signer).expect("loads").token.hsm().is_some());
+    hsm(&load(&signer).expect("loads"));
+}
+
+#[test]
+fn the_issuers_key_may_be_a_credential_and_then_it_is_nowhere_else() {
+    let issuer = "issuer = \"https://enforcer.example.com/host-a\"\n";
+    let with = |line: &str| load(&GOOD.replace(issuer, &format!("{issuer}{line}\n")));
+    let config = with(r#"key_credential = "issuer-key""#).expect("loads");
+    let name = "issuer-key".to_owned();
+    assert_eq!(config.token.keys(), &KeyStore::Credential(name));
+    for name in ["", "../a", ".a"] {
+        let why = with(&format!("key_credential = \"{name}\"")).expect_err("is refused");
+        assert!(why.contains("is the name of a credential"), "{name}: {why}");
+    }
+    let both = r#"key_credential = "issuer-key"
+signer = { module = "/m.so", token = "t", key = "k", pin_file = "/p" }"#;
+    let why = with(both).expect_err("is refused");
+    assert!(why.contains("name one of `token.signer`"), "{why}");
+    let example = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("example/enforcer.toml");
+    let text = std::fs::read_to_string(example).expect("reads");
+    let named = text.replace("# key_credential =", "key_credential =");
+    assert_ne!(named, text);
+    let config = load(&named).expect("loads");
+    assert!(matches!(config.token.keys(), KeyStore::Credential(_)));
 }
 
 const GOOD_POLICY: &str = r#"

@@ -7,7 +7,7 @@ use enforcer_proto::scope::DatasetRef;
 
 use super::Who;
 use super::google::Said;
-use crate::config::{Config, MinterKind, TokenSource};
+use crate::config::{Config, KeyStore, MinterKind, TokenSource};
 use crate::gcp::Plan;
 use crate::token::{Endpoint, TokenError};
 use crate::upstream::UpstreamError;
@@ -90,16 +90,17 @@ impl Cures<'_> {
             | TokenError::NoMinter(MinterKind::Impersonation) => {
                 "give this host an identity of its own: run it on a machine with a service account, or name a key by GOOGLE_APPLICATION_CREDENTIALS; then restart the daemon".to_owned()
             }
+            TokenError::NoMinter(MinterKind::Federation) if self.is_alone => format!(
+                "start the daemon, and run this again; or {}",
+                where_the_key_is(self.config)
+            ),
             TokenError::NoMinter(MinterKind::Federation) => {
                 "restart the daemon: its configuration had nobody who federates when it started".to_owned()
             }
             TokenError::SubjectTooLong(_) | TokenError::ClaimsTooLarge(_) => {
                 "shorten `host`, or the agent's name".to_owned()
             }
-            TokenError::Sign | TokenError::SignerAway => match self.config.token.hsm() {
-                Some(hsm) => format!("see that {hsm} is there and takes its PIN (token.signer)"),
-                None => format!("look at issuer.pem in {}", self.config.state_dir.display()),
-            },
+            TokenError::Sign | TokenError::SignerAway => where_the_key_is(self.config),
             TokenError::NoServiceAccount | TokenError::BadServiceAccount => {
                 format!("write NAME@PROJECT.iam.gserviceaccount.com as `service_account` of {who}")
             }
@@ -244,6 +245,17 @@ const fn is_the_kernels(kind: ErrorKind) -> bool {
 
 fn not_taken() -> String {
     "BigQuery does not take the token: see that the pool is enabled, and that `names.universe_domain` is the one that it was made in".to_owned()
+}
+
+/// Where whoever mends the issuer's key looks.
+pub(super) fn where_the_key_is(config: &Config) -> String {
+    match config.token.keys() {
+        KeyStore::File => format!("look at issuer.pem in {}", config.state_dir.display()),
+        KeyStore::Credential(name) => {
+            format!("look at LoadCredentialEncrypted={name}: in the daemon's unit, and restart it")
+        }
+        KeyStore::Hsm(hsm) => format!("see that {hsm} is there and takes its PIN (token.signer)"),
+    }
 }
 
 fn throttled(service: &str) -> String {

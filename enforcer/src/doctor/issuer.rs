@@ -7,6 +7,7 @@ use std::path::Path;
 use enforcer_proto::check::{Link, Mark};
 use serde_json::Value;
 
+use super::cure::where_the_key_is;
 use super::reach::Reached;
 use super::{Doctor, Told, Who};
 use crate::causes::Causes;
@@ -33,7 +34,6 @@ impl Doctor {
     }
 
     async fn keys(&self, told: &mut Told) -> bool {
-        let config = &self.config;
         let jwks = match self.ways.keys.published().await {
             Ok(jwks) => jwks,
             Err(error) => {
@@ -46,10 +46,7 @@ impl Doctor {
                     | RotationError::NotBegun
                     | RotationError::NotEnded
                     | RotationError::NothingToEnd
-                    | RotationError::TooSoon(_) => match config.token.hsm() {
-                        Some(hsm) => format!("look at token.signer, and whether {hsm} is there"),
-                        None => format!("look at issuer.pem in {}", config.state_dir.display()),
-                    },
+                    | RotationError::TooSoon(_) => where_the_key_is(&self.config),
                 };
                 let said = Causes(&error).to_string();
                 told.fail(Link::Issuer, "key", &said, &cure).await;
@@ -59,11 +56,7 @@ impl Doctor {
             }
         };
         let signing = kids(&jwks).first().cloned().unwrap_or_default();
-        let place = config
-            .token
-            .hsm()
-            .map_or_else(|| "a file".to_owned(), ToString::to_string);
-        let said = format!("{signing} signs, in {place}");
+        let said = format!("{signing} signs, in {}", self.config.token.keys());
         told.ok(Link::Issuer, "key", &said).await;
         self.published(&jwks, told).await;
         true

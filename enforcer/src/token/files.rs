@@ -15,7 +15,7 @@ use super::signer::Signer;
 use crate::keyfile::{self, KeyFileError};
 
 /// The key that signs.
-const SIGNING: &str = "issuer.pem";
+pub(super) const SIGNING: &str = "issuer.pem";
 /// The one that is to sign next.
 const NEXT: &str = "issuer-next.pem";
 /// The one that has signed.
@@ -29,7 +29,7 @@ pub(super) struct FileKeys {
 }
 
 /// What a file is told from the one before it by: it is replaced, and never written to. Its time alone is as coarse as the kernel's tick.
-type Stamp = (u64, SystemTime);
+pub(super) type Stamp = (u64, SystemTime);
 
 impl FileKeys {
     /// Loads the keys in the state folder `dir`, or makes the one that signs where there is none.
@@ -96,13 +96,6 @@ pub(super) fn rotate(
     let Some(current) = keyfile::read(&signing)? else {
         return Err(RotationError::None(signing.display().to_string()));
     };
-    let has_waited = |path: &Path, bound: Duration| {
-        let since = stamp(path).and_then(|(_, changed)| now.duration_since(changed).ok());
-        if is_forced {
-            return Ok(());
-        }
-        waited(since.unwrap_or_default(), bound)
-    };
     match step {
         Step::Begin if next.exists() => return Err(RotationError::Begun),
         Step::Begin if last.exists() => return Err(RotationError::NotEnded),
@@ -113,7 +106,7 @@ pub(super) fn rotate(
                 return Err(RotationError::NotBegun);
             };
             IssuerKey::of(&next, &new)?;
-            has_waited(&next, KNOWN_AFTER)?;
+            waited_since(&next, KNOWN_AFTER, now, is_forced)?;
             // Cut off anywhere, the keys are all there, and the step can be taken again.
             if *current != *new {
                 keyfile::write(&last, &current)?;
@@ -124,7 +117,7 @@ pub(super) fn rotate(
         Step::End if !last.exists() => return Err(RotationError::NothingToEnd),
         Step::End if next.exists() => return Err(RotationError::Begun),
         Step::End => {
-            has_waited(&signing, LAST_FOR)?;
+            waited_since(&signing, LAST_FOR, now, is_forced)?;
             remove(&last)?;
         }
     }
@@ -140,12 +133,26 @@ fn published(dir: &Path, signing: &IssuerKey) -> Result<Value, IssuerError> {
     Ok(jwks_of(&keys))
 }
 
-fn stamp(path: &Path) -> Option<Stamp> {
+/// Whether what is in this file has been there long enough.
+pub(super) fn waited_since(
+    path: &Path,
+    bound: Duration,
+    now: SystemTime,
+    is_forced: bool,
+) -> Result<(), RotationError> {
+    if is_forced {
+        return Ok(());
+    }
+    let since = stamp(path).and_then(|(_, changed)| now.duration_since(changed).ok());
+    waited(since.unwrap_or_default(), bound)
+}
+
+pub(super) fn stamp(path: &Path) -> Option<Stamp> {
     let metadata = std::fs::metadata(path).ok()?;
     Some((metadata.ino(), metadata.modified().ok()?))
 }
 
-fn remove(path: &Path) -> Result<(), KeyFileError> {
+pub(super) fn remove(path: &Path) -> Result<(), KeyFileError> {
     std::fs::remove_file(path).map_err(|source| KeyFileError::Io {
         doing: "remove",
         path: path.to_owned(),

@@ -11,8 +11,8 @@ use zeroize::Zeroizing;
 
 use super::exchange::{Post, post};
 use super::{
-    AccessToken, BEYOND_WINDOW, Endpoint, MintRequest, Minted, Minter, SCOPE_BIGQUERY, TokenError,
-    base, plus,
+    AccessToken, BEYOND_WINDOW, BaseIdentity, Endpoint, MintRequest, Minted, Minter,
+    SCOPE_BIGQUERY, TokenError, plus,
 };
 use crate::upstream::Upstream;
 
@@ -25,7 +25,7 @@ const LIFE_S_MAX: u64 = 3300;
 
 /// The minter that has no issuer key: the host's base identity becomes the agent's service account.
 pub struct Impersonation {
-    base: Arc<dyn gcp_auth::TokenProvider>,
+    base: BaseIdentity,
     iam_url: String,
     upstream: Arc<Upstream>,
 }
@@ -39,13 +39,9 @@ impl std::fmt::Debug for Impersonation {
 }
 
 impl Impersonation {
-    /// A minter on this base identity ([`super::base_identity`]).
+    /// A minter on this base identity.
     #[must_use]
-    pub fn new(
-        base: Arc<dyn gcp_auth::TokenProvider>,
-        iam_url: String,
-        upstream: Arc<Upstream>,
-    ) -> Self {
+    pub const fn new(base: BaseIdentity, iam_url: String, upstream: Arc<Upstream>) -> Self {
         Self {
             base,
             iam_url,
@@ -61,7 +57,7 @@ impl Minter for Impersonation {
             .service_account
             .as_ref()
             .ok_or(TokenError::NoServiceAccount)?;
-        let base = base::token(self.base.as_ref()).await?;
+        let base = self.base.token().await?;
         let (token, expires_boot_ns) =
             impersonate(&self.upstream, &self.iam_url, account, &base, request).await?;
         Ok(Minted {

@@ -32,6 +32,30 @@ pub enum IssuerError {
         /// Which file.
         path: PathBuf,
     },
+    /// The service manager handed over none.
+    #[error(
+        "the service manager handed over no credential {name}. Make a key by `enforcer gcp rotate-key | systemd-creds encrypt --name={name} - /etc/enforcer/{name}.cred`, and say LoadCredentialEncrypted={name}:/etc/enforcer/{name}.cred in the unit"
+    )]
+    NotHandedOver {
+        /// Which.
+        name: String,
+    },
+    /// It handed over something else.
+    #[error(
+        "the credential {name} is not an ECDSA P-256 private key in PKCS#8 PEM. Have one made by `enforcer gcp rotate-key`"
+    )]
+    BadCredential {
+        /// Which.
+        name: String,
+    },
+    /// A public half that is none.
+    #[error(
+        "{path} is no public key of an issuer. Move it away: of the key that is handed over it is made anew"
+    )]
+    NotPublic {
+        /// Which file.
+        path: PathBuf,
+    },
     /// No key could be made.
     #[error("making the issuer key failed")]
     Make(#[source] rcgen::Error),
@@ -43,7 +67,12 @@ impl IssuerError {
     pub const fn to_caller(&self) -> SignError {
         match self {
             Self::Hsm(error) => error.to_caller(),
-            Self::File(_) | Self::Unusable { .. } | Self::Make(_) => SignError::Unusable,
+            Self::File(_)
+            | Self::Unusable { .. }
+            | Self::NotHandedOver { .. }
+            | Self::BadCredential { .. }
+            | Self::NotPublic { .. }
+            | Self::Make(_) => SignError::Unusable,
         }
     }
 }
@@ -93,7 +122,8 @@ impl IssuerKey {
         })
     }
 
-    fn from_pem(pem: &str) -> Option<Self> {
+    /// The key that this text is.
+    pub(super) fn from_pem(pem: &str) -> Option<Self> {
         // Also proves that it is P-256 and whole.
         let key = KeyPair::from_pem(pem).ok()?;
         if key.algorithm() != &rcgen::PKCS_ECDSA_P256_SHA256 {

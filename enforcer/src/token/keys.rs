@@ -1,4 +1,4 @@
-//! The keys of this host as an issuer, wherever they are kept: in files (`files.rs`) or in an HSM (`hsm.rs`). One signs; while another takes over
+//! The keys of this host as an issuer, wherever they are kept: in files (`files.rs`), with the service manager (`handed.rs`) or in an HSM (`hsm.rs`). One signs; while another takes over
 //! from it, Google is given both.
 
 use std::path::Path;
@@ -6,13 +6,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
+use zeroize::Zeroizing;
 
 use super::files::{self, FileKeys};
+use super::handed::{self, HandedKeys};
 use super::hsm::{HsmError, HsmKeys};
 use super::issuer::IssuerError;
 use super::signer::{PublicKey, Signer};
 use super::{ASSERTION_LIFE_MAX, BEYOND_WINDOW};
-use crate::config::Hsm;
+use crate::config::KeyStore;
 use crate::keyfile::KeyFileError;
 
 /// How long Google may take to know of a key that it is given. Its documentation names no bound; five minutes is what others wait.
@@ -80,18 +82,24 @@ pub struct IssuerKeys(Kept);
 #[derive(Debug)]
 enum Kept {
     Files(Mutex<FileKeys>),
+    Handed(Mutex<HandedKeys>),
     Hsm(HsmKeys),
 }
 
 impl IssuerKeys {
-    /// Opens the keys in the HSM, where there is one, or those in the state folder `dir`. Makes the one that signs where there is none.
+    /// Opens the keys in this store; what of it is in files is in the state folder `dir`. Makes the one that signs where there is none, but for one that
+    /// is handed over.
     ///
     /// # Errors
     /// [`IssuerError`].
-    pub async fn open(dir: &Path, hsm: Option<&Hsm>) -> Result<Self, IssuerError> {
-        Ok(Self(match hsm {
-            None => Kept::Files(Mutex::new(FileKeys::open(dir)?)),
-            Some(hsm) => Kept::Hsm(HsmKeys::open(dir, hsm).await?),
+    pub async fn open(dir: &Path, store: &KeyStore) -> Result<Self, IssuerError> {
+        if !matches!(store, KeyStore::File) {
+            warn_of_left(dir);
+        }
+        Ok(Self(match store {
+            KeyStore::File => Kept::Files(Mutex::new(FileKeys::open(dir)?)),
+            KeyStore::Credential(name) => Kept::Handed(Mutex::new(HandedKeys::open(dir, name)?)),
+            KeyStore::Hsm(hsm) => Kept::Hsm(HsmKeys::open(dir, hsm).await?),
         }))
     }
 
@@ -102,6 +110,10 @@ impl IssuerKeys {
     pub async fn signing(&self) -> Result<Arc<dyn Signer>, IssuerError> {
         Ok(match &self.0 {
             Kept::Files(keys) => keys
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .signing()?,
+            Kept::Handed(keys) => keys
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .signing()?,
@@ -116,6 +128,7 @@ impl IssuerKeys {
     pub async fn jwks(&self) -> Result<Value, IssuerError> {
         match &self.0 {
             Kept::Files(keys) => keys.lock().unwrap_or_else(PoisonError::into_inner).jwks(),
+            Kept::Handed(keys) => keys.lock().unwrap_or_else(PoisonError::into_inner).jwks(),
             Kept::Hsm(keys) => Ok(jwks_of(&keys.published().await?)),
         }
     }
@@ -125,10 +138,11 @@ impl IssuerKeys {
 ///
 /// # Errors
 /// [`RotationError::None`] where there is none.
-pub async fn jwks(dir: &Path, hsm: Option<&Hsm>) -> Result<Value, RotationError> {
-    match hsm {
-        None => files::jwks(dir),
-        Some(hsm) => {
+pub async fn jwks(dir: &Path, store: &KeyStore) -> Result<Value, RotationError> {
+    match store {
+        KeyStore::File => files::jwks(dir),
+        KeyStore::Credential(name) => handed::jwks(dir, name),
+        KeyStore::Hsm(hsm) => {
             let published = HsmKeys::reach(dir, hsm)?.published().await?;
             if published.is_empty() {
                 return Err(RotationError::None(hsm.to_string()));
@@ -138,20 +152,36 @@ pub async fn jwks(dir: &Path, hsm: Option<&Hsm>) -> Result<Value, RotationError>
     }
 }
 
-/// Takes a step of a rotation, where it may be taken at `now`.
+/// Takes a step of a rotation, where it may be taken at `now`. Gives away the key that it makes, where the service manager is to hand it over (PEM).
 ///
 /// # Errors
 /// [`RotationError`]; nothing has changed then.
 pub async fn rotate(
     dir: &Path,
-    hsm: Option<&Hsm>,
+    store: &KeyStore,
     step: Step,
     now: SystemTime,
     is_forced: bool,
-) -> Result<(), RotationError> {
-    match hsm {
-        None => files::rotate(dir, step, now, is_forced),
-        Some(hsm) => HsmKeys::reach(dir, hsm)?.rotate(step, now, is_forced).await,
+) -> Result<Option<Zeroizing<String>>, RotationError> {
+    match store {
+        KeyStore::File => files::rotate(dir, step, now, is_forced)?,
+        KeyStore::Credential(_) => return handed::rotate(dir, step, now, is_forced),
+        KeyStore::Hsm(hsm) => {
+            let keys = HsmKeys::reach(dir, hsm)?;
+            keys.rotate(step, now, is_forced).await?;
+        }
+    }
+    Ok(None)
+}
+
+/// A key that signed before this host's were kept elsewhere is a key that can be copied.
+fn warn_of_left(dir: &Path) {
+    let path = dir.join(files::SIGNING);
+    if path.exists() {
+        tracing::warn!(
+            "{} signs no more: this host's key is elsewhere. Remove it once Google has forgotten it",
+            path.display()
+        );
     }
 }
 

@@ -73,6 +73,16 @@ impl PublicKey {
         Some(key)
     }
 
+    /// Of a JWK, as [`Self::jwk`] has it; `None` where it is none. Its name is made anew.
+    #[must_use]
+    pub fn of_jwk(jwk: &Value) -> Option<Self> {
+        let coordinate = |name: &str| URL_SAFE_NO_PAD.decode(jwk[name].as_str()?).ok();
+        let point = [vec![4], coordinate("x")?, coordinate("y")?].concat();
+        // Sixty-four bytes split elsewhere would be another point.
+        let key = Self::of_point(&point)?;
+        (key.jwk()["x"] == jwk["x"]).then_some(key)
+    }
+
     /// Its id: its RFC 7638 thumbprint.
     #[must_use]
     pub fn kid(&self) -> &str {

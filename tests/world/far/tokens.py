@@ -130,6 +130,19 @@ class Tokens:
         token = self.mint("base", claims["iss"], SCOPES[1], 3600, {})
         return 200, {"access_token": token, "token_type": "Bearer", "expires_in": 3599}
 
+    def of_a_user(self, method, path, headers, body):
+        """A token for who has a person's refresh token (RFC 6749 section 6), as application-default credentials hold one."""
+        try:
+            check(method == "POST" and path == "/o/oauth2/token", "no such method")
+            asked = json.loads(body)
+            check(asked["grant_type"] == "refresh_token", "grant_type")
+            known = json.loads((self.folder / "user.json").read_text())
+            check(all(asked[name] == known[name] for name in ("client_id", "client_secret", "refresh_token")), "who that is")
+        except (Refused, ValueError, KeyError, OSError) as error:
+            return 400, {"error": "invalid_grant", "error_description": str(error)}
+        token = self.mint("base", "a person", SCOPES[1], 3600, {})
+        return 200, {"access_token": token, "token_type": "Bearer", "expires_in": 3599}
+
     def impersonate(self, method, path, headers, body):
         account = path.removeprefix("/v1/projects/-/serviceAccounts/").removesuffix(":generateAccessToken")
         bearer = (headers.get("authorization") or "").removeprefix("Bearer ")

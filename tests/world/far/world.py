@@ -40,6 +40,7 @@ NAMES = [
     "sts.googleapis.com",
     "iamcredentials.googleapis.com",
     "oauth2.googleapis.com",
+    "accounts.google.com",
     "example.com",
 ]
 # The same services as another operator's cloud has them, and at endpoints of a network of the customer's own.
@@ -133,6 +134,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             "sts.googleapis.com": self.world.tokens.exchange,
             "iamcredentials.googleapis.com": self.world.tokens.impersonate,
             "oauth2.googleapis.com": self.world.tokens.of_a_key,
+            "accounts.google.com": self.world.tokens.of_a_user,
         }.get(host)
         faults = self.world.faults()
         fault = faults.get(host.split(".")[0])

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::clock::{Clock, SystemClock};
-use crate::config::KeyPlace;
+use crate::config::{KeyPlace, KeyStore};
 use crate::keyfile;
 use crate::token::keys;
 use crate::token::signer::jwt;
@@ -109,7 +109,7 @@ impl World {
     }
 
     async fn kids(&self) -> Vec<String> {
-        let jwks = keys::jwks(&self.at("state"), Some(&self.hsm())).await;
+        let jwks = keys::jwks(&self.at("state"), &KeyStore::Hsm(self.hsm())).await;
         let jwks = jwks.expect("keys");
         let keys = jwks["keys"].as_array().expect("a list");
         let kid = |key: &Value| key["kid"].as_str().expect("a kid").to_owned();
@@ -494,7 +494,7 @@ async fn a_key_takes_over_only_after_google_was_told_and_the_last_is_known_until
     drop((old, keys));
     assert_eq!(world.kids().await, [next]);
     let hsm = world.hsm();
-    let over = keys::rotate(&state, Some(&hsm), Step::End, now, true).await;
+    let over = keys::rotate(&state, &KeyStore::Hsm(hsm.clone()), Step::End, now, true).await;
     assert!(matches!(over, Err(RotationError::NothingToEnd)), "{over:?}");
 }
 
@@ -548,10 +548,12 @@ async fn a_time_that_is_lost_or_of_another_key_counts_from_when_that_is_seen() {
 async fn keys_are_not_made_by_who_only_asks_for_them() {
     let world = World::new();
     let (state, hsm) = (world.at("state"), world.hsm());
-    let none = keys::jwks(&state, Some(&hsm)).await.expect_err("none");
+    let none = keys::jwks(&state, &KeyStore::Hsm(hsm.clone()))
+        .await
+        .expect_err("none");
     assert!(matches!(none, RotationError::None(_)), "{none}");
     for step in [Step::Begin, Step::Switch, Step::End] {
-        let none = keys::rotate(&state, Some(&hsm), step, now(), true).await;
+        let none = keys::rotate(&state, &KeyStore::Hsm(hsm.clone()), step, now(), true).await;
         assert!(matches!(none, Err(RotationError::None(_))), "{none:?}");
     }
     let found = world.within(|session| key::find(session, KEY).expect("looked").is_some());

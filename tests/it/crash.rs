@@ -252,7 +252,7 @@ fn a_daemon_killed_before_the_kernel_is_told_leaves_nothing_open_that_is_not_on_
 /// Whether a process that ends by this signal in the stage's folder leaves a core, where one that holds no secret does.
 fn others_leave_a_core(world: &World) -> bool {
     let mut other = std::process::Command::new("/bin/sh")
-        .args(["-c", "kill -SEGV $$"])
+        .args(["-c", "kill -ABRT $$"])
         .current_dir(world.stage.dir())
         .spawn()
         .expect("starts");
@@ -289,11 +289,9 @@ fn a_daemon_that_crashes_with_tokens_in_its_memory_leaves_no_core_whatever_limit
     let _ = world.open_window("demo-project.finance:read", "10m");
     assert!(query(&world));
     assert_eq!(world.tokens().len(), 1);
-    world.signal_daemon(rustix::process::Signal::SEGV);
+    world.signal_daemon(rustix::process::Signal::ABORT);
     let ended = world.ended_daemon();
-    assert_eq!(ended.signal(), Some(11), "{ended}");
+    assert_eq!(ended.signal(), Some(6), "{ended}");
     assert!(!ended.core_dumped(), "{ended}");
     assert_eq!(cores(&world), Vec::<std::path::PathBuf>::new());
-    world.start_daemon();
-    assert!(!query(&world), "the window closed with it");
 }

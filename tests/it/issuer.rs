@@ -355,7 +355,7 @@ fn a_private_key_is_given_away_to_no_screen_and_in_no_report() {
     let config = world.config().to_string_lossy().into_owned();
     let asked = ["gcp", "rotate-key", "--json", "--config", &config];
     let refused = world.cli(Who::Operator, &asked);
-    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    let told = String::from_utf8_lossy(&refused.stdout).into_owned();
     assert!(
         !refused.status.success() && told.contains("this prints a private key"),
         "{told}"

@@ -29,6 +29,8 @@ pub const ENDPOINTS_MAX: u32 = 16_384;
 pub const ORIGINS_MAX: u32 = 16_384;
 /// The most questions for names in datagrams, not yet read by the daemon, whose asker is remembered.
 pub const ASKERS_MAX: u32 = 4096;
+/// The most network namespaces besides its own that the daemon listens in.
+pub const NAMESPACES_MAX: u32 = 1024;
 /// The ring of events, bytes.
 pub const EVENTS_BYTES: u32 = 1 << 20;
 

@@ -27,8 +27,8 @@ pub struct Facts {
     pub is_udp: bool,
     /// Destination port, host order.
     pub port: u16,
-    /// Whether the task is in the network namespace the proxy listens in.
-    pub is_daemon_netns: bool,
+    /// Whether the daemon listens in the socket's network namespace.
+    pub is_served_netns: bool,
     /// The task's uid.
     pub uid: u32,
     /// Whether an agent is configured to run as that uid.
@@ -59,7 +59,7 @@ pub enum Reason {
     NotTcp = 4,
     /// Not the one port that is served.
     WrongPort = 5,
-    /// A network namespace the proxy does not listen in.
+    /// A network namespace that the daemon does not listen in, or not yet.
     OtherNetns = 6,
     /// The daemon gave no sign of life.
     DaemonSilent = 7,
@@ -302,7 +302,7 @@ const fn not_served(facts: &Facts) -> Option<Reason> {
 /// Why nothing can be led to the daemon, if so.
 #[inline(always)]
 const fn cannot_lead(facts: &Facts) -> Option<Reason> {
-    if !facts.is_daemon_netns {
+    if !facts.is_served_netns {
         return Some(Reason::OtherNetns);
     }
     if !is_alive(facts) {

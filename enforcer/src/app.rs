@@ -7,8 +7,10 @@ mod identity;
 mod kernel;
 mod log;
 mod minting;
+mod namespaces;
 mod policy;
 mod probes;
+mod services;
 mod tokens;
 mod uplinks;
 mod workloads;
@@ -18,7 +20,7 @@ pub(crate) use tokens::publish as publish_keys;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +31,6 @@ use enforcer_proto::principal::AgentName;
 use enforcer_proto::wire::Enforce;
 use ipnet::IpNet;
 use sd_notify::NotifyState;
-use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -52,6 +53,7 @@ use crate::engine::{self, Engine, Parts, Running};
 use crate::executables::Executables;
 use crate::helper;
 use crate::kernel::{Attached, KernelConfig, Ports};
+use crate::listeners::{Sockets, Unbound};
 use crate::loopback;
 use crate::notify::{self, Notifier};
 use crate::old_flows::{self, Whose};
@@ -76,14 +78,12 @@ use crate::workload;
 use crate::workloads::Workloads;
 use beside::Beside;
 use identity::Origins;
+use services::Services;
 
 /// How long what is under way may take to end when the daemon is stopped.
 const DRAIN: Duration = Duration::from_secs(5);
 /// How long the daemon waits at its end for threads of its own that look at files.
 const STOP: Duration = Duration::from_secs(2);
-/// How many connections of all agents wait to be taken, as long as the kernel lets so many (`net.core.somaxconn`): past it a client tries again a
-/// second later.
-const BACKLOG: u32 = 4096;
 /// How long the service manager is asked to wait for the start where the log has to be read whole, microseconds.
 const READ_LOG_US: u32 = 3_600_000_000;
 /// How often the authority is asked whether it must be renewed.
@@ -150,10 +150,16 @@ async fn daemon((config, digest): (Config, String), policy: Policy, room: Room) 
     let random = u64::from_ne_bytes(random::bytes().context("making the marks of questions")?);
     let marks = Marks::new(config.mark_mask, config.agents.len(), random);
     let marks = marks.map_err(anyhow::Error::msg)?;
+    let ports = Ports {
+        proxy: config.proxy_port,
+        names: config.names_port,
+        metadata: config.metadata.as_ref().map(|metadata| metadata.port),
+    };
     // Attached before anything else: from here on nobody but this process reaches what is protected.
     let Attached {
         kernel,
         endpoints: maps,
+        namespaces: served_namespaces,
         origins,
         deadlines,
         events,
@@ -162,11 +168,7 @@ async fn daemon((config, digest): (Config, String), policy: Policy, room: Room) 
         cgroup_root: places.root.clone(),
         pin_dir: config.pin_dir.clone(),
         daemon_cgroup: places.daemon.clone(),
-        ports: Ports {
-            proxy: config.proxy_port,
-            names: config.names_port,
-            metadata: config.metadata.as_ref().map(|metadata| metadata.port),
-        },
+        ports,
         enforce: config.enforce,
     })?;
     let stop = CancellationToken::new();
@@ -220,8 +222,10 @@ async fn daemon((config, digest): (Config, String), policy: Policy, room: Room) 
     let doctor = Arc::new(doctor::of_daemon(&config, digest, parts)?);
     let minting = Arc::new(minting::Minting::new(minters, Arc::clone(&clock)));
     let questions = Arc::new(Questions::default());
+    let (told_namespaces, namespaces_told) = watch::channel(namespaces::Told::default());
     let watched = kernel::Watched {
         workloads,
+        namespaces: namespaces_told,
         endpoints,
         uplinks,
         probes: probes::keep(looked_at.clone(), stop.clone(), &tasks).await?,
@@ -291,17 +295,22 @@ async fn daemon((config, digest): (Config, String), policy: Policy, room: Room) 
     let protected: Arc<ProtectedNames> =
         Arc::new(ProtectedNames::new(names.clone(), config.universe.clone()));
     let numbered = config.agents.iter().map(|agent| agent.name.clone());
-    let origins = Origins::new(origins, agents.clone(), numbered.collect(), marks);
-    let origins = Arc::new(origins.context("reading the network namespace's cookie")?);
-    let served_beside = Beside {
+    let origins = Arc::new(Origins::new(
+        origins,
+        agents.clone(),
+        numbered.collect(),
+        marks,
+    ));
+    let parts = beside::Parts {
         callers: Arc::clone(&origins) as _,
         protected: Arc::clone(&protected),
         refused: Arc::clone(&refused),
         clock: Arc::clone(&clock),
         questions,
-        loopback,
     };
-    served_beside.serve(&config, &tls, &stop, &tasks).await?;
+    let beside = Beside::new(parts, &config, &tls)?;
+    let here = Sockets::bind(ports).map_err(not_bound)?;
+    beside.serve(here.beside, here.netns, &stop, &tasks)?;
     tasks.spawn(probes::keep_asking(places.root.clone(), asks, stop.clone()));
     let proxy = Arc::new(Proxy {
         host: config.host.clone(),
@@ -331,15 +340,28 @@ async fn daemon((config, digest): (Config, String), policy: Policy, room: Room) 
         pages: Arc::new(Pages::new()?),
     });
     proxy::take_up(&proxy).await;
-    for ip in loopback.iter().copied() {
-        let listener = listen(ip, config.proxy_port, "proxy.port")?;
-        tasks.spawn(proxy::serve(Arc::clone(&proxy), listener, stop.clone()));
-    }
+    let services = Services { proxy, beside };
+    let nudge = Arc::new(tokio::sync::Notify::new());
+    services.serve_proxy(here.proxy, &stop, &tasks);
+    tasks.spawn(
+        namespaces::Keep {
+            services,
+            ports,
+            kernel: served_namespaces,
+            workloads: Arc::clone(&places.workloads),
+            engine: engine.clone(),
+            clock: Arc::clone(&clock),
+            nudge: Arc::clone(&nudge),
+            told: told_namespaces,
+            tasks: tasks.clone(),
+        }
+        .run(stop.clone()),
+    );
     tasks.spawn(closer.run(closings, stop.clone()));
     tasks.spawn(identity::record_events(
         events,
         agents,
-        probes,
+        (probes, nudge),
         engine.clone(),
         stop.clone(),
     ));
@@ -755,28 +777,18 @@ fn open_upstream(
     Ok(Arc::new(Upstream::new(options)))
 }
 
-fn listen(ip: IpAddr, port: u16, key: &str) -> Result<TcpListener> {
-    let address = SocketAddr::new(ip, port);
-    let bound = || {
-        let socket = match ip {
-            IpAddr::V4(_) => TcpSocket::new_v4(),
-            IpAddr::V6(_) => TcpSocket::new_v6(),
-        }?;
-        // A start does not wait for connections of the last run to be forgotten.
-        socket.set_reuseaddr(true)?;
-        socket.bind(address)?;
-        socket.listen(BACKLOG)
-    };
-    bound().map_err(|error| not_bound(address, key, error))
-}
-
-fn not_bound(address: SocketAddr, key: &str, error: std::io::Error) -> anyhow::Error {
-    let why = if error.kind() == ErrorKind::AddrNotAvailable {
+fn not_bound(unbound: Unbound) -> anyhow::Error {
+    let Unbound {
+        address,
+        key,
+        source,
+    } = unbound;
+    let why = if source.kind() == ErrorKind::AddrNotAvailable {
         "the loopback does not have this address. Set it up: ip link set lo up".to_owned()
     } else {
         format!("is another process on it? Name a free port below 1024 as `{key}`")
     };
-    anyhow::Error::new(error).context(format!("binding {address}: {why}"))
+    anyhow::Error::new(source).context(format!("binding {address}: {why}"))
 }
 
 /// Starts telling the hooks. Their connections are their own: none of them ever carries a request of a window.

@@ -28,8 +28,9 @@ pub trait Callers: Send + Sync {
     async fn of_connection(&self, stream: &TcpStream) -> Option<Caller>;
     /// Whether the kernel has given a datagram the mark of the daemon's own probe.
     fn is_probe(&self, mark: u32) -> bool;
-    /// Who sent a datagram from `peer` to `port`, which the kernel has given this mark, likewise. The process is not always known.
-    fn of_datagram(&self, mark: u32, peer: SocketAddr, port: u16) -> Option<Caller>;
+    /// Who sent a datagram from `peer` to a port in the network namespace with that cookie, which the kernel has given this mark, likewise. The process is
+    /// not always known.
+    fn of_datagram(&self, mark: u32, peer: SocketAddr, to: (u64, u16)) -> Option<Caller>;
 }
 
 /// What one agent may have of a service at once.

@@ -29,7 +29,7 @@ pub use deadlines::Deadlines;
 pub use events::Events;
 pub use hooks::why_absent as why_no_hooks;
 pub use load::{Attached, attach, let_go};
-pub use maps::{EndpointMaps, Kernel, Origins};
+pub use maps::{EndpointMaps, Kernel, Namespaces, Origins};
 pub use uplinks::{Framing, Interface, Uplink, Uplinks};
 
 use enforcer_proto::wire::Enforce;

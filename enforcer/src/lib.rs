@@ -3,6 +3,7 @@
 //! Code map: [`cli`] parses and prints; [`app`] starts everything in order; [`engine`] owns the ledger, the log and the kernel's windows;
 //! [`kernel`] attaches the programs; [`control`] serves people and agents; [`proxy`] and [`bigquery`] judge and forward requests;
 //! [`token`] has the only credentials; [`dns`] keeps the protected addresses true and answers agents' questions for names; [`metadata`] stands in for the metadata server;
+//! [`listeners`] are where agents are led to, and [`namespaces`] in which network namespaces besides this host's;
 //! [`notify`] tells others of what is on record; [`client_setup`] makes clients trust the proxy;
 //! [`prove`] tries every way around them, [`doctor`] the way to Google; [`clock`] is the only reader of clocks.
 
@@ -28,8 +29,10 @@ pub mod gcp;
 pub mod helper;
 pub mod kernel;
 pub mod keyfile;
+pub mod listeners;
 pub mod loopback;
 pub mod metadata;
+pub mod namespaces;
 pub mod notify;
 pub mod old_flows;
 pub mod origin;

@@ -41,7 +41,7 @@ pub mod verdicts;
 pub mod way;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,7 +50,7 @@ use async_trait::async_trait;
 use enforcer_proto::id::GrantId;
 use enforcer_proto::principal::{AgentName, Process};
 use enforcer_proto::refusal::{Code, Refusal};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 

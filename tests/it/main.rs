@@ -34,6 +34,7 @@ mod lists;
 mod log;
 mod metadata;
 mod names;
+mod namespaces;
 mod notify;
 mod oracle;
 mod prove;

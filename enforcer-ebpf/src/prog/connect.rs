@@ -5,7 +5,8 @@ use core::ptr::null_mut;
 
 use aya_ebpf::bindings::bpf_sock_addr;
 use aya_ebpf::helpers::generated::{
-    bpf_get_netns_cookie, bpf_ktime_get_boot_ns, bpf_sk_storage_get, bpf_skc_to_mptcp_sock,
+    bpf_get_netns_cookie, bpf_ktime_get_boot_ns, bpf_set_retval, bpf_sk_storage_get,
+    bpf_skc_to_mptcp_sock,
 };
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
@@ -13,7 +14,9 @@ use enforcer_ebpf::record::hook;
 use enforcer_ebpf::verdict::is_for_names;
 use enforcer_ebpf::{Event, Facts, Reason, Verdict, decide};
 
-use super::maps::{ASKED, CREATORS, HEARTBEAT, LED, WINDOWS, config, count, is_own_port, report};
+use super::maps::{
+    ASKED, CREATORS, HEARTBEAT, LED, WINDOWS, config, count, is_own_port, is_served, report,
+};
 use super::sockaddr::{Destination, LOOPBACK4, LOOPBACK6_LAST};
 use super::task::{Task, offset, raw};
 
@@ -24,6 +27,7 @@ const SOCK_DGRAM: u32 = 2;
 const IPPROTO_TCP: u32 = 6;
 const IPPROTO_UDP: u32 = 17;
 const IPPROTO_MPTCP: u32 = 262;
+const ECONNREFUSED: i32 = 111;
 
 /// Whether the kernel has multipath TCP; the loader asks the running kernel's BTF.
 #[unsafe(no_mangle)]
@@ -90,7 +94,7 @@ fn judge(ctx: &SockAddrContext, hook: u32, to: Destination) -> i32 {
         is_tcp_connect: is_tcp && (hook == hook::CONNECT4 || hook == hook::CONNECT6),
         is_udp: socket_type == SOCK_DGRAM && protocol == IPPROTO_UDP,
         port: to.port,
-        is_daemon_netns: config.daemon_netns != 0 && netns == config.daemon_netns,
+        is_served_netns: is_served(&config, netns),
         uid: task.uid,
         is_agents_uid: task.is_of_agents_uid(),
         agent: match agent {
@@ -218,6 +222,11 @@ fn deny(
     boot_ns: u64,
 ) -> i32 {
     count(|counters| counters.denied += 1);
+    // The daemon comes as soon as it knows: who tries again, as clients do that are refused so, is led to it.
+    if matches!(reason, Reason::OtherNetns) && agent_cgroup != 0 {
+        // SAFETY: the helper sets what the system call gives.
+        unsafe { bpf_set_retval(-ECONNREFUSED) };
+    }
     // SAFETY: reading the context.
     let protocol = unsafe { (*ctx.sock_addr).protocol };
     report(Event {

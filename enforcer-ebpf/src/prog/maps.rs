@@ -10,8 +10,8 @@ use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use enforcer_ebpf::address::embedded_v4;
 use enforcer_ebpf::map::{
-    AGENTS_MAX, ASKERS_MAX, ENDPOINTS_MAX, EVENTS_BYTES, ORIGINS_MAX, SUBUIDS_MAX, UIDS_MAX,
-    WINDOWS_MAX,
+    AGENTS_MAX, ASKERS_MAX, ENDPOINTS_MAX, EVENTS_BYTES, NAMESPACES_MAX, ORIGINS_MAX, SUBUIDS_MAX,
+    UIDS_MAX, WINDOWS_MAX,
 };
 use enforcer_ebpf::{Agent, Config, Counters, Endpoint, Event, FlowKey, Origin, PortKey, Window};
 
@@ -73,6 +73,9 @@ pub static UIDS: HashMap<u32, u32> = HashMap::with_max_entries(UIDS_MAX, 0);
 /// The uids that are subordinate to those, as prefixes of their bits. The flag is `BPF_F_NO_PREALLOC`, which a trie must have.
 #[map]
 pub static SUBUIDS: LpmTrie<[u8; 4], u32> = LpmTrie::with_max_entries(SUBUIDS_MAX, 1);
+/// The network namespaces besides its own that the daemon listens in, by their cookies.
+#[map]
+pub static NAMESPACES: HashMap<u64, u32> = HashMap::with_max_entries(NAMESPACES_MAX, 0);
 /// Who asks for names in datagrams, by the client's end, for the daemon. The oldest is forgotten first, and its question not answered.
 #[map]
 pub static ASKERS: LruHashMap<PortKey, Origin> = LruHashMap::with_max_entries(ASKERS_MAX, 0);
@@ -116,6 +119,16 @@ pub const fn is_own_port(config: &Config, port: u16) -> bool {
     let port = port as u32;
     port != 0
         && (port == config.proxy_port || port == config.names_port || port == config.metadata_port)
+}
+
+/// Whether the daemon listens in this network namespace.
+#[inline(always)]
+pub fn is_served(config: &Config, netns: u64) -> bool {
+    if config.daemon_netns == 0 {
+        return false;
+    }
+    // SAFETY: whether an entry is there is all that is looked at.
+    netns == config.daemon_netns || unsafe { NAMESPACES.get(&netns) }.is_some()
 }
 
 /// What answers at an IPv4 address, where that is protected.

@@ -11,7 +11,7 @@ use enforcer_ebpf::map::MADE_OUTSIDE;
 use enforcer_ebpf::record::hook;
 use enforcer_ebpf::{Event, Reason};
 
-use super::maps::{CREATORS, config, count, is_own_port, report};
+use super::maps::{CREATORS, config, count, is_own_port, is_served, report};
 use super::sockaddr::Place;
 use super::task::{Task, raw};
 
@@ -69,7 +69,9 @@ fn bound(ctx: &SockAddrContext, hook: u32, place: &Place) -> i32 {
     let task = Task::current();
     // SAFETY: helpers that read the socket of a valid context, and the clock.
     let (netns, boot_ns) = unsafe { (bpf_get_netns_cookie(raw(ctx)), bpf_ktime_get_boot_ns()) };
-    if task.is_daemon(&config) || netns != config.daemon_netns {
+    let agent = task.agent();
+    // Where it does not listen yet, whoever is to be served there may not be first.
+    if task.is_daemon(&config) || (agent.is_none() && !is_served(&config, netns)) {
         return ALLOW;
     }
     count(|counters| counters.denied += 1);
@@ -78,7 +80,7 @@ fn bound(ctx: &SockAddrContext, hook: u32, place: &Place) -> i32 {
     report(Event {
         boot_ns,
         cgroup: task.cgroup,
-        agent_cgroup: match task.agent() {
+        agent_cgroup: match agent {
             Some((cgroup, _)) => cgroup,
             None => 0,
         },

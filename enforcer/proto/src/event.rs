@@ -658,6 +658,33 @@ pub enum Event {
         /// How many requests had it, since the last such record.
         count: u64,
     },
+    /// The daemon listens in a network namespace that processes of an agent's are in: what they ask is led to it there. Recorded before it is.
+    NamespaceServed {
+        /// The agent.
+        agent: AgentName,
+        /// One of its processes there.
+        process: Process,
+        /// The namespace, as `/proc/PID/ns/net` numbers it.
+        netns: u64,
+    },
+    /// It does so no more: no process of an agent's is there. Recorded after.
+    NamespaceLeft {
+        /// The agent that it was served for first.
+        agent: AgentName,
+        /// The namespace.
+        netns: u64,
+    },
+    /// It cannot: what is asked from there is refused until it can.
+    NamespaceRefused {
+        /// The agent.
+        agent: AgentName,
+        /// One of its processes there.
+        process: Process,
+        /// The namespace.
+        netns: u64,
+        /// Why, and what is to be done.
+        why: String,
+    },
     /// Notices to a hook were given up: nobody was told of what they tell of, which is on record all the same.
     NotificationFailed {
         /// The hook.
@@ -714,6 +741,9 @@ impl Event {
             | Self::Forwarded { .. }
             | Self::CredentialPresented { .. }
             | Self::IssuerKeySigns { .. }
+            | Self::NamespaceServed { .. }
+            | Self::NamespaceLeft { .. }
+            | Self::NamespaceRefused { .. }
             | Self::WayExamined { .. }
             | Self::NotificationFailed { .. } => None,
         }
@@ -763,6 +793,9 @@ impl Event {
             | Self::Detached { .. }
             | Self::Forwarded { .. }
             | Self::IssuerKeySigns { .. }
+            | Self::NamespaceServed { .. }
+            | Self::NamespaceLeft { .. }
+            | Self::NamespaceRefused { .. }
             | Self::WayExamined { .. }
             | Self::CredentialPresented { .. } => None,
         }

@@ -506,13 +506,7 @@ impl Ledger {
             Event::Approved { .. } => self.take_grant(at_ns, event),
             Event::Reviewed { grant, .. } => drop(self.unreviewed.remove(grant)),
             Event::AgentLocked { agent, by, reason } => {
-                let lock = Lock {
-                    by: by.clone(),
-                    reason: reason.clone(),
-                    since: now,
-                    since_at_ns: at_ns,
-                };
-                self.locks.insert(agent.clone(), lock);
+                self.take_lock(now, at_ns, agent, by, reason)
             }
             Event::AgentUnlocked { agent, .. } => drop(self.locks.remove(agent)),
             Event::Denied {
@@ -541,9 +535,7 @@ impl Ledger {
             Event::JobSeen { grant, .. }
             | Event::QueryFinished { grant, .. }
             | Event::JobCancelled { grant, .. } => self.use_up(now, *grant, event),
-            Event::SegmentsRemoved { numbers, .. } => {
-                self.take_numbers(numbers);
-            }
+            Event::SegmentsRemoved { numbers, .. } => self.take_numbers(numbers),
             Event::DaemonStarted { .. }
             | Event::DaemonStopped {}
             | Event::TailRepaired { .. }
@@ -568,9 +560,22 @@ impl Ledger {
             | Event::Forwarded { .. }
             | Event::CredentialPresented { .. }
             | Event::IssuerKeySigns { .. }
+            | Event::NamespaceServed { .. }
+            | Event::NamespaceLeft { .. }
+            | Event::NamespaceRefused { .. }
             | Event::WayExamined { .. }
             | Event::NotificationFailed { .. } => {}
         }
+    }
+
+    fn take_lock(&mut self, now: Now, at_ns: u64, agent: &AgentName, by: &Approver, reason: &str) {
+        let lock = Lock {
+            by: by.clone(),
+            reason: reason.to_owned(),
+            since: now,
+            since_at_ns: at_ns,
+        };
+        self.locks.insert(agent.clone(), lock);
     }
 
     /// Goes on behind the numbers of records that are no longer there.

@@ -457,6 +457,27 @@ pub fn sentence(event: &Event) -> String {
             of.as_deref()
                 .map_or_else(|| "all agents".to_owned(), |of| safe_line(of, 64))
         ),
+        Event::NamespaceServed {
+            agent,
+            process,
+            netns,
+        } => format!(
+            "netns    {netns} is served, where {agent} runs {}",
+            who(process)
+        ),
+        Event::NamespaceLeft { agent, netns } => {
+            format!("netns    {netns} is served no more: {agent} has left it")
+        }
+        Event::NamespaceRefused {
+            agent,
+            process,
+            netns,
+            why,
+        } => format!(
+            "REFUSED  netns {netns} of {agent}, {}: {}",
+            who(process),
+            safe_line(why, 400)
+        ),
         Event::IssuerKeySigns { kid } => format!(
             "key      assertions are signed by the key {} from here on",
             safe_line(kid, 64)

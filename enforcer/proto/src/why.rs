@@ -147,6 +147,7 @@ impl Outcome {
             | Event::QueryAdmitted { .. }
             | Event::ProcessJoined { .. }
             | Event::RequestJoined { .. }
+            | Event::NamespaceServed { .. }
             | Event::Forwarded { .. } => Self::Allowed,
             Event::RequestRefused { .. }
             | Event::PolicyRejected { .. }
@@ -157,8 +158,11 @@ impl Outcome {
             | Event::QueryRefused { .. }
             | Event::ConnectionRefused { .. }
             | Event::KernelRefused { .. }
+            | Event::NamespaceRefused { .. }
             | Event::FurtherRefused { .. } => Self::Refused,
-            Event::Closed { .. } | Event::JobCancelled { .. } => Self::Ended,
+            Event::Closed { .. } | Event::NamespaceLeft { .. } | Event::JobCancelled { .. } => {
+                Self::Ended
+            }
             Event::DaemonStarted { .. }
             | Event::DaemonStopped {}
             | Event::TailRepaired { .. }

@@ -1,6 +1,5 @@
 //! What is served to agents beside the proxy: answers to their questions for names, and the metadata server's stand-in.
 
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -8,67 +7,86 @@ use tokio::net::UdpSocket;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{listen, not_bound};
 use crate::callers::{Callers, Places};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::dns::marked;
 use crate::dns::questions::Questions;
 use crate::dns::responder::{self, Responder};
 use crate::dns::{Names, NamesRules};
+use crate::listeners;
 use crate::metadata;
 use crate::proxy::Coalesce;
 use crate::proxy::tls::ProtectedNames;
 
 /// What both need.
-pub(super) struct Beside {
+pub(super) struct Parts {
     pub(super) callers: Arc<dyn Callers>,
     pub(super) protected: Arc<ProtectedNames>,
     pub(super) refused: Arc<Coalesce>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) questions: Arc<Questions>,
-    /// Where it is served.
-    pub(super) loopback: &'static [IpAddr],
+}
+
+/// Both, wherever agents are led to them.
+#[derive(Clone)]
+pub(super) struct Beside {
+    responder: Arc<Responder>,
+    metadata: Option<Arc<metadata::Server>>,
 }
 
 impl Beside {
-    pub(super) async fn serve(
-        self,
-        config: &Config,
-        tls: &rustls::ClientConfig,
+    pub(super) fn new(parts: Parts, config: &Config, tls: &rustls::ClientConfig) -> Result<Self> {
+        let metadata = config.metadata.as_ref().map(|metadata| {
+            Arc::new(metadata::Server {
+                callers: Arc::clone(&parts.callers),
+                config: metadata.clone(),
+                clock: Arc::clone(&parts.clock),
+                places: Places::new(metadata::BOUNDS),
+                refused: Arc::clone(&parts.refused),
+            })
+        });
+        Ok(Self {
+            metadata,
+            responder: Arc::new(parts.responder(config, tls)?),
+        })
+    }
+
+    /// Serves these sockets of the network namespace with that cookie until `stop`.
+    pub(super) fn serve(
+        &self,
+        sockets: listeners::Beside,
+        netns: u64,
         stop: &CancellationToken,
         tasks: &TaskTracker,
     ) -> Result<()> {
-        if let Some(metadata) = &config.metadata {
-            let server = Arc::new(metadata::Server {
-                callers: Arc::clone(&self.callers),
-                config: metadata.clone(),
-                clock: Arc::clone(&self.clock),
-                places: Places::new(metadata::BOUNDS),
-                refused: Arc::clone(&self.refused),
-            });
-            for ip in self.loopback.iter().copied() {
-                let listener = listen(ip, metadata.port, "metadata.port")?;
-                tasks.spawn(metadata::serve(Arc::clone(&server), listener, stop.clone()));
-            }
+        for listener in sockets.names {
+            let responder = Arc::clone(&self.responder);
+            tasks.spawn(responder::serve_connections(
+                responder,
+                listener,
+                stop.clone(),
+            ));
         }
-        let loopback = self.loopback;
-        let responder = Arc::new(self.responder(config, tls)?);
-        for ip in loopback.iter().copied() {
-            let listener = listen(ip, config.names_port, "names.port")?;
-            let address = SocketAddr::new(ip, config.names_port);
-            let socket = UdpSocket::bind(address).await;
-            let socket = socket.map_err(|error| not_bound(address, "names.port", error))?;
-            marked::tell_marks(&socket).context("having the marks of questions told")?;
-            let of = || (Arc::clone(&responder), stop.clone());
-            let (connections, stop) = of();
-            tasks.spawn(responder::serve_connections(connections, listener, stop));
-            let (datagrams, stop) = of();
-            tasks.spawn(responder::serve_datagrams(datagrams, socket, stop));
+        for socket in sockets.datagrams {
+            let socket = UdpSocket::from_std(socket).context("waiting for questions for names")?;
+            let responder = Arc::clone(&self.responder);
+            tasks.spawn(responder::serve_datagrams(
+                responder,
+                (socket, netns),
+                stop.clone(),
+            ));
+        }
+        for listener in sockets.metadata {
+            if let Some(server) = &self.metadata {
+                let server = Arc::clone(server);
+                tasks.spawn(metadata::serve(server, listener, stop.clone()));
+            }
         }
         Ok(())
     }
+}
 
+impl Parts {
     fn responder(self, config: &Config, tls: &rustls::ClientConfig) -> Result<Responder> {
         let rules = config.agents.iter().map(|agent| {
             let rules = NamesRules {

@@ -12,6 +12,7 @@ use enforcer_ebpf::{Origin, Reason};
 use enforcer_proto::event::{Event, Refuser};
 use enforcer_proto::principal::{AgentName, Process};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::callers::{Caller, Callers};
@@ -21,7 +22,7 @@ use crate::engine::Engine;
 use crate::kernel::Events;
 use crate::prove::canary;
 use crate::proxy::{OriginSource, Peer};
-use crate::sockopt::own_netns;
+use crate::sockopt::netns_cookie;
 use crate::tally::{FLUSH, Tally};
 use crate::workloads::Workloads;
 
@@ -36,8 +37,6 @@ const PATIENCE: [Duration; 3] = [
 /// Origins as the proxy and the other services want them.
 pub(super) struct Origins {
     origins: crate::kernel::Origins,
-    /// The network namespace's cookie that the daemon listens in.
-    netns: u64,
     agents: Arc<Workloads>,
     /// The agents by their numbers, from one.
     numbered: Vec<AgentName>,
@@ -51,15 +50,13 @@ impl Origins {
         agents: Arc<Workloads>,
         numbered: Vec<AgentName>,
         marks: Marks,
-    ) -> std::io::Result<Self> {
-        let netns = own_netns()?;
-        Ok(Self {
+    ) -> Self {
+        Self {
             origins,
-            netns,
             agents,
             numbered,
             marks,
-        })
+        }
     }
 }
 
@@ -76,11 +73,12 @@ impl Origins {
     async fn of_connection(&self, stream: &TcpStream) -> Option<Origin> {
         for patience in PATIENCE {
             if let Some(origin) = self.origins.of_connection(stream.as_fd()) {
-                return Some(origin);
+                return Some(origin).filter(|origin| is_of(origin, stream));
             }
             tokio::time::sleep(patience).await;
         }
-        self.origins.of_connection(stream.as_fd())
+        let origin = self.origins.of_connection(stream.as_fd());
+        origin.filter(|origin| is_of(origin, stream))
     }
 }
 
@@ -94,12 +92,17 @@ impl Callers for Origins {
         self.marks.number(mark) == Some(self.marks.probe())
     }
 
-    fn of_datagram(&self, mark: u32, peer: SocketAddr, port: u16) -> Option<Caller> {
+    fn of_datagram(
+        &self,
+        mark: u32,
+        peer: SocketAddr,
+        (netns, port): (u64, u16),
+    ) -> Option<Caller> {
         let number = self.marks.number(mark)?;
         let place = usize::try_from(number).ok()?.checked_sub(1)?;
         let agent = self.numbered.get(place)?.clone();
         // The process is known while the port is its agent's still.
-        let origin = self.origins.of_datagram(peer, self.netns, port);
+        let origin = self.origins.of_datagram(peer, netns, port);
         let known = origin.and_then(|origin| self.caller(&origin));
         let of_agent = known.filter(|known| known.agent == agent);
         Some(of_agent.unwrap_or_else(|| Caller {
@@ -124,6 +127,11 @@ impl OriginSource for Origins {
             destination: destination(origin.destination, origin.port),
         })
     }
+}
+
+/// Whether a connection came in the network namespace in which it was led here.
+fn is_of(origin: &Origin, stream: &TcpStream) -> bool {
+    netns_cookie(stream.as_fd()).is_ok_and(|netns| netns == origin.netns)
 }
 
 fn process_of(origin: &Origin) -> Process {
@@ -153,11 +161,11 @@ fn kind(event: &enforcer_ebpf::Event) -> Kind {
     (event.pid, event.hook, event.reason, destination)
 }
 
-/// Records what the kernel refused, but to the daemon's own `probes` (their cgroup's id): one record a second for each process, reason and destination.
+/// Records what the kernel refused, and calls by `nudge` for who listens where agents are, but to the daemon's own `probes` (their cgroup's id): one record a second for each process, reason and destination.
 pub(super) async fn record_events(
     mut events: Events,
     agents: Arc<Workloads>,
-    probes: Arc<AtomicU64>,
+    (probes, nudge): (Arc<AtomicU64>, Arc<Notify>),
     engine: Engine,
     stop: CancellationToken,
 ) {
@@ -178,7 +186,12 @@ pub(super) async fn record_events(
             _ = flush.tick() => record(&mut tally, &engine).await,
             event = events.next() => match event {
                 Ok(event) if is_probe(&event) => {}
-                Ok(event) => tally.add(agents.agent_concerned(event.agent_cgroup), kind(&event), event),
+                Ok(event) => {
+                    if event.reason == Reason::OtherNetns as u32 && event.agent_cgroup != 0 {
+                        nudge.notify_one();
+                    }
+                    tally.add(agents.agent_concerned(event.agent_cgroup), kind(&event), event);
+                }
                 Err(error) => {
                     tracing::error!(error = %Causes(&error), "the kernel's events cannot be read any more; it goes on refusing");
                     break;

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use super::Protected;
 use super::minting::Minting;
+use super::namespaces::Told;
 use super::probes::{Asked, Probed};
 use super::uplinks::Guarded;
 use crate::causes::Causes;
@@ -279,6 +280,8 @@ pub(super) struct Watched {
     pub(super) minting: Arc<Minting>,
     pub(super) marks: Marks,
     pub(super) workloads: watch::Receiver<Vec<String>>,
+    /// In which network namespaces agents are served.
+    pub(super) namespaces: watch::Receiver<Told>,
     /// What the configuration says of addresses that no name has resolved to.
     pub(super) prefixes: String,
     /// How many connections there are, and may be.
@@ -422,6 +425,7 @@ impl Windows for AgentWindows {
         drift.extend(self.watched.heard.fault());
         drift.extend(self.watched.minting.troubles());
         drift.extend(self.watched.workloads.borrow().iter().cloned());
+        drift.extend(self.watched.namespaces.borrow().problems.iter().cloned());
         drift.extend(self.watched.addresses().0);
         drift
     }
@@ -460,6 +464,15 @@ impl Windows for AgentWindows {
             "workloads",
             format!("{} agents are configured", self.shared.settings.len()),
             &workloads,
+        ));
+        let namespaces = watched.namespaces.borrow();
+        checks.push(CheckView::of(
+            "namespaces",
+            format!(
+                "{} network namespaces of agents' are served besides this host's own",
+                namespaces.served
+            ),
+            &namespaces.problems,
         ));
         checks.push(watched.quota.check());
         if watched.is_without_ipv6 {

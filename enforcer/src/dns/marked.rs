@@ -2,14 +2,12 @@
 
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsRawFd;
 
 use nix::cmsg_space;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
-
-use crate::sockopt;
 
 /// A datagram that was received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,14 +18,6 @@ pub(super) struct Received {
     pub(super) peer: SocketAddr,
     /// Its mark.
     pub(super) mark: u32,
-}
-
-/// Has the kernel say which mark each datagram has.
-///
-/// # Errors
-/// When the kernel does not.
-pub(crate) fn tell_marks(socket: &impl AsFd) -> io::Result<()> {
-    sockopt::tell_marks(socket.as_fd())
 }
 
 /// Waits for the next datagram of a socket that tells marks; one without is no question.

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use hickory_server::net::xfer::Protocol;
 use hickory_server::server::Request;
 use hickory_server::zone_handler::MessageResponseBuilder;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::net::{TcpStream, UdpSocket};
 use tokio_util::sync::CancellationToken;
 
 use super::Names;
@@ -105,10 +105,10 @@ impl Said {
     }
 }
 
-/// Serves datagrams until `stop`.
+/// Serves datagrams of the network namespace with this cookie until `stop`.
 pub async fn serve_datagrams(
     responder: Arc<Responder>,
-    socket: UdpSocket,
+    (socket, netns): (UdpSocket, u64),
     stop: CancellationToken,
 ) {
     let socket = Arc::new(socket);
@@ -120,7 +120,11 @@ pub async fn serve_datagrams(
         {
             None => return,
             Some(Ok(received)) if received.length <= QUESTION_BYTES_MAX => {
-                responder.datagram(&socket, buffer[..received.length].to_vec(), received);
+                responder.datagram(
+                    (&socket, netns),
+                    buffer[..received.length].to_vec(),
+                    received,
+                );
             }
             Some(Ok(_)) => {}
             // A client that has gone already, said by the kernel.
@@ -148,7 +152,12 @@ pub async fn serve_connections(
 }
 
 impl Responder {
-    fn datagram(self: &Arc<Self>, socket: &Arc<UdpSocket>, question: Vec<u8>, received: Received) {
+    fn datagram(
+        self: &Arc<Self>,
+        (socket, netns): (&Arc<UdpSocket>, u64),
+        question: Vec<u8>,
+        received: Received,
+    ) {
         let peer = received.peer;
         if self.callers.is_probe(received.mark) {
             // What it asks is whether it is heard. Only root enters its cgroup.
@@ -160,7 +169,7 @@ impl Responder {
         let Ok(port) = socket.local_addr().map(|own| own.port()) else {
             return;
         };
-        let Some(caller) = self.callers.of_datagram(received.mark, peer, port) else {
+        let Some(caller) = self.callers.of_datagram(received.mark, peer, (netns, port)) else {
             return self.of_nobody();
         };
         let Some(place) = self

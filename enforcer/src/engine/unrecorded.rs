@@ -70,6 +70,9 @@ impl Room {
             | Event::Forwarded { .. }
             | Event::CredentialPresented { .. }
             | Event::IssuerKeySigns { .. }
+            | Event::NamespaceServed { .. }
+            | Event::NamespaceLeft { .. }
+            | Event::NamespaceRefused { .. }
             | Event::WayExamined { .. }
             | Event::NotificationFailed { .. } => Some(Self::Others),
             Event::DaemonStarted { .. }

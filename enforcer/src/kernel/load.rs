@@ -17,7 +17,7 @@ use super::btf::Btf;
 use super::carried;
 use super::deadlines::Deadlines;
 use super::hooks::Hooks;
-use super::maps::{EndpointMaps, Kernel, Origins, Pinned};
+use super::maps::{EndpointMaps, Kernel, Namespaces, Origins, Pinned};
 use super::pins::{self, Needed, Pin};
 use super::sys::{Behind, Target};
 use super::uplinks::{self, Uplinks};
@@ -46,7 +46,7 @@ const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
 const BPFFS_MAGIC: u64 = 0xcafe_4a11;
 
 /// The maps, and the file that each is pinned as.
-const PINNED_MAPS: [(&str, &str); 17] = [
+const PINNED_MAPS: [(&str, &str); 18] = [
     ("WINDOWS", WINDOWS),
     ("AGENTS", AGENTS),
     ("ENDPOINTS4", "ENDPOINTS4"),
@@ -58,6 +58,7 @@ const PINNED_MAPS: [(&str, &str); 17] = [
     ("ACCEPTED", ACCEPTED),
     ("UIDS", UIDS),
     ("SUBUIDS", SUBUIDS),
+    ("NAMESPACES", "NAMESPACES"),
     ("ASKERS", ASKERS),
     ("ASKED", "ASKED"),
     ("CREATORS", "CREATORS-2"),
@@ -161,6 +162,8 @@ pub struct Attached {
     pub kernel: Kernel,
     /// Writes the protected addresses.
     pub endpoints: EndpointMaps,
+    /// Says in which network namespaces the daemon listens besides its own.
+    pub namespaces: Namespaces,
     /// Asks where a connection came from.
     pub origins: Origins,
     /// Tells the kernel until when the daemon's connections may say anything.
@@ -252,11 +255,13 @@ pub fn attach(config: &KernelConfig) -> Result<Attached, KernelError> {
     let mut pinned = Pinned::take(&mut ebpf)?;
     pinned.begin(kernel_config, config.enforce)?;
     let endpoints = pinned.take_endpoints()?;
+    let namespaces = pinned.take_namespaces()?;
     let events = Events::new(pinned.take_events()?)?;
     let origins = Origins::open(&maps_dir)?;
     Ok(Attached {
         kernel: Kernel::new(pinned, (root, links, maps), hooks, lock)?,
         endpoints,
+        namespaces,
         origins,
         deadlines: Deadlines::open(&maps_dir)?,
         events,

@@ -23,7 +23,7 @@ use super::before::{Before, Ours};
 use super::hooks::Hooks;
 use super::load::{ACCEPTED, ASKERS, Link, Root, behind};
 use super::pins::Pin;
-use super::{KernelError, refused, sys};
+use super::{KernelError, io, refused, sys};
 use crate::causes::Causes;
 use crate::config::AddressClass;
 use crate::subordinate::Prefix;
@@ -35,6 +35,7 @@ pub(super) struct Pinned {
     uids: Hash<u32, u32>,
     subordinate: LpmTrie<MapData, [u8; 4], u32>,
     endpoints: Option<EndpointMaps>,
+    namespaces: Option<Namespaces>,
     config: Array<MapData, Config>,
     heartbeat: Array<MapData, u64>,
     counters: PerCpuArray<MapData, Counters>,
@@ -104,6 +105,7 @@ impl Pinned {
                 v4: typed(ebpf, "ENDPOINTS4")?,
                 v6: typed(ebpf, "ENDPOINTS6")?,
             }),
+            namespaces: Some(Namespaces(Hash::take(ebpf, "NAMESPACES")?)),
             config: typed(ebpf, "CONFIG")?,
             heartbeat: typed(ebpf, "HEARTBEAT")?,
             counters: typed(ebpf, "COUNTERS")?,
@@ -146,6 +148,15 @@ impl Pinned {
         self.endpoints
             .take()
             .ok_or_else(|| KernelError::Unsuited("the endpoints are written already".into()))
+    }
+
+    pub(super) fn take_namespaces(&mut self) -> Result<Namespaces, KernelError> {
+        let mut namespaces = self.namespaces.take().ok_or_else(|| {
+            KernelError::Unsuited("the network namespaces are written already".into())
+        })?;
+        // Nobody listens in those of the daemon before this one.
+        namespaces.clear()?;
+        Ok(namespaces)
     }
 
     pub(super) fn take_events(&mut self) -> Result<RingBuf<MapData>, KernelError> {
@@ -597,6 +608,43 @@ fn attached(link: &Link) -> Option<String> {
             link.name,
             Causes(&error)
         )),
+    }
+}
+
+/// In which network namespaces the daemon listens besides its own. One writer: whoever listens there.
+pub struct Namespaces(Hash<u64, u32>);
+
+impl std::fmt::Debug for Namespaces {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Namespaces").finish_non_exhaustive()
+    }
+}
+
+impl Namespaces {
+    /// From now on agents are led to the daemon in the namespace with this cookie. It must listen there.
+    ///
+    /// # Errors
+    /// When the map is full, or cannot be written.
+    pub fn add(&mut self, cookie: u64) -> Result<(), KernelError> {
+        let fail = |error: MapError| refused("write the map NAMESPACES")(&error);
+        self.0.insert(cookie, 1).map_err(fail)
+    }
+
+    /// From now on nobody is.
+    ///
+    /// # Errors
+    /// When the map cannot be written.
+    pub fn remove(&mut self, cookie: u64) -> Result<(), KernelError> {
+        let fail = |error: MapError| refused("write the map NAMESPACES")(&error);
+        self.0.remove(&cookie).map_err(fail)
+    }
+
+    fn clear(&mut self) -> Result<(), KernelError> {
+        let held = self.0.all();
+        for cookie in held.map_err(io("read the map NAMESPACES"))?.into_keys() {
+            self.remove(cookie)?;
+        }
+        Ok(())
     }
 }
 

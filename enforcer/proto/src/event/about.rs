@@ -252,7 +252,13 @@ impl<'a> About<'a> {
                 code: *code,
                 ..Self::default()
             },
-            Event::ProcessJoined { agent, process } => Self {
+            Event::NamespaceLeft { agent, .. } => Self {
+                agent: Some(agent),
+                ..Self::default()
+            },
+            Event::ProcessJoined { agent, process }
+            | Event::NamespaceServed { agent, process, .. }
+            | Event::NamespaceRefused { agent, process, .. } => Self {
                 agent: Some(agent),
                 process: Some(process),
                 ..Self::default()

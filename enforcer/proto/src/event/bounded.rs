@@ -173,6 +173,12 @@ impl Event {
                 of.iter_mut().for_each(bound_text);
             }
             Self::IssuerKeySigns { kid } => bound_text(kid),
+            Self::NamespaceServed { process, .. } => bound_process(process),
+            Self::NamespaceLeft { .. } => {}
+            Self::NamespaceRefused { process, why, .. } => {
+                bound_process(process);
+                bound_text(why);
+            }
             Self::CredentialPresented {
                 process,
                 what,
@@ -551,6 +557,21 @@ mod tests {
                 of: Some(text()),
             },
             Event::IssuerKeySigns { kid: text() },
+            Event::NamespaceServed {
+                agent: agent.clone(),
+                process: process.clone(),
+                netns: u64::MAX,
+            },
+            Event::NamespaceLeft {
+                agent: agent.clone(),
+                netns: u64::MAX,
+            },
+            Event::NamespaceRefused {
+                agent: agent.clone(),
+                process: process.clone(),
+                netns: u64::MAX,
+                why: text(),
+            },
             Event::CredentialPresented {
                 agent: agent.clone(),
                 process: Some(process.clone()),

@@ -45,6 +45,9 @@ pub const KINDS: &[&str] = &[
     "way_examined",
     "issuer_key_signs",
     "credential_presented",
+    "namespace_served",
+    "namespace_left",
+    "namespace_refused",
     "notification_failed",
 ];
 
@@ -113,6 +116,9 @@ impl Event {
             Self::WayExamined { .. } => "way_examined",
             Self::IssuerKeySigns { .. } => "issuer_key_signs",
             Self::CredentialPresented { .. } => "credential_presented",
+            Self::NamespaceServed { .. } => "namespace_served",
+            Self::NamespaceLeft { .. } => "namespace_left",
+            Self::NamespaceRefused { .. } => "namespace_refused",
         }
     }
 }

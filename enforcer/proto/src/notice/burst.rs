@@ -127,6 +127,9 @@ impl Counted {
             | Event::Forwarded { .. }
             | Event::CredentialPresented { .. }
             | Event::IssuerKeySigns { .. }
+            | Event::NamespaceServed { .. }
+            | Event::NamespaceLeft { .. }
+            | Event::NamespaceRefused { .. }
             | Event::WayExamined { .. }
             | Event::NotificationFailed { .. } => return None,
         };

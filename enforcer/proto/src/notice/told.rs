@@ -280,6 +280,9 @@ impl Notice {
             | Event::RequestJoined { .. }
             | Event::ProcessJoined { .. }
             | Event::Forwarded { .. }
+            | Event::NamespaceServed { .. }
+            | Event::NamespaceLeft { .. }
+            | Event::NamespaceRefused { .. }
             // That a notice was given up must not make another.
             | Event::NotificationFailed { .. } => return None,
         };

@@ -205,6 +205,18 @@ fn decided(event: &Event, facts: &mut Facts) {
             of.as_deref()
                 .map_or_else(|| "all agents".to_owned(), |of| safe_line(of, TEXT_CHARS)),
         ),
+        Event::NamespaceServed { netns, .. } => {
+            facts.add("network namespace", netns);
+            facts.add("because", "processes of the agent's are in it: the daemon listens there, on its loopback alone");
+        }
+        Event::NamespaceLeft { netns, .. } => {
+            facts.add("network namespace", netns);
+            facts.add("because", "no process of an agent's is in it any more");
+        }
+        Event::NamespaceRefused { netns, why, .. } => {
+            facts.add("network namespace", netns);
+            facts.add("because", safe_line(why, TEXT_CHARS));
+        }
         Event::IssuerKeySigns { kid } => facts.add("kid", safe_line(kid, TEXT_CHARS)),
         Event::CredentialPresented {
             what,
@@ -581,6 +593,9 @@ const fn policy_digest(event: &Event) -> Option<&String> {
         | Event::Detached { .. }
         | Event::CredentialPresented { .. }
         | Event::IssuerKeySigns { .. }
+        | Event::NamespaceServed { .. }
+        | Event::NamespaceLeft { .. }
+        | Event::NamespaceRefused { .. }
         | Event::WayExamined { .. }
         | Event::Forwarded { .. } => None,
     }

@@ -100,6 +100,9 @@ impl Totals {
             | Event::Detached { .. }
             | Event::Forwarded { .. }
             | Event::IssuerKeySigns { .. }
+            | Event::NamespaceServed { .. }
+            | Event::NamespaceLeft { .. }
+            | Event::NamespaceRefused { .. }
             | Event::WayExamined { .. }
             | Event::CredentialPresented { .. } => {}
         }
@@ -385,6 +388,9 @@ fn said(event: &Event) -> (String, Vec<String>) {
         | Event::Forwarded { .. }
         | Event::CredentialPresented { .. }
         | Event::IssuerKeySigns { .. }
+        | Event::NamespaceServed { .. }
+        | Event::NamespaceLeft { .. }
+        | Event::NamespaceRefused { .. }
         | Event::WayExamined { .. }
         | Event::DaemonStarted { .. }
         | Event::DaemonStopped {}

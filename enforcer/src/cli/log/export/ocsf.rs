@@ -185,6 +185,8 @@ fn mapped(event: &Event, about: &About<'_>, host: &str) -> Mapped {
         Event::SnapshotTaken { .. }
         | Event::PolicyLoaded { .. }
         | Event::IssuerKeySigns { .. }
+        | Event::NamespaceServed { .. }
+        | Event::NamespaceLeft { .. }
         | Event::WayExamined { .. } => new(LIFECYCLE, OTHER, INFORMATIONAL, true, app),
         Event::CredentialPresented {
             what, fingerprint, ..
@@ -339,6 +341,13 @@ fn mapped(event: &Event, about: &About<'_>, host: &str) -> Mapped {
             MEDIUM,
             false,
             denied(about, host, endpoint(destination), *count),
+        ),
+        Event::NamespaceRefused { .. } => new(
+            NETWORK,
+            REFUSE,
+            MEDIUM,
+            false,
+            denied(about, host, json!({"svc_name": "enforcer proxy"}), 1),
         ),
         Event::ConnectionRefused { count, .. } => new(
             NETWORK,

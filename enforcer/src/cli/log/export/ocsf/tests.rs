@@ -101,6 +101,9 @@ fn samples() -> Vec<Event> {
         r#""kind":"detached","uid":0,"reason":"why""#.to_owned(),
         format!(r#""kind":"forwarded","agent":"bot","process":{PROCESS},"request":"GET pypi.org/simple","count":1"#),
         format!(r#""kind":"credential_presented","agent":"bot","process":{PROCESS},"what":"an API key","fingerprint":"00","count":1"#),
+        format!(r#""kind":"namespace_served","agent":"bot","process":{PROCESS},"netns":4026532000"#),
+        r#""kind":"namespace_left","agent":"bot","netns":4026532000"#.to_owned(),
+        format!(r#""kind":"namespace_refused","agent":"bot","process":{PROCESS},"netns":4026532000,"why":"lo is down""#),
         r#""kind":"issuer_key_signs","kid":"k""#.to_owned(),
         format!(r#""kind":"way_examined","process":{PROCESS}"#),
     ];

@@ -1,0 +1,283 @@
+//! Listens in the network namespaces that agents are in, and in none any more that they have left. The one place that does: recorded, then served,
+//! then the kernel leads there; the kernel leads there no more, then it ends, then that is recorded.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use enforcer_proto::event::Event;
+use enforcer_proto::principal::{AgentName, Process};
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::services::Services;
+use crate::causes::Causes;
+use crate::clock::Clock;
+use crate::engine::Engine;
+use crate::kernel::{self, Ports};
+use crate::listeners::Sockets;
+use crate::namespaces::enter::{EnterError, enter};
+use crate::namespaces::look::{self, Depth};
+use crate::namespaces::{Bound, Netns, Place, Seen, Step, plan};
+use crate::workload;
+use crate::workloads::Workloads;
+
+/// How long after one look the next begins, where nothing calls for one. What an agent asks from a namespace that was not seen yet is refused so that
+/// it tries again.
+const LOOK: Duration = Duration::from_millis(50);
+/// How long at least, however much calls for one.
+const LOOK_MIN: Duration = Duration::from_millis(2);
+/// A look takes at most one part of so many of the time, however many processes agents have.
+const LOOK_SHARE: u32 = 10;
+
+/// What `status` is told.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Told {
+    /// How many namespaces are served besides this host's own.
+    pub(super) served: usize,
+    /// What is wrong with others: one sentence each.
+    pub(super) problems: Vec<String>,
+}
+
+/// Keeps the listeners where the agents are.
+pub(super) struct Keep {
+    pub(super) services: Services,
+    pub(super) ports: Ports,
+    pub(super) kernel: kernel::Namespaces,
+    pub(super) workloads: Arc<Workloads>,
+    pub(super) engine: Engine,
+    pub(super) clock: Arc<dyn Clock>,
+    /// Calls for a look: the kernel refused somebody whose namespace is not served.
+    pub(super) nudge: Arc<Notify>,
+    pub(super) told: watch::Sender<Told>,
+    pub(super) tasks: TaskTracker,
+}
+
+/// What there is now.
+#[derive(Default)]
+struct Now {
+    served: BTreeMap<Netns, Served>,
+    /// What cannot be served, and why: each is recorded once.
+    failed: BTreeMap<Netns, String>,
+    /// Who has come to a bound, by what was said of it.
+    crowded: BTreeMap<(AgentName, Bound), String>,
+}
+
+struct Served {
+    agent: AgentName,
+    cookie: u64,
+    stop: CancellationToken,
+}
+
+impl Keep {
+    pub(super) async fn run(mut self, stop: CancellationToken) {
+        let own = match look::own() {
+            Ok(own) => own,
+            Err(error) => {
+                return tracing::error!(%error, "this host's own network namespace cannot be told: no other is served");
+            }
+        };
+        let mut now = Now::default();
+        let mut took = Duration::ZERO;
+        loop {
+            let rest = LOOK_MIN.max(took * LOOK_SHARE);
+            let nudge = Arc::clone(&self.nudge);
+            let next = async {
+                tokio::time::sleep(rest).await;
+                let _ = tokio::time::timeout(LOOK.saturating_sub(rest), nudge.notified()).await;
+            };
+            if stop.run_until_cancelled(next).await.is_none() {
+                return;
+            }
+            took = self.look_again(&mut now, own, &stop).await;
+        }
+    }
+
+    /// Looks once, and does what is to be done. Gives how long the look took.
+    async fn look_again(
+        &mut self,
+        now: &mut Now,
+        own: Netns,
+        stop: &CancellationToken,
+    ) -> Duration {
+        let began_ns = self.clock.now().boot_ns;
+        let mut seen = self.look(own, Depth::Processes).await;
+        let served = |now: &Now| {
+            let served = now.served.iter();
+            served
+                .map(|(netns, served)| (*netns, served.agent.clone()))
+                .collect::<BTreeMap<_, _>>()
+        };
+        let mut steps = plan(&served(now), &seen);
+        let is_leave = |step: &Step| matches!(step, Step::Leave(_));
+        if steps.iter().any(is_leave) {
+            // Nothing is left that a thread is in which has gone there by itself.
+            seen = self.look(own, Depth::Threads).await;
+            steps = plan(&served(now), &seen);
+        }
+        let took_ns = self.clock.now().boot_ns.saturating_sub(began_ns);
+        now.failed.retain(|netns, _| seen.has(*netns));
+        let crowds: BTreeSet<(AgentName, Bound)> = steps.iter().filter_map(crowd).collect();
+        now.crowded.retain(|crowd, _| crowds.contains(crowd));
+        for step in steps {
+            match step {
+                Step::Leave(netns) => self.leave(now, netns).await,
+                Step::Serve(place) => self.serve(now, place, stop).await,
+                Step::Refuse(place, bound) => self.refuse(now, place, bound).await,
+            }
+        }
+        self.tell(now);
+        Duration::from_nanos(took_ns)
+    }
+
+    /// Looks on a thread that may wait for the file system.
+    async fn look(&self, own: Netns, depth: Depth) -> Seen {
+        let all = self.workloads.all();
+        let looked = tokio::task::spawn_blocking(move || look::look(&all, own, depth)).await;
+        looked.unwrap_or_default()
+    }
+
+    async fn serve(&mut self, now: &mut Now, place: Place, stop: &CancellationToken) {
+        match self.served(&place, stop).await {
+            Ok(served) => {
+                now.failed.remove(&place.netns);
+                now.served.insert(place.netns, served);
+            }
+            // Whoever was there is gone: nobody is refused anything.
+            Err(Failed::Gone) => {}
+            Err(Failed::Why(why)) => {
+                if now.failed.get(&place.netns) != Some(&why) {
+                    now.failed.insert(place.netns, why.clone());
+                    self.say_refused(place, why).await;
+                }
+            }
+        }
+    }
+
+    async fn served(&mut self, place: &Place, stop: &CancellationToken) -> Result<Served, Failed> {
+        let sockets = self.enter(place).await?;
+        let cookie = sockets.netns;
+        let event = Event::NamespaceServed {
+            agent: place.agent.clone(),
+            process: process(place.pid),
+            netns: place.netns,
+        };
+        let recorded = self.engine.record(event).await;
+        recorded.map_err(|refusal| Failed::Why(refusal.to_string()))?;
+        let stop = stop.child_token();
+        let begun = self.services.serve(sockets, &stop, &self.tasks);
+        let led = begun.and_then(|()| {
+            self.kernel
+                .add(cookie)
+                .context("having the kernel lead there")
+        });
+        if let Err(error) = led {
+            stop.cancel();
+            return Err(Failed::Why(format!("{error:#}")));
+        }
+        Ok(Served {
+            agent: place.agent.clone(),
+            cookie,
+            stop,
+        })
+    }
+
+    async fn enter(&self, place: &Place) -> Result<Sockets, Failed> {
+        let found = self.workloads.of(&place.agent).ok_or(Failed::Gone)?;
+        let (mount, ports) = (self.workloads.mount().to_owned(), self.ports);
+        let (pid, netns) = (place.pid, place.netns);
+        let entered = tokio::task::spawn_blocking(move || {
+            if look::is_there(pid, netns, &mount, &found.folder) {
+                enter(pid, netns, ports)
+            } else {
+                Err(EnterError::Gone)
+            }
+        });
+        match entered.await {
+            Ok(Ok(sockets)) => Ok(sockets),
+            Ok(Err(EnterError::Gone)) => Err(Failed::Gone),
+            Ok(Err(error)) => Err(Failed::Why(error.to_string())),
+            Err(error) => Err(Failed::Why(error.to_string())),
+        }
+    }
+
+    async fn leave(&mut self, now: &mut Now, netns: Netns) {
+        let Some(served) = now.served.remove(&netns) else {
+            return;
+        };
+        if let Err(error) = self.kernel.remove(served.cookie) {
+            // Nobody is there whom it could lead anywhere; it is tried again.
+            tracing::warn!(error = %Causes(&error), netns, "the kernel was not told that a namespace is left");
+            now.served.insert(netns, served);
+            return;
+        }
+        served.stop.cancel();
+        let agent = served.agent;
+        self.engine
+            .note(Event::NamespaceLeft { agent, netns })
+            .await;
+    }
+
+    async fn refuse(&self, now: &mut Now, place: Place, bound: Bound) {
+        let crowd = (place.agent.clone(), bound);
+        if now.crowded.contains_key(&crowd) {
+            return;
+        }
+        let why = bound.to_string();
+        now.crowded.insert(crowd, why.clone());
+        self.say_refused(place, why).await;
+    }
+
+    async fn say_refused(&self, place: Place, why: String) {
+        let event = Event::NamespaceRefused {
+            process: process(place.pid),
+            agent: place.agent,
+            netns: place.netns,
+            why,
+        };
+        self.engine.note(event).await;
+    }
+
+    fn tell(&self, now: &Now) {
+        let failed = now.failed.iter().map(|(netns, why)| {
+            format!("network namespace {netns} is not served, so what agents ask from it is refused: {why}")
+        });
+        let crowded = now.crowded.iter().map(|((agent, _), why)| {
+            format!("some network namespaces of agent {agent} are not served: {why}")
+        });
+        let told = Told {
+            served: now.served.len(),
+            problems: failed.chain(crowded).collect(),
+        };
+        self.told
+            .send_if_modified(|before| std::mem::replace(before, told.clone()) != told);
+    }
+}
+
+/// Why a namespace is not served.
+enum Failed {
+    /// Nobody is there any more.
+    Gone,
+    /// Anything else, in words.
+    Why(String),
+}
+
+fn crowd(step: &Step) -> Option<(AgentName, Bound)> {
+    match step {
+        Step::Refuse(place, bound) => Some((place.agent.clone(), *bound)),
+        Step::Leave(_) | Step::Serve(_) => None,
+    }
+}
+
+/// A process as this host sees it; one that has gone is known by its number.
+fn process(pid: u32) -> Process {
+    let stat = workload::stat(pid).ok();
+    Process {
+        pid,
+        start_boot_ns: stat.as_ref().map_or(0, |stat| stat.start_boot_ns),
+        uid: workload::uid_of(pid).unwrap_or_default(),
+        comm: stat.map(|stat| stat.comm).unwrap_or_default(),
+    }
+}

@@ -1,0 +1,229 @@
+//! In which network namespaces besides its own the daemon is to listen: those that processes of agents are in, as many as there is room for.
+//! Pure: what was seen, and what is served, give what is to be done. `look` sees, and `enter` binds.
+
+pub mod enter;
+pub mod look;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use enforcer_ebpf::map::NAMESPACES_MAX;
+use enforcer_proto::principal::AgentName;
+
+/// The most network namespaces that are served for one agent at a time; from one more it is refused.
+pub const PER_AGENT_MAX: usize = 64;
+/// The most that are entered for one agent at one look: the others wait for the next one.
+pub const NEW_PER_LOOK_MAX: usize = 16;
+
+/// A network namespace, as `/proc/PID/ns/net` numbers it. The number is its own for as long as it lives, and one that is served does.
+pub type Netns = u64;
+
+/// Which agents have processes in which namespaces, and one process of each there.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Seen(BTreeMap<Netns, BTreeMap<AgentName, u32>>);
+
+impl Seen {
+    /// A process of an agent's is there.
+    pub fn add(&mut self, netns: Netns, agent: &AgentName, pid: u32) {
+        let agents = self.0.entry(netns).or_default();
+        agents.entry(agent.clone()).or_insert(pid);
+    }
+
+    /// Whether any process of an agent's is.
+    #[must_use]
+    pub fn has(&self, netns: Netns) -> bool {
+        self.0.contains_key(&netns)
+    }
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Serve it no more: nobody is there.
+    Leave(Netns),
+    /// Serve it.
+    Serve(Place),
+    /// Do not: there is no room.
+    Refuse(Place, Bound),
+}
+
+/// A namespace with a process of an agent's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The namespace.
+    pub netns: Netns,
+    /// For whom it is served.
+    pub agent: AgentName,
+    /// A process of the agent's there, by which it can be entered.
+    pub pid: u32,
+}
+
+/// Which bound there is no room under.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Bound {
+    /// The agent's own.
+    OfAgent,
+    /// All agents'.
+    OfAll,
+}
+
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OfAgent => write!(
+                f,
+                "the agent's processes are in more than the {PER_AGENT_MAX} network namespaces that are served for one agent: end some of its sandboxes"
+            ),
+            Self::OfAll => write!(
+                f,
+                "agents' processes are in more than the {NAMESPACES_MAX} network namespaces that are served on one host: end some of their sandboxes"
+            ),
+        }
+    }
+}
+
+/// What is to be done where these are `served`, each for whom it was served first, and that was `seen`. What is left comes first: it makes room.
+#[must_use]
+pub fn plan(served: &BTreeMap<Netns, AgentName>, seen: &Seen) -> Vec<Step> {
+    let left: BTreeSet<Netns> = served
+        .keys()
+        .copied()
+        .filter(|netns| !seen.has(*netns))
+        .collect();
+    let mut steps: Vec<Step> = left.iter().copied().map(Step::Leave).collect();
+    let mut of_all = served.len() - left.len();
+    let mut of_agent: BTreeMap<&AgentName, usize> = BTreeMap::new();
+    let mut new_of: BTreeMap<&AgentName, usize> = BTreeMap::new();
+    for (netns, agent) in served {
+        if !left.contains(netns) {
+            *of_agent.entry(agent).or_default() += 1;
+        }
+    }
+    for (netns, agents) in &seen.0 {
+        if served.contains_key(netns) {
+            continue;
+        }
+        let has_room = |agent: &&AgentName| of_agent.get(agent).is_none_or(|n| *n < PER_AGENT_MAX);
+        // One that has room is who it is served for: whoever joins it afterwards is served there too.
+        let first = agents
+            .keys()
+            .find(has_room)
+            .or_else(|| agents.keys().next());
+        let Some((agent, pid)) = first.and_then(|agent| agents.get_key_value(agent)) else {
+            continue;
+        };
+        let place = Place {
+            netns: *netns,
+            agent: agent.clone(),
+            pid: *pid,
+        };
+        let count = of_agent.entry(agent).or_default();
+        let new = new_of.entry(agent).or_default();
+        if *count >= PER_AGENT_MAX {
+            steps.push(Step::Refuse(place, Bound::OfAgent));
+        } else if of_all >= NAMESPACES_MAX as usize {
+            steps.push(Step::Refuse(place, Bound::OfAll));
+        } else if *new < NEW_PER_LOOK_MAX {
+            *count += 1;
+            *new += 1;
+            of_all += 1;
+            steps.push(Step::Serve(place));
+        }
+    }
+    steps
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn name(number: u32) -> AgentName {
+        format!("agent-{number}").parse().expect("a name")
+    }
+
+    fn seen_of(entries: &[(Netns, u32, u32)]) -> Seen {
+        let mut seen = Seen::default();
+        for (netns, agent, pid) in entries {
+            seen.add(*netns, &name(*agent), *pid);
+        }
+        seen
+    }
+
+    #[test]
+    fn a_namespace_is_served_once_however_many_are_in_it_and_left_with_the_last() {
+        let seen = seen_of(&[(7, 1, 10), (7, 1, 11), (7, 2, 20)]);
+        let steps = plan(&BTreeMap::new(), &seen);
+        let place = Place {
+            netns: 7,
+            agent: name(1),
+            pid: 10,
+        };
+        assert_eq!(steps, [Step::Serve(place)]);
+        let served: BTreeMap<_, _> = [(7, name(1))].into();
+        assert_eq!(plan(&served, &seen), []);
+        // The one that it was served for has gone, and another is there.
+        assert_eq!(plan(&served, &seen_of(&[(7, 2, 20)])), []);
+        assert_eq!(plan(&served, &Seen::default()), [Step::Leave(7)]);
+    }
+
+    #[test]
+    fn one_agents_namespaces_take_no_room_of_anothers() {
+        let many: Vec<_> = (0..100).map(|n| (n, 1, 1)).chain([(1000, 2, 2)]).collect();
+        let seen = seen_of(&many);
+        let mut served = BTreeMap::new();
+        let mut refused = 0;
+        for _ in 0..=PER_AGENT_MAX / NEW_PER_LOOK_MAX {
+            refused = 0;
+            for step in plan(&served, &seen) {
+                match step {
+                    Step::Serve(place) => drop(served.insert(place.netns, place.agent)),
+                    Step::Refuse(_, bound) => {
+                        assert_eq!(bound, Bound::OfAgent);
+                        refused += 1;
+                    }
+                    Step::Leave(_) => panic!("nobody has left"),
+                }
+            }
+        }
+        let of = |agent: u32| served.values().filter(|of| **of == name(agent)).count();
+        assert_eq!((of(1), of(2)), (PER_AGENT_MAX, 1));
+        assert_eq!(refused, 100 - PER_AGENT_MAX);
+    }
+
+    proptest! {
+        /// Whatever is there, no more are served than there is room for, none is left while somebody is in it, and what is done is done once.
+        #[test]
+        fn what_is_done_is_within_every_bound(
+            served in prop::collection::btree_map(0_u64..3000, 0_u32..40, 0..64),
+            seen in prop::collection::vec((0_u64..3000, 0_u32..40, 1_u32..9), 0..2000),
+        ) {
+            let served: BTreeMap<Netns, AgentName> = served.into_iter().map(|(netns, agent)| (netns, name(agent))).collect();
+            let seen = seen_of(&seen);
+            let mut after = served.clone();
+            let steps = plan(&served, &seen);
+            let new = steps.iter().filter(|step| matches!(step, Step::Serve(_))).count();
+            prop_assert!(new <= 40 * NEW_PER_LOOK_MAX);
+            for step in steps {
+                match step {
+                    Step::Leave(netns) => {
+                        prop_assert!(!seen.has(netns));
+                        prop_assert!(after.remove(&netns).is_some());
+                    }
+                    Step::Serve(place) => {
+                        prop_assert!(seen.has(place.netns));
+                        prop_assert!(after.insert(place.netns, place.agent).is_none());
+                    }
+                    Step::Refuse(place, _) => prop_assert!(!after.contains_key(&place.netns)),
+                }
+                prop_assert!(after.len() <= NAMESPACES_MAX as usize);
+            }
+            for agent in after.values() {
+                prop_assert!(after.values().filter(|other| *other == agent).count() <= PER_AGENT_MAX);
+            }
+            // Whoever is left has gone.
+            prop_assert!(!plan(&after, &seen).iter().any(|step| matches!(step, Step::Leave(_))));
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! Binds the daemon's ports in another network namespace: a thread of its own enters it, binds, and ends. Nothing of the daemon's stays there but the
+//! sockets, which it has from then on as it has those of its own. A listening socket keeps its namespace alive.
+
+use std::fs::File;
+use std::io::{self, ErrorKind};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use super::Netns;
+use crate::kernel::Ports;
+use crate::listeners::{Sockets, Unbound};
+use crate::workload;
+
+/// Why the daemon does not listen there; the text names the cure.
+#[derive(Debug, thiserror::Error)]
+pub enum EnterError {
+    /// It has gone, with the process.
+    #[error("the namespace has gone")]
+    Gone,
+    /// The kernel did not let the daemon in.
+    #[error("the daemon may not enter it: run the daemon as root of this host, with CAP_SYS_ADMIN")]
+    NotPermitted,
+    /// Its loopback is down.
+    #[error(
+        "its loopback is down, so nothing can be led to the daemon there: have the sandbox set it up (ip link set lo up)"
+    )]
+    LoopbackDown,
+    /// Somebody there has one of the daemon's ports.
+    #[error(
+        "somebody in it listens on {0}, which is the daemon's: end that, or name another port in the configuration"
+    )]
+    PortTaken(String),
+    /// Anything else.
+    #[error("the daemon cannot listen in it: {0}")]
+    Other(String),
+}
+
+/// Binds the daemon's ports in the network namespace that a process is in, where that is `netns`. Takes as long as a thread takes to start; waits
+/// for nobody.
+///
+/// # Errors
+/// [`EnterError`]; nothing is bound then.
+pub fn enter(pid: u32, netns: Netns, ports: Ports) -> Result<Sockets, EnterError> {
+    let namespace = open(pid, netns)?;
+    let done = std::thread::scope(|scope| {
+        let work = || {
+            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
+                .map_err(|errno| not_entered(&errno.into()))?;
+            Sockets::bind(ports).map_err(|unbound| of_bind(&unbound))
+        };
+        let thread = std::thread::Builder::new().name("namespace".to_owned());
+        let started = thread.spawn_scoped(scope, work);
+        started.map(|thread| thread.join())
+    });
+    match done {
+        Ok(Ok(bound)) => bound,
+        Ok(Err(_)) => Err(EnterError::Other("its thread panicked".to_owned())),
+        Err(error) => Err(EnterError::Other(format!("no thread: {error}"))),
+    }
+}
+
+/// Opens the namespace by the process, or by a thread of it that has gone there by itself. What is open is what was seen: the file is looked at, and
+/// not its path again.
+fn open(pid: u32, netns: Netns) -> Result<File, EnterError> {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task"));
+    let threads = threads.map_err(|error| not_entered(&error))?.flatten();
+    for thread in threads {
+        let Ok(file) = File::open(thread.path().join("ns/net")) else {
+            continue;
+        };
+        let is_it = file.metadata().is_ok_and(|found| found.ino() == netns);
+        if is_it {
+            return Ok(file);
+        }
+    }
+    Err(EnterError::Gone)
+}
+
+fn not_entered(error: &io::Error) -> EnterError {
+    if error.kind() == ErrorKind::PermissionDenied {
+        EnterError::NotPermitted
+    } else if workload::is_gone(error) {
+        EnterError::Gone
+    } else {
+        EnterError::Other(error.to_string())
+    }
+}
+
+fn of_bind(unbound: &Unbound) -> EnterError {
+    let kind = unbound.source.kind();
+    if kind == ErrorKind::AddrNotAvailable {
+        EnterError::LoopbackDown
+    } else if kind == ErrorKind::AddrInUse {
+        EnterError::PortTaken(unbound.address.to_string())
+    } else {
+        EnterError::Other(format!("{unbound}: {}", unbound.source))
+    }
+}

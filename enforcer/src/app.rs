@@ -48,6 +48,7 @@ use crate::dns::heard::Heard;
 use crate::dns::marks::Marks;
 use crate::dns::protected::{class_of, permitted_subtrees, vips};
 use crate::dns::questions::Questions;
+use crate::dns::responder::Namespace;
 use crate::dns::{Lookup, METADATA_SERVERS, Names, SYNTHETIC};
 use crate::engine::{self, Engine, Parts, Running};
 use crate::executables::Executables;
@@ -310,7 +311,11 @@ async fn daemon((config, digest): (Config, String), policy: Policy, room: Room) 
     };
     let beside = Beside::new(parts, &config, &tls)?;
     let here = Sockets::bind(ports).map_err(not_bound)?;
-    beside.serve(here.beside, here.netns, &stop, &tasks)?;
+    let namespace = Namespace {
+        netns: here.netns,
+        is_alone: false,
+    };
+    beside.serve(here.beside, namespace, &stop, &tasks)?;
     tasks.spawn(probes::keep_asking(places.root.clone(), asks, stop.clone()));
     let proxy = Arc::new(Proxy {
         host: config.host.clone(),

@@ -18,6 +18,8 @@ const BACKLOG: i32 = 4096;
 pub struct Sockets {
     /// The namespace's cookie.
     pub netns: u64,
+    /// Whether it has no interface but its loopback: whoever is in it is to have no way out but what a window opens.
+    pub is_alone: bool,
     /// For what is led to the proxy.
     pub proxy: Vec<TcpListener>,
     /// For what is served beside it.
@@ -102,6 +104,7 @@ impl Sockets {
         };
         Ok(Self {
             netns: netns.map_err(at_all)?,
+            is_alone: false,
             proxy,
             beside: Beside {
                 names,

@@ -69,7 +69,8 @@ impl Who {
         }
     }
 
-    const fn uid(self) -> Option<u32> {
+    #[must_use]
+    pub const fn uid(self) -> Option<u32> {
         match self {
             Self::Operator => None,
             Self::Approver => Some(APPROVER_UID),

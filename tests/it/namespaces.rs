@@ -1,8 +1,12 @@
 //! Agents in network namespaces of their own: in a sandbox that has no network whatever a query runs within a window, and nothing else leads out.
 
+use std::collections::BTreeSet;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
-use harness::world::{Family, Who, World, client_script, venv_python, wait_for};
+use enforcer::dns::SYNTHETIC;
+use harness::stage::{BIGQUERY4, BIGQUERY6, OTHER4, Side};
+use harness::world::{Client, Family, Who, World, client_script, script, venv_python, wait_for};
 use serde_json::{Value, json};
 
 const DAILY: &str = "SELECT COUNT(*) FROM finance.daily";
@@ -52,7 +56,13 @@ fn in_a_sandbox_without_any_network_a_query_runs_within_a_window_and_is_refused_
 
     let mut nowhere = sandboxed(&world);
     let nowhere = nowhere
-        .args(["curl", "--silent", "--max-time", "3", "https://example.com/"])
+        .args([
+            "curl",
+            "--silent",
+            "--max-time",
+            "3",
+            "https://example.com/",
+        ])
         .stdout(Stdio::null())
         .status()
         .expect("runs");
@@ -66,4 +76,402 @@ fn in_a_sandbox_without_any_network_a_query_runs_within_a_window_and_is_refused_
         assert_eq!(event["agent"], "finance-bot");
         assert_eq!(event["process"]["uid"], 2001);
     }
+}
+
+/// A process of an agent's that does as it is told, in namespaces of its own making.
+struct Apart(Client);
+
+impl Apart {
+    fn of(world: &World) -> Self {
+        let mut command = world.run_as(Who::Agent, "/usr/bin/python3");
+        Self(Client::start(with_script(world, &mut command)))
+    }
+
+    /// What came of a step.
+    fn does(&mut self, step: &str) -> Value {
+        self.0.query(step)
+    }
+
+    /// A step that must come to something.
+    fn must(&mut self, step: &str) -> Value {
+        let told = self.does(step);
+        assert!(told.get("error").is_none(), "{step}: {told}");
+        told["ok"].clone()
+    }
+
+    /// It is in a namespace of its own, whose loopback is up.
+    fn goes_apart(&mut self) {
+        self.must("unshare");
+        self.must("lo up");
+    }
+}
+
+fn with_script(world: &World, command: &mut Command) -> Command {
+    command
+        .arg(script("agent/apart.py"))
+        .arg(world.stage.dir().join("run/ca.pem"));
+    std::mem::replace(command, Command::new("true"))
+}
+
+/// A process that is somebody's, and enters the network namespace that another one is in.
+fn beside(world: &World, who: Who, pid: &Value) -> Apart {
+    let cgroup = world.cgroup_of(who);
+    let mut command = world
+        .stage
+        .command_in(Side::Host, Some(&cgroup), None, "nsenter");
+    command.arg(format!("--net=/proc/{pid}/ns/net"));
+    if let Some(uid) = who.uid() {
+        command.args(["setpriv", "--clear-groups"]);
+        command.args([format!("--reuid={uid}"), format!("--regid={uid}")]);
+    }
+    command.arg("/usr/bin/python3");
+    Apart(Client::start(with_script(world, &mut command)))
+}
+
+fn problems(world: &World) -> Vec<String> {
+    let status = world.json(Who::Operator, &["status"]);
+    let unhealthy = status["unhealthy"].as_array().cloned().unwrap_or_default();
+    let words = unhealthy.iter().filter_map(Value::as_str);
+    words
+        .filter(|said| said.contains("network namespace"))
+        .map(str::to_owned)
+        .collect()
+}
+
+fn refused_before_a_listener_was_there(family: Family, to: &str) {
+    let world = World::start(family);
+    let _ = world.open_window("demo-project.finance:read", "10m");
+    let mut agent = Apart::of(&world);
+    agent.goes_apart();
+    // Faster than anybody looks: what is refused is refused so that clients try again.
+    let before = agent.must(&format!("reach {to} 443"));
+    let told: BTreeSet<&str> = before
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter_map(Value::as_str)
+        .collect();
+    assert!(
+        told.is_empty() || told == ["ECONNREFUSED"].into(),
+        "{before}"
+    );
+    let [status, body] = answer(agent.must(&format!("query {to}")));
+    assert_eq!(status, 200, "{body}");
+    let served = world.events("namespace_served");
+    assert_eq!(served.len(), 1, "{served:?}");
+    assert_eq!(served[0]["process"]["comm"], "python3");
+    let status = world.json(Who::Operator, &["status"]);
+    let checks = status["checks"].as_array().expect("a list");
+    let of_namespaces = checks.iter().find(|check| check["what"] == "namespaces");
+    let of_namespaces = of_namespaces.expect("is looked at");
+    assert_eq!(of_namespaces["state"], "well", "{of_namespaces}");
+}
+
+fn answer(told: Value) -> [Value; 2] {
+    let told = told.as_array().cloned().expect("a list");
+    told.try_into().expect("a status and a body")
+}
+
+#[test]
+fn a_namespace_that_nobody_knew_is_served_within_moments_and_what_came_before_was_told_to_try_again_on_ipv4()
+ {
+    refused_before_a_listener_was_there(Family::V4, &BIGQUERY4.to_string());
+}
+
+#[test]
+fn a_namespace_that_nobody_knew_is_served_within_moments_and_what_came_before_was_told_to_try_again_on_ipv6()
+ {
+    refused_before_a_listener_was_there(Family::V6, &BIGQUERY6.to_string());
+}
+
+#[test]
+fn questions_for_names_are_answered_in_a_namespace_as_from_the_server_that_was_asked() {
+    let world = World::start(Family::V4);
+    let mut agent = Apart::of(&world);
+    agent.goes_apart();
+    let _ = agent.must(&format!("reach {OTHER4} 53"));
+    for how in ["udp", "tcp"] {
+        let told = agent.must(&format!("ask bigquery.googleapis.com {OTHER4} {how}"));
+        assert_eq!(told, json!([SYNTHETIC]), "{how}");
+        // What it makes up would carry word out of where nothing else does.
+        let told = agent.must(&format!("ask example.com {OTHER4} {how}"));
+        assert_eq!(told, json!([]), "{how}");
+    }
+    let heard = world.far_requests();
+    assert_eq!(heard, Vec::<Value>::new());
+    let metadata = agent.must("run curl --silent --max-time 5 -H Metadata-Flavor:Google http://169.254.169.254/computeMetadata/v1/instance/service-accounts/default/token");
+    assert!(
+        metadata[1]
+            .as_str()
+            .is_some_and(|said| said.contains("enforcer-placeholder")),
+        "{metadata}"
+    );
+}
+
+#[test]
+fn a_namespace_whose_loopback_is_down_is_refused_in_one_sentence_until_it_is_up() {
+    let world = World::start(Family::V4);
+    let _ = world.open_window("demo-project.finance:read", "10m");
+    let mut agent = Apart::of(&world);
+    agent.must("unshare");
+    let to = format!("{BIGQUERY4} 443");
+    assert_eq!(
+        agent.does(&format!("connect {to}")),
+        json!({"error": "ECONNREFUSED"})
+    );
+    wait_for("it is said", || problems(&world).len() == 1);
+    assert!(
+        problems(&world)[0].contains("its loopback is down"),
+        "{:?}",
+        problems(&world)
+    );
+    let refused = world.events("namespace_refused");
+    assert_eq!(refused.len(), 1, "{refused:?}");
+    assert_eq!(refused[0]["agent"], "finance-bot");
+    agent.must("lo up");
+    let _ = agent.must(&format!("reach {to}"));
+    wait_for("nothing is wrong", || problems(&world).is_empty());
+    assert_eq!(world.events("namespace_refused").len(), 1);
+}
+
+#[test]
+fn the_daemons_ports_are_no_agents_to_bind_in_any_namespace_and_who_else_had_one_first_is_named() {
+    let world = World::start(Family::V4);
+    let mut agent = Apart::of(&world);
+    agent.must("unshare");
+    for port in [841, 842, 843] {
+        // Root of its own namespace, before the daemon is there.
+        for address in ["127.0.0.1", "0.0.0.0", "::1"] {
+            let told = agent.does(&format!("bind {address} {port}"));
+            assert_eq!(told, json!({"error": "EPERM"}), "{address} {port}");
+        }
+    }
+    let pid = agent.must("pid");
+    let mut root = beside(&world, Who::Operator, &pid);
+    root.must("lo up");
+    let mut other = Apart::of(&world);
+    other.goes_apart();
+    let _ = other.must(&format!("reach {BIGQUERY4} 443"));
+    // Where it is served, nobody else may either.
+    let pid = other.must("pid");
+    let mut beside_it = beside(&world, Who::Operator, &pid);
+    assert_eq!(
+        beside_it.does("bind 127.0.0.1 841"),
+        json!({"error": "EPERM"})
+    );
+}
+
+#[test]
+fn a_port_that_somebody_else_has_in_a_namespace_closes_it_for_the_agent_alone_and_is_named() {
+    let world = World::start(Family::V4);
+    let mut root = beside(&world, Who::Operator, &std::process::id().into());
+    root.must("again");
+    root.must("lo up");
+    root.must("bind 127.0.0.1 841");
+    let pid = root.must("pid");
+    let mut agent = beside(&world, Who::Agent, &pid);
+    assert_eq!(
+        agent.does(&format!("connect {BIGQUERY4} 443")),
+        json!({"error": "ECONNREFUSED"})
+    );
+    wait_for("it is said", || problems(&world).len() == 1);
+    let said = problems(&world).remove(0);
+    assert!(
+        said.contains("somebody in it listens on 127.0.0.1:841"),
+        "{said}"
+    );
+    let mut sound = Apart::of(&world);
+    sound.goes_apart();
+    let _ = sound.must(&format!("reach {BIGQUERY4} 443"));
+}
+
+#[test]
+fn whoever_enters_anothers_namespace_is_who_it_is_and_gets_nothing_of_the_others_window() {
+    let world = World::start(Family::V4);
+    let _ = world.open_window("demo-project.finance:read", "10m");
+    let mut agent = Apart::of(&world);
+    agent.goes_apart();
+    let _ = agent.must(&format!("reach {BIGQUERY4} 443"));
+    let pid = agent.must("pid");
+    let mut other = beside(&world, Who::OtherAgent, &pid);
+    let [status, body] = answer(other.must(&format!("query {BIGQUERY4}")));
+    assert_eq!(status, 403, "{body}");
+    assert!(
+        body.as_str()
+            .is_some_and(|body| body.contains("[window.none]")),
+        "{body}"
+    );
+    let mut nobody = beside(&world, Who::Operator, &pid);
+    let told = nobody.does(&format!("connect {BIGQUERY4} 443"));
+    assert_eq!(told, json!({"error": "EPERM"}), "it gets no way out by it");
+    let [status, body] = answer(agent.must(&format!("query {BIGQUERY4}")));
+    assert_eq!(status, 200, "{body}");
+    // It goes on being served for whoever is left in it.
+    drop(agent);
+    let [status, _] = answer(other.must(&format!("query {BIGQUERY4}")));
+    assert_eq!(status, 403);
+    assert_eq!(world.events("namespace_left"), Vec::<Value>::new());
+}
+
+#[test]
+fn namespaces_in_namespaces_and_threads_that_go_alone_are_served_like_any() {
+    let world = World::start(Family::V4);
+    let _ = world.open_window("demo-project.finance:read", "10m");
+    let mut agent = Apart::of(&world);
+    agent.goes_apart();
+    let _ = agent.must(&format!("reach {BIGQUERY4} 443"));
+    agent.must("again");
+    agent.must("lo up");
+    let _ = agent.must(&format!("reach {BIGQUERY4} 443"));
+    let [status, _] = answer(agent.must(&format!("query {BIGQUERY4}")));
+    assert_eq!(status, 200);
+    let before = agent.must(&format!("thread reach {BIGQUERY4} 443"));
+    assert!(before.is_array());
+    wait_for("the first and the thread's are left", || {
+        world.events("namespace_left").len() == 2
+    });
+    assert_eq!(world.events("namespace_served").len(), 3);
+}
+
+#[test]
+fn a_socket_stays_in_the_namespace_it_was_made_in_whoever_uses_it() {
+    let world = World::start(Family::V4);
+    let _ = world.open_window("demo-project.finance:read", "10m");
+    let dir = world.own_folder(Who::Agent, "passed");
+    let mut apart = Apart::of(&world);
+    apart.goes_apart();
+    let _ = apart.must(&format!("reach {BIGQUERY4} 443"));
+    let mut at_home = Apart::of(&world);
+    let hand = |from: &mut Apart, to: &mut Apart, name: &str| {
+        let path = dir.join(name);
+        to.0.send(&format!("take {}", path.display()));
+        assert_eq!(to.0.receive()["ok"], "listens");
+        from.must(&format!("give {}", path.display()));
+        assert_eq!(to.0.receive(), json!({"ok": null}));
+        to.does(&format!("with_taken {BIGQUERY4}"))
+    };
+    assert_eq!(hand(&mut apart, &mut at_home, "out")["ok"], "TLSv1.3");
+    assert_eq!(hand(&mut at_home, &mut apart, "in")["ok"], "TLSv1.3");
+}
+
+#[test]
+fn whatever_the_occupant_has_its_own_kernel_rules_do_the_harm_is_its_own() {
+    let world = World::start(Family::V4);
+    let _ = world.open_window("demo-project.finance:read", "10m");
+    let mut agent = Apart::of(&world);
+    agent.goes_apart();
+    let _ = agent.must(&format!("reach {BIGQUERY4} 443"));
+    agent.must("bind 127.0.0.1 9999");
+    let nft = |agent: &mut Apart, rule: &str| {
+        let told = agent.must(&format!("run nft {rule}"));
+        assert_eq!(told[0], 0, "{rule}: {told}");
+    };
+    nft(&mut agent, "add table ip t");
+    nft(
+        &mut agent,
+        "add chain ip t out { type nat hook output priority -100 ; }",
+    );
+    // Its own listener, in place of the daemon: it speaks to itself, and no token is there.
+    nft(
+        &mut agent,
+        "add rule ip t out tcp dport 841 redirect to :9999",
+    );
+    let told = agent.does(&format!("query {BIGQUERY4}"));
+    assert!(told.get("error").is_some(), "{told}");
+    nft(&mut agent, "flush chain ip t out");
+    // The daemon's port by another number: nobody was led there.
+    nft(
+        &mut agent,
+        "add rule ip t out tcp dport 9998 redirect to :841",
+    );
+    let told = agent.does("connect 127.0.0.1 9998");
+    assert!(
+        ["EPERM", "timed out"].contains(&told["error"].as_str().unwrap_or_default()),
+        "{told}"
+    );
+    nft(&mut agent, "delete table ip t");
+    let [status, body] = answer(agent.must(&format!("query {BIGQUERY4}")));
+    assert_eq!(status, 200, "{body}");
+}
+
+#[test]
+fn a_namespace_is_served_again_after_a_restart_and_refused_meanwhile() {
+    let mut world = World::start(Family::V4);
+    let _ = world.open_window("demo-project.finance:read", "10m");
+    let mut agent = Apart::of(&world);
+    agent.goes_apart();
+    let _ = agent.must(&format!("reach {BIGQUERY4} 443"));
+    for is_killed in [false, true] {
+        if is_killed {
+            world.kill_daemon();
+        } else {
+            world.stop_daemon();
+        }
+        let told = agent.does(&format!("query {BIGQUERY4}"));
+        assert!(
+            ["ECONNREFUSED", "EPERM"].contains(&told["error"].as_str().unwrap_or_default()),
+            "{told}"
+        );
+        assert_eq!(agent.does("bind 127.0.0.1 841"), json!({"error": "EPERM"}));
+        world.start_daemon();
+        let _ = agent.must(&format!("reach {BIGQUERY4} 443"));
+        let [status, body] = answer(agent.must(&format!("query {BIGQUERY4}")));
+        assert_eq!(status, 200, "{body}");
+    }
+}
+
+/// What the daemon holds: open files, and threads.
+fn held(world: &World) -> [usize; 2] {
+    let count = |what: &str| {
+        let folder = format!("/proc/{}/{what}", world.daemon_pid());
+        std::fs::read_dir(Path::new(&folder))
+            .expect("lists")
+            .count()
+    };
+    [count("fd"), count("task")]
+}
+
+#[test]
+fn nothing_of_the_daemons_is_left_of_namespaces_that_have_gone_and_one_agents_are_bounded() {
+    let world = World::start(Family::V4);
+    let mut first = Apart::of(&world);
+    first.goes_apart();
+    let _ = first.must(&format!("reach {BIGQUERY4} 443"));
+    drop(first);
+    wait_for("it is left", || world.events("namespace_left").len() == 1);
+    let before = held(&world);
+    let mut many = Vec::new();
+    for _ in 0..70 {
+        let mut command = world.run_as(Who::Agent, "unshare");
+        command.args(["-Urn", "sh", "-c", "ip link set lo up; echo up; read never"]);
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("runs");
+        let mut up = [0; 3];
+        std::io::Read::read_exact(child.stdout.as_mut().expect("piped"), &mut up).expect("up");
+        many.push(child);
+    }
+    wait_for("as many as may be", || {
+        world.events("namespace_served").len() == 65
+    });
+    wait_for("the bound is said", || {
+        problems(&world)
+            .iter()
+            .any(|said| said.contains("more than the 64 network namespaces"))
+    });
+    assert_eq!(world.events("namespace_refused").len(), 1);
+    for child in &mut many {
+        child.kill().expect("ends");
+        child.wait().expect("ended");
+    }
+    wait_for("all are left", || {
+        world.events("namespace_left").len() == world.events("namespace_served").len()
+    });
+    wait_for("nothing is left", || {
+        let now = held(&world);
+        now[0] <= before[0] + 1 && now[1] <= before[1] + 1
+    });
+    wait_for("nothing is wrong", || problems(&world).is_empty());
 }

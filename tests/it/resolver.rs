@@ -336,20 +336,6 @@ fn what_is_no_question_is_not_answered_and_does_no_harm() {
     assert_eq!(answered["answers"], json!([SYNTHETIC]));
 }
 
-#[test]
-fn an_agent_in_a_network_namespace_of_its_own_asks_nobody() {
-    let world = world();
-    let script = "import errno, socket, sys\ntry:\n    socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', (sys.argv[1], 53))\n    print('sent')\n\
-        except OSError as error:\n    print(errno.errorcode[error.errno])";
-    let inside = format!("ip link set lo up; exec /usr/bin/python3 -c \"$0\" {OTHER4}");
-    let mut command = world.run_as(Who::Agent, "unshare");
-    let output = command
-        .args(["-Urn", "sh", "-c", &inside, script])
-        .output()
-        .expect("unshare runs");
-    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "EPERM");
-}
-
 /// The name that a client resolves is the one it then reaches BigQuery by, window or not.
 #[test]
 fn a_window_opens_for_a_client_that_resolved_the_name_by_the_daemon() {

@@ -26,6 +26,13 @@ const WORLD: &[&str] = &[
     "mount",
     "tmux",
     "softhsm2",
+    "bubblewrap",
+    "nftables",
+    "podman",
+    "runc",
+    "netavark",
+    "aardvark-dns",
+    "uidmap",
 ];
 /// What the kernel object is built with.
 const BPF: &[&str] = &[

@@ -11,7 +11,7 @@ use crate::callers::{Callers, Places};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::dns::questions::Questions;
-use crate::dns::responder::{self, Responder};
+use crate::dns::responder::{self, Namespace, Responder};
 use crate::dns::{Names, NamesRules};
 use crate::listeners;
 use crate::metadata;
@@ -51,11 +51,11 @@ impl Beside {
         })
     }
 
-    /// Serves these sockets of the network namespace with that cookie until `stop`.
+    /// Serves these sockets, in that network namespace, until `stop`.
     pub(super) fn serve(
         &self,
         sockets: listeners::Beside,
-        netns: u64,
+        namespace: Namespace,
         stop: &CancellationToken,
         tasks: &TaskTracker,
     ) -> Result<()> {
@@ -63,7 +63,7 @@ impl Beside {
             let responder = Arc::clone(&self.responder);
             tasks.spawn(responder::serve_connections(
                 responder,
-                listener,
+                (listener, namespace),
                 stop.clone(),
             ));
         }
@@ -72,7 +72,7 @@ impl Beside {
             let responder = Arc::clone(&self.responder);
             tasks.spawn(responder::serve_datagrams(
                 responder,
-                (socket, netns),
+                (socket, namespace),
                 stop.clone(),
             ));
         }

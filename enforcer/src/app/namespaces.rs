@@ -86,12 +86,19 @@ impl Keep {
             let nudge = Arc::clone(&self.nudge);
             let next = async {
                 tokio::time::sleep(rest).await;
-                let _ = tokio::time::timeout(LOOK.saturating_sub(rest), nudge.notified()).await;
+                let nudged = tokio::time::timeout(LOOK.saturating_sub(rest), nudge.notified());
+                nudged.await.is_ok()
             };
-            if stop.run_until_cancelled(next).await.is_none() {
+            let Some(is_nudged) = stop.run_until_cancelled(next).await else {
                 return;
-            }
-            took = self.look_again(&mut now, own, &stop).await;
+            };
+            // Who is refused may be a thread that has gone somewhere by itself.
+            let depth = if is_nudged {
+                Depth::Threads
+            } else {
+                Depth::Processes
+            };
+            took = self.look_again(&mut now, (own, depth), &stop).await;
         }
     }
 
@@ -99,11 +106,11 @@ impl Keep {
     async fn look_again(
         &mut self,
         now: &mut Now,
-        own: Netns,
+        (own, depth): (Netns, Depth),
         stop: &CancellationToken,
     ) -> Duration {
         let began_ns = self.clock.now().boot_ns;
-        let mut seen = self.look(own, Depth::Processes).await;
+        let mut seen = self.look(own, depth).await;
         let served = |now: &Now| {
             let served = now.served.iter();
             served

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::beside::Beside;
+use crate::dns::responder::Namespace;
 use crate::listeners::Sockets;
 use crate::proxy::{self, Proxy};
 
@@ -29,8 +30,11 @@ impl Services {
         stop: &CancellationToken,
         tasks: &TaskTracker,
     ) -> Result<()> {
-        self.beside
-            .serve(sockets.beside, sockets.netns, stop, tasks)?;
+        let namespace = Namespace {
+            netns: sockets.netns,
+            is_alone: sockets.is_alone,
+        };
+        self.beside.serve(sockets.beside, namespace, stop, tasks)?;
         self.serve_proxy(sockets.proxy, stop, tasks);
         Ok(())
     }

@@ -80,6 +80,16 @@ impl std::fmt::Debug for Responder {
     }
 }
 
+/// In which network namespace questions come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Namespace {
+    /// Its cookie.
+    pub netns: u64,
+    /// Whether it has no network of its own: then nothing is told there but what any strict agent is, since who has no way out would have one by asking
+    /// for names that it makes.
+    pub is_alone: bool,
+}
+
 /// What is said of a question.
 #[derive(Debug)]
 struct Said {
@@ -105,10 +115,10 @@ impl Said {
     }
 }
 
-/// Serves datagrams of the network namespace with this cookie until `stop`.
+/// Serves datagrams in a network namespace until `stop`.
 pub async fn serve_datagrams(
     responder: Arc<Responder>,
-    (socket, netns): (UdpSocket, u64),
+    (socket, namespace): (UdpSocket, Namespace),
     stop: CancellationToken,
 ) {
     let socket = Arc::new(socket);
@@ -121,7 +131,7 @@ pub async fn serve_datagrams(
             None => return,
             Some(Ok(received)) if received.length <= QUESTION_BYTES_MAX => {
                 responder.datagram(
-                    (&socket, netns),
+                    (&socket, namespace),
                     buffer[..received.length].to_vec(),
                     received,
                 );
@@ -133,16 +143,16 @@ pub async fn serve_datagrams(
     }
 }
 
-/// Serves connections until `stop`.
+/// Serves connections in a network namespace until `stop`.
 pub async fn serve_connections(
     responder: Arc<Responder>,
-    listener: TcpListener,
+    (listener, namespace): (TcpListener, Namespace),
     stop: CancellationToken,
 ) {
     let serve = |stream, peer, place| {
         let responder = Arc::clone(&responder);
         async move {
-            if let Err(error) = responder.connection(stream, peer).await {
+            if let Err(error) = responder.connection(stream, peer, namespace).await {
                 tracing::debug!(%error, "a connection with questions ended");
             }
             drop(place);
@@ -154,7 +164,7 @@ pub async fn serve_connections(
 impl Responder {
     fn datagram(
         self: &Arc<Self>,
-        (socket, netns): (&Arc<UdpSocket>, u64),
+        (socket, namespace): (&Arc<UdpSocket>, Namespace),
         question: Vec<u8>,
         received: Received,
     ) {
@@ -169,7 +179,8 @@ impl Responder {
         let Ok(port) = socket.local_addr().map(|own| own.port()) else {
             return;
         };
-        let Some(caller) = self.callers.of_datagram(received.mark, peer, (netns, port)) else {
+        let to = (namespace.netns, port);
+        let Some(caller) = self.callers.of_datagram(received.mark, peer, to) else {
             return self.of_nobody();
         };
         let Some(place) = self
@@ -180,9 +191,8 @@ impl Responder {
         };
         let (responder, socket) = (Arc::clone(self), Arc::clone(socket));
         tokio::spawn(async move {
-            let answer = responder
-                .answer(&caller, question, peer, Protocol::Udp)
-                .await;
+            let asked = responder.answer((&caller, namespace), question, peer, Protocol::Udp);
+            let answer = asked.await;
             if let Some(answer) = answer
                 && let Err(error) = socket.send_to(&answer, peer).await
             {
@@ -192,7 +202,12 @@ impl Responder {
         });
     }
 
-    async fn connection(&self, mut stream: TcpStream, peer: SocketAddr) -> io::Result<()> {
+    async fn connection(
+        &self,
+        mut stream: TcpStream,
+        peer: SocketAddr,
+        namespace: Namespace,
+    ) -> io::Result<()> {
         let Some(caller) = self.callers.of_connection(&stream).await else {
             return Ok(());
         };
@@ -215,7 +230,8 @@ impl Responder {
                 self.too_many(caller);
                 return Ok(());
             };
-            let Some(answer) = self.answer(&caller, question, peer, Protocol::Tcp).await else {
+            let asked = self.answer((&caller, namespace), question, peer, Protocol::Tcp);
+            let Some(answer) = asked.await else {
                 return Ok(());
             };
             let length = u16::try_from(answer.len()).map_err(io::Error::other)?;
@@ -242,7 +258,7 @@ impl Responder {
     /// The answer as it goes out; `None` for what is no question.
     async fn answer(
         &self,
-        caller: &Caller,
+        (caller, namespace): (&Caller, Namespace),
         question: Vec<u8>,
         peer: SocketAddr,
         protocol: Protocol,
@@ -251,12 +267,12 @@ impl Responder {
         if request.metadata.message_type != hickory_resolver::proto::op::MessageType::Query {
             return None;
         }
-        let said = self.say(caller, &request).await;
+        let said = self.say(caller, namespace, &request).await;
         self.questions.add(said.code);
         encode(&request, &said, protocol)
     }
 
-    async fn say(&self, caller: &Caller, request: &Request) -> Said {
+    async fn say(&self, caller: &Caller, namespace: Namespace, request: &Request) -> Said {
         if request.metadata.op_code != OpCode::Query {
             return Said::only(ResponseCode::NotImp);
         }
@@ -266,7 +282,14 @@ impl Responder {
         let name = Name::from(query.name().clone());
         let kind = query.query_type();
         let rules = self.rules.get(&caller.agent);
-        let mut told = told(&caller.agent, rules, &self.protected, &letters(&name), kind);
+        let rules = rules.map(|rules| rules.within(namespace.is_alone));
+        let mut told = told(
+            &caller.agent,
+            rules.as_deref(),
+            &self.protected,
+            &letters(&name),
+            kind,
+        );
         if told == Told::LookUp {
             told = match self.names.records(name.clone(), kind).await {
                 Ok(found) => answered(&self.protected, kind, found.answers()),

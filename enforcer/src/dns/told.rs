@@ -1,6 +1,7 @@
 //! What an agent is told of a name. Pure. BigQuery's names have one address that nobody has, so that what the agent then connects to says for
 //! itself that BigQuery is meant, whatever else Google serves at the real ones. So has every name that leads to one of them.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
@@ -51,6 +52,19 @@ pub struct NamesRules {
     pub which: WhichNames,
     /// Those that it is allowed where not all are; normalised.
     pub allow: BTreeSet<String>,
+}
+
+impl NamesRules {
+    /// The same where the agent asks from a network namespace that has no network of its own, if it does.
+    pub(super) fn within(&self, is_alone: bool) -> Cow<'_, Self> {
+        match (self.which, is_alone) {
+            (WhichNames::Forward, true) => Cow::Owned(Self {
+                which: WhichNames::Strict,
+                allow: self.allow.clone(),
+            }),
+            (WhichNames::Forward | WhichNames::Strict, _) => Cow::Borrowed(self),
+        }
+    }
 }
 
 /// What to answer.

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
@@ -48,7 +49,11 @@ pub fn enter(pid: u32, netns: Netns, ports: Ports) -> Result<Sockets, EnterError
         let work = || {
             move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
                 .map_err(|errno| not_entered(&errno.into()))?;
-            Sockets::bind(ports).map_err(|unbound| of_bind(&unbound))
+            let bound = Sockets::bind(ports).map_err(|unbound| of_bind(&unbound))?;
+            Ok(Sockets {
+                is_alone: is_alone(Path::new("/proc/thread-self")),
+                ..bound
+            })
         };
         let thread = std::thread::Builder::new().name("namespace".to_owned());
         let started = thread.spawn_scoped(scope, work);
@@ -76,6 +81,18 @@ fn open(pid: u32, netns: Netns) -> Result<File, EnterError> {
         }
     }
     Err(EnterError::Gone)
+}
+
+/// Whether the network namespace of the process or thread with this folder has no interface but its loopback. One that cannot be told has none.
+#[must_use]
+pub fn is_alone(process: &Path) -> bool {
+    let text = std::fs::read_to_string(process.join("net/dev")).unwrap_or_default();
+    // Two lines of headings, and one for each interface.
+    let mut names = text
+        .lines()
+        .skip(2)
+        .filter_map(|line| line.split(':').next());
+    names.all(|name| name.trim() == "lo")
 }
 
 fn not_entered(error: &io::Error) -> EnterError {

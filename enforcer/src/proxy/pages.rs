@@ -181,7 +181,7 @@ mod tests {
     fn a_token_says_nothing_and_opens_where_it_was_given_alone() {
         let pages = Pages::new().expect("a key");
         let sealed = given(&pages, "hr_salaries");
-        assert!(!sealed.is_empty() && !sealed.contains("hr"));
+        assert!(!sealed.is_empty() && !sealed.contains("salaries"));
         assert_ne!(sealed, given(&pages, "hr_salaries"), "nor what is the same");
         let opened = pages
             .open(&asked(LIST, &sealed), GrantId(1))

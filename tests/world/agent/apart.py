@@ -1,0 +1,177 @@
+"""An agent's process that goes into network namespaces of its own, step by step: each line is a word and its arguments, each answer a line of JSON.
+
+Its first argument is the bundle of roots to trust. Nothing but Python's own library, so that what is asked of the kernel is what is written here.
+"""
+
+import ctypes
+import errno
+import fcntl
+import http.client
+import json
+import os
+import socket
+import ssl
+import struct
+import subprocess
+import sys
+import threading
+import time
+
+CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
+SIOCSIFFLAGS, IFF_UP = 0x8914, 1
+LIBC = ctypes.CDLL(None, use_errno=True)
+KEPT = []
+
+
+def called(result):
+    if result != 0:
+        raise OSError(ctypes.get_errno(), "refused")
+
+
+def unshare():
+    """A network namespace of its own, in which it is root."""
+    uid, gid = os.getuid(), os.getgid()
+    called(LIBC.unshare(CLONE_NEWUSER | CLONE_NEWNET))
+    for name, text in (("uid_map", f"0 {uid} 1"), ("setgroups", "deny"), ("gid_map", f"0 {gid} 1")):
+        with open(f"/proc/self/{name}", "w") as file:
+            file.write(text)
+
+
+def again():
+    """Another one, inside the first."""
+    called(LIBC.unshare(CLONE_NEWNET))
+
+
+def lo(how):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        fcntl.ioctl(any_socket, SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", IFF_UP if how == "up" else 0))
+
+
+def connect(address, port):
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as made:
+        made.settimeout(5)
+        made.connect((address, int(port)))
+
+
+def reach(address, port):
+    """Tries until it is led somewhere, and says what it was told before."""
+    before = []
+    for _ in range(1000):
+        try:
+            connect(address, port)
+            return before
+        except OSError as error:
+            before.append(errno.errorcode.get(error.errno, str(error)))
+            time.sleep(0.005)
+    raise OSError(errno.ETIMEDOUT, json.dumps(before[-1:]))
+
+
+def bind(address, port):
+    made = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+    KEPT.append(made)
+    made.bind((address, int(port)))
+    made.listen()
+    threading.Thread(target=answer, args=(made,), daemon=True).start()
+
+
+def answer(listener):
+    """Takes what comes, and says what it is not."""
+    while True:
+        accepted, _ = listener.accept()
+        accepted.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nno")
+
+
+def ask(name, server, how):
+    """A question for a name's IPv4 address, in a datagram or over a connection: the addresses that are told."""
+    asked = struct.pack("!6H", 7, 0x100, 1, 0, 0, 0) + b"".join(bytes([len(part)]) + part.encode() for part in name.split(".")) + b"\0\0\1\0\1"
+    family = socket.AF_INET6 if ":" in server else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM if how == "tcp" else socket.SOCK_DGRAM) as made:
+        made.settimeout(5)
+        if how == "tcp":
+            made.connect((server, 53))
+            made.sendall(struct.pack("!H", len(asked)) + asked)
+            told = made.recv(4096)[2:]
+        else:
+            made.sendto(asked, (server, 53))
+            told, whence = made.recvfrom(4096)
+            assert whence[0] == server, whence
+    count = struct.unpack("!6H", told[:12])[3]
+    return [socket.inet_ntoa(told[-4:])] if count else []
+
+
+def query(address, sql="SELECT COUNT(*) FROM finance.daily"):
+    """A query over a connection of its own; the status and the beginning of what came."""
+    context = ssl.create_default_context(cafile=sys.argv[1])
+    with socket.create_connection((address, 443), 10) as plain, context.wrap_socket(plain, server_hostname="bigquery.googleapis.com") as agreed:
+        connection = http.client.HTTPSConnection("bigquery.googleapis.com")
+        connection.sock = agreed
+        body = json.dumps({"query": sql, "useLegacySql": False})
+        connection.request("POST", "/bigquery/v2/projects/demo-project/queries", body, {"content-type": "application/json"})
+        answered = connection.getresponse()
+        return [answered.status, answered.read().decode()[:2000]]
+
+
+def give(path):
+    """Makes a socket here, and gives it to whoever listens at that path."""
+    with socket.socket() as made, socket.socket(socket.AF_UNIX) as to:
+        to.connect(path)
+        socket.send_fds(to, [b"x"], [made.fileno()])
+
+
+def take(path):
+    """Takes a socket that was made elsewhere; it is used by `with_taken`."""
+    with socket.socket(socket.AF_UNIX) as at:
+        at.bind(path)
+        at.listen()
+        print(json.dumps({"ok": "listens"}), flush=True)
+        come, _ = at.accept()
+        _, fds, _, _ = socket.recv_fds(come, 1, 1)
+        KEPT.append(socket.socket(fileno=fds[0]))
+
+
+def with_taken(address):
+    """Connects the socket that was taken."""
+    KEPT[-1].settimeout(5)
+    KEPT[-1].connect((address, 443))
+    context = ssl.create_default_context(cafile=sys.argv[1])
+    with context.wrap_socket(KEPT[-1], server_hostname="bigquery.googleapis.com") as agreed:
+        return agreed.version()
+
+
+def thread(*words):
+    """Does something on a thread that goes into a namespace of its own first."""
+    got = []
+
+    def alone():
+        again()
+        lo("up")
+        got.append(WORDS[words[0]](*words[1:]))
+
+    started = threading.Thread(target=alone)
+    started.start()
+    started.join()
+    return got[0]
+
+
+def run(*words):
+    """Runs a program; its exit code and words."""
+    done = subprocess.run(words, capture_output=True, text=True, timeout=20)
+    return [done.returncode, (done.stdout + done.stderr)[-500:]]
+
+
+def pid():
+    return os.getpid()
+
+
+WORDS = {word.__name__: word for word in (unshare, again, lo, connect, reach, bind, ask, query, give, take, with_taken, thread, run, pid)}
+
+for line in sys.stdin:
+    word, *arguments = line.split()
+    try:
+        told = {"ok": WORDS[word](*arguments)}
+    except OSError as error:
+        told = {"error": errno.errorcode.get(error.errno, str(error))}
+    except Exception as error:
+        told = {"error": repr(error)}
+    print(json.dumps(told), flush=True)

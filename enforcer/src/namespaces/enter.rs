@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
+use std::net::{Ipv4Addr, UdpSocket};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -49,6 +50,7 @@ pub fn enter(pid: u32, netns: Netns, ports: Ports) -> Result<Sockets, EnterError
         let work = || {
             move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
                 .map_err(|errno| not_entered(&errno.into()))?;
+            check_loopback()?;
             let bound = Sockets::bind(ports).map_err(|unbound| of_bind(&unbound))?;
             Ok(Sockets {
                 is_alone: is_alone(Path::new("/proc/thread-self")),
@@ -81,6 +83,18 @@ fn open(pid: u32, netns: Netns) -> Result<File, EnterError> {
         }
     }
     Err(EnterError::Gone)
+}
+
+/// Before any address was ever given to it a namespace lets its loopback's be bound all the same, and leads nothing there.
+fn check_loopback() -> Result<(), EnterError> {
+    let led = || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.connect((Ipv4Addr::LOCALHOST, 9));
+    led().map_err(|error: io::Error| {
+        if [ErrorKind::NetworkUnreachable, ErrorKind::AddrNotAvailable].contains(&error.kind()) {
+            EnterError::LoopbackDown
+        } else {
+            not_entered(&error)
+        }
+    })
 }
 
 /// Whether the network namespace of the process or thread with this folder has no interface but its loopback. One that cannot be told has none.

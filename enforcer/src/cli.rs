@@ -248,6 +248,10 @@ enum Command {
         /// All that the command gets besides PATH.
         #[arg(long, value_name = "NAME=VALUE", hide = true)]
         only_env: Vec<String>,
+        /// In a sandbox that has no network and whose system cannot be written, but for the working folder (bubblewrap). What leads out of it is
+        /// BigQuery within a window, and what the agent is allowed besides.
+        #[arg(long)]
+        sandbox: bool,
         /// The half that becomes the command.
         #[arg(long, hide = true)]
         inside: bool,
@@ -414,6 +418,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
             window_of,
             keep_env,
             only_env,
+            sandbox,
             inside,
             command,
         } => {
@@ -434,6 +439,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
                 keep_env: &keep_env,
                 only_env: &only_env,
                 is_inside: inside,
+                is_sandboxed: sandbox,
                 command: &command,
             });
         }

@@ -6,7 +6,9 @@ use std::process::{Command, Stdio};
 
 use enforcer::dns::SYNTHETIC;
 use harness::stage::{BIGQUERY4, BIGQUERY6, OTHER4, Side};
-use harness::world::{Client, Family, Who, World, client_script, script, venv_python, wait_for};
+use harness::world::{
+    Client, Family, Who, World, client_script, enforcer, policy, script, venv_python, wait_for,
+};
 use serde_json::{Value, json};
 
 const DAILY: &str = "SELECT COUNT(*) FROM finance.daily";
@@ -474,4 +476,80 @@ fn nothing_of_the_daemons_is_left_of_namespaces_that_have_gone_and_one_agents_ar
         now[0] <= before[0] + 1 && now[1] <= before[1] + 1
     });
     wait_for("nothing is wrong", || problems(&world).is_empty());
+}
+
+/// `enforcer run --sandbox` of the agent's, in a folder of its own, with a window where a scope is named.
+fn in_a_sandbox(world: &World, scope: Option<&str>) -> Command {
+    let folder = world.own_folder(Who::Agent, "work");
+    let mut command = world.run_as(Who::Operator, "sh");
+    // A process that enters the world's mounts is at their root.
+    command.args(["-c", "cd \"$0\" && exec \"$@\""]);
+    command.arg(folder).arg(enforcer());
+    command.args(["run", "--sandbox", "--agent", "finance-bot"]);
+    if let Some(scope) = scope {
+        command.args(["--scope", scope, "--ttl", "5m", "--reason", "a report"]);
+    }
+    command.arg("--").stdin(Stdio::null());
+    command
+}
+
+/// What a program printed, and whether it came to a good end.
+fn done(command: &mut Command) -> (bool, String) {
+    let done = command.output().expect("runs");
+    let said = [done.stdout, done.stderr].concat();
+    (
+        done.status.success(),
+        String::from_utf8_lossy(&said).into_owned(),
+    )
+}
+
+#[test]
+fn one_command_runs_bq_within_a_window_of_its_own_in_a_sandbox_that_has_only_a_loopback() {
+    let mut world = World::without_daemon(Family::V4);
+    world.set_policy(&policy("15m", true));
+    world.start_daemon();
+    let query = [
+        "--format=json",
+        "--project_id=demo-project",
+        "query",
+        "--use_legacy_sql=false",
+        DAILY,
+    ];
+    let (is_well, said) = done(in_a_sandbox(&world, None).arg("bq").args(query));
+    assert!(!is_well && said.contains("[window.none]"), "{said}");
+    let scope = Some("demo-project.finance:read");
+    let (is_well, said) = done(in_a_sandbox(&world, scope).arg("bq").args(query));
+    assert!(is_well && said.contains("1000"), "{said}");
+    wait_for("it ended with the command", || {
+        world.events("closed").len() == 1
+    });
+
+    let look = "ip -o link | wc -l; ip -o link | grep -c ': lo:'; touch here && echo wrote here; touch /etc/x /usr/x /var/lib/x; \
+        ls /run /tmp; curl --silent --max-time 3 https://example.com/ || echo nowhere; test -S \"$ENFORCER_SOCKET\" && echo asks";
+    let (_, said) = done(in_a_sandbox(&world, None).args(["sh", "-c", look]));
+    assert!(said.starts_with("1\n1\nwrote here\n"), "{said}");
+    assert_eq!(said.matches("Read-only file system").count(), 3, "{said}");
+    assert!(said.contains("nowhere") && said.contains("asks"), "{said}");
+    assert!(world.stage.dir().join("work/here").exists());
+    let status = done(in_a_sandbox(&world, None).args(["sh", "-c", "exit 7"]));
+    assert!(!status.0);
+}
+
+#[test]
+fn a_stream_into_a_sandbox_is_cut_at_the_close() {
+    let world = World::start(Family::V4);
+    let grant = world.open_window("demo-project.finance:read", "10m");
+    let mut sandbox = sandboxed(&world);
+    sandbox.arg(venv_python()).arg(client_script()).arg("-");
+    let mut client = Client::start(sandbox);
+    let rows = client.query(DAILY);
+    assert_eq!(rows["rows"], json!([["1000"]]), "{rows}");
+    world.set_faults(&json!({"hold_ms": 30_000}));
+    client.send(DAILY);
+    wait_for("it is under way", || {
+        world.events("query_admitted").len() >= 2
+    });
+    let _ = world.json(Who::Approver, &["revoke", &grant]);
+    let cut = client.receive();
+    assert!(cut["error"].is_string(), "{cut}");
 }

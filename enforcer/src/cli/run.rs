@@ -3,6 +3,7 @@
 
 mod confine;
 mod inside;
+mod sandbox;
 mod terminal;
 
 use std::ffi::OsString;
@@ -39,6 +40,8 @@ pub(super) struct Run<'a> {
     pub(super) window_of: Option<RequestId>,
     /// Whether this is the child.
     pub(super) is_inside: bool,
+    /// Whether the command is to be in a sandbox.
+    pub(super) is_sandboxed: bool,
     pub(super) command: &'a [OsString],
 }
 
@@ -143,6 +146,9 @@ fn child(
         command.arg("--json");
     }
     command.args(["run", "--inside", "--agent", run.agent.as_str()]);
+    if run.is_sandboxed {
+        command.arg("--sandbox");
+    }
     if let Some(request) = window_of {
         command.arg("--window-of").arg(request.to_string());
     }

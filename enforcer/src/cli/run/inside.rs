@@ -8,7 +8,7 @@
 use std::ffi::{OsStr, OsString};
 use std::io::{self, IsTerminal};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
 use enforcer_proto::wire::{Ask, Reply};
@@ -18,6 +18,7 @@ use rustix::process::Signal;
 use super::super::{Failure, ask};
 use super::Run;
 use super::confine::confine;
+use super::sandbox;
 
 /// What a command gets of the caller's environment without being asked for.
 const KEPT: [&str; 4] = ["PATH", "LANG", "TERM", "TZ"];
@@ -54,7 +55,7 @@ pub(super) fn become_command(run: &Run<'_>) -> Result<(), Failure> {
         .context("being told of the caller's end")?;
     close_on_exec_from(3).context("closing the caller's files")?;
     let home = user.map_or_else(|| OsString::from("/"), |user| user.dir.into_os_string());
-    let environment = if run.only_env.is_empty() {
+    let mut environment = if run.only_env.is_empty() {
         environment(
             |name| std::env::var_os(name),
             run.keep_env,
@@ -65,15 +66,31 @@ pub(super) fn become_command(run: &Run<'_>) -> Result<(), Failure> {
     } else {
         only(std::env::var_os("PATH"), run.only_env)
     };
-    let error = std::process::Command::new(program)
-        .args(arguments)
-        .env_clear()
-        .envs(environment)
-        .exec();
+    if run.is_sandboxed {
+        let (name, value) = sandbox::CLOUDSDK_CONFIG;
+        environment.push((name.into(), value.into()));
+    }
+    let mut command = if run.is_sandboxed {
+        let (bubblewrap, first) = sandbox::sandbox(&shown(run.socket, &joined.env))?;
+        let mut command = std::process::Command::new(bubblewrap);
+        command.args(first).arg(program);
+        command
+    } else {
+        std::process::Command::new(program)
+    };
+    let error = command.args(arguments).env_clear().envs(environment).exec();
     Err(Failure::Other(anyhow::Error::new(error).context(format!(
         "cannot run {}",
         program.to_string_lossy()
     ))))
+}
+
+/// What of the daemon's a client reads: its socket, and the files that it is named.
+fn shown(socket: &Path, client: &[(String, String)]) -> Vec<PathBuf> {
+    let files = client.iter().map(|(_, value)| Path::new(value));
+    let files = files.filter(|file| file.is_absolute() && file.exists());
+    let socket = std::iter::once(socket).filter(|socket| socket.is_absolute());
+    socket.chain(files).map(Path::to_owned).collect()
 }
 
 /// The command's environment: little of the caller's, then what clients in a workload need, which nothing overrides.

@@ -10,6 +10,7 @@ mod minting;
 mod namespaces;
 mod policy;
 mod probes;
+mod runtimes;
 mod services;
 mod tokens;
 mod uplinks;
@@ -72,6 +73,7 @@ use crate::proxy::way::Rules;
 use crate::proxy::{self, Coalesce, Forwarded, Presented, Proxy, Reads};
 use crate::random;
 use crate::roots;
+use crate::runtimes::Answer;
 use crate::subordinate::Subordinate;
 use crate::token::{self, Minter};
 use crate::upstream::{self, Upstream, UpstreamOptions};
@@ -147,7 +149,8 @@ fn first_project(policy: &Policy) -> Option<String> {
 async fn daemon((config, digest): (Config, String), policy: Policy, room: Room) -> Result<()> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     crate::kernel::check_clock(clock.as_ref())?;
-    let places = Places::prepare(&config)?;
+    let told = crate::runtimes::ask_all(&config.runtimes).await;
+    let places = Places::prepare(&config, &told)?;
     let random = u64::from_ne_bytes(random::bytes().context("making the marks of questions")?);
     let marks = Marks::new(config.mark_mask, config.agents.len(), random);
     let marks = marks.map_err(anyhow::Error::msg)?;
@@ -194,6 +197,7 @@ async fn daemon((config, digest): (Config, String), policy: Policy, room: Room) 
         stop.clone(),
         &tasks,
     )?;
+    runtimes::keep(&config, &places.workloads, &stop, &tasks);
     let old = OldFlows {
         enforce: config.enforce,
         daemon: workload::cgroup_id(&places.daemon)?,
@@ -436,7 +440,8 @@ struct Places {
 }
 
 impl Places {
-    fn prepare(config: &Config) -> Result<Self> {
+    /// `told`: what container runtimes said.
+    fn prepare(config: &Config, told: &[Answer]) -> Result<Self> {
         let mount = workload::find_mount()?;
         let root = config.cgroup_root.clone().unwrap_or_else(|| mount.clone());
         ensure!(
@@ -449,6 +454,7 @@ impl Places {
         workload::make(&daemon)
             .with_context(|| format!("making the daemon's cgroup {}", daemon.display()))?;
         let workloads = Workloads::new(mount, root.clone(), daemon.clone(), &config.agents);
+        workloads.tell(told);
         if let Some(problem) = workloads.daemon_problem()? {
             bail!("{problem}: name another as `kernel.daemon_cgroup`");
         }
@@ -505,7 +511,9 @@ fn are_fixed(config: &Config) -> bool {
         config::Workload::Unit(_)
         | config::Workload::User(_)
         | config::Workload::Container(_)
-        | config::Workload::Pod(_) => false,
+        | config::Workload::Pod(_)
+        | config::Workload::ContainerName(_)
+        | config::Workload::ContainerLabel(_) => false,
     })
 }
 

@@ -9,6 +9,7 @@ mod policy;
 mod prefixes;
 mod program;
 mod resolver;
+mod runtimes;
 mod schedule;
 #[cfg(test)]
 mod tests;
@@ -37,6 +38,7 @@ pub use notify::{Format, HOOKS_MAX, Hook, KeyPlace, Send, Webhook};
 pub use policy::{load_policy, policy_of_text};
 pub use program::Program;
 pub use resolver::{Resolver, Secured};
+pub use runtimes::RUNTIMES_MAX;
 
 /// Where the configuration is looked for when no file is named.
 pub const DEFAULT_PATH: &str = "/etc/enforcer/enforcer.toml";
@@ -144,6 +146,10 @@ pub enum Workload {
     Container(String),
     /// A Kubernetes pod, by its uid.
     Pod(String),
+    /// The container of this name, as a runtime says.
+    ContainerName(String),
+    /// The container with this label, `key=value`, as a runtime says.
+    ContainerLabel(String),
 }
 
 impl std::fmt::Display for Workload {
@@ -154,6 +160,8 @@ impl std::fmt::Display for Workload {
             Self::User(uid) => write!(f, "everything of user {uid}"),
             Self::Container(id) => write!(f, "container {id}"),
             Self::Pod(uid) => write!(f, "pod {uid}"),
+            Self::ContainerName(name) => write!(f, "the container named {name}"),
+            Self::ContainerLabel(label) => write!(f, "the container labelled {label}"),
         }
     }
 }
@@ -193,9 +201,12 @@ impl Agent {
     pub fn own_uids(&self) -> BTreeSet<u32> {
         let of_workload = match &self.workload {
             Workload::User(uid) => Some(*uid),
-            Workload::Cgroup(_) | Workload::Unit(_) | Workload::Container(_) | Workload::Pod(_) => {
-                None
-            }
+            Workload::Cgroup(_)
+            | Workload::Unit(_)
+            | Workload::Container(_)
+            | Workload::Pod(_)
+            | Workload::ContainerName(_)
+            | Workload::ContainerLabel(_) => None,
         };
         self.uid.into_iter().chain(of_workload).collect()
     }
@@ -323,6 +334,8 @@ pub struct Config {
     pub estimator: Option<Estimator>,
     /// How the log is kept.
     pub audit: Audit,
+    /// The sockets of the container runtimes that are asked which containers run.
+    pub runtimes: Vec<PathBuf>,
     /// The agents.
     pub agents: Vec<Agent>,
     /// Who is told of what happens.

@@ -41,6 +41,7 @@ pub mod prove;
 pub mod proxy;
 mod random;
 pub mod roots;
+pub mod runtimes;
 pub mod search;
 mod shared;
 pub mod signature;

@@ -153,6 +153,13 @@ pub fn populated(folder: &Path, most: usize) -> io::Result<(Vec<PathBuf>, bool)>
     Ok((populated, is_all))
 }
 
+/// Whether nobody is in a cgroup or below it, as the kernel says. One that cannot be asked about is not empty.
+#[must_use]
+pub fn is_empty(folder: &Path) -> bool {
+    let events = std::fs::read_to_string(folder.join("cgroup.events"));
+    events.is_ok_and(|events| events.lines().any(|line| line == "populated 0"))
+}
+
 /// The ids of the cgroups below one, of as many as are looked at; those that cannot be looked at are left out.
 #[must_use]
 pub fn ids_below(folder: &Path) -> Vec<u64> {

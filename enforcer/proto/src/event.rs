@@ -666,6 +666,12 @@ pub enum Event {
         process: Process,
         /// The namespace, as `/proc/PID/ns/net` numbers it.
         netns: u64,
+        /// The container that is the agent's workload, by its name or the beginning of its id, as its runtime says.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        container: Option<String>,
+        /// What image that was made of, likewise.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        image: Option<String>,
     },
     /// It does so no more: no process of an agent's is there. Recorded after.
     NamespaceLeft {

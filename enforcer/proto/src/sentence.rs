@@ -461,10 +461,20 @@ pub fn sentence(event: &Event) -> String {
             agent,
             process,
             netns,
-        } => format!(
-            "netns    {netns} is served, where {agent} runs {}",
-            who(process)
-        ),
+            container,
+            image,
+        } => {
+            let container = container.as_ref().map_or_else(String::new, |container| {
+                format!(" in the container {}", safe_line(container, 64))
+            });
+            let image = image.as_ref().map_or_else(String::new, |image| {
+                format!(" of the image {}", safe_line(image, 128))
+            });
+            format!(
+                "netns    {netns} is served, where {agent} runs {}{container}{image}",
+                who(process)
+            )
+        }
         Event::NamespaceLeft { agent, netns } => {
             format!("netns    {netns} is served no more: {agent} has left it")
         }

@@ -166,10 +166,13 @@ impl Keep {
     async fn served(&mut self, place: &Place, stop: &CancellationToken) -> Result<Served, Failed> {
         let sockets = self.enter(place).await?;
         let cookie = sockets.netns;
+        let container = self.workloads.container(&place.agent);
         let event = Event::NamespaceServed {
             agent: place.agent.clone(),
             process: process(place.pid),
             netns: place.netns,
+            container: container.as_ref().map(|known| known.shown().to_owned()),
+            image: container.and_then(|known| known.image),
         };
         let recorded = self.engine.record(event).await;
         recorded.map_err(|refusal| Failed::Why(refusal.to_string()))?;

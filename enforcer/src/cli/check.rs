@@ -18,6 +18,7 @@ use enforcer_proto::policy::Policy;
 
 use crate::config::{Config, Format, Hook, KeyStore, Send};
 use crate::kernel::why_no_hooks;
+use crate::runtimes::{Answer, ask_all};
 use crate::subordinate::Subordinate;
 use crate::workload;
 use crate::workloads::{Looked, Workloads};
@@ -196,6 +197,7 @@ fn host(config: &Config) -> Result<(), Failure> {
     let root = config.cgroup_root.clone().unwrap_or_else(|| mount.clone());
     let daemon = root.join(&config.daemon_cgroup);
     let workloads = Workloads::new(mount, root, daemon, &config.agents);
+    workloads.tell(&told(config)?);
     let Looked {
         found,
         mut problems,
@@ -213,4 +215,12 @@ fn host(config: &Config) -> Result<(), Failure> {
         return Ok(());
     }
     Err(anyhow::anyhow!("{}", problems.join("; ")).into())
+}
+
+/// What the container runtimes say that the configuration names.
+fn told(config: &Config) -> Result<Vec<Answer>, Failure> {
+    if config.runtimes.is_empty() {
+        return Ok(Vec::new());
+    }
+    Ok(super::ask::runtime()?.block_on(ask_all(&config.runtimes)))
 }

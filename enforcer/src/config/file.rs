@@ -15,6 +15,7 @@ use super::estimator::EstimatorFile;
 use super::hsm::{HsmFile, KeyStore};
 use super::notify::{self, HookFile};
 use super::program;
+use super::runtimes::{self, RuntimesFile};
 use super::{
     AGENTS_MAX, ALLOWED_NAMES_MAX, AddressClass, Agent, Config, Metadata, MinterKind, Resolver,
     TokenSource, WhenAsked, WhenClosed, WhichNames, Workload,
@@ -51,6 +52,8 @@ pub(super) struct File {
     estimator: Option<EstimatorFile>,
     #[serde(default)]
     audit: AuditFile,
+    #[serde(default)]
+    runtimes: RuntimesFile,
     #[serde(rename = "agent")]
     agents: Vec<AgentFile>,
     #[serde(rename = "notify", default)]
@@ -177,6 +180,8 @@ struct AgentFile {
     user: Option<u32>,
     container: Option<String>,
     pod: Option<String>,
+    container_name: Option<String>,
+    container_label: Option<String>,
     uid: Option<u32>,
     #[serde(default)]
     executables: Vec<PathBuf>,
@@ -271,6 +276,7 @@ impl File {
         check_allowed(&agents, &is_bigquerys)?;
         let hooks = notify::resolve(self.hooks, &agents, is_bigquerys)?;
         let audit = self.audit.resolve(&agents)?;
+        let runtimes = self.runtimes.resolve(&agents)?;
         check_apart_from_helpers(&agents, &program::cgroup_beside(&self.kernel.daemon_cgroup))?;
         Marks::new(self.names.mark_mask, agents.len(), 0)?;
         Ok(Config {
@@ -298,6 +304,7 @@ impl File {
             token,
             estimator,
             audit,
+            runtimes,
             agents,
             hooks,
         })
@@ -513,7 +520,9 @@ fn check_apart_from_helpers(agents: &[Agent], helpers: &Path) -> Result<(), Stri
             | Workload::Unit(_)
             | Workload::User(_)
             | Workload::Container(_)
-            | Workload::Pod(_) => {}
+            | Workload::Pod(_)
+            | Workload::ContainerName(_)
+            | Workload::ContainerLabel(_) => {}
         }
     }
     Ok(())
@@ -616,11 +625,13 @@ fn workload_of(file: &AgentFile, daemon: &Path) -> Result<Workload, String> {
         file.user.map(Workload::User),
         file.container.clone().map(Workload::Container),
         file.pod.clone().map(Workload::Pod),
+        file.container_name.clone().map(Workload::ContainerName),
+        file.container_label.clone().map(Workload::ContainerLabel),
     ];
     let mut named = named.into_iter().flatten();
     let (Some(workload), None) = (named.next(), named.next()) else {
         return Err(format!(
-            "agent {agent}: name its workload by one of `cgroup`, `unit`, `user`, `container` and `pod`"
+            "agent {agent}: name its workload by one of `cgroup`, `unit`, `user`, `container`, `pod`, `container_name` and `container_label`"
         ));
     };
     let is_plain = |text: &str| !text.is_empty() && text.len() <= 255 && !text.contains('/');
@@ -646,7 +657,7 @@ fn workload_of(file: &AgentFile, daemon: &Path) -> Result<Workload, String> {
                 && id
                     .bytes()
                     .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-            (!is_id).then_some("`container` is its id, or at least the first twelve digits of it; a name is not known to the kernel")
+            (!is_id).then_some("`container` is its id, or at least the first twelve digits of it; a name is `container_name`, which a runtime is asked for")
         }
         Workload::Pod(uid) => {
             let is_uid = uid.len() == 36 && uid.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
@@ -654,6 +665,8 @@ fn workload_of(file: &AgentFile, daemon: &Path) -> Result<Workload, String> {
                 "`pod` is the pod's uid: kubectl get pod NAME -o jsonpath={.metadata.uid}",
             )
         }
+        Workload::ContainerName(name) => runtimes::wrong_name(name),
+        Workload::ContainerLabel(label) => runtimes::wrong_label(label),
     };
     match wrong {
         Some(why) => Err(format!("agent {agent}: {why}")),
@@ -675,9 +688,12 @@ impl Taken {
         let of_name = self.names.get(name);
         let of_workload = || match workload {
             Workload::Cgroup(path) => self.cgroups.related(path),
-            Workload::Unit(_) | Workload::User(_) | Workload::Container(_) | Workload::Pod(_) => {
-                self.others.get(workload)
-            }
+            Workload::Unit(_)
+            | Workload::User(_)
+            | Workload::Container(_)
+            | Workload::Pod(_)
+            | Workload::ContainerName(_)
+            | Workload::ContainerLabel(_) => self.others.get(workload),
         };
         of_name.or_else(of_workload).cloned()
     }
@@ -686,7 +702,12 @@ impl Taken {
         self.names.insert(name.clone());
         match workload {
             Workload::Cgroup(path) => self.cgroups.insert(path.clone(), name.clone()),
-            Workload::Unit(_) | Workload::User(_) | Workload::Container(_) | Workload::Pod(_) => {
+            Workload::Unit(_)
+            | Workload::User(_)
+            | Workload::Container(_)
+            | Workload::Pod(_)
+            | Workload::ContainerName(_)
+            | Workload::ContainerLabel(_) => {
                 self.others.insert(workload.clone(), name.clone());
             }
         }

@@ -618,3 +618,81 @@ fn the_hooks_of_the_example_are_accepted_when_they_are_no_comments() {
     let config = load(&format!("{GOOD}{}", lines.join("\n"))).expect("loads");
     assert_eq!(config.hooks.len(), 3);
 }
+
+/// The good configuration, its agent's workload and its runtimes being these.
+fn with_container(workload: &str, sockets: &str) -> Result<Config, String> {
+    let agent = GOOD.replace("cgroup = \"agents/finance-bot\"", workload);
+    load(&agent.replace(
+        "[token]",
+        &format!("[runtimes]\nsockets = [{sockets}]\n[token]"),
+    ))
+}
+
+#[test]
+fn an_agents_container_is_named_by_its_name_or_a_label_where_a_runtime_can_be_asked() {
+    let sockets = "\"/run/podman/podman.sock\", \"/run/docker.sock\"";
+    let config = with_container("container_name = \"agentbox\"", sockets).expect("loads");
+    assert_eq!(
+        config.agents[0].workload,
+        Workload::ContainerName("agentbox".to_owned())
+    );
+    let both = ["/run/podman/podman.sock", "/run/docker.sock"].map(PathBuf::from);
+    assert_eq!(config.runtimes, both);
+    let config = with_container("container_label = \"role=finance-bot\"", sockets).expect("loads");
+    assert_eq!(
+        config.agents[0].workload,
+        Workload::ContainerLabel("role=finance-bot".to_owned())
+    );
+    assert_eq!(load(GOOD).expect("loads").runtimes, Vec::<PathBuf>::new());
+
+    let name = "container_name = \"agentbox\"";
+    let many = (0..9)
+        .map(|at| format!("\"/run/{at}.sock\""))
+        .collect::<Vec<_>>()
+        .join(", ");
+    for (workload, sockets, said) in [
+        (name, "", "name their sockets"),
+        ("container_label = \"role=bot\"", "", "name their sockets"),
+        (name, "\"run/docker.sock\"", "must hold absolute paths"),
+        (name, "\"/run/docker.sock\", \"/run/docker.sock\"", "twice"),
+        (name, &many, "may name 8 sockets, not 9"),
+        (
+            "container_name = \"\"",
+            sockets,
+            "is the name of a container",
+        ),
+        (
+            "container_name = \"a/b\"",
+            sockets,
+            "is the name of a container",
+        ),
+        (
+            "container_name = \"-a\"",
+            sockets,
+            "is the name of a container",
+        ),
+        (
+            "container_label = \"role\"",
+            sockets,
+            "a label and its value",
+        ),
+        (
+            "container_label = \"=bot\"",
+            sockets,
+            "a label and its value",
+        ),
+        (
+            "container_name = \"a\"\ncontainer_label = \"b=c\"",
+            sockets,
+            "by one of",
+        ),
+        (
+            "container_name = \"a\"\ncgroup = \"b\"",
+            sockets,
+            "by one of",
+        ),
+    ] {
+        let why = with_container(workload, sockets).expect_err("is refused");
+        assert!(why.contains(said), "{workload} {sockets}: {why}");
+    }
+}

@@ -9,23 +9,25 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::config::{AGENTS_MAX, Workload};
+use crate::runtimes::ID_CHARS;
 use crate::workload::is_gone;
 
 /// The most cgroups that are looked at: four for each agent that a host may have. On a host with more it is in doubt where those are that are
 /// found by their names.
 const LOOKED_AT_MAX: usize = 4 * AGENTS_MAX;
-/// How runtimes name a container's cgroup, before and after its id: Docker and Podman under systemd, containerd and CRI-O, and those that
-/// make cgroups themselves.
-const CONTAINERS: [(&str, &str); 6] = [
+/// How runtimes name a container's cgroup, before and after its id: Docker, Podman, containerd (Kubernetes' and nerdctl's) and CRI-O under systemd,
+/// and those that make cgroups themselves; Podman has a third way within a unit that starts it (`--cgroups=split`, quadlets).
+const CONTAINERS: [(&str, &str); 9] = [
     ("docker-", ".scope"),
     ("libpod-", ".scope"),
     ("cri-containerd-", ".scope"),
+    ("nerdctl-", ".scope"),
     ("crio-", ".scope"),
     ("libpod-", ""),
+    ("libpod-payload-", ""),
+    ("crio-", ""),
     ("", ""),
 ];
-/// The length of a container's id, in hexadecimal digits.
-const CONTAINER_ID_CHARS: usize = 64;
 
 /// What there is of one workload.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +69,8 @@ pub fn find(root: &Path, workloads: &[&Workload]) -> Vec<Sought> {
         Workload::Cgroup(path) => there(root.join(path)),
         Workload::User(uid) => there(root.join(format!("user.slice/user-{uid}.slice"))),
         Workload::Unit(_) | Workload::Container(_) | Workload::Pod(_) => walk.the_one(workload),
+        // These have no name among cgroups: whoever knows their ids has those looked for.
+        Workload::ContainerName(_) | Workload::ContainerLabel(_) => Sought::Absent,
     });
     found.collect()
 }
@@ -92,7 +96,10 @@ fn unseen(folder: &Path, error: &io::Error) -> String {
 const fn is_named(workload: &Workload) -> bool {
     match workload {
         Workload::Unit(_) | Workload::Container(_) | Workload::Pod(_) => true,
-        Workload::Cgroup(_) | Workload::User(_) => false,
+        Workload::Cgroup(_)
+        | Workload::User(_)
+        | Workload::ContainerName(_)
+        | Workload::ContainerLabel(_) => false,
     }
 }
 
@@ -100,7 +107,12 @@ const fn is_named(workload: &Workload) -> bool {
 fn id_chars(workload: &Workload) -> Option<usize> {
     match workload {
         Workload::Container(id) => Some(id.len()),
-        Workload::Unit(_) | Workload::Pod(_) | Workload::Cgroup(_) | Workload::User(_) => None,
+        Workload::Unit(_)
+        | Workload::Pod(_)
+        | Workload::Cgroup(_)
+        | Workload::User(_)
+        | Workload::ContainerName(_)
+        | Workload::ContainerLabel(_) => None,
     }
 }
 
@@ -211,10 +223,9 @@ impl Walk<'_> {
 }
 
 /// The ids of containers whose cgroup may be called so.
-fn container_ids(name: &str) -> impl Iterator<Item = &str> {
-    let is_id = |text: &&str| {
-        text.len() == CONTAINER_ID_CHARS && text.bytes().all(|byte| byte.is_ascii_hexdigit())
-    };
+pub(super) fn container_ids(name: &str) -> impl Iterator<Item = &str> {
+    let is_id =
+        |text: &&str| text.len() == ID_CHARS && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     let inner = CONTAINERS.iter().filter_map(|(before, after)| {
         let inner = name.strip_prefix(before)?;
         inner.strip_suffix(after)
@@ -222,14 +233,13 @@ fn container_ids(name: &str) -> impl Iterator<Item = &str> {
     inner.filter(is_id)
 }
 
-/// The uid of the pod whose cgroup is called so: `podUID`, or `kubepods-QUALITY-podUID.slice` with underscores in it.
+/// The uid of the pod whose cgroup is called so: `podUID`, or `kubepods-QUALITY-podUID.slice` with underscores in it, whatever slice the node's are in.
 fn pod_uid(name: &str) -> Option<String> {
     let of_slice = || {
         let slice = name.strip_suffix(".slice")?.replace('_', "-");
-        let (_, uid) = slice
-            .starts_with("kubepods")
-            .then(|| slice.rsplit_once("-pod"))??;
-        Some(uid.to_owned())
+        let (above, uid) = slice.rsplit_once("-pod")?;
+        let is_of_pods = above.split('-').any(|part| part == "kubepods");
+        is_of_pods.then(|| uid.to_owned())
     };
     name.strip_prefix("pod")
         .map(str::to_owned)
@@ -242,6 +252,8 @@ mod tests {
 
     const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
     const POD: &str = "8dbc0b14-47a8-4b23-9f0e-6a2d1c3b4a5f";
+    /// Podman's own pods have ids like containers.
+    const POD_ID: &str = "fedcba9876543210fedcba9876543210fedcba9876543210fedcba9876543210";
 
     fn tree(paths: &[&str]) -> tempfile::TempDir {
         let root = tempfile::tempdir().expect("a folder");
@@ -276,11 +288,30 @@ mod tests {
         for path in [
             format!("system.slice/docker-{ID}.scope"),
             format!("docker/{ID}"),
+            format!("system.slice/docker.service/docker/{ID}"),
             format!("machine.slice/libpod-{ID}.scope"),
+            format!("machine.slice/machine-libpod_pod_{POD_ID}.slice/libpod-{ID}.scope"),
             format!("libpod_parent/libpod-{ID}"),
+            format!("libpod_parent/{POD_ID}/libpod-{ID}"),
+            format!("system.slice/agentbox.service/libpod-payload-{ID}"),
             format!("kubepods.slice/kubepods-pod1.slice/cri-containerd-{ID}.scope"),
+            format!("kubepods.slice/kubepods-pod1.slice/crio-{ID}.scope"),
+            format!("kubepods.slice/kubepods-pod1.slice/docker-{ID}.scope"),
+            format!("kubepods/burstable/pod{POD}/{ID}"),
+            format!("kubepods/besteffort/pod{POD}/crio-{ID}"),
+            format!("system.slice/nerdctl-{ID}.scope"),
+            format!("default/{ID}"),
         ] {
-            let root = tree(&[&path, "system.slice/docker-short.scope"]);
+            // With what runtimes put beside it and in it: none of that is the container.
+            let root = tree(&[
+                &path,
+                &format!("{path}/container"),
+                &format!("{path}/init.scope"),
+                &format!("machine.slice/libpod-conmon-{ID}.scope"),
+                &format!("kubepods.slice/crio-conmon-{ID}.scope"),
+                "libpod_parent/conmon",
+                "system.slice/docker-short.scope",
+            ]);
             let container = Workload::Container(ID[..12].to_owned());
             assert_eq!(found(&root, &container), Some(path));
         }
@@ -290,6 +321,12 @@ mod tests {
     fn a_pod_is_found_in_either_drivers_spelling() {
         for path in [
             format!("kubepods/burstable/pod{POD}"),
+            format!("kubepods/pod{POD}"),
+            format!("kubepods.slice/kubepods-pod{}.slice", POD.replace('-', "_")),
+            format!(
+                "kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-burstable.slice/kubelet-kubepods-burstable-pod{}.slice",
+                POD.replace('-', "_")
+            ),
             format!(
                 "kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{}.slice",
                 POD.replace('-', "_")

@@ -15,13 +15,18 @@ fn bot() -> AgentName {
 
 /// An agent that is a unit, under a root with these folders and the daemon's cgroup.
 fn world(folders: &[&str], daemon: &str) -> (tempfile::TempDir, Workloads) {
+    world_of(Workload::Unit(UNIT.to_owned()), folders, daemon)
+}
+
+/// The same, the agent being another workload.
+fn world_of(workload: Workload, folders: &[&str], daemon: &str) -> (tempfile::TempDir, Workloads) {
     let root = tempfile::tempdir().expect("a folder");
     for folder in folders.iter().chain([&daemon]) {
         std::fs::create_dir_all(root.path().join(folder)).expect("makes a folder");
     }
     let agent = Agent {
         name: bot(),
-        workload: Workload::Unit(UNIT.to_owned()),
+        workload,
         uid: None,
         executables: Vec::new(),
         closed: WhenClosed::Explain,
@@ -130,4 +135,148 @@ fn of_one_that_lies_too_deep_the_last_cgroup_above_it_is_closed_that_the_kernel_
     let looked = workloads.look();
     is_said(&looked, "levels below the cgroup root");
     assert_eq!(closed(&root, &looked), [PathBuf::from(seen)].into());
+}
+
+/// The id of a container of these digits.
+fn id(digit: char) -> String {
+    String::from(digit).repeat(64)
+}
+
+/// What a runtime says of containers, each by its digit and its name.
+fn says(containers: &[(char, &str)]) -> [Answer; 1] {
+    let containers = containers.iter().map(|(digit, name)| Container {
+        id: id(*digit),
+        names: vec![(*name).to_owned()],
+        labels: BTreeMap::new(),
+        image: Some("localhost/agent:1".to_owned()),
+    });
+    [Answer {
+        socket: "/run/runtime.sock".into(),
+        said: Ok(containers.collect()),
+    }]
+}
+
+fn is_silent() -> [Answer; 1] {
+    [Answer {
+        socket: "/run/runtime.sock".into(),
+        said: Err("nobody listens there".to_owned()),
+    }]
+}
+
+/// An agent that is the container `agentbox`, under a root with the cgroups of containers of these digits, where each is a Docker's.
+fn containers(digits: &[char]) -> (tempfile::TempDir, Workloads, Vec<PathBuf>) {
+    let folders: Vec<String> = digits
+        .iter()
+        .map(|digit| format!("docker/{}", id(*digit)))
+        .collect();
+    let folders: Vec<&str> = folders.iter().map(String::as_str).collect();
+    let agentbox = Workload::ContainerName("agentbox".to_owned());
+    let (root, workloads) = world_of(agentbox, &folders, "enforcer");
+    (root, workloads, folders.iter().map(PathBuf::from).collect())
+}
+
+/// One look, whose outcome is what there is from then on.
+fn look(workloads: &Workloads) -> Looked {
+    let looked = workloads.look();
+    workloads.set(looked.found.clone(), looked.closed.clone());
+    looked
+}
+
+#[test]
+fn a_container_that_a_runtime_names_is_found_by_its_whole_id_and_known_with_its_image() {
+    let (root, workloads, at) = containers(&['a', 'b']);
+    let looked = look(&workloads);
+    is_said(&looked, "no container runtime was asked yet");
+    assert!(looked.is_partial);
+    workloads.tell(&says(&[('a', "agentbox"), ('b', "other")]));
+    let looked = look(&workloads);
+    assert_eq!(looked.found[&bot()].folder, root.path().join(&at[0]));
+    assert!(!looked.is_partial && looked.problems.is_empty() && looked.closed.is_empty());
+    let container = workloads.container(&bot()).expect("is known");
+    assert_eq!(container.shown(), "agentbox");
+    assert_eq!(container.image.as_deref(), Some("localhost/agent:1"));
+    // Started anew, under another id.
+    std::fs::remove_dir(root.path().join(&at[0])).expect("removes");
+    workloads.tell(&says(&[('b', "agentbox")]));
+    let looked = look(&workloads);
+    assert_eq!(looked.found[&bot()].folder, root.path().join(&at[1]));
+    assert!(looked.problems.is_empty() && looked.closed.is_empty());
+}
+
+#[test]
+fn of_two_containers_of_one_name_both_are_closed_and_one_is_the_agents_again_when_the_other_has_gone()
+ {
+    let (root, workloads, at) = containers(&['a', 'b']);
+    workloads.tell(&says(&[('a', "agentbox"), ('b', "agentbox")]));
+    let looked = look(&workloads);
+    is_said(&looked, "are called so");
+    assert_eq!(closed(&root, &looked), at.iter().cloned().collect());
+    std::fs::remove_dir(root.path().join(&at[1])).expect("removes");
+    workloads.tell(&says(&[('a', "agentbox")]));
+    let looked = look(&workloads);
+    assert_eq!(looked.found[&bot()].folder, root.path().join(&at[0]));
+    assert!(looked.problems.is_empty() && looked.closed.is_empty());
+}
+
+#[test]
+fn a_container_that_is_called_otherwise_by_now_is_closed_and_said_until_it_has_gone() {
+    let (root, workloads, at) = containers(&['a']);
+    workloads.tell(&says(&[('a', "agentbox")]));
+    let _ = look(&workloads);
+    workloads.tell(&says(&[('a', "renamed")]));
+    let looked = look(&workloads);
+    is_said(
+        &looked,
+        "no runtime tells any more of a container in it that is called so",
+    );
+    assert_eq!(closed(&root, &looked), [at[0].clone()].into());
+    // Where nobody is in it any more there is nothing to say.
+    let events = root.path().join(&at[0]).join("cgroup.events");
+    std::fs::write(&events, "populated 0\nfrozen 0\n").expect("writes");
+    let looked = look(&workloads);
+    assert_eq!(looked.problems, Vec::<String>::new());
+    assert_eq!(closed(&root, &looked), [at[0].clone()].into());
+    std::fs::remove_dir_all(root.path().join(&at[0])).expect("removes");
+    assert_eq!(look(&workloads), Looked::default());
+}
+
+#[test]
+fn while_no_runtime_answers_a_container_stays_the_agents_and_another_in_its_place_does_not_become_it()
+ {
+    let (root, workloads, at) = containers(&['a']);
+    workloads.tell(&says(&[('a', "agentbox")]));
+    let known = look(&workloads).found;
+    workloads.tell(&is_silent());
+    for _ in 0..2 {
+        let looked = look(&workloads);
+        assert_eq!(looked.found, known);
+        assert_eq!(
+            looked.problems,
+            ["which containers run is not known at /run/runtime.sock: nobody listens there"]
+        );
+    }
+    // The same id, and not the same cgroup. Something in between takes the old one's number.
+    let place = root.path().join(&at[0]);
+    std::fs::rename(&place, root.path().join("away")).expect("moves it away");
+    std::fs::create_dir(&place).expect("makes another");
+    let looked = look(&workloads);
+    is_said(&looked, "is not the one that it was");
+    assert_eq!(closed(&root, &looked), [at[0].clone()].into());
+    // Nor does it by waiting, until a runtime tells of it.
+    is_said(&look(&workloads), "is not the one that it was");
+    workloads.tell(&says(&[('a', "agentbox")]));
+    assert_eq!(look(&workloads).found[&bot()].folder, place);
+}
+
+#[test]
+fn a_container_whose_runtime_never_answered_is_refused_and_nothing_is_settled_by_that() {
+    let (root, workloads, _) = containers(&['a']);
+    workloads.tell(&is_silent());
+    let looked = look(&workloads);
+    is_said(
+        &looked,
+        "is not known while /run/runtime.sock does not say which run",
+    );
+    assert!(looked.is_partial && closed(&root, &looked).is_empty());
+    assert_eq!(looked.problems.len(), 2, "{:?}", looked.problems);
 }

@@ -173,7 +173,16 @@ impl Event {
                 of.iter_mut().for_each(bound_text);
             }
             Self::IssuerKeySigns { kid } => bound_text(kid),
-            Self::NamespaceServed { process, .. } => bound_process(process),
+            Self::NamespaceServed {
+                process,
+                container,
+                image,
+                ..
+            } => {
+                bound_process(process);
+                container.iter_mut().for_each(bound_text);
+                image.iter_mut().for_each(bound_text);
+            }
             Self::NamespaceLeft { .. } => {}
             Self::NamespaceRefused { process, why, .. } => {
                 bound_process(process);
@@ -561,6 +570,8 @@ mod tests {
                 agent: agent.clone(),
                 process: process.clone(),
                 netns: u64::MAX,
+                container: Some(text()),
+                image: Some(text()),
             },
             Event::NamespaceLeft {
                 agent: agent.clone(),

@@ -205,8 +205,18 @@ fn decided(event: &Event, facts: &mut Facts) {
             of.as_deref()
                 .map_or_else(|| "all agents".to_owned(), |of| safe_line(of, TEXT_CHARS)),
         ),
-        Event::NamespaceServed { netns, .. } => {
+        Event::NamespaceServed {
+            netns,
+            container,
+            image,
+            ..
+        } => {
             facts.add("network namespace", netns);
+            for (what, said) in [("container", container), ("image", image)] {
+                if let Some(said) = said {
+                    facts.add(what, safe_line(said, TEXT_CHARS));
+                }
+            }
             facts.add("because", "processes of the agent's are in it: the daemon listens there, on its loopback alone");
         }
         Event::NamespaceLeft { netns, .. } => {

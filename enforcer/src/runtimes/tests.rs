@@ -1,0 +1,221 @@
+//! Runtimes that are what they should be, and some that are not.
+
+use std::os::unix::fs::{PermissionsExt, chown};
+
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixListener;
+
+use super::*;
+
+const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+/// A runtime that says this to whoever asks once, and its socket.
+fn runtime(folder: &Path, said: Vec<u8>) -> PathBuf {
+    let socket = folder.join("runtime.sock");
+    let listener = UnixListener::bind(&socket).expect("binds");
+    mode(&socket, 0o660);
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.expect("is asked");
+        let mut asked = [0; 4096];
+        let read = stream.read(&mut asked).await.expect("reads");
+        let asked = String::from_utf8_lossy(&asked[..read]).into_owned();
+        assert!(
+            asked.starts_with("GET /containers/json?filters="),
+            "{asked}"
+        );
+        // Who asked may have heard enough.
+        let _ = stream.write_all(&said).await;
+    });
+    socket
+}
+
+fn mode(path: &Path, mode: u32) {
+    std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).expect("sets a mode");
+}
+
+fn http(status: &str, body: &str) -> Vec<u8> {
+    let head = format!("HTTP/1.1 {status}\r\nContent-Type: application/json\r\n");
+    format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
+}
+
+async fn said(socket: &Path) -> Result<Vec<Container>, String> {
+    ask(socket).await.said
+}
+
+async fn said_of(body: &str) -> Result<Vec<Container>, String> {
+    let folder = tempfile::tempdir().expect("a folder");
+    said(&runtime(folder.path(), http("200 OK", body))).await
+}
+
+#[tokio::test]
+async fn a_runtime_tells_of_the_containers_that_run_or_are_paused() {
+    let body = json!([
+        {"Id": ID, "Names": ["/agentbox", "/other/alias"], "Image": "localhost/agent:1", "Labels": {"role": "bot"}, "State": "running", "Ports": []},
+        {"Id": ID.replace('0', "1"), "Names": null, "Image": "", "Labels": null, "State": "paused"},
+        {"Id": ID.replace('0', "2"), "Names": ["/gone"], "Image": "x", "Labels": {}, "State": "exited"},
+    ]);
+    let found = said_of(&body.to_string()).await.expect("is believed");
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert_eq!(found[0].names, ["agentbox"]);
+    assert_eq!(found[0].labels["role"], "bot");
+    assert_eq!(found[0].image.as_deref(), Some("localhost/agent:1"));
+    assert_eq!(
+        (found[0].shown(), found[1].shown()),
+        ("agentbox", "1123456789ab")
+    );
+    assert_eq!(found[1].image, None);
+}
+
+#[tokio::test]
+async fn what_is_no_list_of_containers_is_not_believed_at_all_and_its_words_are_not_repeated() {
+    let good = json!({"Id": ID, "State": "running"});
+    for (body, why) in [
+        (
+            "<html>told</html>".to_owned(),
+            "is no list of containers (line 1, column 1)",
+        ),
+        (
+            json!({"message": "told"}).to_string(),
+            "is no list of containers",
+        ),
+        (
+            json!([good, {"Id": 7, "State": "running"}]).to_string(),
+            "is no list of containers",
+        ),
+        (
+            json!([good, {"Id": ID}]).to_string(),
+            "is no list of containers",
+        ),
+        (
+            json!([{"Id": ID, "State": "running", "Names": "told"}]).to_string(),
+            "is no list",
+        ),
+        (
+            json!([{"Id": ID, "State": "running", "Labels": {"a": 1}}]).to_string(),
+            "is no list",
+        ),
+        (
+            json!([good, {"Id": "told", "State": "running"}]).to_string(),
+            "not 64 hexadecimal digits",
+        ),
+        (
+            json!([{"Id": ID.to_uppercase(), "State": "exited"}]).to_string(),
+            "not 64 hex",
+        ),
+        (
+            json!(vec![good; CONTAINERS_MAX + 1]).to_string(),
+            "more than 1024 containers",
+        ),
+        (" ".repeat(ANSWER_BYTES_MAX + 1), "more than 1048576 bytes"),
+    ] {
+        let said = said_of(&body).await.expect_err("is not believed");
+        assert!(said.contains(why) && !said.contains("told"), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn one_that_answers_something_else_or_hangs_up_is_said_in_a_sentence() {
+    let cases = [
+        (http("500 Internal Server Error", "[]"), "it answered 500"),
+        (http("301 Moved Permanently", "[]"), "it answered 301"),
+        (b"SSH-2.0-OpenSSH\r\n".to_vec(), "it did not answer"),
+        (Vec::new(), "it did not answer"),
+        (
+            b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n[]".to_vec(),
+            "it did not answer",
+        ),
+    ];
+    for (answer, why) in cases {
+        let folder = tempfile::tempdir().expect("a folder");
+        let said = said(&runtime(folder.path(), answer)).await;
+        let said = said.expect_err("is not believed");
+        assert!(said.contains(why), "{said}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_hangs_holds_up_nobody_for_longer_than_it_may_take() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let socket = folder.path().join("hangs.sock");
+    let _listener = UnixListener::bind(&socket).expect("binds");
+    mode(&socket, 0o600);
+    let began = tokio::time::Instant::now();
+    let sockets = [socket, folder.path().join("missing.sock")];
+    let answers = ask_all(&sockets).await;
+    assert_eq!(began.elapsed().as_secs(), ASK_MAX.as_secs());
+    let why = answers.map_why();
+    assert!(why[0].contains("did not answer within 2 s"), "{why:?}");
+    assert!(why[1].contains("nobody listens there"), "{why:?}");
+}
+
+trait Why {
+    fn map_why(self) -> Vec<String>;
+}
+
+impl Why for Vec<Answer> {
+    fn map_why(self) -> Vec<String> {
+        let whys = self
+            .into_iter()
+            .map(|answer| answer.said.expect_err("is not believed"));
+        whys.collect()
+    }
+}
+
+#[tokio::test]
+async fn a_socket_that_others_than_root_can_write_or_replace_is_not_believed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let below = folder.path().join("below");
+    std::fs::create_dir(&below).expect("makes a folder");
+    let socket = below.join("runtime.sock");
+    let _listener = UnixListener::bind(&socket).expect("binds");
+    let link = folder.path().join("link.sock");
+    std::os::unix::fs::symlink(&socket, &link).expect("links");
+    mode(&below, 0o755);
+    let doubt = |named: &Path| {
+        let checked = trust::check(named).expect("is looked at");
+        checked.err().map(|why| why.to_string()).unwrap_or_default()
+    };
+    for good in [0o600, 0o660, 0o644] {
+        mode(&socket, good);
+        assert_eq!([doubt(&socket), doubt(&link)], ["", ""]);
+    }
+    // Docker's, as it comes: a group's to write.
+    chown(&socket, None, Some(998)).expect("gives it away");
+    mode(&socket, 0o660);
+    assert!(
+        doubt(&link).contains("belongs to 0:998 and has the mode 660"),
+        "{}",
+        doubt(&link)
+    );
+    chown(&socket, None, Some(0)).expect("takes it back");
+    mode(&socket, 0o666);
+    assert!(doubt(&socket).contains("mode 666"));
+    mode(&socket, 0o600);
+    chown(&socket, Some(2001), None).expect("gives it away");
+    assert!(doubt(&socket).contains("belongs to 2001:0"));
+    chown(&socket, Some(0), None).expect("takes it back");
+    for (open, is_open) in [
+        (0o777, true),
+        (0o1777, false),
+        (0o770, false),
+        (0o755, false),
+    ] {
+        mode(&below, open);
+        assert_eq!(!doubt(&socket).is_empty(), is_open, "{open:o}");
+    }
+    chown(&below, Some(2001), None).expect("gives it away");
+    assert!(
+        doubt(&link).contains("below belongs to 2001:0"),
+        "{}",
+        doubt(&link)
+    );
+    chown(&below, Some(0), None).expect("takes it back");
+    std::os::unix::fs::lchown(&link, Some(2001), None).expect("gives the link away");
+    assert!(
+        doubt(&link).contains("link.sock belongs to 2001"),
+        "{}",
+        doubt(&link)
+    );
+    assert!(doubt(&below).contains("is no socket"));
+}

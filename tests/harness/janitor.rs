@@ -4,7 +4,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 /// Waits for the end of its standard input, which is the test's end; then empties and removes the cgroups, deepest first, and the folder.
-/// A process that is just being born escapes one round of killing, not the next.
+/// A process that is just being born escapes one round of killing, not the next. Where cgroups of both versions are, a container runtime has made some
+/// of the same name in the hierarchies of the first, which empty with those here.
 const SWEEP: &str = r#"
 read -r _
 tries=0
@@ -13,6 +14,9 @@ while [ -d "$1" ] && [ $tries -lt 500 ]; do
     find "$1" -depth -type d -exec rmdir {} \;
     tries=$((tries + 1))
     sleep 0.01
+done
+for other in /sys/fs/cgroup/*/"${1##*/}"; do
+    [ ! -d "$other" ] || find "$other" -depth -type d -exec rmdir {} \;
 done
 rm -rf "$2"
 "#;

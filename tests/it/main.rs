@@ -15,6 +15,7 @@ mod clients;
 mod clocks;
 mod coding;
 mod console;
+mod containers;
 mod control;
 mod crash;
 mod cutting;

@@ -1,0 +1,201 @@
+//! Agents in containers of a real runtime's, known by their names or labels: with a network of their own, of the host's, and with none.
+
+mod podman;
+
+use std::os::unix::fs::chown;
+use std::path::Path;
+
+use harness::world::{Family, Who, World, client_script, enforcer, venv_python, wait_for};
+use serde_json::{Value, json};
+
+use podman::{IMAGE, Podman};
+
+const DAILY: &str = "SELECT COUNT(*) FROM finance.daily";
+const NAME: &str = "container_name = \"agentbox\"";
+const LABEL: &str = "container_label = \"role=finance-bot\"";
+
+/// A world in which `finance-bot` is what a runtime says it is. The daemon is not started yet.
+fn world(workload: &str) -> World {
+    let world = World::without_daemon(Family::V4);
+    world.edit_config("cgroup = \"agents/finance-bot\"", workload);
+    let socket = Podman::socket(&world);
+    world.edit_config(
+        "[token]",
+        &format!("[runtimes]\nsockets = [\"{}\"]\n[token]", socket.display()),
+    );
+    world
+}
+
+/// What came of a query in a container.
+fn query(podman: &Podman<'_>, name: &str) -> Value {
+    let script = client_script().display().to_string();
+    let output = podman.inside(name, &venv_python(), &[&script, DAILY]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    serde_json::from_str(text.trim())
+        .unwrap_or_else(|_| panic!("{text}{}", String::from_utf8_lossy(&output.stderr)))
+}
+
+fn is_refused(told: &Value) {
+    let error = told["error"].as_str().unwrap_or_default();
+    assert!(error.contains("[window."), "{told}");
+}
+
+fn has_rows(told: &Value) {
+    assert_eq!(told["rows"], json!([["1000"]]), "{told}");
+}
+
+/// What becomes of a container's connection to BigQuery's port.
+fn connects(podman: &Podman<'_>, name: &str) -> String {
+    let script = "import errno, socket\ntry:\n    socket.create_connection(('10.77.8.7', 443), 2)\n    print('ok')\nexcept OSError as error:\n    print(errno.errorcode.get(error.errno, error))";
+    let output = podman.inside(name, Path::new("/usr/bin/python3"), &["-c", script]);
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+/// Opens a window: asked for in the container, approved outside. Asks until the daemon knows whose the container is.
+fn open_window(world: &World, podman: &Podman<'_>, name: &str) -> String {
+    let mut asked = Value::Null;
+    wait_for("the container to be the agent's", || {
+        let args = "request --scope demo-project.finance:read --ttl 10m --json --reason month-end";
+        let args: Vec<&str> = args.split(' ').collect();
+        let output = podman.inside(name, &enforcer(), &args);
+        asked = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        output.status.success()
+    });
+    let request = asked["request"].as_str().expect("an id");
+    let approved = world.json(Who::Approver, &["approve", request]);
+    approved["grant"]["grant"]
+        .as_str()
+        .expect("an id")
+        .to_owned()
+}
+
+/// Waits until `status` says this.
+fn wait_until_said(world: &World, what: &str) {
+    wait_for(what, || {
+        world.status()["unhealthy"].to_string().contains(what)
+    });
+}
+
+fn wait_until_well(world: &World) {
+    wait_for("nothing is wrong", || {
+        let status = world.status();
+        let unhealthy = status["unhealthy"].to_string();
+        !unhealthy.contains("agent finance-bot") && !unhealthy.contains("which containers run")
+    });
+}
+
+/// Waits until the daemon listens in so many namespaces more than it has left.
+fn wait_until_served(world: &World, count: usize) {
+    wait_for("the namespace is served", || {
+        world.events("namespace_served").len() >= count
+    });
+}
+
+#[test]
+fn a_container_without_any_network_has_rows_within_a_window_and_no_way_out_and_is_known_by_its_name()
+ {
+    let mut world = world(NAME);
+    world.start_daemon();
+    wait_until_said(&world, "nobody listens there");
+    let world = world;
+    let mut podman = Podman::new(&world);
+    podman.serve();
+    let first = podman.start("agentbox", "a=b", "none");
+    wait_until_served(&world, 1);
+    wait_until_well(&world);
+    is_refused(&query(&podman, "agentbox"));
+    let grant = open_window(&world, &podman, "agentbox");
+    has_rows(&query(&podman, "agentbox"));
+    let curl = ["--silent", "--max-time", "3", "https://example.com/"];
+    let nowhere = podman.inside("agentbox", Path::new("/usr/bin/curl"), &curl);
+    assert!(!nowhere.status.success(), "nothing else leads out");
+    let served = world.events("namespace_served").remove(0);
+    assert_eq!(served["container"], "agentbox", "{served}");
+    assert_eq!(served["image"], IMAGE);
+    assert_eq!(served["process"]["comm"], "sleep");
+    assert_eq!(served["process"]["uid"], 2001);
+
+    // Started anew, it has another id and is the same agent: its window is waiting for it.
+    podman.must(&["rm", "--force", "--time", "0", "agentbox"]);
+    let second = podman.start("agentbox", "a=b", "none");
+    assert_ne!(first, second);
+    wait_until_served(&world, 2);
+    has_rows(&query(&podman, "agentbox"));
+    let _ = world.json(Who::Approver, &["revoke", &grant]);
+    is_refused(&query(&podman, "agentbox"));
+    // Another container beside it is nobody.
+    podman.start("other", "a=b", "none");
+    assert_ne!(connects(&podman, "other"), "ok");
+    assert_eq!(world.events("namespace_served").len(), 2);
+}
+
+#[test]
+fn a_container_on_the_hosts_network_is_the_agent_on_the_hosts_own_way() {
+    let mut world = world(LABEL);
+    world.start_daemon();
+    let world = world;
+    let mut podman = Podman::new(&world);
+    podman.serve();
+    podman.start("agentbox", "role=finance-bot", "host");
+    let grant = open_window(&world, &podman, "agentbox");
+    has_rows(&query(&podman, "agentbox"));
+    let _ = world.json(Who::Approver, &["revoke", &grant]);
+    is_refused(&query(&podman, "agentbox"));
+    assert_eq!(world.events("namespace_served"), Vec::<Value>::new());
+}
+
+#[test]
+fn of_two_containers_with_the_agents_label_neither_has_its_window_and_that_is_said() {
+    let mut world = world(LABEL);
+    world.start_daemon();
+    let world = world;
+    let mut podman = Podman::new(&world);
+    podman.serve();
+    podman.start("one", "role=finance-bot", "host");
+    let _ = open_window(&world, &podman, "one");
+    assert_eq!(connects(&podman, "one"), "ok");
+    podman.start("two", "role=finance-bot", "host");
+    wait_until_said(&world, "are called so");
+    for name in ["one", "two"] {
+        assert_eq!(connects(&podman, name), "EPERM", "{name}");
+    }
+    podman.must(&["rm", "--force", "--time", "0", "two"]);
+    wait_until_well(&world);
+    has_rows(&query(&podman, "one"));
+}
+
+#[test]
+fn while_its_runtime_is_silent_a_container_that_is_known_keeps_its_window_and_no_new_one_gets_it() {
+    let mut world = world(NAME);
+    world.start_daemon();
+    let world = world;
+    let mut podman = Podman::new(&world);
+    podman.serve();
+    podman.start("agentbox", "a=b", "host");
+    let _ = open_window(&world, &podman, "agentbox");
+    podman.silence();
+    wait_until_said(&world, "which containers run is not known at");
+    has_rows(&query(&podman, "agentbox"));
+    podman.must(&["rm", "--force", "--time", "0", "agentbox"]);
+    podman.start("agentbox", "a=b", "host");
+    assert_ne!(connects(&podman, "agentbox"), "ok");
+    podman.serve();
+    // A socket that somebody else could answer at is not believed either.
+    let socket = Podman::socket(&world);
+    chown(&socket, Some(2001), None).expect("gives it away");
+    wait_until_said(
+        &world,
+        "it is not believed, since others than root could answer there",
+    );
+    assert_ne!(connects(&podman, "agentbox"), "ok");
+    chown(&socket, Some(0), None).expect("takes it back");
+    wait_until_well(&world);
+    wait_for("its window", || {
+        query(&podman, "agentbox")["rows"] == json!([["1000"]])
+    });
+    // None of it concerned the other agent.
+    assert_eq!(
+        world.cli(Who::OtherAgent, &["status"]).status.code(),
+        Some(0)
+    );
+}

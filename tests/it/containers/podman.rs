@@ -1,0 +1,184 @@
+//! A Podman of the test's own: everything of it lies in the stage's folder, its processes and containers in the stage's cgroups, its mounts in the
+//! stage's. So the janitor finds all of it, also when the test is killed.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use harness::stage::Side;
+use harness::world::{AGENT_UID, Who, World, wait_for};
+
+/// The image that containers are made of.
+pub(super) const IMAGE: &str = "localhost/agentbox:1";
+
+/// It, and the service that answers for it while it runs.
+pub(super) struct Podman<'a> {
+    world: &'a World,
+    service: Option<Child>,
+}
+
+impl<'a> Podman<'a> {
+    /// With an image, and nobody answering at its socket.
+    pub(super) fn new(world: &'a World) -> Self {
+        let podman = Self {
+            world,
+            service: None,
+        };
+        std::fs::create_dir_all(podman.folder()).expect("makes a folder");
+        // What it keeps elsewhere whatever it is told: the state of runc, and its locks.
+        let elsewhere = ["/run", "/dev/shm"].map(Path::new);
+        world.stage.shadow(&elsewhere);
+        podman.import();
+        podman
+    }
+
+    /// Where the socket of a world's Podman is.
+    pub(super) fn socket(world: &World) -> PathBuf {
+        world.stage.dir().join("podman/api.sock")
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.world.stage.dir().join("podman")
+    }
+
+    /// A command of it, as root on the host, in no agent's workload.
+    pub(super) fn command(&self, args: &[&str]) -> Command {
+        let stage = &self.world.stage;
+        let cgroup = stage.cgroups.make("runtime");
+        let mut command = stage.command_in(Side::Host, Some(&cgroup), None, "podman");
+        for (option, name) in [
+            ("--root", "root"),
+            ("--runroot", "runroot"),
+            ("--tmpdir", "tmp"),
+        ] {
+            command.arg(option).arg(self.folder().join(name));
+        }
+        command
+            .args(["--cgroup-manager", "cgroupfs", "--events-backend", "none"])
+            // Copies, in place of mounts: an image here is a few folders.
+            .args(["--storage-driver", "vfs", "--runtime", "runc"])
+            .args(["--log-level", "error"])
+            .args(args)
+            .stdin(Stdio::null());
+        command
+    }
+
+    pub(super) fn must(&self, args: &[&str]) -> String {
+        let output = self
+            .command(args)
+            .output()
+            .expect("podman runs: install podman and runc");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "podman {args:?}: {said}");
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    /// An image of nothing but the places that the host's programs are put.
+    fn import(&self) {
+        let tree = self.folder().join("tree");
+        for name in ["usr", "etc", "proc", "sys", "dev", "run", "tmp", "var"] {
+            std::fs::create_dir_all(tree.join(name)).expect("makes a folder");
+        }
+        for name in ["bin", "sbin", "lib", "lib64"] {
+            std::os::unix::fs::symlink(format!("usr/{name}"), tree.join(name)).expect("links");
+        }
+        let tar = self.folder().join("tree.tar");
+        let packed = Command::new("tar")
+            .arg("-C")
+            .arg(&tree)
+            .arg("-cf")
+            .arg(&tar)
+            .arg(".")
+            .status();
+        assert!(packed.expect("tar runs").success());
+        let tar = tar.display().to_string();
+        self.must(&["import", "--quiet", &tar, IMAGE]);
+    }
+
+    /// Has it answer at its socket.
+    pub(super) fn serve(&mut self) {
+        let socket = Self::socket(self.world);
+        let url = format!("unix://{}", socket.display());
+        let mut command = self.command(&["system", "service", "--time=0", &url]);
+        let log = std::fs::File::create(self.folder().join("service.log")).expect("makes a file");
+        let log = command.stdout(Stdio::null()).stderr(log);
+        self.service = Some(log.spawn().expect("podman runs"));
+        wait_for("the runtime's API", || {
+            std::os::unix::net::UnixStream::connect(&socket).is_ok()
+        });
+    }
+
+    /// Has it answer no more.
+    pub(super) fn silence(&mut self) {
+        if let Some(mut service) = self.service.take() {
+            service.kill().expect("kills");
+            service.wait().expect("ends");
+        }
+    }
+
+    /// A container that waits, of the agent's uid: its name, its label, its network.
+    pub(super) fn start(&self, name: &str, label: &str, network: &str) -> String {
+        let world = self.world;
+        let dir = world.stage.dir();
+        let root = world.stage.cgroups.root();
+        let parent = format!(
+            "/{}/containers",
+            root.file_name().expect("a name").display()
+        );
+        let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let project = project.canonicalize().expect("exists");
+        let at = |path: &Path, how: &str| format!("{0}:{0}:{how}", path.display());
+        let volumes = [
+            at(Path::new("/usr"), "ro"),
+            at(Path::new("/etc"), "ro"),
+            at(&project, "ro"),
+            at(&dir.join("run"), "ro"),
+            at(&dir.join("agent"), "rw"),
+            format!(
+                "{}:/etc/resolv.conf:ro",
+                dir.join("etc/resolv.conf").display()
+            ),
+        ];
+        let user = format!("{AGENT_UID}:{AGENT_UID}");
+        let mut args = vec!["run", "--detach", "--name", name, "--label", label];
+        args.extend(["--network", network, "--cgroup-parent", &parent]);
+        args.extend(["--user", &user, "--cap-drop", "all", "--read-only"]);
+        args.extend([
+            "--ulimit",
+            "nofile=1024:1024",
+            "--ulimit",
+            "nproc=1024:1024",
+        ]);
+        for volume in &volumes {
+            args.extend(["--volume", volume]);
+        }
+        args.extend([IMAGE, "sleep", "600"]);
+        self.must(&args)
+    }
+
+    /// A program in a container, with the variables that the agent's clients have on the host.
+    pub(super) fn inside(&self, name: &str, program: &Path, args: &[&str]) -> Output {
+        let like = self.world.run_as(Who::Agent, "true");
+        let variables = like.get_envs().filter_map(|(key, value)| {
+            Some(format!("--env={}={}", key.to_str()?, value?.to_str()?))
+        });
+        let variables: Vec<String> = variables.collect();
+        let mut all = vec!["exec"];
+        all.extend(variables.iter().map(String::as_str));
+        let program = program.display().to_string();
+        all.extend([name, program.as_str()]);
+        all.extend(args);
+        self.command(&all).output().expect("podman runs")
+    }
+}
+
+impl Drop for Podman<'_> {
+    fn drop(&mut self) {
+        let _ = self
+            .command(&["rm", "--all", "--force", "--time", "0"])
+            .output();
+        if let Some(mut service) = self.service.take() {
+            let _ = service.kill();
+            let _ = service.wait();
+        }
+    }
+}

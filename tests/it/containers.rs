@@ -2,8 +2,10 @@
 
 mod podman;
 
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::chown;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use harness::world::{Family, Who, World, client_script, enforcer, venv_python, wait_for};
 use serde_json::{Value, json};
@@ -198,4 +200,62 @@ fn while_its_runtime_is_silent_a_container_that_is_known_keeps_its_window_and_no
         world.cli(Who::OtherAgent, &["status"]).status.code(),
         Some(0)
     );
+}
+
+/// Played by [`a_killed_test_leaves_nothing_of_its_containers_behind`] in a process of its own.
+#[test]
+#[ignore = "waits to be killed"]
+fn a_test_that_hangs() {
+    let world = World::with_a_silent_far_side();
+    let mut podman = Podman::new(&world);
+    podman.serve();
+    podman.start("agentbox", "a=b", "none");
+    let pids = [
+        "inspect",
+        "--format",
+        "{{.State.Pid}} {{.State.ConmonPid}}",
+        "agentbox",
+    ];
+    let pids = podman.must(&pids).replace(' ', " /proc/");
+    let (root, dir) = (
+        world.stage.cgroups.root().display(),
+        world.stage.dir().display(),
+    );
+    let mut out = std::io::stdout();
+    writeln!(out, "\nhangs {root} {dir} /proc/{pids}").expect("writes");
+    let mut forever = world.stage.command(harness::stage::Side::Host, "sleep");
+    forever
+        .arg("600")
+        .status()
+        .expect("is killed with this test");
+}
+
+#[test]
+fn a_killed_test_leaves_nothing_of_its_containers_behind() {
+    let me = std::env::current_exe().expect("a path");
+    let mut hanging = Command::new(me)
+        .args(["containers::a_test_that_hangs", "--exact", "--ignored"])
+        .arg("--nocapture")
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the test runs");
+    let output = BufReader::new(hanging.stdout.take().expect("piped"));
+    let mut lines = output.lines().map_while(Result::ok);
+    let said = lines.find(|line| line.starts_with("hangs "));
+    let said = said.expect("it gets as far as hanging");
+    let left: Vec<PathBuf> = said.split(' ').skip(1).map(PathBuf::from).collect();
+    assert!(
+        left.len() == 4 && left.iter().all(|path| path.exists()),
+        "{said}"
+    );
+    let name = left[0].file_name().expect("a name").to_owned();
+    hanging.kill().expect("kills");
+    hanging.wait().expect("ends");
+    wait_for("the janitor", || left.iter().all(|path| !path.exists()));
+    // Nor in the hierarchies of the first version of cgroups, where there are any.
+    wait_for("the janitor of the others", || {
+        let hierarchies = std::fs::read_dir("/sys/fs/cgroup").expect("is there");
+        let mut hierarchies = hierarchies.flatten();
+        !hierarchies.any(|hierarchy| hierarchy.path().join(&name).exists())
+    });
 }

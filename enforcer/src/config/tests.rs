@@ -696,3 +696,12 @@ fn an_agents_container_is_named_by_its_name_or_a_label_where_a_runtime_can_be_as
         assert!(why.contains(said), "{workload} {sockets}: {why}");
     }
 }
+
+#[test]
+fn the_runtimes_of_the_example_are_accepted_when_they_are_no_comment() {
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("example/enforcer.toml");
+    let text = std::fs::read_to_string(example).expect("reads");
+    let with = text.replace("# [runtimes]\n# sockets", "[runtimes]\nsockets");
+    assert_ne!(with, text);
+    assert_eq!(load(&with).expect("loads").runtimes.len(), 1);
+}

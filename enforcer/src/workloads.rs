@@ -1,6 +1,7 @@
 //! Which cgroup is whose workload, now: what the configuration names is found among the host's cgroups, and found anew as units restart and
 //! containers come and go. Nothing here writes to the kernel or to a cgroup, but for the cgroups that the configuration has the daemon make.
 
+mod containers;
 mod find;
 mod told;
 
@@ -12,12 +13,11 @@ use enforcer_ebpf::map::CGROUP_LEVELS;
 use enforcer_proto::principal::AgentName;
 
 pub use find::{Sought, find};
-use told::{Meant, Told};
+use told::Told;
 
 use crate::apart::Apart;
 use crate::config::{Agent, Workload};
 use crate::executables::Executables;
-use crate::runtimes::{Answer, Container};
 use crate::workload::{self, Writable};
 
 /// An agent's cgroup as it is now.
@@ -170,111 +170,6 @@ impl Workloads {
             looked.problems.extend(executables.problems(agent));
         }
         looked
-    }
-
-    /// Where each agent's workload is, in their order. One that runtimes tell of is looked for by the ids that they said.
-    fn seek(&self, told: &Told) -> Vec<Sought> {
-        let ids = |meant: &Meant| {
-            let ids = meant.containers.iter();
-            ids.map(|seen| Workload::Container(seen.id.clone()))
-                .collect::<Vec<_>>()
-        };
-        let wanted: Vec<Vec<Workload>> = self
-            .agents
-            .iter()
-            .map(|(agent, workload, _)| {
-                if workload.is_told() {
-                    ids(told.of(agent))
-                } else {
-                    vec![workload.clone()]
-                }
-            })
-            .collect();
-        let all: Vec<&Workload> = wanted.iter().flatten().collect();
-        let mut found = find(&self.root, &all).into_iter();
-        let sought = self.agents.iter().zip(&wanted);
-        let sought = sought.map(|((agent, workload, _), wanted)| {
-            let mut found: Vec<Sought> = found.by_ref().take(wanted.len()).collect();
-            if workload.is_told() {
-                self.of_told(agent, told.of(agent), found)
-            } else {
-                found.pop().unwrap_or(Sought::Absent)
-            }
-        });
-        sought.collect()
-    }
-
-    /// Where an agent's container is, of which runtimes told, and what was found of those that it may be.
-    fn of_told(&self, agent: &AgentName, meant: &Meant, found: Vec<Sought>) -> Sought {
-        let why = match (&meant.doubt, meant.containers.as_slice()) {
-            (None, [one]) if !one.is_remembered => None,
-            // Its id may be another's by now; its cgroup is the one that it was, or there is none.
-            (None, [_]) => (!self.is_as_it_was(agent, &found)).then(|| {
-                "its container's cgroup is not the one that it was when a runtime told of it last, and none tells of it now".to_owned()
-            }),
-            (None, [] | [_, ..]) => None,
-            (Some(why), _) => Some(why.clone()),
-        };
-        let Some(why) = why else {
-            let mut found = found;
-            return match (found.pop(), meant.is_whole) {
-                (Some(found), _) => found,
-                (None, true) => Sought::Absent,
-                (None, false) => Sought::InDoubt {
-                    any: Vec::new(),
-                    is_whole: false,
-                    why: "no container runtime was asked yet".to_owned(),
-                },
-            };
-        };
-        let mut doubt = (Vec::new(), meant.is_whole);
-        for sought in found {
-            match sought {
-                Sought::Absent => {}
-                Sought::At(folder) => doubt.0.push(folder),
-                Sought::InDoubt { any, is_whole, .. } => {
-                    doubt.0.extend(any);
-                    doubt.1 &= is_whole;
-                }
-            }
-        }
-        let (any, is_whole) = doubt;
-        Sought::InDoubt { any, is_whole, why }
-    }
-
-    /// Whether a container's cgroup is the one that the agent has already, or has gone.
-    fn is_as_it_was(&self, agent: &AgentName, found: &[Sought]) -> bool {
-        match found {
-            [Sought::At(folder)] => {
-                let known = self.of(agent).map(|known| known.id);
-                workload::cgroup_id(folder).is_ok_and(|id| known == Some(id))
-            }
-            [Sought::Absent] | [] => true,
-            // Said for what it is.
-            [Sought::InDoubt { .. }] | [_, _, ..] => true,
-        }
-    }
-
-    /// Takes what runtimes said for what is known of containers, from the next look on.
-    pub fn tell(&self, answers: &[Answer]) {
-        let agents = self.agents.iter();
-        let agents = agents.map(|(agent, workload, _)| (agent, workload));
-        let after = Arc::new(self.told().after(answers, agents));
-        *self.told.write().unwrap_or_else(PoisonError::into_inner) = after;
-    }
-
-    /// What was told last. A look that takes long holds up nobody who is told more.
-    fn told(&self) -> Arc<Told> {
-        Arc::clone(&self.told.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// What a runtime said of the container whose cgroup an agent's is.
-    #[must_use]
-    pub fn container(&self, agent: &AgentName) -> Option<Container> {
-        let folder = self.of(agent)?.folder;
-        let told = self.told();
-        let mut ids = find::container_ids(folder.file_name()?.to_str()?);
-        ids.find_map(|id| told.container(id)).cloned()
     }
 
     /// Closes a cgroup that is, or may be, an agent's: itself or, where the kernel does not look so deep, the last above it that it sees. Not

@@ -2,11 +2,13 @@
 
 mod podman;
 
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::fs::chown;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use harness::capture::Capture;
 use harness::world::{Family, Who, World, client_script, enforcer, venv_python, wait_for};
 use serde_json::{Value, json};
 
@@ -200,6 +202,88 @@ fn while_its_runtime_is_silent_a_container_that_is_known_keeps_its_window_and_no
         world.cli(Who::OtherAgent, &["status"]).status.code(),
         Some(0)
     );
+}
+
+#[test]
+fn a_container_on_a_bridge_has_rows_within_a_window_and_one_beside_it_that_is_nobody_reaches_nothing_of_bigquerys()
+ {
+    let mut world = world(LABEL);
+    world.start_daemon();
+    let world = world;
+    let mut podman = Podman::new(&world);
+    podman.serve();
+    podman.start("agentbox", "role=finance-bot", "podman");
+    podman.start("other", "role=web", "podman");
+    wait_until_served(&world, 1);
+    is_refused(&query(&podman, "agentbox"));
+    let wire = Capture::start(&world.stage, World::bigquery());
+    assert_ne!(connects(&podman, "other"), "ok");
+    assert_eq!(wire.settled(), 0);
+    let grant = open_window(&world, &podman, "agentbox");
+    has_rows(&query(&podman, "agentbox"));
+    let _ = world.json(Who::Approver, &["revoke", &grant]);
+    is_refused(&query(&podman, "agentbox"));
+    assert_eq!(world.events("namespace_served").len(), 1);
+}
+
+/// Answers every question at a socket in the same way, until it is dropped with the process.
+fn lies(socket: &Path, said: Vec<u8>) {
+    let _ = std::fs::remove_file(socket);
+    let listener = UnixListener::bind(socket).expect("binds");
+    std::fs::set_permissions(socket, PermissionsExt::from_mode(0o600)).expect("sets a mode");
+    std::thread::spawn(move || {
+        // Held open: who hangs says nothing, and does not hang up.
+        let mut held = Vec::new();
+        for mut stream in listener.incoming().flatten() {
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(&said);
+            held.extend(said.is_empty().then_some(stream));
+        }
+    });
+}
+
+#[test]
+fn whatever_a_runtime_says_in_place_of_its_containers_its_agents_alone_are_refused_and_why_is_said()
+{
+    let mut world = World::with_a_silent_far_side();
+    world.edit_config("cgroup = \"agents/finance-bot\"", NAME);
+    let socket = world.stage.dir().join("runtime.sock");
+    let runtimes = format!("[runtimes]\nsockets = [\"{}\"]\n[token]", socket.display());
+    world.edit_config("[token]", &runtimes);
+    world.start_daemon();
+    let http = |length: usize, body: &str| {
+        format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{body}").into_bytes()
+    };
+    let no_id = "[{\"Id\": \"agentbox\", \"State\": \"running\"}]";
+    let huge = " ".repeat(2 << 20);
+    for (said, why) in [
+        (Vec::new(), "it did not answer within 2 s"),
+        (http(4, "lies"), "is no list of containers"),
+        (http(no_id.len(), no_id), "is not 64 hexadecimal digits"),
+        (
+            http(huge.len(), &huge),
+            "it answered more than 1048576 bytes",
+        ),
+        (
+            b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n".to_vec(),
+            "it answered 503",
+        ),
+    ] {
+        lies(&socket, said);
+        wait_until_said(&world, why);
+        let unhealthy = world.status()["unhealthy"].to_string();
+        assert!(
+            unhealthy.contains("agent finance-bot has no workload"),
+            "{unhealthy}"
+        );
+        // Nobody else is concerned.
+        let other = world.cli(Who::OtherAgent, &["status"]);
+        assert!(
+            other.status.success() && !unhealthy.contains("ops-bot"),
+            "{unhealthy}"
+        );
+    }
+    assert!(world.daemon_log().contains("it answered 503"));
 }
 
 /// Played by [`a_killed_test_leaves_nothing_of_its_containers_behind`] in a process of its own.

@@ -118,8 +118,10 @@ fn is_id(text: &str) -> bool {
 }
 
 fn of_io(error: &io::Error) -> Unheard {
-    match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Unheard::Missing,
-        _ => Unheard::Failed(error.to_string()),
+    let missing = [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused];
+    if missing.contains(&error.kind()) {
+        Unheard::Missing
+    } else {
+        Unheard::Failed(error.to_string())
     }
 }

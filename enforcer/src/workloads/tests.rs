@@ -6,6 +6,7 @@ use enforcer_proto::time::Ttl;
 
 use super::*;
 use crate::config::{WhenAsked, WhenClosed, WhichNames};
+use crate::runtimes::{Answer, Container};
 
 const UNIT: &str = "bot.service";
 

@@ -54,10 +54,10 @@ impl Told {
         answers: &[Answer],
         agents: impl Iterator<Item = (&'a AgentName, &'a Workload)>,
     ) -> Self {
-        let meant = agents.filter_map(|(agent, workload)| {
+        let agents = agents.filter(|(_, workload)| workload.is_told());
+        let meant = agents.map(|(agent, workload)| {
             let before = self.meant.get(agent).unwrap_or(&NOT_ASKED);
-            let by = matcher(workload)?;
-            Some((agent.clone(), meant(before, answers, by)))
+            (agent.clone(), meant(before, answers, workload))
         });
         let running = answers
             .iter()
@@ -92,35 +92,32 @@ impl Told {
     }
 }
 
-/// Says of a container whether a workload means it; none where runtimes are not asked for it.
-fn matcher(workload: &Workload) -> Option<Box<dyn Fn(&Container) -> bool + '_>> {
+/// Whether a workload means this container; of one that runtimes are not asked for, none is.
+fn means(workload: &Workload, container: &Container) -> bool {
     match workload {
-        Workload::ContainerName(name) => {
-            Some(Box::new(move |container| container.names.contains(name)))
-        }
-        Workload::ContainerLabel(label) => {
-            let (key, value) = label.split_once('=')?;
-            let has = move |container: &Container| {
-                container.labels.get(key).is_some_and(|held| held == value)
-            };
-            Some(Box::new(has))
-        }
+        Workload::ContainerName(name) => container.names.contains(name),
+        Workload::ContainerLabel(label) => label.split_once('=').is_some_and(|(key, value)| {
+            container.labels.get(key).is_some_and(|held| held == value)
+        }),
         Workload::Cgroup(_)
         | Workload::Unit(_)
         | Workload::User(_)
         | Workload::Container(_)
-        | Workload::Pod(_) => None,
+        | Workload::Pod(_) => false,
     }
 }
 
 /// What is meant now. What a runtime said last is held against a second container while it does not answer, and lets no new one in.
-fn meant(before: &Meant, answers: &[Answer], is_meant: impl Fn(&Container) -> bool) -> Meant {
+fn meant(before: &Meant, answers: &[Answer], workload: &Workload) -> Meant {
     let mut found: BTreeMap<String, Seen> = BTreeMap::new();
     let mut unheard: Option<&PathBuf> = None;
     for Answer { socket, said } in answers {
         match said {
             Ok(running) => {
-                for container in running.iter().filter(|container| is_meant(container)) {
+                for container in running
+                    .iter()
+                    .filter(|container| means(workload, container))
+                {
                     let seen = Seen {
                         id: container.id.clone(),
                         socket: socket.clone(),
@@ -198,10 +195,10 @@ mod tests {
         }
     }
 
-    fn says(socket: &str, containers: &[Container]) -> Answer {
+    fn says(socket: &str, containers: &[&Container]) -> Answer {
         Answer {
             socket: socket.into(),
-            said: Ok(containers.to_vec()),
+            said: Ok(containers.iter().copied().cloned().collect()),
         }
     }
 
@@ -237,12 +234,12 @@ mod tests {
             Workload::ContainerName("agentbox".to_owned()),
             Workload::ContainerLabel("role=bot".to_owned()),
         ] {
-            let answers = [says("/p", &running), says("/d", &[])];
+            let answers = [says("/p", &running.each_ref()), says("/d", &[])];
             assert_eq!(after(&workload, &[&answers]), ("a".to_owned(), None));
         }
         for nobody in ["role=bo", "role=", "rol=bot"] {
             let workload = Workload::ContainerLabel(nobody.to_owned());
-            let answers = [says("/p", &running)];
+            let answers = [says("/p", &running.each_ref())];
             assert_eq!(after(&workload, &[&answers]), (String::new(), None));
         }
     }
@@ -251,10 +248,10 @@ mod tests {
     fn a_container_started_anew_under_its_name_is_the_same_agent_and_one_with_its_id_alone_is_not()
     {
         let workload = Workload::ContainerName("agentbox".to_owned());
-        let first = [says("/p", &[container('a', "agentbox", "bot")])];
-        let again = [says("/p", &[container('b', "agentbox", "bot")])];
+        let first = [says("/p", &[&container('a', "agentbox", "bot")])];
+        let again = [says("/p", &[&container('b', "agentbox", "bot")])];
         assert_eq!(after(&workload, &[&first, &again]), ("b".to_owned(), None));
-        let reused = [says("/p", &[container('a', "other", "bot")])];
+        let reused = [says("/p", &[&container('a', "other", "bot")])];
         assert_eq!(after(&workload, &[&first, &reused]), (String::new(), None));
     }
 
@@ -262,10 +259,10 @@ mod tests {
     fn of_two_that_are_called_so_neither_is_the_agents_in_one_runtime_or_in_two() {
         let workload = Workload::ContainerLabel("role=bot".to_owned());
         let [a, b] = [container('a', "x", "bot"), container('b', "y", "bot")];
-        let one = says("/p", &[a.clone()]);
+        let one = says("/p", &[&a]);
         for answers in [
-            vec![says("/p", &[a.clone(), b.clone()])],
-            vec![one.clone(), says("/d", &[b.clone()])],
+            vec![says("/p", &[&a, &b])],
+            vec![one.clone(), says("/d", &[&b])],
         ] {
             let (ids, doubt) = after(&workload, &[&answers]);
             assert_eq!(ids, "ab");
@@ -273,9 +270,9 @@ mod tests {
             assert!(doubt.contains("aaaaaaaaaaaa and container bbbbbbbbbbbb are called so"));
         }
         // The same one by two sockets is one, and it is it again once the other has gone.
-        let twice = [one.clone(), says("/d", &[a])];
+        let twice = [one.clone(), says("/d", &[&a])];
         assert_eq!(after(&workload, &[&twice]), ("a".to_owned(), None));
-        let both = [one.clone(), says("/d", &[b])];
+        let both = [one.clone(), says("/d", &[&b])];
         let gone = [one, says("/d", &[])];
         assert_eq!(after(&workload, &[&both, &gone]), ("a".to_owned(), None));
     }
@@ -287,14 +284,14 @@ mod tests {
             container('a', "agentbox", "bot"),
             container('b', "agentbox", "bot"),
         ];
-        let running = [says("/p", &[a.clone()]), says("/d", &[])];
+        let running = [says("/p", &[&a]), says("/d", &[])];
         let down = [silent("/p"), silent("/d")];
         assert_eq!(
             after(&workload, &[&running, &down, &down]),
             ("a".to_owned(), None)
         );
         // Nor where the other runtime alone is down: it is known to be the only one of its name that there was.
-        let other_down = [says("/p", &[a.clone()]), silent("/d")];
+        let other_down = [says("/p", &[&a]), silent("/d")];
         assert_eq!(
             after(&workload, &[&running, &other_down]),
             ("a".to_owned(), None)
@@ -309,11 +306,11 @@ mod tests {
             assert_eq!(seen, ids);
             assert!(doubt.expect("a doubt").contains("is not known while"));
         }
-        let new_elsewhere = [silent("/p"), says("/d", &[b.clone()])];
+        let new_elsewhere = [silent("/p"), says("/d", &[&b])];
         let (ids, doubt) = after(&workload, &[&running, &new_elsewhere]);
         assert_eq!(ids, "ab");
         assert!(doubt.expect("a doubt").contains("are called so"));
-        let new_here = [says("/p", &[b]), silent("/d")];
+        let new_here = [says("/p", &[&b]), silent("/d")];
         let (ids, doubt) = after(&workload, &[&running, &new_here]);
         assert_eq!(ids, "b");
         assert!(doubt.expect("a doubt").contains("is not known while"));

@@ -24,6 +24,9 @@ impl<'a> Podman<'a> {
             service: None,
         };
         std::fs::create_dir_all(podman.folder()).expect("makes a folder");
+        // Its older way to networks is not what is installed beside it now.
+        let settings = "[network]\nnetwork_backend = \"netavark\"\n";
+        std::fs::write(podman.folder().join("containers.conf"), settings).expect("writes");
         // What it keeps elsewhere whatever it is told: the state of runc, and its locks.
         let elsewhere = ["/run", "/dev/shm"].map(Path::new);
         world.stage.shadow(&elsewhere);
@@ -45,10 +48,12 @@ impl<'a> Podman<'a> {
         let stage = &self.world.stage;
         let cgroup = stage.cgroups.make("runtime");
         let mut command = stage.command_in(Side::Host, Some(&cgroup), None, "podman");
+        command.env("CONTAINERS_CONF", self.folder().join("containers.conf"));
         for (option, name) in [
             ("--root", "root"),
             ("--runroot", "runroot"),
             ("--tmpdir", "tmp"),
+            ("--network-config-dir", "networks"),
         ] {
             command.arg(option).arg(self.folder().join(name));
         }

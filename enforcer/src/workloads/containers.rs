@@ -1,0 +1,119 @@
+//! Agents' containers that runtimes tell of, among the workloads: what was told becomes cgroups that are looked for by their ids. Speaks to no runtime.
+
+use std::sync::{Arc, PoisonError};
+
+use enforcer_proto::principal::AgentName;
+
+use super::Workloads;
+use super::find::{self, Sought, find};
+use super::told::{Meant, Told};
+use crate::config::Workload;
+use crate::runtimes::{Answer, Container};
+use crate::workload;
+
+impl Workloads {
+    /// Where each agent's workload is, in their order. One that runtimes tell of is looked for by the ids that they said.
+    pub(super) fn seek(&self, told: &Told) -> Vec<Sought> {
+        let ids = |meant: &Meant| {
+            let ids = meant.containers.iter();
+            ids.map(|seen| Workload::Container(seen.id.clone()))
+                .collect::<Vec<_>>()
+        };
+        let wanted: Vec<Vec<Workload>> = self
+            .agents
+            .iter()
+            .map(|(agent, workload, _)| {
+                if workload.is_told() {
+                    ids(told.of(agent))
+                } else {
+                    vec![workload.clone()]
+                }
+            })
+            .collect();
+        let all: Vec<&Workload> = wanted.iter().flatten().collect();
+        let mut found = find(&self.root, &all).into_iter();
+        let sought = self.agents.iter().zip(&wanted);
+        let sought = sought.map(|((agent, workload, _), wanted)| {
+            let mut found: Vec<Sought> = found.by_ref().take(wanted.len()).collect();
+            if workload.is_told() {
+                self.of_told(agent, told.of(agent), found)
+            } else {
+                found.pop().unwrap_or(Sought::Absent)
+            }
+        });
+        sought.collect()
+    }
+
+    /// Where an agent's container is, of which runtimes told, and what was found of those that it may be.
+    fn of_told(&self, agent: &AgentName, meant: &Meant, found: Vec<Sought>) -> Sought {
+        let why = match (&meant.doubt, meant.containers.as_slice()) {
+            (None, [one]) if !one.is_remembered => None,
+            // Its id may be another's by now; its cgroup is the one that it was, or there is none.
+            (None, [_]) => (!self.is_as_it_was(agent, &found)).then(|| {
+                "its container's cgroup is not the one that it was when a runtime told of it last, and none tells of it now".to_owned()
+            }),
+            (None, [] | [_, ..]) => None,
+            (Some(why), _) => Some(why.clone()),
+        };
+        let Some(why) = why else {
+            let mut found = found;
+            return match (found.pop(), meant.is_whole) {
+                (Some(found), _) => found,
+                (None, true) => Sought::Absent,
+                (None, false) => Sought::InDoubt {
+                    any: Vec::new(),
+                    is_whole: false,
+                    why: "no container runtime was asked yet".to_owned(),
+                },
+            };
+        };
+        let mut doubt = (Vec::new(), meant.is_whole);
+        for sought in found {
+            match sought {
+                Sought::Absent => {}
+                Sought::At(folder) => doubt.0.push(folder),
+                Sought::InDoubt { any, is_whole, .. } => {
+                    doubt.0.extend(any);
+                    doubt.1 &= is_whole;
+                }
+            }
+        }
+        let (any, is_whole) = doubt;
+        Sought::InDoubt { any, is_whole, why }
+    }
+
+    /// Whether a container's cgroup is the one that the agent has already, or has gone.
+    fn is_as_it_was(&self, agent: &AgentName, found: &[Sought]) -> bool {
+        match found {
+            [Sought::At(folder)] => {
+                let known = self.of(agent).map(|known| known.id);
+                workload::cgroup_id(folder).is_ok_and(|id| known == Some(id))
+            }
+            [Sought::Absent] | [] => true,
+            // Said for what it is.
+            [Sought::InDoubt { .. }] | [_, _, ..] => true,
+        }
+    }
+
+    /// Takes what runtimes said for what is known of containers, from the next look on.
+    pub fn tell(&self, answers: &[Answer]) {
+        let agents = self.agents.iter();
+        let agents = agents.map(|(agent, workload, _)| (agent, workload));
+        let after = Arc::new(self.told().after(answers, agents));
+        *self.told.write().unwrap_or_else(PoisonError::into_inner) = after;
+    }
+
+    /// What was told last. A look that takes long holds up nobody who is told more.
+    pub(super) fn told(&self) -> Arc<Told> {
+        Arc::clone(&self.told.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What a runtime said of the container whose cgroup an agent's is.
+    #[must_use]
+    pub fn container(&self, agent: &AgentName) -> Option<Container> {
+        let folder = self.of(agent)?.folder;
+        let told = self.told();
+        let mut ids = find::container_ids(folder.file_name()?.to_str()?);
+        ids.find_map(|id| told.container(id)).cloned()
+    }
+}

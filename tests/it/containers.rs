@@ -118,6 +118,10 @@ fn a_container_without_any_network_has_rows_within_a_window_and_no_way_out_and_i
     assert_eq!(served["image"], IMAGE);
     assert_eq!(served["process"]["comm"], "sleep");
     assert_eq!(served["process"]["uid"], 2001);
+    let log = world.cli(Who::Operator, &["log"]);
+    let log = String::from_utf8_lossy(&log.stdout).into_owned();
+    let told = format!("in the container agentbox of the image {IMAGE}");
+    assert!(log.contains(&told), "{log}");
 
     // Started anew, it has another id and is the same agent: its window is waiting for it.
     podman.must(&["rm", "--force", "--time", "0", "agentbox"]);
@@ -307,11 +311,9 @@ fn a_test_that_hangs() {
     );
     let mut out = std::io::stdout();
     writeln!(out, "\nhangs {root} {dir} /proc/{pids}").expect("writes");
-    let mut forever = world.stage.command(harness::stage::Side::Host, "sleep");
-    forever
-        .arg("600")
-        .status()
-        .expect("is killed with this test");
+    loop {
+        std::thread::park();
+    }
 }
 
 #[test]

@@ -526,3 +526,30 @@ pub fn sentence(event: &Event) -> String {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_served_namespace_is_told_with_its_container_and_image_where_those_are_known() {
+        let before = r#"{"kind":"namespace_served","agent":"bot","process":{"pid":7,"start_boot_ns":1,"uid":2001,"comm":"sleep"},"netns":42}"#;
+        let event: Event = serde_json::from_str(before).expect("an older record is read");
+        let told = "netns    42 is served, where bot runs pid 7 (sleep, uid 2001)";
+        assert_eq!(sentence(&event), told);
+        // A record that says nothing of a container is written as it always was: its hash is over these bytes.
+        assert_eq!(serde_json::to_string(&event).expect("JSON"), before);
+        let known = r#""netns":42,"container":"agent\nbox","image":"localhost/agent:1"}"#;
+        let with = before.replace(r#""netns":42}"#, known);
+        let event: Event = serde_json::from_str(&with).expect("a record");
+        let said = sentence(&event);
+        assert!(
+            said.starts_with(told) && said.ends_with(" of the image localhost/agent:1"),
+            "{said}"
+        );
+        assert!(
+            said.contains(" in the container agent") && !said.contains('\n'),
+            "{said}"
+        );
+    }
+}

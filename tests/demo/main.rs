@@ -185,7 +185,8 @@ fn sandboxed() {
     let work = world.own_folder(Who::Agent, "work");
     let inside = |window: &[&str], line: &str| {
         let named = window.join(" ");
-        println!("  root$ enforcer run --sandbox --agent finance-bot {named} -- {line}");
+        let shown = ["--agent finance-bot", &named].join(" ");
+        println!("  root$ enforcer run --sandbox {} -- {line}", shown.trim());
         let mut command = world.run_as(Who::Operator, "sh");
         command.args(["-c", "cd \"$0\" && exec \"$@\""]);
         command.arg(&work).arg(enforcer());

@@ -29,6 +29,8 @@ use crate::workloads::Workloads;
 const LOOK: Duration = Duration::from_millis(50);
 /// How long at least, however much calls for one.
 const LOOK_MIN: Duration = Duration::from_millis(2);
+/// How long a namespace cannot be served before that is said, nanoseconds: its own are setting it up.
+const LASTING_NS: u64 = 500_000_000;
 /// A look takes at most one part of so many of the time, however many processes agents have.
 const LOOK_SHARE: u32 = 10;
 
@@ -59,10 +61,17 @@ pub(super) struct Keep {
 #[derive(Default)]
 struct Now {
     served: BTreeMap<Netns, Served>,
-    /// What cannot be served, and why: each is recorded once.
-    failed: BTreeMap<Netns, String>,
+    /// What cannot be served.
+    failed: BTreeMap<Netns, Fails>,
     /// Who has come to a bound, by what was said of it.
     crowded: BTreeMap<(AgentName, Bound), String>,
+}
+
+/// Since when something cannot be served, and why; recorded once.
+struct Fails {
+    why: String,
+    since_boot_ns: u64,
+    is_said: bool,
 }
 
 struct Served {
@@ -155,8 +164,18 @@ impl Keep {
             // Whoever was there is gone: nobody is refused anything.
             Err(Failed::Gone) => {}
             Err(Failed::Why(why)) => {
-                if now.failed.get(&place.netns) != Some(&why) {
-                    now.failed.insert(place.netns, why.clone());
+                let boot_ns = self.clock.now().boot_ns;
+                let known = now.failed.entry(place.netns).or_insert_with(|| Fails {
+                    why: why.clone(),
+                    since_boot_ns: boot_ns,
+                    is_said: false,
+                });
+                if known.why != why {
+                    known.why.clone_from(&why);
+                    known.is_said = false;
+                }
+                let lasts = boot_ns.saturating_sub(known.since_boot_ns) >= LASTING_NS;
+                if lasts && !std::mem::replace(&mut known.is_said, true) {
                     self.say_refused(place, why).await;
                 }
             }
@@ -248,7 +267,8 @@ impl Keep {
     }
 
     fn tell(&self, now: &Now) {
-        let failed = now.failed.iter().map(|(netns, why)| {
+        let said = now.failed.iter().filter(|(_, fails)| fails.is_said);
+        let failed = said.map(|(netns, Fails { why, .. })| {
             format!("network namespace {netns} is not served, so what agents ask from it is refused: {why}")
         });
         let crowded = now.crowded.iter().map(|((agent, _), why)| {

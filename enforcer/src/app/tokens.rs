@@ -88,8 +88,13 @@ impl Minter for Minters {
     }
 }
 
-/// The minters that the configuration names. Publishes the issuer's public key where the operator and Google's set-up find it.
-pub(super) async fn minters(config: &Config, upstream: &Arc<Upstream>) -> Result<Minters> {
+/// The minters that the configuration names. Publishes the issuer's public key where the operator and Google's set-up find it. Programs are run in
+/// cgroups of their own in `helpers`.
+pub(super) async fn minters(
+    config: &Config,
+    upstream: &Arc<Upstream>,
+    helpers: &Path,
+) -> Result<Minters> {
     let keys = match &config.token {
         TokenSource::Federation { keys, .. } => {
             let keys = IssuerKeys::open(&config.state_dir, keys).await?;
@@ -99,7 +104,7 @@ pub(super) async fn minters(config: &Config, upstream: &Arc<Upstream>) -> Result
         TokenSource::Impersonation { .. } => None,
     };
     let base = if config.mints_by(MinterKind::Impersonation) {
-        Some(BaseIdentity::find().await?)
+        Some(BaseIdentity::find(config.base, helpers).await?)
     } else {
         None
     };
@@ -107,7 +112,11 @@ pub(super) async fn minters(config: &Config, upstream: &Arc<Upstream>) -> Result
 }
 
 /// The same of what is there: makes no key and publishes none, and what is missing fails where it is needed.
-pub(super) async fn minters_there(config: &Config, upstream: &Arc<Upstream>) -> Minters {
+pub(super) async fn minters_there(
+    config: &Config,
+    upstream: &Arc<Upstream>,
+    helpers: &Path,
+) -> Minters {
     let store = config.token.keys();
     // Opened only where there is one: opening makes one.
     let keys = match token::jwks(&config.state_dir, store).await {
@@ -115,7 +124,7 @@ pub(super) async fn minters_there(config: &Config, upstream: &Arc<Upstream>) -> 
         Err(_) => None,
     };
     let base = if config.mints_by(MinterKind::Impersonation) {
-        BaseIdentity::find().await.ok()
+        BaseIdentity::find(config.base, helpers).await.ok()
     } else {
         None
     };
@@ -135,6 +144,7 @@ fn with(
             sts_url,
             iam_url,
             keys: _,
+            project: _,
         } => {
             let options = FederationOptions::new(
                 audience.clone(),
@@ -232,6 +242,12 @@ impl ByWindow {
         Credential::new(token, identity.quota_project.as_deref())
     }
 
+    /// The window's holder, where there is one.
+    fn held(&self, window: &OpenWindow) -> Option<Arc<WindowTokens>> {
+        let windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
+        windows.get(&window.grant).cloned()
+    }
+
     /// The window's holder, made when there is none.
     fn of(&self, window: &OpenWindow) -> Arc<WindowTokens> {
         let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
@@ -289,12 +305,7 @@ impl Tokens for ByWindow {
     }
 
     async fn for_cancel(&self, window: &OpenWindow) -> Result<Credential, Refusal> {
-        let held = self
-            .windows
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&window.grant)
-            .cloned();
+        let held = self.held(window);
         let none = || {
             Refusal::new(
                 Code::TokenUnavailable,
@@ -307,6 +318,12 @@ impl Tokens for ByWindow {
             .await
             .map_err(|error| unavailable(window, &error))?;
         Ok(self.credential(window, &token))
+    }
+
+    async fn refused(&self, window: &OpenWindow, credential: &Credential) {
+        if let Some(held) = self.held(window) {
+            held.refused(credential).await;
+        }
     }
 
     fn close(&self, window: &OpenWindow) {

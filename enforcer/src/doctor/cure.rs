@@ -90,6 +90,9 @@ impl Cures<'_> {
             | TokenError::NoMinter(MinterKind::Impersonation) => {
                 "give this host an identity of its own: run it on a machine with a service account, or name a key by GOOGLE_APPLICATION_CREDENTIALS; then restart the daemon".to_owned()
             }
+            TokenError::BaseNotThere(_) => {
+                "name another source by token.base, or have that one there; then restart the daemon".to_owned()
+            }
             TokenError::NoMinter(MinterKind::Federation) if self.is_alone => format!(
                 "start the daemon, and run this again; or {}",
                 where_the_key_is(self.config)
@@ -108,6 +111,10 @@ impl Cures<'_> {
             TokenError::Timeout { endpoint } => {
                 format!("run it again; if it stays so, look at what lies between this host and {endpoint}")
             }
+            TokenError::Unusable {
+                endpoint: Endpoint::Base,
+                ..
+            } => "look at what the daemon says of this host's own identity in its log, and name its source by token.base".to_owned(),
             TokenError::Unusable { endpoint, .. } => {
                 format!("look at who answers as {endpoint}, and at this host's clock: what came is not what Google sends")
             }

@@ -146,9 +146,10 @@ class Tokens:
     def impersonate(self, method, path, headers, body):
         account = path.removeprefix("/v1/projects/-/serviceAccounts/").removesuffix(":generateAccessToken")
         bearer = (headers.get("authorization") or "").removeprefix("Bearer ")
+        if not self.is_valid(bearer):
+            return 401, {"error": {"code": 401, "message": "Request had invalid authentication credentials.", "status": "UNAUTHENTICATED"}}
         try:
             check(method == "POST" and path.endswith(":generateAccessToken") and "@" in account, "no such method")
-            check(self.is_valid(bearer), "the bearer is not ours or has expired")
             check(self.minted[bearer][1] in SCOPES[1:], "the bearer's scope does not reach IAM Credentials")
             asked = json.loads(body)
             life_s = int(asked.get("lifetime", "3600s").removesuffix("s"))

@@ -52,7 +52,13 @@ fn in_a_sandbox_without_any_network_a_query_runs_within_a_window_and_is_refused_
 
     let mut nowhere = sandboxed(&world);
     let nowhere = nowhere
-        .args(["curl", "--silent", "--max-time", "3", "https://example.com/"])
+        .args([
+            "curl",
+            "--silent",
+            "--max-time",
+            "3",
+            "https://example.com/",
+        ])
         .stdout(Stdio::null())
         .status()
         .expect("runs");

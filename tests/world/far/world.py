@@ -66,7 +66,10 @@ LIES = {
     "html": (200, b"<html>Sign in to the network</html>"),
     "huge": (200, {"access_token": "x" * 200_000, "token_type": "Bearer", "expires_in": 300}),
     "wrong_type": (200, {"access_token": "x" * 40, "token_type": "mac", "expires_in": 300}),
-    "endless": (200, {"access_token": "x" * 40, "token_type": "Bearer"}),
+    "ended": (200, {"access_token": "x" * 40, "token_type": "Bearer", "expires_in": -5}),
+    "no_time": (200, {"access_token": "x" * 40, "token_type": "Bearer", "expires_in": "soon"}),
+    # It is no token of anybody's, and is said to live for ever.
+    "for_ever": (200, {"access_token": "x" * 40, "token_type": "Bearer", "expires_in": 2**64 - 1}),
     "no_token": (200, {"access_token": 5, "token_type": "Bearer", "expires_in": 300}),
     "throttled": (429, {"error": {"code": 429, "status": "RESOURCE_EXHAUSTED"}}),
 }

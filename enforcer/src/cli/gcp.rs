@@ -101,13 +101,22 @@ pub(super) fn run(command: &GcpCommand, json: bool) -> Result<ExitCode, Failure>
 struct Issuer<'a> {
     issuer: &'a str,
     audience: &'a str,
+    /// The id of the project that the provider is in, where it is named.
+    project: Option<&'a str>,
 }
 
 fn issuer(config: &Config) -> Result<Issuer<'_>, Failure> {
     match &config.token {
         TokenSource::Federation {
-            audience, issuer, ..
-        } => Ok(Issuer { issuer, audience }),
+            audience,
+            issuer,
+            project,
+            ..
+        } => Ok(Issuer {
+            issuer,
+            audience,
+            project: project.as_deref(),
+        }),
         TokenSource::Impersonation { .. } => Err(anyhow::anyhow!(
             "token.kind is \"impersonation\": this host is no issuer, and has no key of its own"
         )
@@ -163,7 +172,7 @@ fn rotate(args: &RotateArgs, json: bool) -> Result<(), Failure> {
         return Ok(());
     }
     let jwks = config.run_dir.join("jwks.json");
-    let upload = upload(issuer.audience, &jwks);
+    let upload = upload(&issuer, &jwks);
     match (store, step) {
         // Its standard output is the key.
         (KeyStore::Credential(name), Step::Begin) => eprintln!("{}", given_away(name, &upload)),
@@ -216,15 +225,19 @@ fn said(step: Step, upload: &str) -> String {
 }
 
 /// The command that gives Google the keys.
-fn upload(audience: &str, jwks: &Path) -> String {
+fn upload(issuer: &Issuer<'_>, jwks: &Path) -> String {
     let part = |name: &str| {
-        let mut parts = audience.split('/').skip_while(|part| *part != name);
+        let mut parts = issuer.audience.split('/').skip_while(|part| *part != name);
         parts.nth(1).unwrap_or("?").to_owned()
     };
+    let number = part("projects");
+    // gcloud takes no number for it.
+    let project = crate::gcp::pool_project(&number, issuer.project)
+        .unwrap_or_else(|| format!("\"{}\"", crate::gcp::id_by_number(&number)));
     format!(
         "  gcloud iam workload-identity-pools providers update-oidc {} \\\n    --project={} --location={} --workload-identity-pool={} \\\n    --jwk-json-path={}",
         part("providers"),
-        part("projects"),
+        project,
         part("locations"),
         part("workloadIdentityPools"),
         jwks.display()
@@ -239,11 +252,23 @@ mod tests {
     fn each_step_says_what_is_to_be_done_next() {
         let audience = "//iam.googleapis.com/projects/123/locations/global/workloadIdentityPools/agents/providers/host-a";
         let jwks = Path::new("/run/enforcer/jwks.json");
-        let upload = upload(audience, jwks);
+        let issuer = |project| Issuer {
+            issuer: "https://enforcer.example.com",
+            audience,
+            project,
+        };
+        let by_number = upload(&issuer(None), jwks);
+        assert!(
+            by_number.contains(
+                "--project=\"$(gcloud projects describe 123 --format='value(projectId)')\""
+            ),
+            "{by_number}"
+        );
+        let upload = upload(&issuer(Some("the-pools")), jwks);
         let begun = said(Step::Begin, &upload);
         assert!(
             begun.contains(
-                "update-oidc host-a \\\n    --project=123 --location=global --workload-identity-pool=agents \\\n    --jwk-json-path=/run/enforcer/jwks.json"
+                "update-oidc host-a \\\n    --project=the-pools --location=global --workload-identity-pool=agents \\\n    --jwk-json-path=/run/enforcer/jwks.json"
             ) && begun.ends_with("5 minutes later: enforcer gcp rotate-key --switch"),
             "{begun}"
         );

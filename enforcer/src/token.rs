@@ -34,7 +34,7 @@ pub use federation::{ASSERTION_LIFE_MAX, Federation, FederationOptions};
 pub use hsm::{HsmError, check as check_hsm};
 pub use impersonation::Impersonation;
 pub use issuer::{IssuerError, IssuerKey};
-pub use keys::{IssuerKeys, KNOWN_AFTER, LAST_FOR, RotationError, Step, jwks, rotate};
+pub use keys::{Give, IssuerKeys, KNOWN_AFTER, LAST_FOR, RotationError, Step, Turn, jwks, rotate};
 pub use signer::{PublicKey, SignError, Signature, Signer};
 pub use window::{CANCEL_GRACE, WindowTokens};
 
@@ -294,6 +294,11 @@ pub trait Minter: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// [`TokenError`].
     async fn mint(&self, request: &MintRequest) -> Result<Minted, TokenError>;
+
+    /// What may keep it from minting, though nothing has yet; sentences.
+    fn doubts(&self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// Makes this process unreadable to others: no core dumps, no ptrace by equals, `/proc` entries owned by root.

@@ -78,6 +78,11 @@ impl Keys for TheirKeys {
 
 #[async_trait]
 impl Minter for Minters {
+    fn doubts(&self) -> Vec<String> {
+        let federation = self.federation.as_ref();
+        federation.map(Minter::doubts).unwrap_or_default()
+    }
+
     async fn mint(&self, request: &MintRequest) -> Result<Minted, TokenError> {
         let minter: Option<&dyn Minter> = match request.minter {
             MinterKind::Federation => self.federation.as_ref().map(|minter| minter as _),

@@ -108,6 +108,8 @@ struct StsAnswer {
 struct Assertion {
     jwt: Zeroizing<String>,
     life_s: u64,
+    /// The id of the key that signed it.
+    kid: String,
 }
 
 impl Federation {
@@ -186,8 +188,11 @@ impl Federation {
         })?;
         let jwt = jwt(key.as_ref(), &claims).await?;
         self.has_signed(key.public().kid());
-        let life_s = exp.saturating_sub(now_s);
-        Ok(Assertion { jwt, life_s })
+        Ok(Assertion {
+            jwt,
+            life_s: exp.saturating_sub(now_s),
+            kid: key.public().kid().to_owned(),
+        })
     }
 
     async fn exchange(&self, request: &MintRequest, scope: &str) -> Result<Minted, TokenError> {
@@ -217,6 +222,7 @@ impl Federation {
         )
         .await?;
         let (token, life_s) = answer.checked(assertion.life_s)?;
+        self.keys.known(&assertion.kid);
         Ok(Minted {
             token,
             expires_boot_ns: plus(request.now.boot_ns, life_s),
@@ -231,6 +237,10 @@ impl Federation {
 
 #[async_trait]
 impl Minter for Federation {
+    fn doubts(&self) -> Vec<String> {
+        self.keys.doubt().into_iter().collect()
+    }
+
     async fn mint(&self, request: &MintRequest) -> Result<Minted, TokenError> {
         let Some(account) = &request.service_account else {
             return self.exchange(request, SCOPE_BIGQUERY).await;

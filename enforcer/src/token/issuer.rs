@@ -34,7 +34,7 @@ pub enum IssuerError {
     },
     /// The service manager handed over none.
     #[error(
-        "the service manager handed over no credential {name}. Make a key by `enforcer gcp rotate-key | systemd-creds encrypt --name={name} - /etc/enforcer/{name}.cred`, and say LoadCredentialEncrypted={name}:/etc/enforcer/{name}.cred in the unit"
+        "the service manager handed over no credential {name}. Make a key by `enforcer gcp rotate-key --output /etc/enforcer/{name}.cred`, and say LoadCredentialEncrypted={name}:/etc/enforcer/{name}.cred in the unit"
     )]
     NotHandedOver {
         /// Which.

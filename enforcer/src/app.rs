@@ -307,6 +307,7 @@ async fn daemon((config, digest): (Config, String), policy: Policy, room: Room) 
         refused: Arc::clone(&refused),
         clock: Arc::clone(&clock),
         questions,
+        windows: engine.windows(),
     };
     let beside = Beside::new(parts, &config, &tls)?;
     let here = Sockets::bind(ports).map_err(not_bound)?;

@@ -62,7 +62,7 @@ impl Gcloud {
         let environment = environment(std::env::vars_os());
         let path = environment.get(&OsString::from("PATH"))?;
         let found = std::env::split_paths(path).map(|dir| dir.join(WORDS[0]));
-        let program = found.into_iter().find(|file| is_program(file))?;
+        let program = found.into_iter().find(is_program)?;
         let mut words = WORDS.map(str::to_owned).to_vec();
         words[0] = program.to_str()?.to_owned();
         let program = Program {

@@ -263,12 +263,14 @@ impl ByWindow {
                 .datasets()
                 .filter(|(_, access)| *access >= Access::Write);
             let identity = self.identity(&window.agent);
+            let now = self.clock.now();
             let request = MintRequest {
                 bearer: Bearer::Agent,
                 agent: window.agent.to_string(),
                 host: self.host.clone(),
                 grant: window.grant.to_string(),
-                session: format!("{}-{}", self.host, window.grant),
+                // Also of a window that a daemon before had begun: no two assertions have one name.
+                session: format!("{}-{}-{}", self.host, window.grant, now.unix_ns),
                 datasets: all.map(|(dataset, _)| dataset.to_string()).collect(),
                 writable: writable.map(|(dataset, _)| dataset.to_string()).collect(),
                 approver: window.approver.to_string(),
@@ -276,7 +278,7 @@ impl ByWindow {
                 minter: identity.minter,
                 service_account: identity.service_account.clone(),
                 remaining: Duration::ZERO,
-                now: self.clock.now(),
+                now,
             };
             Arc::new(WindowTokens::new(
                 Arc::clone(&self.minter),

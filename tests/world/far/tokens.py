@@ -47,6 +47,7 @@ class Tokens:
         self.faults = faults
         self.lock = threading.Lock()
         self.minted = {}
+        self.shown = set()
         self.log = open(folder / "tokens.jsonl", "a", buffering=1)
 
     def mint(self, kind, subject, scope, life_s, claims):
@@ -107,6 +108,10 @@ class Tokens:
         is_met = claims["exp"] - claims["iat"] <= 900 and self.faults().get("condition") != "fails"
         check(is_met, "the attribute condition: exp - iat <= 900", "unauthorized_client")
         check(len(claims["sub"].encode()) <= 127 and claims["sub"].startswith(HOST + "/"), "sub")
+        if self.faults().get("jti") == "once":
+            with self.lock:
+                check(claims["jti"] not in self.shown, "its jti was shown before")
+                self.shown.add(claims["jti"])
         return claims
 
     def of_a_key(self, method, path, headers, body):

@@ -298,6 +298,38 @@ fn the_resources_are_terraforms_and_say_the_same() {
     let output = parser.wait_with_output().expect("ends");
     assert!(output.status.success(), "{output:?}");
     let parsed: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let resources = parsed["resource"].as_array().expect("a list");
+    let waits = |kind: &str, of: &[&str]| {
+        let of_kind = resources.iter().filter_map(|resource| {
+            let found = resource.as_object().expect("one").iter();
+            found
+                .filter(|(name, _)| name.contains(kind))
+                .map(|(_, value)| value)
+                .next()
+        });
+        let of_kind: Vec<String> = of_kind.map(Value::to_string).collect();
+        assert!(!of_kind.is_empty(), "{kind}");
+        for (resource, needed) in of_kind
+            .iter()
+            .flat_map(|one| of.iter().map(move |of| (one, of)))
+        {
+            assert!(resource.contains(needed), "{resource} waits for {needed}");
+        }
+    };
+    let apis = [
+        "google_project_service.enforcer_pool",
+        "google_project_service.enforcer_0",
+    ];
+    waits("google_iam_workload_identity_pool", &["project"]);
+    waits("_iam_member", &apis);
+    waits(
+        "_iam_member",
+        &["google_iam_workload_identity_pool_provider.enforcer"],
+    );
+    waits(
+        "google_project_iam_audit_config",
+        &["google_project_service.enforcer_"],
+    );
     let said = parsed.to_string();
     for wanted in [
         "google_iam_workload_identity_pool_provider",

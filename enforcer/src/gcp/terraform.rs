@@ -26,7 +26,7 @@ pub(super) fn resources(plan: &Plan, jwks: &str) -> String {
         .as_ref()
         .and_then(|provider| provider.project_id.as_ref());
     if let Some(provider) = &plan.provider {
-        of_provider(&mut text, provider, jwks);
+        of_provider(&mut text, provider, jwks, &services(plan));
         // Where it is one of the others, those have what it needs.
         let is_other = pool_project.is_none_or(|id| !plan.projects.contains(id));
         let services: &[&str] = if is_other {
@@ -58,13 +58,19 @@ pub(super) fn resources(plan: &Plan, jwks: &str) -> String {
     text
 }
 
+/// The APIs of all projects, as what waits for them names them.
+fn services(plan: &Plan) -> Vec<String> {
+    let of_pool = plan.provider.iter().map(|_| "pool".to_owned());
+    let names = of_pool.chain((0..plan.projects.len()).map(|at| at.to_string()));
+    names
+        .map(|name| format!("google_project_service.enforcer_{name}"))
+        .collect()
+}
+
 /// All that must be there before anybody is bound to anything.
 fn needed(plan: &Plan) -> String {
-    let mut needed: Vec<String> = (0..plan.projects.len())
-        .map(|at| format!("google_project_service.enforcer_{at}"))
-        .collect();
+    let mut needed = services(plan);
     if plan.provider.is_some() {
-        needed.push("google_project_service.enforcer_pool".to_owned());
         needed.push("google_iam_workload_identity_pool_provider.enforcer".to_owned());
     }
     needed.join(", ")
@@ -97,7 +103,7 @@ fn project_shown(provider: &Provider) -> String {
     id.map_or_else(|| "var.pool_project".to_owned(), quoted)
 }
 
-fn of_provider(text: &mut String, provider: &Provider, jwks: &str) {
+fn of_provider(text: &mut String, provider: &Provider, jwks: &str, services: &[String]) {
     let Provider {
         project,
         pool,
@@ -121,8 +127,9 @@ fn of_provider(text: &mut String, provider: &Provider, jwks: &str) {
     block(
         text,
         &format!(
-            "resource \"google_iam_workload_identity_pool\" \"enforcer\" {{\n  project                   = {project}\n  workload_identity_pool_id = {}\n  depends_on                = [google_project_service.enforcer_pool]\n}}",
-            quoted(pool)
+            "resource \"google_iam_workload_identity_pool\" \"enforcer\" {{\n  project                   = {project}\n  workload_identity_pool_id = {}\n  depends_on                = [{}]\n}}",
+            quoted(pool),
+            services.join(", ")
         ),
     );
     let mut mapping = String::new();

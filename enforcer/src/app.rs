@@ -212,7 +212,12 @@ async fn daemon((config, digest): (Config, String), policy: Policy, room: Room) 
     let served = served(&config, &names);
     let authority = open_authority(&config, &served, clock.as_ref(), &files)?;
     let upstream = open_upstream(&config, &tls, Some(Arc::new(deadlines)))?;
-    let minters = Arc::new(tokens::minters(&config, &upstream).await?);
+    let helpers = places.root.join(config.helpers_cgroup());
+    if config.has_helpers() {
+        helper::prepare(&helpers)
+            .with_context(|| format!("making the cgroup {}", helpers.display()))?;
+    }
+    let minters = Arc::new(tokens::minters(&config, &upstream, &helpers).await?);
     let signs = minters.signs();
     let parts = doctor::Daemons {
         tls: &tls,
@@ -269,11 +274,6 @@ async fn daemon((config, digest): (Config, String), policy: Policy, room: Room) 
 
     log::check_in_background(&config, key.verifier(), &watched)?;
     let index = log::index(&config, &engine, &watched)?;
-    let helpers = places.root.join(config.helpers_cgroup());
-    if config.has_helpers() {
-        helper::prepare(&helpers)
-            .with_context(|| format!("making the cgroup {}", helpers.display()))?;
-    }
     let publisher = log::publisher(&config, key, &helpers, &upstream, &clock, watched);
     let publishing = tokio::spawn(publisher.run(ends, segments));
     let agents = Arc::clone(&places.workloads);
@@ -308,6 +308,7 @@ async fn daemon((config, digest): (Config, String), policy: Policy, room: Room) 
         refused: Arc::clone(&refused),
         clock: Arc::clone(&clock),
         questions,
+        windows: engine.windows(),
     };
     let beside = Beside::new(parts, &config, &tls)?;
     let here = Sockets::bind(ports).map_err(not_bound)?;

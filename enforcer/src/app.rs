@@ -347,7 +347,7 @@ async fn daemon((config, digest): (Config, String), policy: Policy, room: Room) 
     });
     proxy::take_up(&proxy).await;
     let services = Services { proxy, beside };
-    let nudge = Arc::new(tokio::sync::Notify::new());
+    let (hints, hinted) = tokio::sync::mpsc::channel(namespaces::HINTS_MAX);
     services.serve_proxy(here.proxy, &stop, &tasks);
     tasks.spawn(
         namespaces::Keep {
@@ -357,7 +357,7 @@ async fn daemon((config, digest): (Config, String), policy: Policy, room: Room) 
             workloads: Arc::clone(&places.workloads),
             engine: engine.clone(),
             clock: Arc::clone(&clock),
-            nudge: Arc::clone(&nudge),
+            hints: hinted,
             told: told_namespaces,
             tasks: tasks.clone(),
         }
@@ -367,7 +367,7 @@ async fn daemon((config, digest): (Config, String), policy: Policy, room: Room) 
     tasks.spawn(identity::record_events(
         events,
         agents,
-        (probes, nudge),
+        (probes, hints),
         engine.clone(),
         stop.clone(),
     ));

@@ -137,9 +137,10 @@ impl Lab {
     /// The same as [`Self::work`], from a network namespace that has a loopback and nothing else.
     pub(crate) fn work_apart(&self, round: u32, args: &[&str]) -> Child {
         let me = std::env::current_exe().expect("a path");
-        let script = "ip link set lo up; exec \"$0\" worker proxy \"$@\"";
+        let script = "ip link set lo up; exec \"$0\" sandboxed -- \"$@\"";
         let mut command = self.apart(round % AGENTS, "sh", &["-c", script]);
-        command.arg(me).args(args);
+        command.arg(enforcer()).arg(me).args(["worker", "proxy"]);
+        command.args(args);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         command.spawn().expect("starts")
     }

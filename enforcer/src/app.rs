@@ -216,7 +216,12 @@ async fn daemon((config, digest): (Config, String), policy: Policy, room: Room) 
     let served = served(&config, &names);
     let authority = open_authority(&config, &served, clock.as_ref(), &files)?;
     let upstream = open_upstream(&config, &tls, Some(Arc::new(deadlines)))?;
-    let minters = Arc::new(tokens::minters(&config, &upstream).await?);
+    let helpers = places.root.join(config.helpers_cgroup());
+    if config.has_helpers() {
+        helper::prepare(&helpers)
+            .with_context(|| format!("making the cgroup {}", helpers.display()))?;
+    }
+    let minters = Arc::new(tokens::minters(&config, &upstream, &helpers).await?);
     let signs = minters.signs();
     let parts = doctor::Daemons {
         tls: &tls,
@@ -273,11 +278,6 @@ async fn daemon((config, digest): (Config, String), policy: Policy, room: Room) 
 
     log::check_in_background(&config, key.verifier(), &watched)?;
     let index = log::index(&config, &engine, &watched)?;
-    let helpers = places.root.join(config.helpers_cgroup());
-    if config.has_helpers() {
-        helper::prepare(&helpers)
-            .with_context(|| format!("making the cgroup {}", helpers.display()))?;
-    }
     let publisher = log::publisher(&config, key, &helpers, &upstream, &clock, watched);
     let publishing = tokio::spawn(publisher.run(ends, segments));
     let agents = Arc::clone(&places.workloads);
@@ -312,6 +312,7 @@ async fn daemon((config, digest): (Config, String), policy: Policy, room: Room) 
         refused: Arc::clone(&refused),
         clock: Arc::clone(&clock),
         questions,
+        windows: engine.windows(),
     };
     let beside = Beside::new(parts, &config, &tls)?;
     let here = Sockets::bind(ports).map_err(not_bound)?;
@@ -350,7 +351,7 @@ async fn daemon((config, digest): (Config, String), policy: Policy, room: Room) 
     });
     proxy::take_up(&proxy).await;
     let services = Services { proxy, beside };
-    let nudge = Arc::new(tokio::sync::Notify::new());
+    let (hints, hinted) = tokio::sync::mpsc::channel(namespaces::HINTS_MAX);
     services.serve_proxy(here.proxy, &stop, &tasks);
     tasks.spawn(
         namespaces::Keep {
@@ -360,7 +361,7 @@ async fn daemon((config, digest): (Config, String), policy: Policy, room: Room) 
             workloads: Arc::clone(&places.workloads),
             engine: engine.clone(),
             clock: Arc::clone(&clock),
-            nudge: Arc::clone(&nudge),
+            hints: hinted,
             told: told_namespaces,
             tasks: tasks.clone(),
         }
@@ -370,7 +371,7 @@ async fn daemon((config, digest): (Config, String), policy: Policy, room: Room) 
     tasks.spawn(identity::record_events(
         events,
         agents,
-        (probes, nudge),
+        (probes, hints),
         engine.clone(),
         stop.clone(),
     ));

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, RenameFlags, Uid};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -61,11 +61,30 @@ impl Rights {
 /// What the system said; the old file is still there then, unless only the folder's sync failed.
 pub fn replace(path: &Path, content: &[u8], rights: Rights) -> io::Result<()> {
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-    let folder = match path.parent() {
+    replace_in(File::open(folder_of(path))?.as_fd(), name, content, rights)
+}
+
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         Some(_) | None => Path::new("."),
-    };
-    replace_in(File::open(folder)?.as_fd(), name, content, rights)
+    }
+}
+
+/// Puts a file with this content and these rights where `path` names nothing.
+///
+/// # Errors
+/// [`io::ErrorKind::AlreadyExists`] where it names something, which is left as it is; else what the system said.
+pub fn create(path: &Path, content: &[u8], rights: Rights) -> io::Result<()> {
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    let folder = File::open(folder_of(path))?;
+    write_as(
+        folder.as_fd(),
+        name,
+        content,
+        rights,
+        RenameFlags::NOREPLACE,
+    )
 }
 
 /// The same in a folder that is open: whatever its path leads to meanwhile, all of it is done there.
@@ -78,10 +97,23 @@ pub fn replace_in(
     content: &[u8],
     rights: Rights,
 ) -> io::Result<()> {
+    write_as(folder, name, content, rights, RenameFlags::empty())
+}
+
+fn write_as(
+    folder: BorrowedFd<'_>,
+    name: &OsStr,
+    content: &[u8],
+    rights: Rights,
+    how: RenameFlags,
+) -> io::Result<()> {
     let mut draft = name.to_owned();
     draft.push(format!(".new-{}", std::process::id()));
-    let written = write_draft(folder, &draft, content, rights)
-        .and_then(|()| Ok(rustix::fs::renameat(folder, &draft, folder, name)?));
+    let written = write_draft(folder, &draft, content, rights).and_then(|()| {
+        Ok(rustix::fs::renameat_with(
+            folder, &draft, folder, name, how,
+        )?)
+    });
     if let Err(error) = written {
         // The draft may hold a key: better gone. It may also never have come to be.
         let _ = rustix::fs::unlinkat(folder, &draft, AtFlags::empty());
@@ -118,6 +150,18 @@ mod tests {
     use std::fs;
 
     use super::*;
+
+    #[test]
+    fn a_file_is_created_where_there_is_none_and_one_that_is_there_is_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("f");
+        create(&path, b"first", Rights::of_mode(0o600)).unwrap();
+        let again = create(&path, b"second", Rights::of_mode(0o600)).unwrap_err();
+        assert_eq!(again.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read(&path).unwrap(), b"first");
+        let there = fs::read_dir(folder.path()).unwrap().count();
+        assert_eq!(there, 1, "no draft is left");
+    }
 
     #[test]
     fn a_file_is_replaced_with_its_rights_and_no_draft_is_left() {

@@ -259,6 +259,13 @@ enum Command {
         #[arg(trailing_var_arg = true, required = true)]
         command: Vec<std::ffi::OsString>,
     },
+    /// The command of `run --sandbox`, in its sandbox.
+    #[command(hide = true)]
+    Sandboxed {
+        /// The command and its arguments.
+        #[arg(trailing_var_arg = true, required = true)]
+        command: Vec<std::ffi::OsString>,
+    },
     /// Try every way out of this host toward a throw-away endpoint, and say which are blocked (as root). Harmless, and under a minute.
     Prove(ConfigArg),
     /// One of those attempts, in a process of its own.
@@ -442,6 +449,9 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
                 is_sandboxed: sandbox,
                 command: &command,
             });
+        }
+        Command::Sandboxed { command } => {
+            run::sandbox::become_command(&command).map_err(Failure::Other)
         }
         Command::Notify { command } => return notify::run(&cli.socket, command, cli.json),
         Command::Client { command } => return client::run(&cli.socket, &command, cli.json),

@@ -222,6 +222,31 @@ pub enum MinterKind {
     Impersonation,
 }
 
+/// Where a host's own identity comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BaseSource {
+    /// A service account's key in the file that `GOOGLE_APPLICATION_CREDENTIALS` names.
+    KeyFile,
+    /// The application-default credentials of the user that the daemon runs as.
+    ApplicationDefault,
+    /// The metadata server of a machine of Google's.
+    Metadata,
+    /// Whoever is logged in to the Cloud SDK as that user.
+    Gcloud,
+}
+
+impl std::fmt::Display for BaseSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::KeyFile => "the key file that GOOGLE_APPLICATION_CREDENTIALS names",
+            Self::ApplicationDefault => "application-default credentials",
+            Self::Metadata => "the machine's metadata server",
+            Self::Gcloud => "gcloud's login",
+        })
+    }
+}
+
 /// Where upstream tokens come from, for whom nothing else is said.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub enum TokenSource {
@@ -237,6 +262,8 @@ pub enum TokenSource {
         iam_url: String,
         /// What has the key.
         keys: KeyStore,
+        /// The id of the project that the provider is in, of which `audience` has the number.
+        project: Option<String>,
     },
     /// The host's base identity impersonates the agent's service account.
     Impersonation {
@@ -330,6 +357,8 @@ pub struct Config {
     pub connect_timeout: Duration,
     /// Where tokens come from.
     pub token: TokenSource,
+    /// Where the host's own identity comes from, for those whose tokens are made by it; absent: the first source that is there.
+    pub base: Option<BaseSource>,
     /// As whom BigQuery is asked what queries without a window need; absent: it is not.
     pub estimator: Option<Estimator>,
     /// How the log is kept.
@@ -441,7 +470,19 @@ impl Config {
             Send::Command(_) => true,
             Send::Webhook(_) => false,
         };
-        self.audit.witness_command.is_some() || self.hooks.iter().any(runs)
+        self.audit.witness_command.is_some() || self.hooks.iter().any(runs) || self.may_run_gcloud()
+    }
+
+    /// Whether the host's own identity may be that of gcloud's login.
+    #[must_use]
+    pub fn may_run_gcloud(&self) -> bool {
+        let is_meant = match self.base {
+            None | Some(BaseSource::Gcloud) => true,
+            Some(BaseSource::KeyFile | BaseSource::ApplicationDefault | BaseSource::Metadata) => {
+                false
+            }
+        };
+        is_meant && self.mints_by(MinterKind::Impersonation)
     }
 
     /// The control socket.

@@ -16,7 +16,7 @@ use crate::token::ASSERTION_LIFE_MAX;
 
 pub use needed::Somebody;
 
-/// The APIs that are called.
+/// The APIs that are called in projects that queries run in.
 const SERVICES: [&str; 5] = [
     "bigquery.googleapis.com",
     "bigquerystorage.googleapis.com",
@@ -24,10 +24,24 @@ const SERVICES: [&str; 5] = [
     "iamcredentials.googleapis.com",
     "sts.googleapis.com",
 ];
-/// Those whose calls are to be in Google's own audit log.
-const AUDITED: [&str; 3] = [
+/// Those that are called in the pool's own project.
+const POOL_SERVICES: [&str; 4] = [
+    "cloudresourcemanager.googleapis.com",
+    "iam.googleapis.com",
+    "iamcredentials.googleapis.com",
+    "sts.googleapis.com",
+];
+/// Those whose calls are to be in the audit log of a project that queries run in.
+const AUDITED: [&str; 4] = [
     "bigquery.googleapis.com",
     "iam.googleapis.com",
+    "iamcredentials.googleapis.com",
+    "sts.googleapis.com",
+];
+/// Those whose calls are to be in that of the pool's own project.
+const POOL_AUDITED: [&str; 3] = [
+    "iam.googleapis.com",
+    "iamcredentials.googleapis.com",
     "sts.googleapis.com",
 ];
 /// How claims become what IAM knows: who it is, what the window holds, and what bindings may name.
@@ -60,7 +74,10 @@ pub struct Plan {
 /// A workload identity provider.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Provider {
+    /// As the audience has it: the project's number.
     project: String,
+    /// The id of that project, as far as it is known: gcloud takes no number.
+    project_id: Option<String>,
     location: String,
     pool: String,
     name: String,
@@ -104,8 +121,15 @@ impl Plan {
     pub fn of(config: &Config, policy: &Policy) -> Result<Self, PlanError> {
         let provider = match &config.token {
             TokenSource::Federation {
-                audience, issuer, ..
-            } => Some(Provider::of(audience, issuer, &config.host)?),
+                audience,
+                issuer,
+                project,
+                ..
+            } => {
+                let mut provider = Provider::of(audience, issuer, &config.host)?;
+                provider.project_id = pool_project(&provider.project, project.as_deref());
+                Some(provider)
+            }
             TokenSource::Impersonation { .. } => None,
         };
         let mut plan = Self {
@@ -323,6 +347,29 @@ impl Plan {
     }
 }
 
+/// The id of the pool's project: as the configuration says, or as the audience does, where that is no number; none where it is not known.
+pub(crate) fn pool_project(in_audience: &str, named: Option<&str>) -> Option<String> {
+    let is_number = in_audience.bytes().all(|byte| byte.is_ascii_digit());
+    let of_audience = (!is_number).then_some(in_audience);
+    named.or(of_audience).map(str::to_owned)
+}
+
+/// The shell's words for the id of the project that has this number.
+pub(crate) fn id_by_number(number: &str) -> String {
+    format!("$(gcloud projects describe {number} --format='value(projectId)')")
+}
+
+/// The project that a service account is of, where its address says that.
+fn project_of(account: &str) -> Option<String> {
+    let (_, domain) = account.split_once('@')?;
+    let project = domain.strip_suffix(".iam.gserviceaccount.com")?;
+    // Of a project of a domain's, as example.com:project, the address has project.example.com.
+    Some(match project.split_once('.') {
+        Some((project, domain)) => format!("{domain}:{project}"),
+        None => project.to_owned(),
+    })
+}
+
 /// By which role who has this subject becomes a service account, and who that is to Google.
 fn who_becomes(
     minter: MinterKind,
@@ -372,6 +419,7 @@ impl Provider {
         }
         Ok(Self {
             project: (*project).to_owned(),
+            project_id: None,
             location: (*location).to_owned(),
             pool: (*pool).to_owned(),
             name: (*name).to_owned(),
@@ -416,6 +464,28 @@ impl Provider {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_project_of_an_account_is_read_from_its_address_where_that_says_it() {
+        for (account, project) in [
+            ("bot@p-1.iam.gserviceaccount.com", Some("p-1")),
+            (
+                "bot@p-1.example.com.iam.gserviceaccount.com",
+                Some("example.com:p-1"),
+            ),
+            ("123-compute@developer.gserviceaccount.com", None),
+            ("nobody", None),
+        ] {
+            assert_eq!(project_of(account).as_deref(), project, "{account}");
+        }
+    }
+
+    #[test]
+    fn the_id_of_the_pools_project_is_the_named_one_and_a_number_is_none() {
+        assert_eq!(pool_project("12", Some("p")).as_deref(), Some("p"));
+        assert_eq!(pool_project("p-1", None).as_deref(), Some("p-1"));
+        assert_eq!(pool_project("12", None), None);
+    }
 
     #[test]
     fn a_provider_is_read_from_the_audience_or_refused() {

@@ -2,6 +2,7 @@
 //! the daemon's and below the lock, which it enters before it becomes the program. When it has ended, or its time is up, all that is in that
 //! cgroup is killed, and the cgroup removed.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -15,15 +16,16 @@ use rustix::io::Errno;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStdin};
 use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
 
 use crate::config::Program;
 use crate::workload;
 
 /// How much of what a program prints is kept, bytes of each of its two outputs; the rest is read and dropped.
-const OUTPUT_BYTES_MAX: usize = 4096;
+const OUTPUT_BYTES_MAX: usize = 16 * 1024;
 /// How much of it is logged, characters.
 const OUTPUT_CHARS_LOGGED: usize = 400;
-/// All of the environment that a program gets.
+/// All of the environment that a program gets for whom nothing else is said.
 const ENVIRONMENT: [(&str, &str); 2] = [
     (
         "PATH",
@@ -68,6 +70,14 @@ pub struct Helper {
     folder: PathBuf,
     program: Program,
     name: String,
+    environment: Option<Vec<(OsString, OsString)>>,
+}
+
+/// What came of a run.
+struct Ran {
+    status: ExitStatus,
+    output: Zeroizing<Vec<u8>>,
+    errors: Zeroizing<Vec<u8>>,
 }
 
 impl Helper {
@@ -78,7 +88,15 @@ impl Helper {
             folder,
             program,
             name,
+            environment: None,
         }
+    }
+
+    /// The same, with this for all of its environment.
+    #[must_use]
+    pub fn with_environment(mut self, environment: Vec<(OsString, OsString)>) -> Self {
+        self.environment = Some(environment);
+        self
     }
 
     /// Runs it once, and gives it this on its standard input. Nothing of it is left when this returns.
@@ -91,6 +109,40 @@ impl Helper {
         limit: Duration,
         stop: &CancellationToken,
     ) -> Result<(), String> {
+        let ran = self.placed(input, limit, stop).await?;
+        let said = [&ran.output[..], &ran.errors[..]].concat();
+        let said = safe_line(String::from_utf8_lossy(&said).trim(), OUTPUT_CHARS_LOGGED);
+        let (name, status) = (&self.name, ran.status);
+        if status.success() {
+            tracing::debug!(name, said, "a program took what it was given");
+            return Ok(());
+        }
+        tracing::info!(name, %status, said, "a program did not take what it was given");
+        Err(format!("it ended with {status}: {said}"))
+    }
+
+    /// Runs it once, and gives back what it prints on its standard output. Nothing of it is left when this returns, and what it says is logged nowhere.
+    ///
+    /// # Errors
+    /// Why it did not end well, as a sentence.
+    pub async fn output(
+        &self,
+        limit: Duration,
+        stop: &CancellationToken,
+    ) -> Result<Zeroizing<Vec<u8>>, String> {
+        let ran = self.placed(Vec::new(), limit, stop).await?;
+        if ran.status.success() {
+            return Ok(ran.output);
+        }
+        Err(format!("it ended with {}", ran.status))
+    }
+
+    async fn placed(
+        &self,
+        input: Vec<u8>,
+        limit: Duration,
+        stop: &CancellationToken,
+    ) -> Result<Ran, String> {
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let place = Place::make(&self.folder, &self.name, number)
             .map_err(|error| format!("its cgroup cannot be made: {error}"))?;
@@ -105,7 +157,7 @@ impl Helper {
         input: Vec<u8>,
         limit: Duration,
         stop: &CancellationToken,
-    ) -> Result<(), String> {
+    ) -> Result<Ran, String> {
         let mut child = self.spawn(place).await?;
         let (stdin, output, errors) =
             (child.stdin.take(), child.stdout.take(), child.stderr.take());
@@ -129,15 +181,13 @@ impl Helper {
         if let Err(error) = tokio::time::timeout(REMOVAL, child.wait()).await {
             tracing::warn!(%error, name = self.name, "a program was killed and has not ended");
         }
-        let said = said.map_or_else(String::new, |((), output, errors)| output + &errors);
-        let said = safe_line(said.trim(), OUTPUT_CHARS_LOGGED);
+        let ((), output, errors) = said.unwrap_or_default();
         let status = ended?;
-        if status.success() {
-            tracing::debug!(name = self.name, said, "a program took what it was given");
-            return Ok(());
-        }
-        tracing::info!(name = self.name, %status, said, "a program did not take what it was given");
-        Err(format!("it ended with {status}: {said}"))
+        Ok(Ran {
+            status,
+            output,
+            errors,
+        })
     }
 
     /// Starts the program in its cgroup. On a thread that may wait: its file may be far away.
@@ -149,10 +199,14 @@ impl Helper {
             .map_err(failed)?;
         let (file, arguments) = self.program.words.split_first().ok_or("it has no words")?;
         let mut command = std::process::Command::new(file);
+        match &self.environment {
+            Some(environment) => command
+                .env_clear()
+                .envs(environment.iter().map(|(name, text)| (name, text))),
+            None => command.env_clear().envs(ENVIRONMENT),
+        };
         command
             .args(arguments)
-            .env_clear()
-            .envs(ENVIRONMENT)
             .current_dir("/")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -213,17 +267,19 @@ async fn feed(stdin: Option<ChildStdin>, input: Vec<u8>) {
     }
 }
 
-/// What a program prints, as much of it as is kept.
-async fn read(output: Option<impl AsyncRead + Unpin>) -> String {
+/// What a program prints, as much of it as is kept. It may be a secret.
+async fn read(output: Option<impl AsyncRead + Unpin>) -> Zeroizing<Vec<u8>> {
     let Some(mut output) = output else {
-        return String::new();
+        return Zeroizing::default();
     };
-    let (mut kept, mut buffer) = (Vec::new(), [0; 4096]);
-    while let Ok(count @ 1..) = output.read(&mut buffer).await {
+    // Never made larger: that would leave a copy.
+    let mut kept = Zeroizing::new(Vec::with_capacity(OUTPUT_BYTES_MAX));
+    let mut buffer = Zeroizing::new([0; 4096]);
+    while let Ok(count @ 1..) = output.read(&mut buffer[..]).await {
         let room = OUTPUT_BYTES_MAX - kept.len();
         kept.extend_from_slice(&buffer[..count.min(room)]);
     }
-    String::from_utf8_lossy(&kept).into_owned()
+    kept
 }
 
 /// The cgroup of one run.

@@ -1,9 +1,11 @@
 //! Stands in for the metadata server of Google's hosts, to which agents have no way: clients find it as they find the real one, and need no
-//! configuration. What they get is a placeholder that no door of Google's knows; the proxy drops it and puts a token in its place.
+//! configuration. What they get is a placeholder that no door of Google's knows, another one for each
+//! window (`placeholder.rs`); the proxy drops it and puts a token in its place.
 //!
 //! Nothing here holds a credential or asks for one.
 
 mod answer;
+pub(crate) mod placeholder;
 
 use std::convert::Infallible;
 use std::net::TcpListener;
@@ -27,6 +29,8 @@ use crate::config;
 use crate::pace::Pace;
 use crate::proxy::Coalesce;
 
+pub use placeholder::Placeholders;
+
 /// What agents may have here. A client asks a few times when it starts.
 pub const BOUNDS: Bounds = Bounds {
     connections: 128,
@@ -48,6 +52,8 @@ pub struct Server {
     pub callers: Arc<dyn Callers>,
     /// What it says of the project.
     pub config: config::Metadata,
+    /// What it gives for a token.
+    pub placeholders: Placeholders,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// What each agent may have at once.
@@ -85,7 +91,10 @@ impl Server {
         let service = hyper::service::service_fn(|request: Request<Incoming>| {
             let now = self.clock.now().boot_ns;
             let reply = match self.places.question_of(&caller.agent, now) {
-                Some(_place) => answer::answer(&self.config, &caller.agent, &request),
+                Some(_place) => {
+                    let token = || self.placeholders.of(&caller.agent);
+                    answer::answer(&self.config, &caller.agent, token, &request)
+                }
                 None => {
                     self.too_many(&caller);
                     answer::Reply::too_many()

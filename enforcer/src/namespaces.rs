@@ -36,6 +36,15 @@ impl Seen {
     }
 }
 
+/// How much was looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// All that agents have: what was not seen is not there.
+    Whole,
+    /// Some of it.
+    Part,
+}
+
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
@@ -84,11 +93,11 @@ impl fmt::Display for Bound {
 
 /// What is to be done where these are `served`, each for whom it was served first, and that was `seen`. What is left comes first: it makes room.
 #[must_use]
-pub fn plan(served: &BTreeMap<Netns, AgentName>, seen: &Seen) -> Vec<Step> {
+pub fn plan(served: &BTreeMap<Netns, AgentName>, seen: &Seen, extent: Extent) -> Vec<Step> {
     let left: BTreeSet<Netns> = served
         .keys()
         .copied()
-        .filter(|netns| !seen.has(*netns))
+        .filter(|netns| extent == Extent::Whole && !seen.has(*netns))
         .collect();
     let mut steps: Vec<Step> = left.iter().copied().map(Step::Leave).collect();
     let mut of_all = served.len() - left.len();
@@ -154,7 +163,7 @@ mod tests {
     #[test]
     fn a_namespace_is_served_once_however_many_are_in_it_and_left_with_the_last() {
         let seen = seen_of(&[(7, 1, 10), (7, 1, 11), (7, 2, 20)]);
-        let steps = plan(&BTreeMap::new(), &seen);
+        let steps = plan(&BTreeMap::new(), &seen, Extent::Whole);
         let place = Place {
             netns: 7,
             agent: name(1),
@@ -162,10 +171,14 @@ mod tests {
         };
         assert_eq!(steps, [Step::Serve(place)]);
         let served: BTreeMap<_, _> = [(7, name(1))].into();
-        assert_eq!(plan(&served, &seen), []);
+        assert_eq!(plan(&served, &seen, Extent::Whole), []);
         // The one that it was served for has gone, and another is there.
-        assert_eq!(plan(&served, &seen_of(&[(7, 2, 20)])), []);
-        assert_eq!(plan(&served, &Seen::default()), [Step::Leave(7)]);
+        assert_eq!(plan(&served, &seen_of(&[(7, 2, 20)]), Extent::Whole), []);
+        assert_eq!(
+            plan(&served, &Seen::default(), Extent::Whole),
+            [Step::Leave(7)]
+        );
+        assert_eq!(plan(&served, &Seen::default(), Extent::Part), []);
     }
 
     #[test]
@@ -176,7 +189,7 @@ mod tests {
         let mut refused = 0;
         for _ in 0..=PER_AGENT_MAX / NEW_PER_LOOK_MAX {
             refused = 0;
-            for step in plan(&served, &seen) {
+            for step in plan(&served, &seen, Extent::Whole) {
                 match step {
                     Step::Serve(place) => drop(served.insert(place.netns, place.agent)),
                     Step::Refuse(_, bound) => {
@@ -202,7 +215,7 @@ mod tests {
             let served: BTreeMap<Netns, AgentName> = served.into_iter().map(|(netns, agent)| (netns, name(agent))).collect();
             let seen = seen_of(&seen);
             let mut after = served.clone();
-            let steps = plan(&served, &seen);
+            let steps = plan(&served, &seen, Extent::Whole);
             let new = steps.iter().filter(|step| matches!(step, Step::Serve(_))).count();
             prop_assert!(new <= 40 * NEW_PER_LOOK_MAX);
             for step in steps {
@@ -223,7 +236,7 @@ mod tests {
                 prop_assert!(after.values().filter(|other| *other == agent).count() <= PER_AGENT_MAX);
             }
             // Whoever is left has gone.
-            prop_assert!(!plan(&after, &seen).iter().any(|step| matches!(step, Step::Leave(_))));
+            prop_assert!(!plan(&after, &seen, Extent::Whole).iter().any(|step| matches!(step, Step::Leave(_))));
         }
     }
 }

@@ -15,12 +15,14 @@ mod scratch;
 
 use std::fs::File;
 use std::net::IpAddr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path as FilePath, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde::{Deserialize, Serialize};
 
 use attempt::{Attempt, Ended, Wire};
@@ -116,8 +118,10 @@ async fn try_all(
         proofs.push(proof);
     }
     let mut further = Vec::new();
-    for path in FROM_ABOVE {
-        further.push(try_from_above(scratch, path).await?);
+    for (place, from) in [(Place::Above, MOVED), (Place::Apart, APART)] {
+        for path in ELSEWHERE {
+            further.push(try_elsewhere(scratch, path, place, from).await?);
+        }
     }
     further.extend(names::try_names(scratch, names).await?);
     let others = scratch.others().await?;
@@ -207,8 +211,10 @@ impl Framed {
 
 /// What the ways of a process that has moved are called; the way's name follows.
 const MOVED: &str = "moved/";
-/// What such a process tries.
-const FROM_ABOVE: [Path; 4] = [
+/// What those of a process in a network namespace of its own are.
+const APART: &str = "apart/";
+/// What such processes try.
+const ELSEWHERE: [Path; 4] = [
     Path {
         way: Way::TcpConnect,
         spelling: Spelling::V4,
@@ -227,19 +233,27 @@ const FROM_ABOVE: [Path; 4] = [
     },
 ];
 
-/// Goes a way from a process that has left its cgroup for the one above: the topmost that is enforced on. A kernel keeps processes out of a cgroup
-/// whose members are bounded one by one.
-async fn try_from_above(scratch: &Scratch, path: Path) -> Result<Proof> {
-    let tried = try_path_from(scratch, path, Place::Above).await;
+/// Goes a way from a process that is somewhere else: that has left its cgroup for the one above, the topmost that is enforced on, or is in a network
+/// namespace of its own. A kernel keeps processes out of a cgroup whose members are bounded one by one.
+async fn try_elsewhere(scratch: &Scratch, path: Path, place: Place, from: &str) -> Result<Proof> {
+    let (by, cannot) = match place {
+        Place::Scratch => ("a process", "it cannot be tried"),
+        Place::Above => (
+            "a process that has moved to the cgroup above",
+            "no process may move to the cgroup above",
+        ),
+        Place::Apart => (
+            "a process in a network namespace that has a wire of its own",
+            "there is no such namespace",
+        ),
+    };
+    let tried = try_path_from(scratch, path, place).await;
     let outcome = tried.unwrap_or_else(|error| Outcome::NotTried {
-        why: format!("no process may move to the cgroup above: {error:#}"),
+        why: format!("{cannot}: {error:#}"),
     });
     Ok(Proof {
-        path: format!("{MOVED}{}", path.name()),
-        words: format!(
-            "{}, by a process that has moved to the cgroup above",
-            path.words()
-        ),
+        path: format!("{from}{}", path.name()),
+        words: format!("{}, by {by}", path.words()),
         privileged: path.who() == Who::CapabilityHolder,
         outcome,
     })
@@ -257,7 +271,14 @@ pub fn is_shown(proofs: &[Proof]) -> bool {
         spelling: Spelling::V4,
     };
     // However many interfaces and names there are, they show nothing of the ways.
-    let others = [FRAME_ON, MOVED, names::NAME, agents::AGENTS, agents::SUITE];
+    let others = [
+        FRAME_ON,
+        MOVED,
+        APART,
+        names::NAME,
+        agents::AGENTS,
+        agents::SUITE,
+    ];
     let is_other = |proof: &&Proof| {
         others.iter().any(|other| proof.path.starts_with(other))
             || matches!(&proof.outcome, Outcome::NotTried { why } if why == WITHOUT_IPV6)
@@ -392,6 +413,8 @@ enum Place {
     Scratch,
     /// In the one above, to which it moves from there.
     Above,
+    /// In the scratch cgroup, and in another network namespace.
+    Apart,
 }
 
 async fn try_path_from(scratch: &Scratch, path: Path, place: Place) -> Result<Outcome> {
@@ -443,29 +466,35 @@ async fn go(scratch: &Scratch, path: Path, to: IpAddr, place: Place) -> Result<(
     };
     let wire_address = attempt.to.to_canonical();
     scratch.forget();
-    let procs = match place {
-        Place::Scratch => vec![scratch.procs()?],
-        Place::Above => vec![scratch.procs()?, scratch.procs_above()?],
+    let (procs, netns) = match place {
+        Place::Scratch => (vec![scratch.procs()?], None),
+        Place::Above => (vec![scratch.procs()?, scratch.procs_above()?], None),
+        Place::Apart => (vec![scratch.procs()?], Some(scratch.apart()?)),
     };
-    let ended = run_by_way_of(procs, &attempt, path.who()).await?;
+    let ended = run_by_way_of(procs, netns, &attempt, path.who()).await?;
     tokio::time::sleep(SETTLE).await;
     Ok((ended, scratch.arrived(wire_address)))
 }
 
 /// Runs an attempt in a process of its own: in the scratch cgroup, and as nobody where the way takes no privilege.
 async fn run(procs: File, attempt: &Attempt, who: Who) -> Result<Ended> {
-    run_by_way_of(vec![procs], attempt, who).await
+    run_by_way_of(vec![procs], None, attempt, who).await
 }
 
-/// The same, from the last of these cgroups, by way of the others.
-async fn run_by_way_of(procs: Vec<File>, attempt: &Attempt, who: Who) -> Result<Ended> {
+/// The same, from the last of these cgroups, by way of the others, and in that network namespace.
+async fn run_by_way_of(
+    procs: Vec<File>,
+    netns: Option<OwnedFd>,
+    attempt: &Attempt,
+    who: Who,
+) -> Result<Ended> {
     let uid = match who {
         Who::Anyone => Some(NOBODY),
         Who::CapabilityHolder => None,
     };
     let attempt = serde_json::to_string(attempt)?;
     let args = ["prove-attempt", "--attempt", &attempt];
-    let Some(output) = in_cgroups(procs, &args, uid).await? else {
+    let Some(output) = in_cgroups(procs, netns, &args, uid).await? else {
         return Ok(Ended::TookTooLong);
     };
     Ok(serde_json::from_slice(&output.stdout).unwrap_or(Ended::Crashed))
@@ -473,11 +502,16 @@ async fn run_by_way_of(procs: Vec<File>, attempt: &Attempt, who: Who) -> Result<
 
 /// A command of this program's in a cgroup; `None` where it takes too long.
 async fn in_cgroup(procs: File, args: &[&str], uid: Option<u32>) -> Result<Option<Output>> {
-    in_cgroups(vec![procs], args, uid).await
+    in_cgroups(vec![procs], None, args, uid).await
 }
 
-/// The same, in the last of these, by way of the others.
-async fn in_cgroups(procs: Vec<File>, args: &[&str], uid: Option<u32>) -> Result<Option<Output>> {
+/// The same, in the last of these, by way of the others, and in that network namespace.
+async fn in_cgroups(
+    procs: Vec<File>,
+    netns: Option<OwnedFd>,
+    args: &[&str],
+    uid: Option<u32>,
+) -> Result<Option<Output>> {
     // Also where the program on disk is another one by now.
     let mut command = Command::new("/proc/self/exe");
     command
@@ -495,14 +529,20 @@ async fn in_cgroups(procs: Vec<File>, args: &[&str], uid: Option<u32>) -> Result
             for procs in &procs {
                 rustix::io::write(procs, b"0")?;
             }
+            if let Some(netns) = &netns {
+                move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network))?;
+            }
+            // After the namespace, which only root enters, and before the signal, which this would clear.
+            if let Some(uid) = uid {
+                nix::unistd::setgroups(&[])?;
+                nix::unistd::setgid(nix::unistd::Gid::from_raw(uid))?;
+                nix::unistd::setuid(nix::unistd::Uid::from_raw(uid))?;
+            }
             rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
             Ok(())
         });
     }
     let mut command = tokio::process::Command::from(command);
-    if let Some(uid) = uid {
-        command.uid(uid).gid(uid);
-    }
     command.kill_on_drop(true);
     let Ok(output) = tokio::time::timeout(ATTEMPT, command.output()).await else {
         return Ok(None);

@@ -113,6 +113,8 @@ pub trait Tokens: Send + Sync {
     /// # Errors
     /// [`Code::TokenUnavailable`].
     async fn for_cancel(&self, window: &OpenWindow) -> Result<Credential, Refusal>;
+    /// BigQuery does not take this one: what of it is held is dropped, so that whoever asks next has another minted.
+    async fn refused(&self, window: &OpenWindow, credential: &Credential);
     /// From now on no query of this window gets a token, whatever is held or under way; what is held stays for cancelling.
     fn close(&self, window: &OpenWindow);
     /// Drops and wipes whatever is held for a grant.

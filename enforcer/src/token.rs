@@ -34,11 +34,11 @@ pub use federation::{ASSERTION_LIFE_MAX, Federation, FederationOptions};
 pub use hsm::{HsmError, check as check_hsm};
 pub use impersonation::Impersonation;
 pub use issuer::{IssuerError, IssuerKey};
-pub use keys::{IssuerKeys, KNOWN_AFTER, LAST_FOR, RotationError, Step, jwks, rotate};
+pub use keys::{Give, IssuerKeys, KNOWN_AFTER, LAST_FOR, RotationError, Step, Turn, jwks, rotate};
 pub use signer::{PublicKey, SignError, Signature, Signer};
 pub use window::{CANCEL_GRACE, WindowTokens};
 
-use crate::config::MinterKind;
+use crate::config::{BaseSource, MinterKind};
 use crate::upstream::UpstreamError;
 
 /// The scope of a token that is sent to BigQuery.
@@ -47,6 +47,8 @@ pub const SCOPE_BIGQUERY: &str = "https://www.googleapis.com/auth/bigquery";
 pub const SCOPE_CLOUD_PLATFORM: &str = "https://www.googleapis.com/auth/cloud-platform";
 /// How long a token outlives its window: the daemon still has to cancel jobs.
 pub const BEYOND_WINDOW: Duration = Duration::from_secs(60);
+/// The longest life of an access token, which Google documents: one that is said to live longer is believed no longer, seconds.
+const LIFE_S_MAX: u64 = 3600;
 /// The longest access token (Google's documented maximum), bytes.
 const TOKEN_BYTES_MAX: usize = 12_288;
 
@@ -218,9 +220,12 @@ pub enum TokenError {
     NoMinter(MinterKind),
     /// The base identity failed.
     #[error(
-        "token could not be had: the host has no usable base identity. See `gcloud auth application-default login`, or run on a machine with a service account"
+        "token could not be had: the host has no usable base identity. See `gcloud auth application-default login`, or run on a machine with a service account; `token.base` names which is meant"
     )]
     NoBaseIdentity,
+    /// The source of it that the configuration names is not there.
+    #[error("token could not be had: `token.base` names {0}, and there is none on this host")]
+    BaseNotThere(BaseSource),
     /// The window has closed.
     #[error("token could not be had: the window is closed")]
     Closed,
@@ -246,7 +251,8 @@ impl TokenError {
             | Self::NoServiceAccount
             | Self::BadServiceAccount
             | Self::NoMinter(_)
-            | Self::NoBaseIdentity => Code::TokenMisconfigured,
+            | Self::NoBaseIdentity
+            | Self::BaseNotThere(_) => Code::TokenMisconfigured,
             Self::SignerAway
             | Self::Unreachable { .. }
             | Self::Timeout { .. }
@@ -288,6 +294,11 @@ pub trait Minter: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// [`TokenError`].
     async fn mint(&self, request: &MintRequest) -> Result<Minted, TokenError>;
+
+    /// What may keep it from minting, though nothing has yet; sentences.
+    fn doubts(&self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// Makes this process unreadable to others: no core dumps, no ptrace by equals, `/proc` entries owned by root.

@@ -1,4 +1,4 @@
-//! What enforcement costs and holds, measured on this machine: `cargo xtask bench kernel`, `proxy`, `scale`, `log`, `audit` and `console`. Every figure has its peer in the same run.
+//! What enforcement costs and holds, measured on this machine: `cargo xtask bench kernel`, `proxy`, `scale`, `log`, `audit`, `console` and `netns`. Every figure has its peer in the same run.
 #![expect(clippy::print_stdout, reason = "this prints a report")]
 
 mod audit;
@@ -7,6 +7,7 @@ mod kernel;
 mod log;
 mod many;
 mod memory;
+mod netns;
 mod passing;
 mod proxy;
 mod turns;
@@ -74,6 +75,12 @@ enum What {
         #[arg(long)]
         json: bool,
     },
+    /// Network namespaces of agents': how soon one is served, what a thousand leave, what one takes, and what a request costs from one.
+    Netns {
+        /// One JSON object on the last line as well.
+        #[arg(long)]
+        json: bool,
+    },
     /// The half that is measured, in a process of its own.
     #[command(hide = true)]
     Worker {
@@ -88,6 +95,7 @@ fn main() {
         What::Proxy { json, closes, only } => proxy::bench(json, closes, only),
         What::Scale { json } => proxy::scale::bench(json),
         What::Log { json, records } => log::bench(records, json),
+        What::Netns { json } => netns::bench(json),
         What::Console { json } => console::bench(json),
         What::Audit { json, records } => audit::bench(audit::Wanted { records, json }),
         What::Worker { work } => worker::run(&work),

@@ -21,7 +21,8 @@ use clap::ValueEnum;
 use serde_json::{Map, Value, json};
 
 pub(crate) use client::{Work, run};
-use lab::Lab;
+pub(crate) use figures::{Samples, round};
+pub(crate) use lab::{ALL_AGENTS, Lab, Way};
 
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

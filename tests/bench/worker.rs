@@ -42,6 +42,11 @@ pub(crate) enum Work {
         hello: PathBuf,
         bytes: u64,
     },
+    /// What is measured of namespaces.
+    Netns {
+        #[command(subcommand)]
+        work: crate::netns::Work,
+    },
     /// What is measured of the proxy.
     Proxy {
         #[command(subcommand)]
@@ -105,6 +110,7 @@ pub(crate) fn run(work: &Work) {
             assert_eq!(fetch(*to, &hello, *bytes), *bytes);
             println!("{}", bytes * 1000 / (SystemClock.now().boot_ns - began));
         }
+        Work::Netns { work } => crate::netns::run(work),
         Work::Proxy { work } => crate::proxy::run(work),
     }
 }

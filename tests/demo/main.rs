@@ -4,14 +4,14 @@
 mod keep;
 
 use std::path::PathBuf;
-use std::process::Output;
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use clap::Parser;
 use enforcer::clock::{Clock, SystemClock};
 use harness::capture::Capture;
 use harness::stage::BIGQUERY4;
-use harness::world::{Client, Family, Who, World};
+use harness::world::{Client, Family, Who, World, client_script, enforcer, policy, venv_python};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -38,6 +38,7 @@ fn main() {
     closed_by_time(&world, client, slow);
     frozen(&world, &capture);
     recorded(&world);
+    sandboxed();
     if demo.keep {
         keep::for_a_hand_trial(&world);
     }
@@ -170,6 +171,62 @@ fn recorded(world: &World) {
     let copy = changed_copy(world).display().to_string();
     let named = cli(world, Who::Operator, &["log", "verify", "--dir", &copy]);
     assert!(named.contains("is bad: its bytes do not have"), "{named}");
+}
+
+/// On hosts of its own: the SQL engine of the others is still at work on the query that was cancelled.
+fn sandboxed() {
+    step(
+        7,
+        "in a sandbox that has no network whatever the same query runs within a window, and nothing else leads out",
+    );
+    let mut world = World::without_daemon(Family::V4);
+    world.set_policy(&policy("15m", true));
+    world.start_daemon();
+    let work = world.own_folder(Who::Agent, "work");
+    let inside = |window: &[&str], line: &str| {
+        let named = window.join(" ");
+        let shown = ["--agent finance-bot", &named].join(" ");
+        println!("  root$ enforcer run --sandbox {} -- {line}", shown.trim());
+        let mut command = world.run_as(Who::Operator, "sh");
+        command.args(["-c", "cd \"$0\" && exec \"$@\""]);
+        command.arg(&work).arg(enforcer());
+        command.args(["run", "--sandbox", "--agent", "finance-bot"]);
+        command.args(window).arg("--");
+        let output = command
+            .args(["sh", "-c", line])
+            .stdin(Stdio::null())
+            .output();
+        let output = output.expect("runs");
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said).into_owned();
+        for line in said.lines().filter(|line| !line.trim().is_empty()) {
+            println!("    {line}");
+        }
+        said
+    };
+    let interfaces = inside(&[], "ip -brief addr");
+    assert_eq!(interfaces.lines().count(), 1, "{interfaces}");
+    let nowhere = inside(
+        &[],
+        "curl --silent --show-error --max-time 3 https://example.com/",
+    );
+    assert!(nowhere.contains("curl:"), "{nowhere}");
+    let window = ["--scope", "demo-project.finance:read", "--reason", "report"];
+    let query = if bq_is_here() {
+        format!("bq --project_id=demo-project query --nouse_legacy_sql --format=csv '{DAILY}'")
+    } else {
+        let (python, client) = (venv_python(), client_script());
+        format!("{} {} '{DAILY}'", python.display(), client.display())
+    };
+    let served = inside(&window, &query);
+    assert!(served.contains("1000"), "{served}");
+    let told = cli(&world, Who::Operator, &["log"]);
+    assert!(told.contains("is served, where finance-bot runs"), "{told}");
+}
+
+fn bq_is_here() -> bool {
+    let found = Command::new("bq").arg("version").output();
+    found.is_ok_and(|done| done.status.success())
 }
 
 fn say(text: &str) {

@@ -259,6 +259,28 @@ fn a_dataset_that_is_open_without_a_window_is_a_failure() {
 }
 
 #[test]
+fn who_was_not_judged_was_not_refused_as_it_must_be_and_the_cure_is_for_what_was_said() {
+    let world = World::start(Family::V4);
+    for (word, cure) in [
+        ("rateLimitExceeded", "quotas of bigquery.googleapis.com"),
+        (
+            "accessNotConfigured",
+            "enable bigquery.googleapis.com in demo-project",
+        ),
+        (
+            "invalid",
+            "look at what lies between this host and BigQuery",
+        ),
+    ] {
+        world.set_faults(&json!({"iam": {"word": word}}));
+        let found = format!("without a window datasets.get: refused with status 403 ({word})");
+        let of = "demo-project.finance for agent finance-bot";
+        let said = fails(&world, ("dataset", of), &found, cure);
+        assert!(!said.contains("as it must be"), "{said}");
+    }
+}
+
+#[test]
 fn a_name_without_an_address_is_named_and_what_needs_it_is_not_tried() {
     let world = world();
     world.set_names(&json!({"bigquery.googleapis.com": {"addresses": [], "ttl_s": 1}}));

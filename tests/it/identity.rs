@@ -100,6 +100,9 @@ fn person() -> Value {
     })
 }
 
+/// As the Cloud SDK does, it gets a token by a refresh token of its own.
+const LOGIN: &str = r#"curl --silent --fail --cacert "$SSL_CERT_FILE" --data '{"grant_type":"refresh_token","client_id":"a client","client_secret":"what it is known by","refresh_token":"1//a-refresh-token-of-a-person"}' https://accounts.google.com/o/oauth2/token | sed 's/.*"access_token": *"\([^"]*\)".*/\1/'"#;
+
 /// Puts a program in the Cloud SDK's place, and says what `PATH` is with it.
 fn with_gcloud(world: &World, script: &str) -> String {
     let dir = world.own_folder(Who::Operator, "sdk");
@@ -163,15 +166,7 @@ fn the_base_identity_is_a_persons_where_application_default_credentials_are_ther
 fn the_base_identity_is_that_of_gclouds_login_where_there_is_no_other() {
     let home = tempfile::tempdir().expect("a folder");
     let mut world = from_the_home(home.path());
-    // As the Cloud SDK does, it gets a token by a refresh token of its own.
-    let refresh = json!({
-        "grant_type": "refresh_token", "client_id": person()["client_id"],
-        "client_secret": person()["client_secret"], "refresh_token": person()["refresh_token"],
-    });
-    let script = format!(
-        "[ \"$1\" = auth ] || exec echo demo-project\ncurl --silent --fail --cacert \"$SSL_CERT_FILE\" --data '{refresh}' https://accounts.google.com/o/oauth2/token | sed 's/.*\"access_token\": *\"\\([^\"]*\\)\".*/\\1/'"
-    );
-    let path = with_gcloud(&world, &script);
+    let path = with_gcloud(&world, LOGIN);
     world.set_daemon_environment("PATH", path);
     world.start_daemon();
     serves_by_the_person(&world);
@@ -183,15 +178,145 @@ fn the_base_identity_is_that_of_gclouds_login_where_there_is_no_other() {
 }
 
 #[test]
-fn a_gcloud_that_hangs_ends_the_start_in_bounded_time_with_one_sentence() {
+fn a_metadata_server_that_is_there_and_fails_is_not_passed_over_for_gclouds_login() {
     let home = tempfile::tempdir().expect("a folder");
-    let world = from_the_home(home.path());
-    // It is a process of its own, which ends by itself.
-    let path = with_gcloud(&world, "exec sleep 30");
-    let said = refused_start(&world, home.path(), &path);
+    for (fault, says) in [
+        ("down", "metadata server is there and gives no token"),
+        ("hang", "the host's base identity did not answer in time"),
+    ] {
+        let world = on_a_machine_of_googles();
+        let impersonates =
+            format!("uid = 2001\ntoken = \"impersonation\"\nservice_account = \"{ACCOUNT}\"");
+        world.edit_config("uid = 2001", &impersonates);
+        world.set_faults(&json!({"metadata": fault}));
+        let mark = home.path().join("run");
+        let path = with_gcloud(&world, &format!("touch {}; echo somebody", mark.display()));
+        let said = refused_start(&world, home.path(), &path);
+        assert!(said.contains(says), "{said}");
+        assert!(!mark.exists(), "nobody else was asked");
+    }
+}
+
+#[test]
+fn the_source_that_is_named_is_the_one_that_is_asked_whatever_else_there_is() {
+    let home = tempfile::tempdir().expect("a folder");
+    let mut world = on_a_machine_of_googles();
+    let known = world.stage.dir().join("google/user.json");
+    std::fs::write(known, person().to_string()).expect("written");
+    let impersonates =
+        format!("uid = 2001\ntoken = \"impersonation\"\nservice_account = \"{ACCOUNT}\"");
+    world.edit_config("uid = 2001", &impersonates);
+    world.edit_config(
+        "kind = \"federation\"",
+        "kind = \"federation\"\nbase = \"key-file\"",
+    );
+    let said = refused_start(&world, home.path(), "/usr/bin:/bin");
     assert!(
-        said.contains("the host's base identity did not answer in time"),
+        said.contains("`token.base` names the key file") && said.contains("none on this host"),
         "{said}"
     );
+    world.edit_config("base = \"key-file\"", "base = \"metadata\"");
+    let path = with_gcloud(&world, "echo somebody");
+    world.set_daemon_environment("PATH", path);
+    world.set_daemon_environment("HOME", home.path());
+    world.start_daemon();
+    let log = world.daemon_log();
+    assert!(
+        log.contains("is that of the machine's metadata server"),
+        "{log}"
+    );
+}
+
+/// The processes whose command has this word.
+fn processes_of(word: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").expect("lists").flatten() {
+        let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let words = String::from_utf8_lossy(&command).replace('\0', " ");
+        if words.contains(word) {
+            found.push(words);
+        }
+    }
+    found
+}
+
+#[test]
+fn a_gcloud_that_hangs_ends_the_start_in_bounded_time_and_nothing_of_it_is_in_the_next_ones_way() {
+    let home = tempfile::tempdir().expect("a folder");
+    let mut world = from_the_home(home.path());
+    // What it starts of its own, in a session of its own, is its too.
+    let known = format!("{}.5", 86_000 + std::process::id() % 1000);
+    let path = with_gcloud(
+        &world,
+        &format!("setsid sleep {known} & exec sleep {known}"),
+    );
+    let said = refused_start(&world, home.path(), &path);
+    assert!(said.contains("no usable base identity"), "{said}");
     assert_eq!(world.far_requests(), Vec::<Value>::new());
+    assert_eq!(processes_of(&known), Vec::<String>::new());
+
+    let path = with_gcloud(&world, LOGIN);
+    world.set_daemon_environment("PATH", path);
+    world.start_daemon();
+    serves_by_the_person(&world);
+}
+
+#[test]
+fn a_login_whose_token_has_ended_before_its_time_is_asked_once_more_and_once_only() {
+    let home = tempfile::tempdir().expect("a folder");
+    let mut world = from_the_home(home.path());
+    let calls = home.path().join("calls");
+    let (count, often) = (calls.display(), "[ $(wc -l <\"$HOME/calls\")");
+    // What it has kept for a while, before it gets one that is good.
+    let script =
+        format!("echo call >>{count}\n{often} = 1 ] && exec echo ya29.has-ended-since\n{LOGIN}");
+    let path = with_gcloud(&world, &script);
+    world.set_daemon_environment("PATH", path);
+    world.start_daemon();
+    let _ = world.open_window("demo-project.finance:read", "10m");
+    let served = world.query(&[DAILY]).remove(0);
+    assert_eq!(served["rows"], json!([["1000"]]), "{served}");
+    let called = || {
+        std::fs::read_to_string(&calls)
+            .expect("reads")
+            .lines()
+            .count()
+    };
+    assert_eq!(called(), 2);
+    world.stop_daemon();
+
+    // One that never has a good one.
+    let script = format!("echo call >>{count}\necho ya29.has-ended-since");
+    let _ = with_gcloud(&world, &script);
+    std::fs::remove_file(&calls).expect("removed");
+    world.start_daemon();
+    let before = called();
+    let refused = world.query(&[DAILY]).remove(0);
+    let error = refused["error"].as_str().expect("refused");
+    assert!(
+        error.contains("IAM Credentials refused with status 401"),
+        "{error}"
+    );
+    assert_eq!(called(), before + 1);
+}
+
+#[test]
+fn gcloud_runs_outside_the_daemons_cgroup_with_its_own_environment_alone() {
+    let home = tempfile::tempdir().expect("a folder");
+    let mut world = from_the_home(home.path());
+    let told = home.path().join("told");
+    let script = format!(
+        "{{ cat /proc/self/cgroup; env; }} >{}\n{LOGIN}",
+        told.display()
+    );
+    let path = with_gcloud(&world, &script);
+    world.set_daemon_environment("PATH", path);
+    world.set_daemon_environment("CREDENTIALS_DIRECTORY", "/run/credentials/enforcer");
+    world.start_daemon();
+    let told = std::fs::read_to_string(&told).expect("told");
+    assert!(told.contains("-helpers/gcloud-"), "{told}");
+    assert!(
+        told.contains("HOME=") && !told.contains("CREDENTIALS"),
+        "{told}"
+    );
 }

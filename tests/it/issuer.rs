@@ -280,7 +280,7 @@ fn a_key_that_the_service_manager_hands_over_signs_and_changes_and_is_in_no_file
         assert_eq!(started.status.code(), Some(1), "{started:?}");
         String::from_utf8_lossy(&started.stderr).into_owned()
     };
-    let cure = "enforcer gcp rotate-key | systemd-creds encrypt --name=issuer-key";
+    let cure = "enforcer gcp rotate-key --output /etc/enforcer/issuer-key.cred";
     let none = start();
     assert!(none.contains(cure), "{none}");
 
@@ -345,6 +345,157 @@ fn a_key_that_the_service_manager_hands_over_signs_and_changes_and_is_in_no_file
         report.contains("signs, in the credential issuer-key"),
         "{report}"
     );
+}
+
+/// A world whose issuer's key is a credential, that nobody has handed over yet.
+fn with_a_credential() -> (World, PathBuf) {
+    let mut world = World::without_daemon(Family::V4);
+    let next = "[[agent]]\nname = \"finance-bot\"";
+    world.edit_config(next, &format!("key_credential = \"issuer-key\"\n{next}"));
+    let folder = credentials(&world);
+    world.set_daemon_environment("CREDENTIALS_DIRECTORY", &folder);
+    (world, folder)
+}
+
+fn rotate_key(world: &World) -> std::process::Command {
+    let mut command = world.stage.command(Side::Host, enforcer());
+    command.args(["gcp", "rotate-key", "--config"]);
+    command.arg(world.config());
+    command
+}
+
+#[test]
+fn a_key_is_encrypted_into_a_file_that_was_not_there_and_where_that_fails_none_was_made() {
+    let (world, folder) = with_a_credential();
+    let (file, stub) = (folder.join("issuer-key.cred"), folder.join("systemd-creds"));
+    let made = || world.state_dir().join("issuer-next.jwk").exists();
+    std::fs::write(&stub, "#!/bin/sh\ncat >/dev/null\nexit 1\n").expect("written");
+    std::fs::set_permissions(&stub, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .expect("runs");
+    let mut command = rotate_key(&world);
+    let path = format!("{}:/usr/bin:/bin", folder.display());
+    let failed = command
+        .arg("--output")
+        .arg(&file)
+        .env("PATH", path)
+        .output();
+    let failed = failed.expect("runs");
+    let told = String::from_utf8_lossy(&failed.stderr).into_owned();
+    assert!(
+        !failed.status.success() && told.contains("systemd-creds ended with"),
+        "{told}"
+    );
+    assert!(!file.exists() && !made(), "nothing is left");
+
+    let said = said(rotate_key(&world).arg("--output").arg(&file));
+    assert!(said.is_empty(), "the key is in no other place: {said}");
+    let mut decrypt = std::process::Command::new("systemd-creds");
+    let key = harness::programs::said(
+        decrypt
+            .args(["decrypt", "--name=issuer-key"])
+            .arg(&file)
+            .arg("-"),
+    );
+    assert!(key.contains("BEGIN PRIVATE KEY"), "it is what signs");
+    let before = std::fs::read(&file).expect("reads");
+    assert!(!String::from_utf8_lossy(&before).contains("PRIVATE"));
+    let kept = std::fs::read(world.state_dir().join("issuer-next.jwk")).expect("kept");
+    for (more, why) in [
+        (&["--again"][..], "is there already, and is not overwritten"),
+        (&[], "say --again where it is lost"),
+    ] {
+        let mut command = rotate_key(&world);
+        let again = command.args(more).arg("--output").arg(&file).output();
+        let again = again.expect("runs");
+        let told = String::from_utf8_lossy(&again.stderr).into_owned();
+        assert!(!again.status.success() && told.contains(why), "{told}");
+    }
+    assert_eq!(std::fs::read(&file).expect("reads"), before);
+    let now = std::fs::read(world.state_dir().join("issuer-next.jwk")).expect("kept");
+    assert_eq!(now, kept, "Google is told of the one that is there");
+}
+
+#[test]
+fn of_steps_that_are_taken_at_once_one_makes_a_key() {
+    let (world, _) = with_a_credential();
+    let begin = |_| {
+        let mut command = rotate_key(&world);
+        let piped = std::process::Stdio::piped;
+        command
+            .stdout(piped())
+            .stderr(piped())
+            .spawn()
+            .expect("starts")
+    };
+    let begun: Vec<std::process::Child> = (0..6).map(begin).collect();
+    let ended = begun
+        .into_iter()
+        .map(|child| child.wait_with_output().expect("ends"));
+    let (made, refused): (Vec<_>, Vec<_>) = ended.partition(|output| output.status.success());
+    assert_eq!(made.len(), 1, "{made:?}");
+    for output in refused {
+        assert!(output.stdout.is_empty(), "no key");
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(
+            told.contains("was made and given away")
+                || told.contains("is being taken at this moment"),
+            "{told}"
+        );
+    }
+}
+
+#[test]
+fn a_key_that_takes_over_unannounced_is_said_until_google_takes_what_it_signs() {
+    let (mut world, folder) = with_a_credential();
+    hand_over(&world, "issuer-key");
+    world.start_daemon();
+    let published = world.stage.dir().join("run/jwks.json");
+    let known = std::fs::read(&published).expect("published");
+    world.stop_daemon();
+    // Of somebody who made it without a word to Google.
+    let file = folder.join("issuer-key");
+    let mut openssl = std::process::Command::new("openssl");
+    let made = openssl.args([
+        "genpkey",
+        "-algorithm",
+        "EC",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+    ]);
+    let key = said(made);
+    std::fs::remove_file(&file).expect("removed");
+    std::fs::write(&file, key).expect("handed over");
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o400))
+        .expect("closed");
+    for _ in 0..2 {
+        world.start_daemon();
+        let doubt = "took over without `enforcer gcp rotate-key` having announced it";
+        assert!(world.daemon_log().contains(doubt), "{}", world.daemon_log());
+        let told = world.status()["unhealthy"].to_string();
+        assert!(
+            told.contains(doubt) && told.contains("enforcer gcp jwks"),
+            "{told}"
+        );
+        world.stop_daemon();
+    }
+    world.start_daemon();
+    let both = std::fs::read(&published).expect("published");
+    std::fs::write(&published, known).expect("written");
+    let _ = world.open_window("demo-project.finance:read", "10m");
+    let refused = world.query(&[DAILY]).remove(0)["error"].to_string();
+    assert!(refused.contains("invalid_grant"), "{refused}");
+    let is_said = |world: &World| {
+        world.status()["unhealthy"]
+            .to_string()
+            .contains("took over without")
+    };
+    assert!(is_said(&world));
+
+    std::fs::write(&published, both).expect("written");
+    wait_for("a token", || {
+        world.query(&[DAILY]).remove(0)["error"].is_null()
+    });
+    assert!(!is_said(&world), "{}", world.status()["unhealthy"]);
 }
 
 #[test]

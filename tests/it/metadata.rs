@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use harness::capture::Capture;
+use harness::programs::said;
 use harness::stage::Side;
 use harness::world::{Family, Who, World, wait_for};
 
@@ -143,11 +144,43 @@ fn a_real_client_finds_its_credentials_as_on_a_host_of_googles_and_queries_in_a_
     );
     assert_eq!(said["kind"], "google.auth.compute_engine.credentials");
     assert_eq!(said["project"], "demo-project");
-    assert_eq!(said["token"], "enforcer-placeholder");
+    let token = said["token"].as_str().expect("a token");
+    let digits = token.strip_prefix("enforcer-placeholder-");
+    assert_eq!(digits.map(str::len), Some(16), "{token}");
     assert!(said["rows"][0][0].is_string(), "{said}");
     // The far side saw tokens of its own making, and never the placeholder.
     let seen = serde_json::to_string(&world.far_requests()).expect("JSON");
     assert!(!seen.contains("enforcer-placeholder"), "{seen}");
+}
+
+/// Asks for the token as clients do.
+const TOKEN: &str = "import json, urllib.request\nask = urllib.request.Request('http://169.254.169.254/computeMetadata/v1/instance/service-accounts/default/token', headers={'Metadata-Flavor': 'Google'})\nprint(json.load(urllib.request.urlopen(ask, timeout=3))['access_token'])";
+
+#[test]
+fn each_window_has_a_placeholder_of_its_own_and_nobody_has_one_without_a_window() {
+    let mut world = World::start(Family::V4);
+    let token = |world: &World, who| {
+        let mut command = world.run_as(who, "/usr/bin/python3");
+        said(command.args(["-c", TOKEN])).trim().to_owned()
+    };
+    assert_eq!(token(&world, Who::Agent), "enforcer-placeholder");
+    let mut seen = std::collections::BTreeSet::new();
+    for _ in 0..2 {
+        let grant = world.open_window("demo-project.finance:read", "1m");
+        let of_it = token(&world, Who::Agent);
+        assert_eq!(of_it, token(&world, Who::Agent), "the same within a window");
+        assert_eq!(token(&world, Who::OtherAgent), "enforcer-placeholder");
+        seen.insert(of_it);
+        world.stop_daemon();
+        world.start_daemon();
+        // The window goes on, and another daemon's secret is another.
+        seen.insert(token(&world, Who::Agent));
+        let _ = world.json(Who::Agent, &["close", &grant]);
+        assert_eq!(token(&world, Who::Agent), "enforcer-placeholder");
+    }
+    assert_eq!(seen.len(), 4, "{seen:?}");
+    let real = world.tokens().is_empty();
+    assert!(real, "none was made for it");
 }
 
 /// Asks as often as is said on one connection, then holds as many as are said besides it until as many of all of them as are said are

@@ -1,7 +1,7 @@
 //! STS that refuses, lies, is slow or is somebody else: nothing is forwarded, all of it is recorded, and the agent hears one sentence.
 
 use enforcer::clock::{Clock, SystemClock};
-use harness::world::{Family, Who, World};
+use harness::world::{Family, Who, World, wait_for};
 use serde_json::{Value, json};
 
 const DAILY: &str = "SELECT COUNT(*) FROM finance.daily";
@@ -77,7 +77,8 @@ fn an_answer_of_stss_that_cannot_be_is_taken_for_none() {
         ("html", "not the JSON expected"),
         ("huge", "broke off or is too large"),
         ("wrong_type", "no bearer token"),
-        ("endless", "did not say how long its token lives"),
+        ("ended", "its token has ended already"),
+        ("no_time", "life is no time"),
         ("no_token", "not the JSON expected"),
         ("moved", "refused with status 302"),
         ("throttled", "refused with status 429"),
@@ -107,4 +108,25 @@ fn an_sts_that_hangs_is_given_up_in_bounded_time() {
     assert!((9..30).contains(&took_s), "{took_s} s");
     // Who decides is not kept waiting meanwhile.
     assert!(world.cli(Who::Operator, &["status"]).status.success());
+}
+
+#[test]
+fn a_token_that_bigquery_does_not_take_is_held_no_longer_however_long_it_was_said_to_live() {
+    let world = with(&json!({"sts": "for_ever"}));
+    for _ in 0..4 {
+        let refused = world.query(&[DAILY]).remove(0);
+        let error = refused["error"].as_str().expect("refused");
+        assert!(error.contains("[token.denied]"), "{error}");
+    }
+    let exchanges = || {
+        let requests = world.far_requests();
+        let is_exchange = |request: &&Value| request["host"] == "sts.googleapis.com";
+        requests.iter().filter(is_exchange).count()
+    };
+    assert!(exchanges() <= 3, "{} for four requests", exchanges());
+    world.set_faults(&json!({}));
+    wait_for("one that is taken", || {
+        world.query(&[DAILY]).remove(0)["error"].is_null()
+    });
+    assert_eq!(world.tokens().len(), 1, "that is held");
 }

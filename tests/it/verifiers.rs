@@ -126,7 +126,7 @@ fn googles_own_client_takes_the_hosts_assertion_from_a_file_an_address_and_a_pro
 }
 
 #[test]
-fn an_assertion_that_is_shown_again_once_its_window_has_closed_is_refused_to_googles_own_client() {
+fn an_assertion_that_is_shown_again_past_its_end_is_refused_to_googles_own_client() {
     let world = World::start(Family::V4);
     let grant = world.open_window("demo-project.finance:read", "1m");
     assert_eq!(world.query(&[DAILY])[0]["rows"], json!([["1000"]]));
@@ -142,6 +142,28 @@ fn an_assertion_that_is_shown_again_once_its_window_has_closed_is_refused_to_goo
             why.starts_with("refused") && why.contains("invalid_grant"),
             "{source}: {why}"
         );
+    }
+    assert_eq!(world.tokens().len(), before);
+}
+
+#[test]
+fn no_assertion_is_shown_twice_and_who_shows_one_again_is_refused_by_a_service_that_remembers() {
+    let mut world = World::start(Family::V4);
+    world.set_faults(&json!({"jti": "once"}));
+    let grant = world.open_window("demo-project.finance:read", "10m");
+    for _ in 0..2 {
+        // Each daemon has another made for the same window.
+        assert_eq!(world.query(&[DAILY])[0]["rows"], json!([["1000"]]));
+        world.stop_daemon();
+        world.start_daemon();
+    }
+    let assertion = assertion(&world);
+    let _ = world.json(Who::Agent, &["close", &grant]);
+    let before = world.tokens().len();
+    let got = google_auth(&world, &assertion);
+    for (source, refused) in got.as_object().expect("by source") {
+        let why = refused.as_str().expect("a sentence");
+        assert!(why.contains("invalid_grant"), "{source}: {why}");
     }
     assert_eq!(world.tokens().len(), before);
 }

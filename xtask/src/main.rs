@@ -78,6 +78,8 @@ enum Measured {
     Audit,
     /// A screen of the console with much on it, beside one with nothing.
     Console,
+    /// Agents' network namespaces, beside the host's own.
+    Netns,
 }
 
 fn main() -> ExitCode {
@@ -147,6 +149,7 @@ fn bench(root: &Path, what: Measured, json: bool, closes: Option<u32>) -> Result
         Measured::Log => "log",
         Measured::Audit => "audit",
         Measured::Console => "console",
+        Measured::Netns => "netns",
     };
     let mut build = Command::new("cargo");
     build.current_dir(root).args([

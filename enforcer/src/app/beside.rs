@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use tokio::net::UdpSocket;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -13,8 +14,9 @@ use crate::config::Config;
 use crate::dns::questions::Questions;
 use crate::dns::responder::{self, Namespace, Responder};
 use crate::dns::{Names, NamesRules};
+use crate::engine::OpenWindows;
 use crate::listeners;
-use crate::metadata;
+use crate::metadata::{self, Placeholders};
 use crate::proxy::Coalesce;
 use crate::proxy::tls::ProtectedNames;
 
@@ -25,6 +27,7 @@ pub(super) struct Parts {
     pub(super) refused: Arc<Coalesce>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) questions: Arc<Questions>,
+    pub(super) windows: watch::Receiver<OpenWindows>,
 }
 
 /// Both, wherever agents are led to them.
@@ -36,10 +39,13 @@ pub(super) struct Beside {
 
 impl Beside {
     pub(super) fn new(parts: Parts, config: &Config, tls: &rustls::ClientConfig) -> Result<Self> {
+        let placeholders =
+            Placeholders::new(parts.windows.clone()).context("making placeholders")?;
         let metadata = config.metadata.as_ref().map(|metadata| {
             Arc::new(metadata::Server {
                 callers: Arc::clone(&parts.callers),
                 config: metadata.clone(),
+                placeholders,
                 clock: Arc::clone(&parts.clock),
                 places: Places::new(metadata::BOUNDS),
                 refused: Arc::clone(&parts.refused),

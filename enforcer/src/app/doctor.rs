@@ -1,5 +1,6 @@
 //! The doctor's parts: within the daemon those that it goes by itself, and without one what is there, of which nothing is made and nothing attached.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -14,6 +15,7 @@ use crate::doctor::{Doctor, Ways};
 use crate::proxy::apis::Apis;
 use crate::roots;
 use crate::upstream::{self, Upstream};
+use crate::workload;
 
 /// What the daemon goes by.
 pub(super) struct Daemons<'a> {
@@ -55,7 +57,8 @@ pub(crate) async fn without_daemon(config: &Config) -> Result<Doctor> {
     let tls = upstream::verified_tls(roots::system(&files.bundle), config.upstream_ca.as_deref())
         .context("setting up TLS")?;
     let upstream = open_upstream(config, &tls, None)?;
-    let minters = tokens::minters_there(config, &upstream).await;
+    let helpers = helpers(config).context("making the cgroup that gcloud runs in")?;
+    let minters = tokens::minters_there(config, &upstream, &helpers).await;
     let parts = Daemons {
         tls: &tls,
         upstream: &upstream,
@@ -63,4 +66,16 @@ pub(crate) async fn without_daemon(config: &Config) -> Result<Doctor> {
         clock: &(Arc::new(SystemClock) as Arc<dyn Clock>),
     };
     of(config, config.digest(), parts, true)
+}
+
+/// The cgroup below which programs run, made where one may be: only gcloud is.
+fn helpers(config: &Config) -> std::io::Result<PathBuf> {
+    if !config.may_run_gcloud() {
+        return Ok(config.helpers_cgroup());
+    }
+    let root = config.cgroup_root.clone();
+    let root = root.map_or_else(workload::find_mount, Ok)?;
+    let folder = root.join(config.helpers_cgroup());
+    workload::make(&folder)?;
+    Ok(folder)
 }

@@ -12,9 +12,10 @@ use enforcer_ebpf::{Origin, Reason};
 use enforcer_proto::event::{Event, Refuser};
 use enforcer_proto::principal::{AgentName, Process};
 use tokio::net::TcpStream;
-use tokio::sync::Notify;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::namespaces::Hint;
 use crate::callers::{Caller, Callers};
 use crate::causes::Causes;
 use crate::dns::marks::Marks;
@@ -161,11 +162,11 @@ fn kind(event: &enforcer_ebpf::Event) -> Kind {
     (event.pid, event.hook, event.reason, destination)
 }
 
-/// Records what the kernel refused, and calls by `nudge` for who listens where agents are, but to the daemon's own `probes` (their cgroup's id): one record a second for each process, reason and destination.
+/// Records what the kernel refused, and tells by `hints` who listens where agents are, but to the daemon's own `probes` (their cgroup's id): one record a second for each process, reason and destination.
 pub(super) async fn record_events(
     mut events: Events,
     agents: Arc<Workloads>,
-    (probes, nudge): (Arc<AtomicU64>, Arc<Notify>),
+    (probes, hints): (Arc<AtomicU64>, mpsc::Sender<Hint>),
     engine: Engine,
     stop: CancellationToken,
 ) {
@@ -188,7 +189,11 @@ pub(super) async fn record_events(
                 Ok(event) if is_probe(&event) => {}
                 Ok(event) => {
                     if event.reason == Reason::OtherNetns as u32 && event.agent_cgroup != 0 {
-                        nudge.notify_one();
+                        // Where there is no room, it is seen when all are looked at.
+                        let _ = hints.try_send(Hint {
+                            agent_cgroup: event.agent_cgroup,
+                            pid: event.pid,
+                        });
                     }
                     tally.add(agents.agent_concerned(event.agent_cgroup), kind(&event), event);
                 }

@@ -46,8 +46,9 @@ impl Minting {
         }
     }
 
-    /// For which agents no token could be had, and why, one sentence each.
+    /// For which agents no token could be had, and why, one sentence each; and what may come to that.
     pub(super) fn troubles(&self) -> Vec<String> {
+        let doubts = self.minter.doubts();
         let now = self.clock.now().boot_ns;
         let seen = self.seen();
         let lasts = |trouble: &Trouble| now.saturating_sub(trouble.boot_ns) < KEPT_NS;
@@ -55,6 +56,7 @@ impl Minting {
         troubles
             .filter(|(_, trouble)| lasts(trouble))
             .map(|(agent, trouble)| format!("{agent}: {}", trouble.why))
+            .chain(doubts)
             .collect()
     }
 

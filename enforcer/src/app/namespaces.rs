@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use enforcer_proto::event::Event;
 use enforcer_proto::principal::{AgentName, Process};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -20,17 +20,31 @@ use crate::kernel::{self, Ports};
 use crate::listeners::Sockets;
 use crate::namespaces::enter::{EnterError, enter};
 use crate::namespaces::look::{self, Depth};
-use crate::namespaces::{Bound, Netns, Place, Seen, Step, plan};
+use crate::namespaces::{Bound, Extent, Netns, Place, Seen, Step, plan};
 use crate::workload;
 use crate::workloads::Workloads;
 
 /// How long after one look the next begins, where nothing calls for one. What an agent asks from a namespace that was not seen yet is refused so that
 /// it tries again.
 const LOOK: Duration = Duration::from_millis(50);
-/// How long at least, however much calls for one.
+/// How long at least after one that was called for the next one is, however much calls for it.
 const LOOK_MIN: Duration = Duration::from_millis(2);
+/// How long a namespace cannot be served before that is said, nanoseconds: its own are setting it up.
+const LASTING_NS: u64 = 500_000_000;
 /// A look takes at most one part of so many of the time, however many processes agents have.
 const LOOK_SHARE: u32 = 10;
+
+/// How many of those whom the kernel refused are looked at together, and how many wait to be. One more is seen when all are looked at.
+pub(super) const HINTS_MAX: usize = 64;
+
+/// Whom the kernel refused where nothing is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Hint {
+    /// The agent's cgroup.
+    pub(super) agent_cgroup: u64,
+    /// The process.
+    pub(super) pid: u32,
+}
 
 /// What `status` is told.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -49,8 +63,8 @@ pub(super) struct Keep {
     pub(super) workloads: Arc<Workloads>,
     pub(super) engine: Engine,
     pub(super) clock: Arc<dyn Clock>,
-    /// Calls for a look: the kernel refused somebody whose namespace is not served.
-    pub(super) nudge: Arc<Notify>,
+    /// Whom the kernel refused where nothing is served.
+    pub(super) hints: mpsc::Receiver<Hint>,
     pub(super) told: watch::Sender<Told>,
     pub(super) tasks: TaskTracker,
 }
@@ -59,10 +73,27 @@ pub(super) struct Keep {
 #[derive(Default)]
 struct Now {
     served: BTreeMap<Netns, Served>,
-    /// What cannot be served, and why: each is recorded once.
-    failed: BTreeMap<Netns, String>,
+    /// What cannot be served.
+    failed: BTreeMap<Netns, Fails>,
     /// Who has come to a bound, by what was said of it.
     crowded: BTreeMap<(AgentName, Bound), String>,
+}
+
+impl Now {
+    /// What is served, each for whom it was first.
+    fn whose(&self) -> BTreeMap<Netns, AgentName> {
+        let served = self.served.iter();
+        served
+            .map(|(netns, served)| (*netns, served.agent.clone()))
+            .collect()
+    }
+}
+
+/// Since when something cannot be served, and why; recorded once.
+struct Fails {
+    why: String,
+    since_boot_ns: u64,
+    is_said: bool,
 }
 
 struct Served {
@@ -79,55 +110,74 @@ impl Keep {
                 return tracing::error!(%error, "this host's own network namespace cannot be told: no other is served");
             }
         };
+        let again = stop.clone();
+        stop.run_until_cancelled(self.keep(own, &again)).await;
+    }
+
+    async fn keep(&mut self, own: Netns, stop: &CancellationToken) {
         let mut now = Now::default();
-        let mut took = Duration::ZERO;
+        let next = tokio::time::sleep(LOOK);
+        tokio::pin!(next);
         loop {
-            let rest = LOOK_MIN.max(took * LOOK_SHARE);
-            let nudge = Arc::clone(&self.nudge);
-            let next = async {
-                tokio::time::sleep(rest).await;
-                let nudged = tokio::time::timeout(LOOK.saturating_sub(rest), nudge.notified());
-                nudged.await.is_ok()
-            };
-            let Some(is_nudged) = stop.run_until_cancelled(next).await else {
-                return;
-            };
-            // Who is refused may be a thread that has gone somewhere by itself.
-            let depth = if is_nudged {
-                Depth::Threads
-            } else {
-                Depth::Processes
-            };
-            took = self.look_again(&mut now, (own, depth), &stop).await;
+            tokio::select! {
+                Some(first) = self.hints.recv() => {
+                    let took = self.arrived(&mut now, first, own, stop).await;
+                    tokio::time::sleep(LOOK_MIN.max(took * LOOK_SHARE)).await;
+                }
+                () = &mut next => {
+                    let took = self.look_again(&mut now, own, stop).await;
+                    let rest = LOOK.max(took * LOOK_SHARE);
+                    next.as_mut().reset(tokio::time::Instant::now() + rest);
+                }
+            }
         }
     }
 
-    /// Looks once, and does what is to be done. Gives how long the look took.
+    /// Looks at those whom the kernel refused, and serves where they are. Gives how long the look took.
+    async fn arrived(
+        &mut self,
+        now: &mut Now,
+        first: Hint,
+        own: Netns,
+        stop: &CancellationToken,
+    ) -> Duration {
+        let more = std::iter::from_fn(|| self.hints.try_recv().ok());
+        let hints: BTreeSet<Hint> = std::iter::once(first).chain(more.take(HINTS_MAX)).collect();
+        let began_ns = self.clock.now().boot_ns;
+        let of = |hint: Hint| Some((self.workloads.agent(hint.agent_cgroup)?, hint.pid));
+        let whose: Vec<(AgentName, u32)> = hints.into_iter().filter_map(of).collect();
+        let looked = tokio::task::spawn_blocking(move || look::at(&whose, own)).await;
+        let took_ns = self.clock.now().boot_ns.saturating_sub(began_ns);
+        let steps = plan(&now.whose(), &looked.unwrap_or_default(), Extent::Part);
+        self.take(now, steps, stop).await;
+        Duration::from_nanos(took_ns)
+    }
+
+    /// Looks everywhere once, and does what is to be done. Gives how long the look took.
     async fn look_again(
         &mut self,
         now: &mut Now,
-        (own, depth): (Netns, Depth),
+        own: Netns,
         stop: &CancellationToken,
     ) -> Duration {
         let began_ns = self.clock.now().boot_ns;
-        let mut seen = self.look(own, depth).await;
-        let served = |now: &Now| {
-            let served = now.served.iter();
-            served
-                .map(|(netns, served)| (*netns, served.agent.clone()))
-                .collect::<BTreeMap<_, _>>()
-        };
-        let mut steps = plan(&served(now), &seen);
+        let mut seen = self.look(own, Depth::Processes).await;
+        let mut steps = plan(&now.whose(), &seen, Extent::Whole);
         let is_leave = |step: &Step| matches!(step, Step::Leave(_));
         if steps.iter().any(is_leave) {
             // Nothing is left that a thread is in which has gone there by itself.
             seen = self.look(own, Depth::Threads).await;
-            steps = plan(&served(now), &seen);
+            steps = plan(&now.whose(), &seen, Extent::Whole);
         }
         let took_ns = self.clock.now().boot_ns.saturating_sub(began_ns);
         now.failed.retain(|netns, _| seen.has(*netns));
         let crowds: BTreeSet<(AgentName, Bound)> = steps.iter().filter_map(crowd).collect();
         now.crowded.retain(|crowd, _| crowds.contains(crowd));
+        self.take(now, steps, stop).await;
+        Duration::from_nanos(took_ns)
+    }
+
+    async fn take(&mut self, now: &mut Now, steps: Vec<Step>, stop: &CancellationToken) {
         for step in steps {
             match step {
                 Step::Leave(netns) => self.leave(now, netns).await,
@@ -136,7 +186,6 @@ impl Keep {
             }
         }
         self.tell(now);
-        Duration::from_nanos(took_ns)
     }
 
     /// Looks on a thread that may wait for the file system.
@@ -155,8 +204,18 @@ impl Keep {
             // Whoever was there is gone: nobody is refused anything.
             Err(Failed::Gone) => {}
             Err(Failed::Why(why)) => {
-                if now.failed.get(&place.netns) != Some(&why) {
-                    now.failed.insert(place.netns, why.clone());
+                let boot_ns = self.clock.now().boot_ns;
+                let known = now.failed.entry(place.netns).or_insert_with(|| Fails {
+                    why: why.clone(),
+                    since_boot_ns: boot_ns,
+                    is_said: false,
+                });
+                if known.why != why {
+                    known.why.clone_from(&why);
+                    known.is_said = false;
+                }
+                let lasts = boot_ns.saturating_sub(known.since_boot_ns) >= LASTING_NS;
+                if lasts && !std::mem::replace(&mut known.is_said, true) {
                     self.say_refused(place, why).await;
                 }
             }
@@ -251,7 +310,8 @@ impl Keep {
     }
 
     fn tell(&self, now: &Now) {
-        let failed = now.failed.iter().map(|(netns, why)| {
+        let said = now.failed.iter().filter(|(_, fails)| fails.is_said);
+        let failed = said.map(|(netns, Fails { why, .. })| {
             format!("network namespace {netns} is not served, so what agents ask from it is refused: {why}")
         });
         let crowded = now.crowded.iter().map(|((agent, _), why)| {

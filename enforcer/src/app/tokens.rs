@@ -78,6 +78,11 @@ impl Keys for TheirKeys {
 
 #[async_trait]
 impl Minter for Minters {
+    fn doubts(&self) -> Vec<String> {
+        let federation = self.federation.as_ref();
+        federation.map(Minter::doubts).unwrap_or_default()
+    }
+
     async fn mint(&self, request: &MintRequest) -> Result<Minted, TokenError> {
         let minter: Option<&dyn Minter> = match request.minter {
             MinterKind::Federation => self.federation.as_ref().map(|minter| minter as _),
@@ -88,8 +93,13 @@ impl Minter for Minters {
     }
 }
 
-/// The minters that the configuration names. Publishes the issuer's public key where the operator and Google's set-up find it.
-pub(super) async fn minters(config: &Config, upstream: &Arc<Upstream>) -> Result<Minters> {
+/// The minters that the configuration names. Publishes the issuer's public key where the operator and Google's set-up find it. Programs are run in
+/// cgroups of their own in `helpers`.
+pub(super) async fn minters(
+    config: &Config,
+    upstream: &Arc<Upstream>,
+    helpers: &Path,
+) -> Result<Minters> {
     let keys = match &config.token {
         TokenSource::Federation { keys, .. } => {
             let keys = IssuerKeys::open(&config.state_dir, keys).await?;
@@ -99,7 +109,7 @@ pub(super) async fn minters(config: &Config, upstream: &Arc<Upstream>) -> Result
         TokenSource::Impersonation { .. } => None,
     };
     let base = if config.mints_by(MinterKind::Impersonation) {
-        Some(BaseIdentity::find().await?)
+        Some(BaseIdentity::find(config.base, helpers).await?)
     } else {
         None
     };
@@ -107,7 +117,11 @@ pub(super) async fn minters(config: &Config, upstream: &Arc<Upstream>) -> Result
 }
 
 /// The same of what is there: makes no key and publishes none, and what is missing fails where it is needed.
-pub(super) async fn minters_there(config: &Config, upstream: &Arc<Upstream>) -> Minters {
+pub(super) async fn minters_there(
+    config: &Config,
+    upstream: &Arc<Upstream>,
+    helpers: &Path,
+) -> Minters {
     let store = config.token.keys();
     // Opened only where there is one: opening makes one.
     let keys = match token::jwks(&config.state_dir, store).await {
@@ -115,7 +129,7 @@ pub(super) async fn minters_there(config: &Config, upstream: &Arc<Upstream>) -> 
         Err(_) => None,
     };
     let base = if config.mints_by(MinterKind::Impersonation) {
-        BaseIdentity::find().await.ok()
+        BaseIdentity::find(config.base, helpers).await.ok()
     } else {
         None
     };
@@ -135,6 +149,7 @@ fn with(
             sts_url,
             iam_url,
             keys: _,
+            project: _,
         } => {
             let options = FederationOptions::new(
                 audience.clone(),
@@ -232,6 +247,12 @@ impl ByWindow {
         Credential::new(token, identity.quota_project.as_deref())
     }
 
+    /// The window's holder, where there is one.
+    fn held(&self, window: &OpenWindow) -> Option<Arc<WindowTokens>> {
+        let windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
+        windows.get(&window.grant).cloned()
+    }
+
     /// The window's holder, made when there is none.
     fn of(&self, window: &OpenWindow) -> Arc<WindowTokens> {
         let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
@@ -242,12 +263,14 @@ impl ByWindow {
                 .datasets()
                 .filter(|(_, access)| *access >= Access::Write);
             let identity = self.identity(&window.agent);
+            let now = self.clock.now();
             let request = MintRequest {
                 bearer: Bearer::Agent,
                 agent: window.agent.to_string(),
                 host: self.host.clone(),
                 grant: window.grant.to_string(),
-                session: format!("{}-{}", self.host, window.grant),
+                // Also of a window that a daemon before had begun: no two assertions have one name.
+                session: format!("{}-{}-{}", self.host, window.grant, now.unix_ns),
                 datasets: all.map(|(dataset, _)| dataset.to_string()).collect(),
                 writable: writable.map(|(dataset, _)| dataset.to_string()).collect(),
                 approver: window.approver.to_string(),
@@ -255,7 +278,7 @@ impl ByWindow {
                 minter: identity.minter,
                 service_account: identity.service_account.clone(),
                 remaining: Duration::ZERO,
-                now: self.clock.now(),
+                now,
             };
             Arc::new(WindowTokens::new(
                 Arc::clone(&self.minter),
@@ -289,12 +312,7 @@ impl Tokens for ByWindow {
     }
 
     async fn for_cancel(&self, window: &OpenWindow) -> Result<Credential, Refusal> {
-        let held = self
-            .windows
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&window.grant)
-            .cloned();
+        let held = self.held(window);
         let none = || {
             Refusal::new(
                 Code::TokenUnavailable,
@@ -307,6 +325,12 @@ impl Tokens for ByWindow {
             .await
             .map_err(|error| unavailable(window, &error))?;
         Ok(self.credential(window, &token))
+    }
+
+    async fn refused(&self, window: &OpenWindow, credential: &Credential) {
+        if let Some(held) = self.held(window) {
+            held.refused(credential).await;
+        }
     }
 
     fn close(&self, window: &OpenWindow) {

@@ -3,7 +3,7 @@
 
 mod confine;
 mod inside;
-mod sandbox;
+pub(super) mod sandbox;
 mod terminal;
 
 use std::ffi::OsString;

@@ -17,8 +17,8 @@ use super::notify::{self, HookFile};
 use super::program;
 use super::runtimes::{self, RuntimesFile};
 use super::{
-    AGENTS_MAX, ALLOWED_NAMES_MAX, AddressClass, Agent, Config, Metadata, MinterKind, Resolver,
-    TokenSource, WhenAsked, WhenClosed, WhichNames, Workload,
+    AGENTS_MAX, ALLOWED_NAMES_MAX, AddressClass, Agent, BaseSource, Config, Metadata, MinterKind,
+    Resolver, TokenSource, WhenAsked, WhenClosed, WhichNames, Workload,
 };
 use crate::apart::Apart;
 use crate::dns::marks::{MASK_DEFAULT, Marks};
@@ -165,9 +165,12 @@ enum Token {
         iam_url: Option<String>,
         signer: Option<Box<HsmFile>>,
         key_credential: Option<String>,
+        project: Option<String>,
+        base: Option<BaseSource>,
     },
     Impersonation {
         iam_url: Option<String>,
+        base: Option<BaseSource>,
     },
 }
 
@@ -261,6 +264,7 @@ impl File {
                     .to_owned(),
             );
         }
+        let base = self.token.base();
         let token = self.token.resolve(&universe)?;
         let quota_project = self.upstream.quota_project()?;
         let agents = resolve_agents(
@@ -302,6 +306,7 @@ impl File {
             connect_timeout: self.upstream.connect_timeout(),
             upstream_ca: self.upstream.ca_file,
             token,
+            base,
             estimator,
             audit,
             runtimes,
@@ -382,6 +387,12 @@ fn check_ports(ports: &[(&str, u16)]) -> Result<(), String> {
 }
 
 impl Token {
+    const fn base(&self) -> Option<BaseSource> {
+        match self {
+            Self::Federation { base, .. } | Self::Impersonation { base, .. } => *base,
+        }
+    }
+
     fn resolve(self, universe: &Universe) -> Result<TokenSource, String> {
         let sts = || format!("https://{}/v1/token", universe.name("sts"));
         let iam = || format!("https://{}", universe.name("iamcredentials"));
@@ -400,6 +411,8 @@ impl Token {
                 iam_url,
                 signer,
                 key_credential,
+                project,
+                base: _,
             } => {
                 let (sts_url, iam_url) = (sts_url.unwrap_or_else(sts), iam_url.unwrap_or_else(iam));
                 https("issuer", &issuer)?;
@@ -414,9 +427,12 @@ impl Token {
                     sts_url,
                     iam_url,
                     keys: KeyStore::resolve(signer, key_credential)?,
+                    project: project
+                        .map(|project| project_id("`token.project`", project))
+                        .transpose()?,
                 })
             }
-            Self::Impersonation { iam_url } => {
+            Self::Impersonation { iam_url, base: _ } => {
                 let iam_url = iam_url.unwrap_or_else(iam);
                 https("iam_url", &iam_url)?;
                 Ok(TokenSource::Impersonation { iam_url })

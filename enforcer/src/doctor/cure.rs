@@ -90,6 +90,9 @@ impl Cures<'_> {
             | TokenError::NoMinter(MinterKind::Impersonation) => {
                 "give this host an identity of its own: run it on a machine with a service account, or name a key by GOOGLE_APPLICATION_CREDENTIALS; then restart the daemon".to_owned()
             }
+            TokenError::BaseNotThere(_) => {
+                "name another source by token.base, or have that one there; then restart the daemon".to_owned()
+            }
             TokenError::NoMinter(MinterKind::Federation) if self.is_alone => format!(
                 "start the daemon, and run this again; or {}",
                 where_the_key_is(self.config)
@@ -108,6 +111,10 @@ impl Cures<'_> {
             TokenError::Timeout { endpoint } => {
                 format!("run it again; if it stays so, look at what lies between this host and {endpoint}")
             }
+            TokenError::Unusable {
+                endpoint: Endpoint::Base,
+                ..
+            } => "look at what the daemon says of this host's own identity in its log, and name its source by token.base".to_owned(),
             TokenError::Unusable { endpoint, .. } => {
                 format!("look at who answers as {endpoint}, and at this host's clock: what came is not what Google sends")
             }
@@ -203,11 +210,29 @@ impl Cures<'_> {
         }
     }
 
+    /// Of a "no" that is not IAM's, where that was wanted: whether somebody may was not judged.
+    pub(super) fn of_unjudged(&self, said: &Said, who: &Who<'_>, dataset: &DatasetRef) -> String {
+        let cure = self.of_word(said, who, dataset.project());
+        cure.unwrap_or_else(|| self.of_silence(said))
+    }
+
     fn of_said(&self, said: &Said, who: &Who<'_>, project: &str, binding: &str) -> String {
+        let cure = self.of_word(said, who, project);
+        cure.unwrap_or_else(|| match said {
+            Said::Refused { status: 403, .. } => format!("grant {binding}, and wait up to 5 min"),
+            Said::Refused { status: 404, .. } => {
+                format!("see that project {project} is there, and what the policy names in it")
+            }
+            Said::Allowed | Said::Refused { .. } | Said::Nothing(_) => self.of_silence(said),
+        })
+    }
+
+    /// Of what is known by Google's word for it, and is no question of who may.
+    fn of_word(&self, said: &Said, who: &Who<'_>, project: &str) -> Option<String> {
         let Said::Refused { status, word } = said else {
-            return self.of_silence(said);
+            return None;
         };
-        match (*status, *word) {
+        Some(match (*status, *word) {
             (_, Some("SERVICE_DISABLED" | "accessNotConfigured")) => {
                 let counted = who.quota_project.unwrap_or(project);
                 format!("enable bigquery.googleapis.com in {counted}")
@@ -228,10 +253,8 @@ impl Cures<'_> {
             (401, _) | (_, Some("ACCESS_TOKEN_SCOPE_INSUFFICIENT" | "ACCESS_TOKEN_TYPE_UNSUPPORTED")) => {
                 not_taken()
             }
-            (403, _) => format!("grant {binding}, and wait up to 5 min"),
-            (404, _) => format!("see that project {project} is there, and what the policy names in it"),
-            _ => self.of_silence(said),
-        }
+            _ => return None,
+        })
     }
 }
 

@@ -127,7 +127,7 @@ impl Doctor {
             if said == Said::Allowed {
                 opened = Some(what);
             } else if !said.is_no() {
-                let cure = at.cures.of_silence(&said);
+                let cure = at.cures.of_unjudged(&said, at.who, dataset);
                 let said = format!("without a window {}: {said}", what.method());
                 return told.fail(Link::Dataset, of, &said, &cure).await;
             }

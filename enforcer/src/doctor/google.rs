@@ -52,13 +52,16 @@ pub(super) enum Said {
 }
 
 impl Said {
-    /// Whether it is the "no" of somebody who may not, or of something that is not there for them.
-    pub(super) const fn is_no(&self) -> bool {
+    /// Whether it is IAM's "no" to somebody who may not, or to whom it is not there. Who is throttled, or whose project has no such API, was not judged.
+    pub(super) fn is_no(&self) -> bool {
         matches!(
             self,
             Self::Refused {
-                status: 403 | 404,
-                ..
+                status: 403,
+                word: Some("accessDenied" | "IAM_PERMISSION_DENIED"),
+            } | Self::Refused {
+                status: 404,
+                word: Some("notFound"),
             }
         )
     }
@@ -146,6 +149,31 @@ fn word(body: &[u8]) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_iams_own_no_is_one() {
+        let said = |status, word| Said::Refused { status, word };
+        for no in [
+            said(403, Some("accessDenied")),
+            said(403, Some("IAM_PERMISSION_DENIED")),
+            said(404, Some("notFound")),
+        ] {
+            assert!(no.is_no(), "{no}");
+        }
+        for other in [
+            said(403, Some("rateLimitExceeded")),
+            said(403, Some("quotaExceeded")),
+            said(403, Some("accessNotConfigured")),
+            said(403, Some("SECURITY_POLICY_VIOLATED")),
+            said(403, None),
+            said(404, None),
+            said(401, Some("authError")),
+            Said::Allowed,
+            Said::Nothing("no route".to_owned()),
+        ] {
+            assert!(!other.is_no(), "{other}");
+        }
+    }
 
     #[test]
     fn of_an_error_a_known_word_is_kept_and_nothing_else() {

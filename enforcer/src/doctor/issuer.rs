@@ -43,6 +43,9 @@ impl Doctor {
                     }
                     RotationError::Key(_)
                     | RotationError::Begun
+                    | RotationError::GivenAway
+                    | RotationError::UnderWay
+                    | RotationError::Given(_)
                     | RotationError::NotBegun
                     | RotationError::NotEnded
                     | RotationError::NothingToEnd

@@ -8,7 +8,6 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use serde_json::json;
 
-use crate::client_setup::PLACEHOLDER_TOKEN;
 use crate::config::Metadata;
 
 /// How long clients keep it, seconds; it is as good afterwards.
@@ -68,8 +67,13 @@ impl Reply {
     }
 }
 
-/// Answers one request of `agent`'s.
-pub(super) fn answer<B>(config: &Metadata, agent: &AgentName, request: &Request<B>) -> Reply {
+/// Answers one request of `agent`'s, to whom `token` is given for one.
+pub(super) fn answer<B>(
+    config: &Metadata,
+    agent: &AgentName,
+    token: impl FnOnce() -> String,
+    request: &Request<B>,
+) -> Reply {
     if request.method() != Method::GET && request.method() != Method::HEAD {
         let why = "Only GET is served\n".to_owned();
         return Reply::of(StatusCode::METHOD_NOT_ALLOWED, TEXT, why);
@@ -111,14 +115,19 @@ pub(super) fn answer<B>(config: &Metadata, agent: &AgentName, request: &Request<
         ["instance", "service-accounts", account, rest @ ..]
             if *account == "default" || *account == email(agent) =>
         {
-            of_account(agent, rest, recursive)
+            of_account(agent, token, rest, recursive)
         }
         _ => Reply::not_there(),
     }
 }
 
 /// The one account there is.
-fn of_account(agent: &AgentName, rest: &[&str], recursive: bool) -> Reply {
+fn of_account(
+    agent: &AgentName,
+    token: impl FnOnce() -> String,
+    rest: &[&str],
+    recursive: bool,
+) -> Reply {
     match rest {
         [] if recursive => Reply::json(&json!({
             "aliases": ["default"],
@@ -130,7 +139,7 @@ fn of_account(agent: &AgentName, rest: &[&str], recursive: bool) -> Reply {
         ["email"] => Reply::text(email(agent)),
         ["scopes"] => Reply::text(format!("{}\n", SCOPES.join("\n"))),
         ["token"] => Reply::json(&json!({
-            "access_token": PLACEHOLDER_TOKEN,
+            "access_token": token(),
             "expires_in": LASTS_S,
             "token_type": "Bearer",
         })),
@@ -147,6 +156,8 @@ fn email(agent: &AgentName) -> String {
 mod tests {
     use super::*;
 
+    const TOKEN: &str = "enforcer-placeholder-0123456789abcdef";
+
     fn ask(path: &str, headers: &[(&'static str, &'static str)]) -> Reply {
         let config = Metadata {
             port: 843,
@@ -158,7 +169,12 @@ mod tests {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        answer(&config, &"bot".parse().unwrap(), &request.body(()).unwrap())
+        answer(
+            &config,
+            &"bot".parse().unwrap(),
+            || TOKEN.to_owned(),
+            &request.body(()).unwrap(),
+        )
     }
 
     #[test]
@@ -174,7 +190,12 @@ mod tests {
             let request = Request::builder()
                 .uri(uri)
                 .header("Metadata-Flavor", "Google");
-            let reply = answer(&config, &"bot".parse().unwrap(), &request.body(()).unwrap());
+            let reply = answer(
+                &config,
+                &"bot".parse().unwrap(),
+                || TOKEN.to_owned(),
+                &request.body(()).unwrap(),
+            );
             assert_eq!(reply, Reply::not_there(), "{path}");
         }
     }
@@ -221,7 +242,7 @@ mod tests {
                 format!("/computeMetadata/v1/instance/service-accounts/{account}/token?scopes=a,b");
             let reply = google(&path);
             assert_eq!(reply.kind, JSON);
-            assert!(reply.body.contains(PLACEHOLDER_TOKEN), "{}", reply.body);
+            assert!(reply.body.contains(TOKEN), "{}", reply.body);
         }
         let whole = google("/computeMetadata/v1/instance/service-accounts/default/?recursive=true");
         assert_eq!(whole.kind, JSON);

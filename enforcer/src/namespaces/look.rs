@@ -14,6 +14,9 @@ use crate::workloads::Found;
 /// Below how many cgroups of one agent processes are looked for. From what is in others it is refused.
 const BELOW_MAX: usize = 4096;
 
+/// How many threads of one process are looked at. From where others have gone it is refused.
+const THREADS_MAX: usize = 4096;
+
 /// How closely is looked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Depth {
@@ -49,6 +52,20 @@ pub fn look(workloads: &BTreeMap<AgentName, Found>, own: Netns, depth: Depth) ->
     seen
 }
 
+/// Where these processes of agents' are, apart from `own`, and each of so many of their threads.
+#[must_use]
+pub fn at(whose: &[(AgentName, u32)], own: Netns) -> Seen {
+    let mut seen = Seen::default();
+    for (agent, pid) in whose {
+        for netns in of_process(*pid, Depth::Threads) {
+            if netns != own {
+                seen.add(netns, agent, *pid);
+            }
+        }
+    }
+    seen
+}
+
 /// Whether that process is there, and in the workload at this folder below `mount`: its number may be somebody else's by now.
 #[must_use]
 pub fn is_there(pid: u32, netns: Netns, mount: &Path, folder: &Path) -> bool {
@@ -65,7 +82,7 @@ fn of_process(pid: u32, depth: Depth) -> Vec<Netns> {
         Depth::Processes => first.into_iter().collect(),
         Depth::Threads => {
             let threads = std::fs::read_dir(format!("/proc/{pid}/task"));
-            let threads = threads.into_iter().flatten().flatten();
+            let threads = threads.into_iter().flatten().flatten().take(THREADS_MAX);
             let of_each = threads.filter_map(|thread| netns_at(&thread.path().join("ns/net")).ok());
             let mut all: Vec<Netns> = first.into_iter().chain(of_each).collect();
             all.sort_unstable();

@@ -13,7 +13,7 @@ pub(super) const SUITE: &str = "suite/";
 const OF_AGENTS: &str = "only an agent's process could show it, and a proof is none; try it by hand: enforcer run --agent NAME -- COMMAND";
 
 /// What holds for agents only.
-const UNPROVEN: [(&str, &str); 5] = [
+const UNPROVEN: [(&str, &str); 6] = [
     (
         "metadata",
         "the metadata server, which hands out the host's own credentials",
@@ -26,6 +26,10 @@ const UNPROVEN: [(&str, &str); 5] = [
     (
         "handed-over",
         "a socket that was made in one workload, or in none, and is used in another",
+    ),
+    (
+        "namespaces",
+        "an agent's own network namespaces: their ports, their occupants, what is set up in them",
     ),
     (
         "window",

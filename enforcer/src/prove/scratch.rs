@@ -24,6 +24,8 @@ use crate::workload;
 
 /// The name of the near end; the process id follows.
 const NEAR: &str = "enfprove";
+/// The same of the wire of the namespace apart.
+const APART: &str = "enfapart";
 /// The name of the cgroup, below the root that is enforced; the process id follows.
 const CGROUP: &str = "enforcer-prove-";
 /// Every protocol, in network order.
@@ -36,6 +38,8 @@ pub(super) struct Scratch {
     index: u32,
     sniffer: Socket,
     has_ipv6: bool,
+    /// A network namespace with a wire of its own to the far end; absent, and why, where none could be made.
+    apart: Result<OwnedFd, String>,
     /// The namespace lives as long as this; the wire goes with it.
     _far: OwnedFd,
 }
@@ -51,12 +55,14 @@ impl Scratch {
         let made = wire(&near, &far).await;
         let Laid { index, has_ipv6 } = made.inspect_err(|_| drop(std::fs::remove_dir(&cgroup)))?;
         let sniffer = sniffer(&far).context("opening the sniffer")?;
+        let apart = apart(&far).await;
         Ok(Self {
             cgroup,
             near,
             index,
             sniffer,
             has_ipv6,
+            apart: apart.map_err(|error| format!("{error:#}")),
             _far: far,
         })
     }
@@ -97,6 +103,17 @@ impl Scratch {
     /// Where a process is written to enter the cgroup.
     pub(super) fn procs(&self) -> Result<File> {
         procs(&self.cgroup)
+    }
+
+    /// The network namespace that has a wire of its own.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub(super) fn apart(&self) -> Result<OwnedFd> {
+        match &self.apart {
+            Ok(namespace) => Ok(namespace.try_clone()?),
+            Err(why) => Err(anyhow!("{why}")),
+        }
     }
 
     /// Where a process is written to enter the cgroup above.
@@ -226,6 +243,26 @@ async fn cut(index: u32) -> Result<()> {
     let done = handle.link().del(index).execute().await;
     task.abort();
     done.context("removing the scratch wire")
+}
+
+/// Another namespace, with a wire of the same kind to the same far end.
+async fn apart(far: &OwnedFd) -> Result<OwnedFd> {
+    let (apart, far) = (
+        new_netns().context("making a network namespace")?,
+        far.try_clone()?,
+    );
+    let inside = apart.try_clone()?;
+    let name = format!("{APART}{}", std::process::id() % 1_000_000);
+    let lay = move || -> Result<()> {
+        move_into_link_name_space(inside.as_fd(), Some(LinkNameSpaceType::Network))?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        runtime.block_on(wire(&name, &far)).map(drop)
+    };
+    let done = tokio::task::spawn_blocking(move || std::thread::spawn(lay).join()).await?;
+    done.map_err(|_| anyhow!("a thread panicked"))??;
+    Ok(apart)
 }
 
 /// The near end's index, and whether it could be given an address of IPv6's.

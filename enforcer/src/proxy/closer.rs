@@ -321,6 +321,9 @@ impl Closer {
             .and_then(|sent| sent.map_err(|error| Causes(&error).to_string()))
             .inspect_err(|_| self.apis.unreachable(&turn))?;
         let status = answer.status().as_u16();
+        if status == 401 {
+            self.tokens.refused(window, &credential).await;
+        }
         let answer = coded::decoded(answer).map_err(|refusal| refusal.to_string())?;
         let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX)
             .collect()
@@ -386,6 +389,10 @@ mod tests {
             self.note("cancel", window.grant);
             tokio::time::sleep(PATIENCE / 2).await;
             Err(Refusal::new(Code::TokenUnavailable, "none"))
+        }
+
+        async fn refused(&self, window: &OpenWindow, _: &Credential) {
+            self.note("refused", window.grant);
         }
 
         fn close(&self, window: &OpenWindow) {

@@ -9,7 +9,7 @@ use enforcer_proto::audit;
 use enforcer_proto::event::Event;
 use enforcer_proto::principal::AgentName;
 use enforcer_proto::query::Method;
-use enforcer_proto::refusal::Refusal;
+use enforcer_proto::refusal::{Code, Refusal};
 use enforcer_proto::scope::Scope;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -213,6 +213,11 @@ impl Estimator {
         let to = (self.upstream.as_ref(), POOL_KEY);
         let asked =
             forward::dry_run_of_nobody(to, &credential, place, body, ESTIMATE_BYTES_MAX).await;
+        if let Err(refusal) = &asked
+            && refusal.code == Code::TokenDenied
+        {
+            self.tokens.refused(&credential).await;
+        }
         asked.map_err(|refusal| refusal.what)
     }
 }

@@ -550,7 +550,13 @@ async fn carry(
         tracing::warn!(grant = %window.grant, error = %Causes(&error), "BigQuery could not be reached");
         failed(&error)
     })?;
-    check(answer, credential.authorization())
+    let checked = check(answer, credential.authorization());
+    if let Err(refusal) = &checked
+        && refusal.code == Code::TokenDenied
+    {
+        proxy.tokens.refused(window, &credential).await;
+    }
+    checked
 }
 
 /// Answers that must not reach a client are turned into refusals: those that speak of our token, those that lead elsewhere, and those that

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::engine::{Engine, Requester};
+use crate::metadata::placeholder::is_placeholder;
 use crate::tally::{KINDS_PER_AGENT_MAX, keep_recording};
 
 /// How long one credential of an agent's takes one record, however often it comes.
@@ -175,7 +176,7 @@ fn found(headers: &HeaderMap, uri: &Uri) -> Vec<Known> {
 
 /// What kind of credential of Google's a text looks like.
 fn kind(text: &str) -> Option<&'static str> {
-    if text.len() < CREDENTIAL_BYTES_MIN {
+    if text.len() < CREDENTIAL_BYTES_MIN || is_placeholder(text) {
         return None;
     }
     let parts = || text.split('.').collect::<Vec<_>>();
@@ -275,6 +276,7 @@ mod tests {
         }
         for none in [
             "Bearer enforcer-placeholder",
+            "Bearer enforcer-placeholder-0123456789abcdef",
             "Bearer x",
             "Basic eyJhIjoxfQ==",
             "",

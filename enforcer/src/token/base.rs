@@ -1,57 +1,46 @@
-//! The host's own identity, by gcp_auth. Its calls have no bound of their own, and one of its sources runs a program and waits for it without giving
-//! way: so each call is made beside the runtime's own threads, in bounded time, and one at a time.
+//! The host's own identity, by gcp_auth, and by the Cloud SDK's own program. gcp_auth's calls have no bound of their own: so each call is made beside the
+//! runtime's own threads, in bounded time, and one at a time.
 //! gcp_auth logs answers' bodies at WARN: telemetry must keep its target at ERROR.
+
+mod gcloud;
+mod metadata;
 
 use std::fmt;
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use gcp_auth::{
-    ConfigDefaultCredentials, CustomServiceAccount, GCloudAuthorizedUser, MetadataServiceAccount,
-    TokenProvider,
+    ConfigDefaultCredentials, CustomServiceAccount, MetadataServiceAccount, TokenProvider,
 };
 use secrecy::SecretString;
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, Semaphore};
 
+use self::gcloud::Gcloud;
 use super::{AccessToken, Endpoint, SCOPE_CLOUD_PLATFORM, TokenError};
+use crate::config::BaseSource;
 
 /// The bound on one call.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// The bound on asking whether this is a machine of Google's. Its metadata server is on the same machine; where none is, some networks say nothing.
-const METADATA_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Where a host's own identity comes from, in the order in which they are tried.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Source {
-    /// A service account's key in the file that `GOOGLE_APPLICATION_CREDENTIALS` names.
-    KeyFile,
-    /// The application-default credentials of the user that the daemon runs as.
-    ApplicationDefault,
-    /// The metadata server of a machine of Google's.
-    MetadataServer,
-    /// Whoever is logged in to the Cloud SDK as that user.
-    Gcloud,
-}
-
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::KeyFile => "the key file that GOOGLE_APPLICATION_CREDENTIALS names",
-            Self::ApplicationDefault => "application-default credentials",
-            Self::MetadataServer => "the machine's metadata server",
-            Self::Gcloud => "gcloud's login",
-        })
-    }
-}
+/// The order in which sources are tried where none is named.
+const WALK: [BaseSource; 4] = [
+    BaseSource::KeyFile,
+    BaseSource::ApplicationDefault,
+    BaseSource::Metadata,
+    BaseSource::Gcloud,
+];
 
 /// The host's own identity.
 #[derive(Clone)]
 pub struct BaseIdentity {
-    provider: Arc<dyn TokenProvider>,
-    /// One call at a time: a program that hangs holds one thread, and no more.
+    /// What gives its tokens, and holds the last one. Held for as long as another is made in its place.
+    provider: Arc<Mutex<Arc<dyn TokenProvider>>>,
+    /// Where it was found; none of one that was given.
+    from: Option<Place>,
+    /// One call at a time: one that hangs holds one thread, and no more.
     one: Arc<Semaphore>,
 }
 
@@ -65,40 +54,76 @@ impl BaseIdentity {
     /// The identity that this gives tokens of.
     #[must_use]
     pub fn new(provider: Arc<dyn TokenProvider>) -> Self {
+        Self::of(provider, None)
+    }
+
+    fn of(provider: Arc<dyn TokenProvider>, from: Option<Place>) -> Self {
         Self {
-            provider,
+            provider: Arc::new(Mutex::new(provider)),
+            from,
             one: Arc::new(Semaphore::new(1)),
         }
     }
 
-    /// Finds the host's: the first of the sources that is there. One that is there and does not work is not passed over: the next would be somebody
-    /// else.
+    /// Finds the host's: of the source that is `named`, or else of the first that is there. One that is there and does not work is not passed over: the
+    /// next would be somebody else. Programs are run in cgroups of their own in `helpers`.
     ///
     /// # Errors
-    /// [`TokenError::NoBaseIdentity`] or [`TokenError::Timeout`].
-    pub async fn find() -> Result<Self, TokenError> {
-        for source in [
-            Source::KeyFile,
-            Source::ApplicationDefault,
-            Source::MetadataServer,
-            Source::Gcloud,
-        ] {
-            if let Some(provider) = source.look().await? {
+    /// Why there is none: [`TokenError`].
+    pub async fn find(named: Option<BaseSource>, helpers: &Path) -> Result<Self, TokenError> {
+        let one = named.as_slice();
+        let tried = if one.is_empty() { &WALK[..] } else { one };
+        for source in tried {
+            let place = Place {
+                source: *source,
+                is_named: named.is_some(),
+                helpers: helpers.to_owned(),
+            };
+            if let Some(provider) = place.look().await? {
                 tracing::info!("this host's own identity is that of {source}");
-                return Ok(Self::new(provider));
+                return Ok(Self::of(provider, Some(place)));
             }
         }
-        Err(TokenError::NoBaseIdentity)
+        Err(named.map_or(TokenError::NoBaseIdentity, TokenError::BaseNotThere))
     }
 
     /// A token of it, which is shown to IAM Credentials only.
     pub(super) async fn token(&self) -> Result<AccessToken, TokenError> {
-        let provider = Arc::clone(&self.provider);
+        let provider = Arc::clone(&*self.provider.lock().await);
+        self.token_of(provider).await
+    }
+
+    /// Another token of it, since IAM Credentials does not take this one: what is held is forgotten, and the source asked once more. None where it
+    /// cannot be asked.
+    pub(super) async fn instead_of(
+        &self,
+        refused: &AccessToken,
+    ) -> Result<Option<AccessToken>, TokenError> {
+        let Some(from) = &self.from else {
+            return Ok(None);
+        };
+        let mut provider = self.provider.lock().await;
+        // Who waited for it may find another there already.
+        let held = self.token_of(Arc::clone(&provider)).await?;
+        if held.expose() != refused.expose() {
+            return Ok(Some(held));
+        }
+        *provider = from.look().await?.ok_or(TokenError::NoBaseIdentity)?;
+        self.token_of(Arc::clone(&provider)).await.map(Some)
+    }
+
+    async fn token_of(&self, provider: Arc<dyn TokenProvider>) -> Result<AccessToken, TokenError> {
+        let limit = self.from.as_ref().map_or(TIMEOUT, Place::limit);
         // The error is dropped: it can quote what the source answered.
-        let token = aside(&self.one, TIMEOUT, async move {
+        let token = aside(&self.one, limit, async move {
             provider.token(&[SCOPE_CLOUD_PLATFORM]).await.ok()
         });
-        let token = token.await?.ok_or(TokenError::NoBaseIdentity)?;
+        let failed = || {
+            self.from
+                .as_ref()
+                .map_or(TokenError::NoBaseIdentity, Place::failed)
+        };
+        let token = token.await?.ok_or_else(failed)?;
         AccessToken::new(SecretString::from(token.as_str())).ok_or(TokenError::Unusable {
             endpoint: Endpoint::Base,
             why: "its token cannot stand in a header",
@@ -108,28 +133,64 @@ impl BaseIdentity {
 
 type Found = Option<Arc<dyn TokenProvider>>;
 
-impl Source {
-    async fn look(self) -> Result<Found, TokenError> {
+/// A source on this host.
+#[derive(Debug, Clone)]
+struct Place {
+    source: BaseSource,
+    /// Whether the configuration names it: then it is there, or should be.
+    is_named: bool,
+    helpers: PathBuf,
+}
+
+impl Place {
+    async fn look(&self) -> Result<Found, TokenError> {
         let one = Arc::new(Semaphore::new(1));
-        match self {
-            Self::KeyFile => aside(&one, TIMEOUT, async { key_file() }).await?,
-            Self::ApplicationDefault if default_file().is_some_and(|file| file.exists()) => {
+        match self.source {
+            BaseSource::KeyFile => aside(&one, TIMEOUT, async { key_file() }).await?,
+            BaseSource::ApplicationDefault if default_file().is_some_and(|file| file.exists()) => {
                 let found = aside(&one, TIMEOUT, ConfigDefaultCredentials::new()).await?;
                 found
                     .map(|found| Some(Arc::new(found) as _))
-                    .map_err(|_| TokenError::NoBaseIdentity)
+                    .map_err(|_| self.failed())
             }
-            Self::ApplicationDefault => Ok(None),
-            // Whether there is one is only told by its answer.
-            Self::MetadataServer => {
-                let found = aside(&one, METADATA_TIMEOUT, MetadataServiceAccount::new()).await;
-                let found = found.ok().and_then(Result::ok);
-                Ok(found.map(|found| Arc::new(found) as _))
+            BaseSource::ApplicationDefault => Ok(None),
+            BaseSource::Metadata if !self.is_named && !metadata::is_there().await? => Ok(None),
+            BaseSource::Metadata => {
+                let found = aside(&one, TIMEOUT, MetadataServiceAccount::new()).await?;
+                found
+                    .map(|found| Some(Arc::new(found) as _))
+                    .map_err(|_| self.failed())
             }
-            Self::Gcloud => {
-                let found = aside(&one, TIMEOUT, GCloudAuthorizedUser::new()).await?;
-                Ok(found.ok().map(|found| Arc::new(found) as _))
+            BaseSource::Gcloud => {
+                let Some(gcloud) = Gcloud::find(&self.helpers) else {
+                    return Ok(None);
+                };
+                let gcloud: Arc<dyn TokenProvider> = Arc::new(gcloud);
+                let own = Arc::clone(&gcloud);
+                let logged_in = aside(&one, self.limit(), async move { own.token(&[]).await });
+                logged_in.await?.map_err(|_| self.failed())?;
+                Ok(Some(gcloud))
             }
+        }
+    }
+
+    const fn limit(&self) -> Duration {
+        match self.source {
+            BaseSource::KeyFile | BaseSource::ApplicationDefault | BaseSource::Metadata => TIMEOUT,
+            BaseSource::Gcloud => gcloud::TIMEOUT,
+        }
+    }
+
+    /// It is there, and gives no token.
+    const fn failed(&self) -> TokenError {
+        match self.source {
+            BaseSource::KeyFile | BaseSource::ApplicationDefault | BaseSource::Gcloud => {
+                TokenError::NoBaseIdentity
+            }
+            BaseSource::Metadata => TokenError::Unusable {
+                endpoint: Endpoint::Base,
+                why: "the machine's metadata server is there and gives no token",
+            },
         }
     }
 }

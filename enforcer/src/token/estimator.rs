@@ -62,6 +62,11 @@ impl EstimatorTokens {
         let token = self.tokens.token().await?;
         Ok(Credential::new(&token, self.quota_project.as_deref()))
     }
+
+    /// BigQuery does not take it: the next dry run has another.
+    pub(crate) async fn refused(&self, credential: &Credential) {
+        self.tokens.refused(credential).await;
+    }
 }
 
 /// A minter whose tokens live no longer than [`LIFE`].

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{HeaderValue, Request, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use serde::Deserialize;
@@ -70,7 +71,8 @@ async fn exchange<T: DeserializeOwned>(
     let mut request = Request::post(post.url)
         .header(header::CONTENT_TYPE, post.content_type)
         .header(header::ACCEPT, HeaderValue::from_static("application/json"))
-        .body(full(post.body.as_bytes().to_vec()))
+        // Wiped when it is sent: no other copy of it is made here.
+        .body(full(Bytes::from_owner(post.body)))
         .map_err(|_| unusable("its configured address is no URL"))?;
     if let Some(token) = post.bearer {
         let headers = request.headers_mut();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use enforcer_proto::time::NS_PER_S;
 use secrecy::SecretString;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::watch;
 use zeroize::Zeroizing;
@@ -16,8 +16,8 @@ use super::exchange::{Post, post};
 use super::impersonation::{impersonate, impersonated_principal};
 use super::signer::jwt;
 use super::{
-    AccessToken, BEYOND_WINDOW, Bearer, Endpoint, IssuerError, IssuerKeys, MintRequest, Minted,
-    Minter, SCOPE_BIGQUERY, SCOPE_CLOUD_PLATFORM, TokenError, plus,
+    AccessToken, BEYOND_WINDOW, Bearer, Endpoint, IssuerError, IssuerKeys, LIFE_S_MAX, MintRequest,
+    Minted, Minter, SCOPE_BIGQUERY, SCOPE_CLOUD_PLATFORM, TokenError, plus,
 };
 use crate::causes::Causes;
 use crate::upstream::Upstream;
@@ -30,6 +30,8 @@ const SUBJECT_BYTES_MAX: usize = 127;
 const CLAIMS_BYTES_MAX: usize = 8192;
 /// The default bound on `exp - iat`; the provider's attribute condition should hold the same number.
 pub const ASSERTION_LIFE_MAX: Duration = Duration::from_secs(900);
+/// What an exchange has beside its assertion, at most: names, and an audience, bytes.
+const FORM_BYTES_MAX: usize = 4096;
 /// What stands in a claim that has nothing to say.
 const NONE: &str = "none";
 /// RFC 8693's name for an access token.
@@ -98,8 +100,16 @@ struct StsAnswer {
     access_token: SecretString,
     token_type: String,
     issued_token_type: Option<String>,
-    #[serde(default, deserialize_with = "number_or_text")]
-    expires_in: Option<u64>,
+    /// A number; some servers send it as text, or with a fraction, or not at all.
+    expires_in: Option<Value>,
+}
+
+/// A signed JWT, and how long it lasts.
+struct Assertion {
+    jwt: Zeroizing<String>,
+    life_s: u64,
+    /// The id of the key that signed it.
+    kid: String,
 }
 
 impl Federation {
@@ -141,7 +151,7 @@ impl Federation {
     }
 
     /// The JWT for one window.
-    async fn assertion(&self, request: &MintRequest) -> Result<Zeroizing<String>, TokenError> {
+    async fn assertion(&self, request: &MintRequest) -> Result<Assertion, TokenError> {
         let subject = subject(request);
         if subject.len() > SUBJECT_BYTES_MAX {
             return Err(TokenError::SubjectTooLong(subject.len()));
@@ -150,6 +160,7 @@ impl Federation {
         let iat = now_s.saturating_sub(BACKDATE_S);
         let wanted = request.remaining.saturating_add(BEYOND_WINDOW).as_secs();
         let cap = iat.saturating_add(self.options.assertion_life_max.as_secs());
+        let exp = now_s.saturating_add(wanted).min(cap);
         let read = request.datasets.iter().map(|name| format!("ds:{name}"));
         let written = request.writable.iter().map(|name| format!("dsw:{name}"));
         let claims = Claims {
@@ -157,7 +168,7 @@ impl Federation {
             aud: &self.options.audience,
             sub: &subject,
             iat,
-            exp: now_s.saturating_add(wanted).min(cap),
+            exp,
             jti: &request.session,
             host: &request.host,
             agent: &agent_claim(request),
@@ -175,14 +186,20 @@ impl Federation {
             tracing::warn!(error = %Causes(&error), "the issuer key");
             TokenError::from(error.to_caller())
         })?;
-        let signed = jwt(key.as_ref(), &claims).await?;
+        let jwt = jwt(key.as_ref(), &claims).await?;
         self.has_signed(key.public().kid());
-        Ok(signed)
+        Ok(Assertion {
+            jwt,
+            life_s: exp.saturating_sub(now_s),
+            kid: key.public().kid().to_owned(),
+        })
     }
 
     async fn exchange(&self, request: &MintRequest, scope: &str) -> Result<Minted, TokenError> {
         let assertion = self.assertion(request).await?;
-        let body = form_urlencoded::Serializer::new(String::new())
+        // Made once in its whole size: growing would leave copies of the assertion.
+        let room = FORM_BYTES_MAX + assertion.jwt.len();
+        let body = form_urlencoded::Serializer::new(String::with_capacity(room))
             .append_pair(
                 "grant_type",
                 "urn:ietf:params:oauth:grant-type:token-exchange",
@@ -191,7 +208,7 @@ impl Federation {
             .append_pair("scope", scope)
             .append_pair("requested_token_type", ACCESS_TOKEN_TYPE)
             .append_pair("subject_token_type", "urn:ietf:params:oauth:token-type:jwt")
-            .append_pair("subject_token", &assertion)
+            .append_pair("subject_token", &assertion.jwt)
             .finish();
         let answer: StsAnswer = post(
             &self.upstream,
@@ -204,7 +221,8 @@ impl Federation {
             },
         )
         .await?;
-        let (token, life_s) = answer.checked()?;
+        let (token, life_s) = answer.checked(assertion.life_s)?;
+        self.keys.known(&assertion.kid);
         Ok(Minted {
             token,
             expires_boot_ns: plus(request.now.boot_ns, life_s),
@@ -219,6 +237,10 @@ impl Federation {
 
 #[async_trait]
 impl Minter for Federation {
+    fn doubts(&self) -> Vec<String> {
+        self.keys.doubt().into_iter().collect()
+    }
+
     async fn mint(&self, request: &MintRequest) -> Result<Minted, TokenError> {
         let Some(account) = &request.service_account else {
             return self.exchange(request, SCOPE_BIGQUERY).await;
@@ -241,8 +263,8 @@ impl Minter for Federation {
 }
 
 impl StsAnswer {
-    /// The token and its life in seconds.
-    fn checked(self) -> Result<(AccessToken, u64), TokenError> {
+    /// The token and its life in seconds: where none is said, no more than is left of what was exchanged for it.
+    fn checked(self, assertion_life_s: u64) -> Result<(AccessToken, u64), TokenError> {
         let unusable = |why| TokenError::Unusable {
             endpoint: Endpoint::Sts,
             why,
@@ -256,10 +278,15 @@ impl StsAnswer {
         {
             return Err(unusable("its token is no access token"));
         }
-        let life_s = self
-            .expires_in
-            .filter(|seconds| *seconds > 0)
-            .ok_or_else(|| unusable("it did not say how long its token lives"))?;
+        let life_s = match &self.expires_in {
+            None => assertion_life_s,
+            Some(said) => seconds(said)
+                .ok_or_else(|| unusable("what it says of its token's life is no time"))?,
+        };
+        let life_s = life_s.min(LIFE_S_MAX);
+        if life_s == 0 {
+            return Err(unusable("its token has ended already"));
+        }
         let token = AccessToken::new(self.access_token)
             .ok_or_else(|| unusable("its token cannot stand in a header"))?;
         Ok((token, life_s))
@@ -289,17 +316,14 @@ fn pool(audience: &str) -> &str {
     audience.split("/providers/").next().unwrap_or(audience)
 }
 
-/// Google sends a number; some servers send it as text.
-fn number_or_text<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Either {
-        Number(u64),
-        Text(String),
-    }
-    Ok(match Option::<Either>::deserialize(from)? {
-        Some(Either::Number(seconds)) => Some(seconds),
-        Some(Either::Text(text)) => text.parse().ok(),
-        None => None,
-    })
+/// Whole seconds of what is a time; none of what is not. One that is past is zero, and one that no number can hold is very long.
+fn seconds(said: &Value) -> Option<u64> {
+    let seconds = match said {
+        Value::Number(number) => number.as_f64(),
+        Value::String(text) => text.trim().parse().ok(),
+        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
+    };
+    let seconds = seconds.filter(|seconds| seconds.is_finite())?;
+    let most = Duration::from_secs(LIFE_S_MAX).as_secs_f64();
+    Some(Duration::from_secs_f64(seconds.clamp(0.0, most)).as_secs())
 }

@@ -4,15 +4,16 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use rcgen::KeyPair;
 use serde_json::Value;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::files::{Stamp, remove, stamp, waited_since};
 use super::issuer::{IssuerError, IssuerKey};
-use super::keys::{KNOWN_AFTER, LAST_FOR, RotationError, Step, jwks_of, say_if_another};
+use super::keys::{
+    Give, KNOWN_AFTER, LAST_FOR, RotationError, Step, Turn, jwks_of, say_if_another,
+};
 use super::signer::{PublicKey, Signer};
 use crate::config::KeyPlace;
 use crate::keyfile::{self, KeyFileError};
@@ -23,6 +24,8 @@ const SIGNING: &str = "issuer.jwk";
 const NEXT: &str = "issuer-next.jwk";
 /// Of the one that was handed over before.
 const LAST: &str = "issuer-last.jwk";
+/// The id of the key that signs, where it took over from another and nobody had announced it; until Google takes what it signs.
+const UNANNOUNCED: &str = "issuer-unannounced";
 
 /// The keys of one host whose signing one is handed over.
 #[derive(Debug)]
@@ -31,6 +34,8 @@ pub(super) struct HandedKeys {
     name: String,
     signing: Arc<IssuerKey>,
     stamp: Option<Stamp>,
+    /// Whether the one that signs took over unannounced.
+    is_doubted: bool,
 }
 
 impl HandedKeys {
@@ -42,6 +47,7 @@ impl HandedKeys {
         let (signing, stamp) = handed_over(name)?;
         takes_over(dir, signing.public())?;
         Ok(Self {
+            is_doubted: is_doubted(dir, signing.public()),
             dir: dir.to_owned(),
             name: name.to_owned(),
             signing: Arc::new(signing),
@@ -59,10 +65,28 @@ impl HandedKeys {
             let (key, stamp) = handed_over(&self.name)?;
             takes_over(&self.dir, key.public())?;
             say_if_another(self.signing.public(), key.public());
+            self.is_doubted = is_doubted(&self.dir, key.public());
             self.signing = Arc::new(key);
             self.stamp = stamp;
         }
         Ok(Arc::clone(&self.signing))
+    }
+
+    /// That Google may not know the key that signs.
+    pub(super) fn doubt(&self) -> Option<String> {
+        let kid = self.signing.public().kid();
+        self.is_doubted.then(|| doubt(&self.name, kid))
+    }
+
+    /// Google takes what the key with this id has signed.
+    pub(super) fn known(&mut self, kid: &str) {
+        if self.is_doubted && kid == self.signing.public().kid() {
+            tracing::info!(kid, "Google knows the issuer key that was not announced");
+            self.is_doubted = false;
+            if let Err(error) = std::fs::remove_file(self.dir.join(UNANNOUNCED)) {
+                tracing::debug!(%error, "what is said of an unannounced key stays");
+            }
+        }
     }
 
     /// The public halves of all keys that there are, the signing one first.
@@ -87,22 +111,23 @@ pub(super) fn jwks(dir: &Path, name: &str) -> Result<Value, RotationError> {
     Ok(jwks_of(&known))
 }
 
-/// Takes a step of a rotation in `dir`, where it may be taken at `now`. The first makes a key and gives it away: it is kept nowhere here. The second
+/// Takes a step of a rotation in `dir`, where it may be taken now. The first makes a key and gives it away: it is kept nowhere here. The second
 /// is the service manager's, which hands it over; here it is said whether that may be.
 ///
 /// # Errors
 /// [`RotationError`]; nothing has changed then.
-pub(super) fn rotate(
-    dir: &Path,
-    step: Step,
-    now: SystemTime,
-    is_forced: bool,
-) -> Result<Option<Zeroizing<String>>, RotationError> {
+pub(super) fn rotate(dir: &Path, turn: Turn, give: Give<'_>) -> Result<(), RotationError> {
     let (signing, next, last) = (dir.join(SIGNING), dir.join(NEXT), dir.join(LAST));
+    let Turn {
+        step,
+        now,
+        is_forced,
+        is_lost,
+    } = turn;
     match step {
         Step::Begin if last.exists() => return Err(RotationError::NotEnded),
-        // Also where one was begun: who has lost what it gave away has another made.
-        Step::Begin => return Ok(Some(make(&next)?)),
+        Step::Begin if next.exists() && !is_lost => return Err(RotationError::GivenAway),
+        Step::Begin => make(&next, give)?,
         Step::Switch if !next.exists() => return Err(RotationError::NotBegun),
         Step::Switch if last.exists() => return Err(RotationError::NotEnded),
         // Of the first key nothing has been signed by another.
@@ -114,19 +139,17 @@ pub(super) fn rotate(
             remove(&last)?;
         }
     }
-    Ok(None)
+    Ok(())
 }
 
-/// Makes a key, keeps its public half in `path`, and gives the private one away.
-fn make(path: &Path) -> Result<Zeroizing<String>, IssuerError> {
-    let pem = Zeroizing::new(
-        KeyPair::generate()
-            .map_err(IssuerError::Make)?
-            .serialize_pem(),
-    );
+/// Makes a key, gives the private half away, and keeps the public one in `path` where somebody has taken that.
+fn make(path: &Path, give: Give<'_>) -> Result<(), RotationError> {
+    let mut pair = KeyPair::generate().map_err(IssuerError::Make)?;
+    let pem = Zeroizing::new(pair.serialize_pem());
+    pair.zeroize();
     let key = IssuerKey::of(path, &pem)?;
-    keep(path, key.public())?;
-    Ok(pem)
+    give(&pem).map_err(RotationError::Given)?;
+    Ok(keep(path, key.public())?)
 }
 
 fn place(name: &str) -> KeyPlace {
@@ -152,6 +175,11 @@ fn takes_over(dir: &Path, key: &PublicKey) -> Result<(), IssuerError> {
     let before = read(&signing)?;
     if before.as_ref() != Some(key) {
         if let Some(before) = &before {
+            // Of these Google was told, or it was to be.
+            let told = [read(&next)?, read(&last)?];
+            if !told.contains(&Some(key.clone())) {
+                keyfile::write(&dir.join(UNANNOUNCED), key.kid())?;
+            }
             keep(&last, before)?;
         }
         keep(&signing, key)?;
@@ -160,6 +188,22 @@ fn takes_over(dir: &Path, key: &PublicKey) -> Result<(), IssuerError> {
         remove(&next)?;
     }
     Ok(())
+}
+
+/// Whether this key took over from another unannounced, and Google has not shown yet that it knows it. Said in the daemon's log.
+fn is_doubted(dir: &Path, key: &PublicKey) -> bool {
+    let of = keyfile::read(&dir.join(UNANNOUNCED)).ok().flatten();
+    let is = of.is_some_and(|kid| *kid == key.kid());
+    if is {
+        tracing::warn!("{}", doubt("token.key_credential", key.kid()));
+    }
+    is
+}
+
+fn doubt(name: &str, kid: &str) -> String {
+    format!(
+        "the issuer key {kid} ({name}) signs, and took over without `enforcer gcp rotate-key` having announced it: Google may not know it. Give it what `enforcer gcp jwks` prints, or hand the key before it over again"
+    )
 }
 
 fn known(dir: &Path) -> Result<Vec<PublicKey>, IssuerError> {
@@ -185,7 +229,7 @@ fn keep(path: &Path, key: &PublicKey) -> Result<(), KeyFileError> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::{Duration, SystemTime};
 
     use super::*;
     use crate::clock::{Clock, SystemClock};
@@ -208,9 +252,49 @@ mod tests {
         key.public().kid().to_owned()
     }
 
-    fn begin(dir: &Path) -> Zeroizing<String> {
-        let made = rotate(dir, Step::Begin, now(), false).expect("begun");
-        made.expect("is given away")
+    /// What a turn gives away.
+    fn given(dir: &Path, turn: Turn) -> Result<String, RotationError> {
+        let mut given = String::new();
+        let mut give = |key: &str| {
+            given = key.to_owned();
+            Ok(())
+        };
+        super::rotate(dir, turn, &mut give)?;
+        Ok(given)
+    }
+
+    fn rotate(
+        dir: &Path,
+        step: Step,
+        now: SystemTime,
+        is_forced: bool,
+    ) -> Result<String, RotationError> {
+        let turn = Turn {
+            step,
+            now,
+            is_forced,
+            is_lost: false,
+        };
+        given(dir, turn)
+    }
+
+    fn begin(dir: &Path) -> String {
+        rotate(dir, Step::Begin, now(), false).expect("begun")
+    }
+
+    fn begin_again(dir: &Path) -> String {
+        let turn = Turn {
+            step: Step::Begin,
+            now: now(),
+            is_forced: false,
+            is_lost: true,
+        };
+        given(dir, turn).expect("begun again")
+    }
+
+    fn is_in_doubt(dir: &Path, pem: &str) -> bool {
+        let key = IssuerKey::of(dir, pem).expect("a key");
+        is_doubted(dir, key.public())
     }
 
     #[test]
@@ -232,7 +316,7 @@ mod tests {
         ));
         let later = now() + KNOWN_AFTER + Duration::from_secs(1);
         let switched = rotate(dir, Step::Switch, later, false).expect("may be");
-        assert!(switched.is_none(), "no key leaves");
+        assert!(switched.is_empty(), "no key leaves");
         assert_eq!(start(dir, &second), next);
         assert_eq!(start(dir, &second), next, "and once more");
         assert_eq!(kids(dir), [next.clone(), first]);
@@ -262,8 +346,12 @@ mod tests {
             Err(RotationError::Key(IssuerError::NotHandedOver { .. }))
         ));
         let lost = begin(dir);
-        let kept = begin(dir);
-        assert_ne!(*lost, *kept);
+        assert!(matches!(
+            rotate(dir, Step::Begin, now(), true),
+            Err(RotationError::GivenAway)
+        ));
+        let kept = begin_again(dir);
+        assert_ne!(lost, kept);
         let kid = start(dir, &kept);
         assert_eq!(kids(dir), [kid]);
         for entry in std::fs::read_dir(dir).expect("lists") {
@@ -288,6 +376,57 @@ mod tests {
         let second = start(dir, &second);
         assert_eq!(kids(dir), [second, first]);
         assert!(!dir.join(NEXT).exists());
+    }
+
+    #[test]
+    fn a_key_that_nobody_took_was_not_made() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let dir = dir.path();
+        let turn = Turn {
+            step: Step::Begin,
+            now: now(),
+            is_forced: false,
+            is_lost: false,
+        };
+        let mut broken = |_: &str| Err(std::io::ErrorKind::BrokenPipe.into());
+        let error = super::rotate(dir, turn, &mut broken);
+        assert!(matches!(error, Err(RotationError::Given(_))), "{error:?}");
+        assert!(!dir.join(NEXT).exists(), "Google would be told of it");
+        begin(dir);
+    }
+
+    #[test]
+    fn a_key_that_takes_over_unannounced_is_in_doubt_until_google_takes_what_it_signs() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let dir = dir.path();
+        let (first, second) = (
+            begin(dir),
+            KeyPair::generate().expect("a key").serialize_pem(),
+        );
+        let first_kid = start(dir, &first);
+        assert!(!is_in_doubt(dir, &first), "nobody signed before it");
+        let kid = start(dir, &second);
+        assert!(is_in_doubt(dir, &second));
+        let _ = start(dir, &second);
+        assert!(is_in_doubt(dir, &second), "also after another start");
+        assert_eq!(kids(dir), [kid.clone(), first_kid], "both are published");
+
+        let _ = start(dir, &first);
+        assert!(!is_in_doubt(dir, &first), "Google knows the one before");
+        let _ = start(dir, &second);
+        let mut keys = HandedKeys {
+            dir: dir.to_owned(),
+            name: "issuer-key".to_owned(),
+            signing: Arc::new(IssuerKey::of(dir, &second).expect("a key")),
+            stamp: None,
+            is_doubted: true,
+        };
+        assert!(keys.doubt().expect("said").contains("enforcer gcp jwks"));
+        keys.known("another");
+        assert!(keys.doubt().is_some());
+        keys.known(&kid);
+        assert!(keys.doubt().is_none());
+        assert!(!is_in_doubt(dir, &second));
     }
 
     #[test]

@@ -58,8 +58,19 @@ impl Minter for Impersonation {
             .as_ref()
             .ok_or(TokenError::NoServiceAccount)?;
         let base = self.base.token().await?;
-        let (token, expires_boot_ns) =
-            impersonate(&self.upstream, &self.iam_url, account, &base, request).await?;
+        let by = |base| async move {
+            impersonate(&self.upstream, &self.iam_url, account, &base, request).await
+        };
+        let (token, expires_boot_ns) = match by(base.clone()).await {
+            // It has ended before its time, or was revoked: the source may have another.
+            Err(refused @ TokenError::Refused { status: 401, .. }) => {
+                match self.base.instead_of(&base).await? {
+                    Some(base) => by(base).await?,
+                    None => return Err(refused),
+                }
+            }
+            other => other?,
+        };
         Ok(Minted {
             token,
             expires_boot_ns,

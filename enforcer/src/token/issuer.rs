@@ -9,7 +9,7 @@ use jsonwebtoken::{Algorithm, EncodingKey};
 use rcgen::KeyPair;
 use rustls_pki_types::PrivatePkcs8KeyDer;
 use rustls_pki_types::pem::PemObject;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::hsm::HsmError;
 use super::signer::{PublicKey, SignError, Signature, Signer};
@@ -34,7 +34,7 @@ pub enum IssuerError {
     },
     /// The service manager handed over none.
     #[error(
-        "the service manager handed over no credential {name}. Make a key by `enforcer gcp rotate-key | systemd-creds encrypt --name={name} - /etc/enforcer/{name}.cred`, and say LoadCredentialEncrypted={name}:/etc/enforcer/{name}.cred in the unit"
+        "the service manager handed over no credential {name}. Make a key by `enforcer gcp rotate-key --output /etc/enforcer/{name}.cred`, and say LoadCredentialEncrypted={name}:/etc/enforcer/{name}.cred in the unit"
     )]
     NotHandedOver {
         /// Which.
@@ -100,8 +100,9 @@ impl IssuerKey {
         if let Some(key) = Self::load(path)? {
             return Ok(key);
         }
-        let key = KeyPair::generate().map_err(IssuerError::Make)?;
+        let mut key = KeyPair::generate().map_err(IssuerError::Make)?;
         let pem = Zeroizing::new(key.serialize_pem());
+        key.zeroize();
         keyfile::write(path, &pem)?;
         Self::of(path, &pem)
     }
@@ -125,14 +126,17 @@ impl IssuerKey {
     /// The key that this text is.
     pub(super) fn from_pem(pem: &str) -> Option<Self> {
         // Also proves that it is P-256 and whole.
-        let key = KeyPair::from_pem(pem).ok()?;
-        if key.algorithm() != &rcgen::PKCS_ECDSA_P256_SHA256 {
+        let mut key = KeyPair::from_pem(pem).ok()?;
+        let is_p256 = key.algorithm() == &rcgen::PKCS_ECDSA_P256_SHA256;
+        let public = PublicKey::of_point(key.public_key_raw());
+        key.zeroize();
+        if !is_p256 {
             return None;
         }
         let der = PrivatePkcs8KeyDer::from_pem_slice(pem.as_bytes()).ok()?;
         Some(Self {
             signing: EncodingKey::from_ec_der(der.secret_pkcs8_der()),
-            public: PublicKey::of_point(key.public_key_raw())?,
+            public: public?,
         })
     }
 }

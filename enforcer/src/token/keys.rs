@@ -1,12 +1,14 @@
 //! The keys of this host as an issuer, wherever they are kept: in files (`files.rs`), with the service manager (`handed.rs`) or in an HSM (`hsm.rs`). One signs; while another takes over
 //! from it, Google is given both.
 
+use std::fs::{DirBuilder, File, TryLockError};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
-use zeroize::Zeroizing;
 
 use super::files::{self, FileKeys};
 use super::handed::{self, HandedKeys};
@@ -22,6 +24,9 @@ pub const KNOWN_AFTER: Duration = Duration::from_secs(300);
 /// How long what the last key has signed may be on its way: an assertion's life, and as much as clocks and cancelling may take.
 pub const LAST_FOR: Duration = ASSERTION_LIFE_MAX.saturating_add(BEYOND_WINDOW);
 
+/// Locked for as long as a step is being taken.
+const LOCK: &str = "rotate-key.lock";
+
 /// A step of a rotation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
@@ -32,6 +37,22 @@ pub enum Step {
     /// The one before it is gone.
     End,
 }
+
+/// A step, and what is known of whoever takes it.
+#[derive(Debug, Clone, Copy)]
+pub struct Turn {
+    /// Which.
+    pub step: Step,
+    /// This instant.
+    pub now: SystemTime,
+    /// It is not waited until it is safe.
+    pub is_forced: bool,
+    /// The next key, which was given away, is lost: another is made in its stead.
+    pub is_lost: bool,
+}
+
+/// Takes the key that is given away (PEM).
+pub type Give<'a> = &'a mut (dyn FnMut(&str) -> io::Result<()> + Send);
 
 /// Why a step cannot be taken now; the text names the cure.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +68,17 @@ pub enum RotationError {
     /// A rotation is under way.
     #[error("a rotation has been begun: end it with --switch and --end")]
     Begun,
+    /// One was, and its key given away.
+    #[error(
+        "a next key was made and given away: hand that one over, and say --switch first; or say --again where it is lost, and another is made in its stead"
+    )]
+    GivenAway,
+    /// Another is under way at this moment.
+    #[error("another step is being taken at this moment: run it again when that has ended")]
+    UnderWay,
+    /// Nobody took the key.
+    #[error("the new key could not be given away, and is forgotten: nothing has changed")]
+    Given(#[source] io::Error),
     /// None is.
     #[error("no next key has been made: begin with `enforcer gcp rotate-key`")]
     NotBegun,
@@ -121,6 +153,25 @@ impl IssuerKeys {
         })
     }
 
+    /// What there is to say of the key that signs, though it does; a sentence.
+    pub fn doubt(&self) -> Option<String> {
+        match &self.0 {
+            Kept::Handed(keys) => keys.lock().unwrap_or_else(PoisonError::into_inner).doubt(),
+            Kept::Files(_) | Kept::Hsm(_) => None,
+        }
+    }
+
+    /// Google has taken what the key with this id has signed: it knows it.
+    pub fn known(&self, kid: &str) {
+        match &self.0 {
+            Kept::Handed(keys) => keys
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .known(kid),
+            Kept::Files(_) | Kept::Hsm(_) => {}
+        }
+    }
+
     /// The public halves of all keys that there are, the signing one first: what Google is to be given. Only members that Google accepts.
     ///
     /// # Errors
@@ -152,26 +203,69 @@ pub async fn jwks(dir: &Path, store: &KeyStore) -> Result<Value, RotationError> 
     }
 }
 
-/// Takes a step of a rotation, where it may be taken at `now`. Gives away the key that it makes, where the service manager is to hand it over (PEM).
+/// Takes a step of a rotation, where it may be taken now, and no other is being taken. The key that it makes is given away, where the service manager is
+/// to hand it over.
 ///
 /// # Errors
 /// [`RotationError`]; nothing has changed then.
 pub async fn rotate(
     dir: &Path,
     store: &KeyStore,
-    step: Step,
-    now: SystemTime,
-    is_forced: bool,
-) -> Result<Option<Zeroizing<String>>, RotationError> {
+    turn: Turn,
+    give: Give<'_>,
+) -> Result<(), RotationError> {
+    if let KeyStore::Credential(_) = store {
+        // The first key is made before the daemon has ever been there.
+        make(dir)?;
+    }
+    let _lock = lock(dir)?;
+    let Turn {
+        step,
+        now,
+        is_forced,
+        is_lost: _,
+    } = turn;
     match store {
-        KeyStore::File => files::rotate(dir, step, now, is_forced)?,
-        KeyStore::Credential(_) => return handed::rotate(dir, step, now, is_forced),
+        KeyStore::File => files::rotate(dir, step, now, is_forced),
+        KeyStore::Credential(_) => handed::rotate(dir, turn, give),
         KeyStore::Hsm(hsm) => {
             let keys = HsmKeys::reach(dir, hsm)?;
-            keys.rotate(step, now, is_forced).await?;
+            keys.rotate(step, now, is_forced).await
         }
     }
-    Ok(None)
+}
+
+/// Makes the state folder as the daemon does, where there is none.
+fn make(dir: &Path) -> Result<(), RotationError> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    Ok(made.map_err(|source| KeyFileError::Io {
+        doing: "make",
+        path: dir.to_owned(),
+        source,
+    })?)
+}
+
+/// Lets one step be taken at a time, until it is dropped.
+fn lock(dir: &Path) -> Result<File, RotationError> {
+    let path = dir.join(LOCK);
+    let failed = |source| KeyFileError::Io {
+        doing: "lock",
+        path: path.clone(),
+        source,
+    };
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(&path)
+        .map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(RotationError::UnderWay),
+        Err(TryLockError::Error(source)) => Err(failed(source).into()),
+    }
 }
 
 /// A key that signed before this host's were kept elsewhere is a key that can be copied.

@@ -138,7 +138,7 @@ async fn world() -> World {
 }
 
 /// A world whose STS answers as `other` says, where it says something.
-async fn world_with(other: fn() -> Option<Answers>) -> World {
+async fn world_with(other: impl FnOnce() -> Option<Answers>) -> World {
     let dir = tempfile::tempdir().unwrap();
     let keys = IssuerKeys::open(dir.path(), &KeyStore::File).await.unwrap();
     let seen = Arc::default();
@@ -291,14 +291,15 @@ async fn subjects_and_claims_beyond_googles_limits_are_refused_before_they_are_s
 }
 
 /// One scripted answer to every request.
-fn always(status: u16, body: &'static str) -> Answers {
+fn always(status: u16, body: &str) -> Answers {
+    let body = body.to_owned();
     Arc::new(move |_| {
         let response = Response::builder().status(status);
-        response.body(Full::from(body)).unwrap()
+        response.body(Full::from(body.clone())).unwrap()
     })
 }
 
-async fn failure(other: fn() -> Option<Answers>) -> String {
+async fn failure(other: impl FnOnce() -> Option<Answers>) -> String {
     let error = world_with(other)
         .await
         .federation
@@ -309,19 +310,67 @@ async fn failure(other: fn() -> Option<Answers>) -> String {
     error.to_string()
 }
 
+/// An answer of STS's that says this of its token's life, where it says anything.
+fn with_life(expires_in: &str) -> Answers {
+    always(
+        200,
+        &format!(r#"{{"access_token":"t","token_type":"bearer"{expires_in}}}"#),
+    )
+}
+
 #[tokio::test]
-async fn an_answer_without_a_life_or_with_another_kind_of_token_is_refused() {
-    let no_life =
-        failure(|| Some(always(200, r#"{"access_token":"t","token_type":"Bearer"}"#))).await;
-    assert!(no_life.contains("did not say how long"), "{no_life}");
-    let zero = failure(|| {
-        Some(always(
-            200,
-            r#"{"access_token":"t","token_type":"Bearer","expires_in":0}"#,
-        ))
-    })
-    .await;
-    assert!(zero.contains("did not say how long"), "{zero}");
+async fn a_life_is_a_number_or_a_text_and_never_longer_than_googles_longest() {
+    for (said, life_s) in [
+        (r#","expires_in":599"#, 599),
+        (r#","expires_in":"599""#, 599),
+        (r#","expires_in":599.0"#, 599),
+        (r#","expires_in":"599.9""#, 599),
+        (r#","expires_in":3601"#, 3600),
+        (r#","expires_in":18446744073709551615"#, 3600),
+        (r#","expires_in":99999999999999999999999"#, 3600),
+    ] {
+        let world = world_with(|| Some(with_life(said))).await;
+        let request = request(60);
+        let minted = world.federation.mint(&request).await.unwrap();
+        let wanted = plus(request.now.boot_ns, life_s);
+        assert_eq!(minted.expires_boot_ns, wanted, "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_life_that_is_not_said_is_what_is_left_of_the_assertion() {
+    for said in ["", r#","expires_in":null"#] {
+        for (window_s, life_s) in [(60, 120), (12 * 3600, 890)] {
+            let world = world_with(|| Some(with_life(said))).await;
+            let request = request(window_s);
+            let minted = world.federation.mint(&request).await.unwrap();
+            let wanted = plus(request.now.boot_ns, life_s);
+            assert_eq!(minted.expires_boot_ns, wanted, "{said}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_life_that_is_over_or_no_time_at_all_is_refused_in_one_sentence() {
+    for said in ["0", "-5", "\"-5\"", "0.4", "\"0\""] {
+        let said = format!(r#","expires_in":{said}"#);
+        let error = failure(|| Some(with_life(&said))).await;
+        assert!(
+            error.contains("its token has ended already"),
+            "{said}: {error}"
+        );
+    }
+    for said in [
+        "\"soon\"", "\"\"", "\"NaN\"", "\"inf\"", "true", "[599]", "{}",
+    ] {
+        let said = format!(r#","expires_in":{said}"#);
+        let error = failure(|| Some(with_life(&said))).await;
+        assert!(error.contains("life is no time"), "{said}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_with_another_kind_of_token_is_refused() {
     let mac = failure(|| {
         Some(always(
             200,
@@ -338,20 +387,6 @@ async fn an_answer_without_a_life_or_with_another_kind_of_token_is_refused() {
     })
     .await;
     assert!(broken.contains("cannot stand in a header"), "{broken}");
-}
-
-#[tokio::test]
-async fn a_life_written_as_text_is_understood() {
-    let world = world_with(|| {
-        Some(always(
-            200,
-            r#"{"access_token":"t","token_type":"bearer","expires_in":"599"}"#,
-        ))
-    })
-    .await;
-    let request = request(60);
-    let minted = world.federation.mint(&request).await.unwrap();
-    assert_eq!(minted.expires_boot_ns, plus(request.now.boot_ns, 599));
 }
 
 #[tokio::test]
@@ -611,6 +646,31 @@ async fn a_token_is_minted_once_and_kept_until_shortly_before_its_end() {
     window.pass(1);
     assert_eq!(window.text().await, "token-2");
     assert_eq!(window.minted(), 2);
+}
+
+#[tokio::test]
+async fn a_token_that_bigquery_does_not_take_is_replaced_but_not_one_after_the_other() {
+    let window = window(3600, 600);
+    let credential = |token: &AccessToken| Credential::new(token, None);
+    let first = window.tokens.token().await.unwrap();
+    window.tokens.refused(&credential(&first)).await;
+    assert_eq!(window.text().await, "token-2");
+    // Of a request that was on its way with the first one.
+    window.pass(60);
+    window.tokens.refused(&credential(&first)).await;
+    assert_eq!(window.text().await, "token-2");
+    let second = window.tokens.token().await.unwrap();
+    window.tokens.refused(&credential(&second)).await;
+    let third = window.tokens.token().await.unwrap();
+    assert_eq!(third.expose(), "token-3");
+    for _ in 0..9 {
+        window.pass(1);
+        window.tokens.refused(&credential(&third)).await;
+        assert_eq!(window.text().await, "token-3", "no more often than that");
+    }
+    window.pass(1);
+    window.tokens.refused(&credential(&third)).await;
+    assert_eq!(window.text().await, "token-4");
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use serde::Serialize;
 use tokio::sync::Mutex;
 use zeroize::Zeroizing;
 
-use super::{AccessToken, MintRequest, Minted, Minter, TokenError};
+use super::{AccessToken, Credential, MintRequest, Minted, Minter, TokenError};
 use crate::clock::Clock;
 
 /// How long after the close, and after the end of the window as it was granted, a token may still cancel jobs. It is dropped as soon as they are.
@@ -22,6 +22,8 @@ const REFRESH_MARGIN_NS: u64 = 20 * NS_PER_S;
 const REFRESH_SHARE: u64 = 4;
 /// How long a failure is repeated to everyone before the minter is asked again: an agent's haste is not Google's load.
 const FAILURE_HOLD_NS: u64 = NS_PER_S;
+/// How often at most a token that BigQuery does not take is dropped for another: a token that is new does not help where the one before was new too.
+const REFUSED_PACE_NS: u64 = 10 * NS_PER_S;
 /// "Not closed."
 const OPEN: u64 = u64::MAX;
 
@@ -44,6 +46,8 @@ struct State {
     /// The last failure and when it became known: those who waited for it share it instead of trying in turn.
     failed: Option<(u64, TokenError)>,
     minted: u64,
+    /// When one was dropped last that BigQuery did not take, boot clock.
+    dropped_boot_ns: Option<u64>,
     /// Nothing is minted any more, for nothing.
     is_forgotten: bool,
 }
@@ -188,6 +192,22 @@ impl WindowTokens {
                 state.failed = Some((self.clock.now().boot_ns, error.clone()));
                 Err(error)
             }
+        }
+    }
+
+    /// BigQuery does not take what this credential carries: where that is held, it is dropped, and who asks next has another minted. No more often
+    /// than once in ten seconds.
+    pub async fn refused(&self, credential: &Credential) {
+        let mut state = self.state.lock().await;
+        let now_boot_ns = self.clock.now().boot_ns;
+        let is_held = |held: &Held| held.minted.token.bearer() == credential.authorization();
+        let is_due = state
+            .dropped_boot_ns
+            .is_none_or(|dropped| now_boot_ns >= dropped.saturating_add(REFUSED_PACE_NS));
+        if is_due && state.held.as_ref().is_some_and(is_held) {
+            tracing::warn!(session = %self.template.session, "BigQuery does not take a token that should be good still: it is dropped");
+            state.held = None;
+            state.dropped_boot_ns = Some(now_boot_ns);
         }
     }
 

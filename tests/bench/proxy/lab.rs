@@ -5,7 +5,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::Child;
+use std::process::{Child, Command, Stdio};
 
 use harness::stage::{Side, Stage};
 use harness::world::{Family, World, enforcer};
@@ -22,12 +22,12 @@ pub(super) const OPEN: &str = "10.77.9.10";
 /// How many agents have a window: each has a pace of its own, which no single one may exceed.
 pub(super) const AGENTS: u32 = 16;
 /// How many agents there are: the others open theirs themselves.
-pub(super) const ALL_AGENTS: u32 = 2 * AGENTS;
+pub(crate) const ALL_AGENTS: u32 = 2 * AGENTS;
 const FIRST_UID: u32 = 2100;
 
 /// Whose way a request takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Way {
+pub(crate) enum Way {
     Direct,
     Enforcer,
     Nginx,
@@ -56,11 +56,11 @@ impl Way {
 }
 
 /// All of it.
-pub(super) struct Lab {
+pub(crate) struct Lab {
     // Ended before the world goes.
     peers: Vec<(Way, Peer)>,
     server: Child,
-    pub(super) world: World,
+    pub(crate) world: World,
     roots: PathBuf,
 }
 
@@ -79,7 +79,7 @@ impl Lab {
     }
 
     /// The same with so many agents and no peers; and the folder of the certificates.
-    pub(super) fn alone(agents: u32) -> (Self, PathBuf) {
+    pub(crate) fn alone(agents: u32) -> (Self, PathBuf) {
         let mut world = World::without_daemon(Family::V4);
         let dir = tls::make(&world.stage, OPEN);
         let server = serve(&world.stage, &dir);
@@ -101,7 +101,7 @@ impl Lab {
     }
 
     /// What a client is told of the way: a server and the file of its roots.
-    pub(super) fn to(&self, way: Way) -> [String; 2] {
+    pub(crate) fn to(&self, way: Way) -> [String; 2] {
         let server = match way {
             Way::Direct => format!("{OPEN}:443"),
             Way::Enforcer => format!("{}:443", tls::NAME),
@@ -111,7 +111,7 @@ impl Lab {
     }
 
     /// A worker in the workload of an agent that has a window.
-    pub(super) fn work(&self, round: u32, args: &[&str]) -> Child {
+    pub(crate) fn work(&self, round: u32, args: &[&str]) -> Child {
         self.work_as(round % AGENTS, args)
     }
 
@@ -125,6 +125,42 @@ impl Lab {
         let who = Some((place.as_path(), FIRST_UID + agent));
         let args = [&["proxy"], args].concat();
         worker(&self.world.stage, Side::Host, who, &args)
+    }
+
+    /// A worker in the workload of an agent, which does what it is told and nothing of the proxy's.
+    pub(crate) fn work_plainly(&self, agent: u32, args: &[&str]) -> Child {
+        let place = self.world.stage.cgroups.make(&place(agent));
+        let who = Some((place.as_path(), FIRST_UID + agent));
+        worker(&self.world.stage, Side::Host, who, args)
+    }
+
+    /// The same as [`Self::work`], from a network namespace that has a loopback and nothing else.
+    pub(crate) fn work_apart(&self, round: u32, args: &[&str]) -> Child {
+        let me = std::env::current_exe().expect("a path");
+        let script = "ip link set lo up; exec \"$0\" sandboxed -- \"$@\"";
+        let mut command = self.apart(round % AGENTS, "sh", &["-c", script]);
+        command.arg(enforcer()).arg(me).args(["worker", "proxy"]);
+        command.args(args);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.spawn().expect("starts")
+    }
+
+    /// A program of an agent's in a network namespace of its own, whose root it is.
+    pub(crate) fn apart(&self, agent: u32, program: &str, args: &[&str]) -> Command {
+        let place = self.world.stage.cgroups.make(&place(agent));
+        let uid = Some(FIRST_UID + agent);
+        let mut command = self
+            .world
+            .stage
+            .command_in(Side::Host, Some(&place), uid, "unshare");
+        command.args(["--user", "--map-root-user", "--net", program]);
+        command.args(args);
+        command
+    }
+
+    /// Where the name resolves to.
+    pub(crate) const fn protected(&self) -> &'static str {
+        PROTECTED
     }
 
     /// A worker that is nobody's.

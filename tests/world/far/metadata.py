@@ -7,6 +7,7 @@ import http.server
 import json
 import socket
 import threading
+import time
 
 ADDRESS = ("169.254.169.254", 80)
 # linux/in.h: an address may be bound before it is there.
@@ -24,6 +25,11 @@ def serve(world):
             if self.headers.get("metadata-flavor") != "Google":
                 return self.answer(403, b"")
             path = self.path.partition("?")[0]
+            fault = world.faults().get("metadata")
+            if fault == "down":
+                return self.answer(503, b"busy")
+            if fault == "hang":
+                time.sleep(3600)
             if path == f"{ROOT}/project/project-id":
                 return self.answer(200, b"demo-project")
             if path == f"{ROOT}/instance/service-accounts/default/token":

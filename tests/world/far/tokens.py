@@ -47,6 +47,7 @@ class Tokens:
         self.faults = faults
         self.lock = threading.Lock()
         self.minted = {}
+        self.shown = set()
         self.log = open(folder / "tokens.jsonl", "a", buffering=1)
 
     def mint(self, kind, subject, scope, life_s, claims):
@@ -107,6 +108,10 @@ class Tokens:
         is_met = claims["exp"] - claims["iat"] <= 900 and self.faults().get("condition") != "fails"
         check(is_met, "the attribute condition: exp - iat <= 900", "unauthorized_client")
         check(len(claims["sub"].encode()) <= 127 and claims["sub"].startswith(HOST + "/"), "sub")
+        if self.faults().get("jti") == "once":
+            with self.lock:
+                check(claims["jti"] not in self.shown, "its jti was shown before")
+                self.shown.add(claims["jti"])
         return claims
 
     def of_a_key(self, method, path, headers, body):
@@ -146,9 +151,10 @@ class Tokens:
     def impersonate(self, method, path, headers, body):
         account = path.removeprefix("/v1/projects/-/serviceAccounts/").removesuffix(":generateAccessToken")
         bearer = (headers.get("authorization") or "").removeprefix("Bearer ")
+        if not self.is_valid(bearer):
+            return 401, {"error": {"code": 401, "message": "Request had invalid authentication credentials.", "status": "UNAUTHENTICATED"}}
         try:
             check(method == "POST" and path.endswith(":generateAccessToken") and "@" in account, "no such method")
-            check(self.is_valid(bearer), "the bearer is not ours or has expired")
             check(self.minted[bearer][1] in SCOPES[1:], "the bearer's scope does not reach IAM Credentials")
             asked = json.loads(body)
             life_s = int(asked.get("lifetime", "3600s").removesuffix("s"))

@@ -66,7 +66,10 @@ LIES = {
     "html": (200, b"<html>Sign in to the network</html>"),
     "huge": (200, {"access_token": "x" * 200_000, "token_type": "Bearer", "expires_in": 300}),
     "wrong_type": (200, {"access_token": "x" * 40, "token_type": "mac", "expires_in": 300}),
-    "endless": (200, {"access_token": "x" * 40, "token_type": "Bearer"}),
+    "ended": (200, {"access_token": "x" * 40, "token_type": "Bearer", "expires_in": -5}),
+    "no_time": (200, {"access_token": "x" * 40, "token_type": "Bearer", "expires_in": "soon"}),
+    # It is no token of anybody's, and is said to live for ever.
+    "for_ever": (200, {"access_token": "x" * 40, "token_type": "Bearer", "expires_in": 2**64 - 1}),
     "no_token": (200, {"access_token": 5, "token_type": "Bearer", "expires_in": 300}),
     "throttled": (429, {"error": {"code": 429, "status": "RESOURCE_EXHAUSTED"}}),
 }
@@ -88,7 +91,7 @@ class World:
 
     def faults(self):
         """What the test has asked to go wrong: {"sts": "down", "hold_ms": 100, "drip_ms": 100, "run_ms": 100, "gzip": "cut", "instead": [302, {"location": "…"}],
-        "ahead_s": 120 (what answers say of the time), "iam": {} (datasets are for whom they are bound to; "standing", "denied": [DATASET], "no_jobs": true), ...}."""
+        "ahead_s": 120 (what answers say of the time), "iam": {} (datasets are for whom they are bound to; "standing", "denied": [DATASET], "no_jobs": true, "word": "rateLimitExceeded"), ...}."""
         try:
             return json.loads((self.dir / "faults.json").read_text())
         except FileNotFoundError:
@@ -164,7 +167,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if not self.world.tokens.is_valid(bearer):
             return self.answer(401, error(401, "Request had invalid authentication credentials.", "authError"))
         if "iam" in faults and (denied := self.denied(bearer, url, body, faults["iam"])):
-            return self.answer(403, error(403, f"Access Denied: {denied}", "accessDenied"))
+            return self.answer(403, error(403, f"Access Denied: {denied}", faults["iam"].get("word", "accessDenied")))
         if "instead" in faults:
             return self.answer(faults["instead"][0], {}, faults["instead"][1])
         if faults.get("hold_ms"):

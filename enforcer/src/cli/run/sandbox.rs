@@ -3,18 +3,26 @@
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
+use std::net::{Ipv4Addr, UdpSocket};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
+use enforcer_ebpf::map::NAMES_PORT;
 
 /// Where bubblewrap is. Not looked for along `PATH`, which is the caller's.
 const PROGRAMS: [&str; 3] = ["/usr/bin/bwrap", "/usr/local/bin/bwrap", "/bin/bwrap"];
 /// What is empty in it, and its own: sockets by which others could be had to act for the command are in the first.
 const EMPTY: [&str; 4] = ["/run", "/tmp", "/var/tmp", "/dev/shm"];
+/// How long the daemon is waited for in a new sandbox: it comes within milliseconds.
+const TRY_AGAIN: Duration = Duration::from_millis(5);
+const TRIES: u32 = 400;
 /// Where the Cloud SDK writes, in a system that is not to be written.
 pub(super) const CLOUDSDK_CONFIG: (&str, &str) = ("CLOUDSDK_CONFIG", "/tmp/gcloud");
 
-/// The program, and its first arguments: the command and its own come after them.
+/// The program, and its first arguments: the command and its own come after them. It is this program first, which waits in the sandbox until it is
+/// served, and becomes the command ([`become_command`]).
 ///
 /// `shown` are files that clients read, of which the folders are shown though what is above them is empty.
 ///
@@ -28,7 +36,10 @@ pub(super) fn sandbox(shown: &[PathBuf]) -> Result<(PathBuf, Vec<OsString>)> {
         )
     })?;
     let folder = std::env::current_dir().context("looking for the working folder")?;
-    Ok((program.to_owned(), arguments(&folder, shown)))
+    let me = std::env::current_exe().context("looking for this program")?;
+    let mut words = arguments(&folder, &[shown, std::slice::from_ref(&me)].concat());
+    words.extend([me.into(), "sandboxed".into(), "--".into()]);
+    Ok((program.to_owned(), words))
 }
 
 fn arguments(folder: &Path, shown: &[PathBuf]) -> Vec<OsString> {
@@ -49,10 +60,9 @@ fn arguments(folder: &Path, shown: &[PathBuf]) -> Vec<OsString> {
         words.extend(["--tmpfs".into(), empty.into()]);
     }
     let folders: BTreeSet<&Path> = shown.iter().filter_map(|file| file.parent()).collect();
-    for shown in folders
-        .into_iter()
-        .filter(|folder| *folder != Path::new("/"))
-    {
+    // What lies elsewhere is there already.
+    let is_emptied = |folder: &&Path| EMPTY.iter().any(|empty| folder.starts_with(empty));
+    for shown in folders.into_iter().filter(is_emptied) {
         words.extend(["--ro-bind".into(), shown.into(), shown.into()]);
     }
     // Not all of the host, where that is where it was started.
@@ -64,6 +74,36 @@ fn arguments(folder: &Path, shown: &[PathBuf]) -> Vec<OsString> {
     };
     words.extend(["--chdir".into(), own.into(), "--".into()]);
     words
+}
+
+/// Waits until the daemon listens in this sandbox, and becomes the command. Returns only when that failed.
+///
+/// # Errors
+/// When the command cannot be run.
+pub(in crate::cli) fn become_command(command: &[OsString]) -> Result<()> {
+    let (program, arguments) = command
+        .split_first()
+        .ok_or_else(|| anyhow!("there is no command to run"))?;
+    if !is_served() {
+        eprintln!(
+            "enforcer: the daemon does not listen in this sandbox yet; what the command asks of BigQuery is refused until it does: see `enforcer status`"
+        );
+    }
+    let error = std::process::Command::new(program).args(arguments).exec();
+    Err(anyhow::Error::new(error).context(format!("cannot run {}", program.to_string_lossy())))
+}
+
+/// Whether questions for names are led to the daemon, after a while. That they are not calls for it.
+fn is_served() -> bool {
+    for _ in 0..TRIES {
+        let led = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))
+            .and_then(|socket| socket.connect((Ipv4Addr::LOCALHOST, NAMES_PORT)));
+        if led.is_ok() {
+            return true;
+        }
+        std::thread::sleep(TRY_AGAIN);
+    }
+    false
 }
 
 #[cfg(test)]

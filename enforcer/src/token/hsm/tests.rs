@@ -15,6 +15,22 @@ use crate::keyfile;
 use crate::token::keys;
 use crate::token::signer::jwt;
 
+/// A step as the command takes it, whoever has the keys.
+async fn rotated(
+    state: &Path,
+    hsm: &crate::config::Hsm,
+    step: Step,
+    now: SystemTime,
+) -> Result<(), RotationError> {
+    let turn = keys::Turn {
+        step,
+        now,
+        is_forced: true,
+        is_lost: false,
+    };
+    keys::rotate(state, &KeyStore::Hsm(hsm.clone()), turn, &mut |_| Ok(())).await
+}
+
 const MODULE: &str = "/usr/lib/softhsm/libsofthsm2.so";
 const TOKEN: &str = "enforcer";
 const KEY: &str = "issuer";
@@ -494,7 +510,7 @@ async fn a_key_takes_over_only_after_google_was_told_and_the_last_is_known_until
     drop((old, keys));
     assert_eq!(world.kids().await, [next]);
     let hsm = world.hsm();
-    let over = keys::rotate(&state, &KeyStore::Hsm(hsm.clone()), Step::End, now, true).await;
+    let over = rotated(&state, &hsm, Step::End, now).await;
     assert!(matches!(over, Err(RotationError::NothingToEnd)), "{over:?}");
 }
 
@@ -553,7 +569,7 @@ async fn keys_are_not_made_by_who_only_asks_for_them() {
         .expect_err("none");
     assert!(matches!(none, RotationError::None(_)), "{none}");
     for step in [Step::Begin, Step::Switch, Step::End] {
-        let none = keys::rotate(&state, &KeyStore::Hsm(hsm.clone()), step, now(), true).await;
+        let none = rotated(&state, &hsm, step, now()).await;
         assert!(matches!(none, Err(RotationError::None(_))), "{none:?}");
     }
     let found = world.within(|session| key::find(session, KEY).expect("looked").is_some());

@@ -32,6 +32,7 @@ const WORLD: &[&str] = &[
     "runc",
     "netavark",
     "aardvark-dns",
+    "iptables",
     "uidmap",
 ];
 /// What the kernel object is built with.

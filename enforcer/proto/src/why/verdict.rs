@@ -49,8 +49,8 @@ pub const fn explained(reason: Reason) -> Explained {
             "Use https without another port.",
         ),
         Reason::OtherNetns => (
-            "The proxy listens in the network namespace of the host, and this process is in another.",
-            "Run the agent in the host's network namespace.",
+            "The process was in a network namespace in which the daemon did not listen, or not yet: it listens where processes of agents are, within moments, and nowhere else.",
+            "Try again, as most clients do by themselves. Where it stays so, `enforcer status` says why that namespace is not served; who is no agent belongs in the host's.",
         ),
         Reason::DaemonSilent => (
             "The daemon does not run, is frozen or was too busy to say so. Without it nothing is let through.",

@@ -1,5 +1,9 @@
 //! `enforcer client`: sets this host's clients up, has them connect, and puts back what was there.
-#![expect(clippy::print_stdout, reason = "this is the command line")]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "this is the command line"
+)]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -9,6 +13,7 @@ use clap::{Args, Subcommand};
 use enforcer_proto::principal::AgentName;
 
 use super::{ConfigArg, EXIT_ERROR, Failure, check_client};
+use crate::client_setup::container::{self, Runtime, Shared};
 use crate::client_setup::{self, Change, Files, Found, Host, Part, Removal, Store, Wanted};
 use crate::config::Config;
 use crate::roots;
@@ -27,6 +32,9 @@ pub(super) enum ClientCommand {
         /// The Cloud SDK's folder, such as /opt/google-cloud-sdk; those that are found when absent.
         #[arg(long, value_name = "DIR")]
         sdk: Option<PathBuf>,
+        /// Change nothing, and print what a container's runtime is to be told instead: options for podman and docker, a fragment of a pod's manifest.
+        #[arg(long, value_enum, value_name = "RUNTIME", conflicts_with_all = ["root", "dry_run", "only", "sdk"])]
+        print: Option<Runtime>,
     },
     /// Have each client that is found connect to BigQuery's name from an agent's workload, and say which of them hear the proxy (as root).
     Check(CheckArgs),
@@ -74,7 +82,13 @@ pub(super) fn run(socket: &Path, command: &ClientCommand, json: bool) -> Result<
             place,
             only,
             sdk,
+            print: None,
         } => Ok(setup(&config.config, place, only, sdk.as_deref(), json)?),
+        ClientCommand::Setup {
+            config,
+            print: Some(runtime),
+            ..
+        } => Ok(print(&config.config, *runtime, json)?),
         ClientCommand::Check(args) => check_client::check(socket, args, json),
         ClientCommand::Remove { config, place } => Ok(remove(&config.config, place, json)?),
     }
@@ -117,6 +131,21 @@ fn setup(
     }
     if let Some(store) = plan.store {
         update(&host, store, place.dry_run, json)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Says what a runtime is to be told. Standard output has that alone, for a shell or a file; what people are to know besides goes to the other.
+fn print(config: &Path, runtime: Runtime, json: bool) -> anyhow::Result<ExitCode> {
+    let config = Config::load(config)?;
+    let shared = Shared::of(&config.run_dir, &config.socket())?;
+    if json {
+        crate::cli::say_json(&shared.json(runtime));
+        return Ok(ExitCode::SUCCESS);
+    }
+    print!("{}", shared.text(runtime));
+    for note in container::notes(runtime) {
+        eprintln!("NOTE: {note}");
     }
     Ok(ExitCode::SUCCESS)
 }

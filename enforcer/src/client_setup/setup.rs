@@ -119,7 +119,7 @@ pub fn plan(wanted: &Wanted<'_>) -> Result<Plan> {
 }
 
 /// Files are named in three notations, of which each has its own way with other characters.
-fn is_plain(files: &Files) -> Result<()> {
+pub(super) fn is_plain(files: &Files) -> Result<()> {
     let path = files.ca.to_str().unwrap_or_default();
     let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-".contains(letter);
     ensure!(

@@ -122,6 +122,19 @@ impl<'a> Podman<'a> {
 
     /// A container that waits, of the agent's uid: its name, its label, its network.
     pub(super) fn start(&self, name: &str, label: &str, network: &str) -> String {
+        let run = self.world.stage.dir().join("run");
+        let volume = format!("{0}:{0}:ro", run.display());
+        self.start_with(name, label, network, &["--volume", &volume])
+    }
+
+    /// The same with these options in the place of what of the daemon's it has.
+    pub(super) fn start_with(
+        &self,
+        name: &str,
+        label: &str,
+        network: &str,
+        options: &[&str],
+    ) -> String {
         let world = self.world;
         let dir = world.stage.dir();
         let root = world.stage.cgroups.root();
@@ -136,7 +149,6 @@ impl<'a> Podman<'a> {
             at(Path::new("/usr"), "ro"),
             at(Path::new("/etc"), "ro"),
             at(&project, "ro"),
-            at(&dir.join("run"), "ro"),
             at(&dir.join("agent"), "rw"),
             format!(
                 "{}:/etc/resolv.conf:ro",
@@ -156,8 +168,16 @@ impl<'a> Podman<'a> {
         for volume in &volumes {
             args.extend(["--volume", volume]);
         }
+        args.extend(options);
         args.extend([IMAGE, "sleep", "600"]);
         self.must(&args)
+    }
+
+    /// A program in a container, with no variables but those that the container was started with.
+    pub(super) fn bare(&self, name: &str, program: &Path, args: &[&str]) -> Output {
+        let program = program.display().to_string();
+        let all = [&["exec", name, &program], args].concat();
+        self.command(&all).output().expect("podman runs")
     }
 
     /// A program in a container, with the variables that the agent's clients have on the host.

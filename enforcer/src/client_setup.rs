@@ -2,7 +2,7 @@
 //!
 //! No credential is in any of it: the token is a placeholder, and the proxy drops whatever a client sends. `setup` plans what is to be
 //! written and writes it, `found` keeps what was there before, `remove` puts that back, `check` has each client connect, `container` says what a
-//! runtime is to be told.
+//! runtime is to be told, `unpacked` is what of an unpacked root is otherwise.
 
 mod bundle;
 mod change;
@@ -17,6 +17,7 @@ mod remove;
 mod setup;
 #[cfg(test)]
 mod testing;
+mod unpacked;
 
 use std::path::{Path, PathBuf};
 

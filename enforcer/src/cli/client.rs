@@ -18,6 +18,9 @@ use crate::client_setup::{self, Change, Files, Found, Host, Part, Removal, Store
 use crate::config::Config;
 use crate::roots;
 
+/// What is to be known of an unpacked root that is set up.
+const COPIED: &str = "that root has copies of what the daemon publishes: set it up again when the daemon's CA is another. A container reads no profile: start it with `--env-file` and the root's etc/environment.d/60-enforcer-clients.conf, or with what `enforcer client setup --print` prints";
+
 #[derive(Subcommand, Debug)]
 pub(super) enum ClientCommand {
     /// Have this host's clients trust the proxy: the Cloud SDK's properties, variables for Python, gRPC and Node, the trust store.
@@ -94,6 +97,14 @@ pub(super) fn run(socket: &Path, command: &ClientCommand, json: bool) -> Result<
     }
 }
 
+/// Where files are to be written.
+fn host(place: &Place) -> anyhow::Result<Host> {
+    match &place.root {
+        Some(root) => Host::unpacked(root),
+        None => Ok(Host::running()),
+    }
+}
+
 fn setup(
     config: &Path,
     place: &Place,
@@ -102,7 +113,7 @@ fn setup(
     json: bool,
 ) -> anyhow::Result<ExitCode> {
     let config = Config::load(config)?;
-    let host = Host::at(place.root.as_deref());
+    let host = host(place)?;
     let files = Files::in_run_dir(&config.run_dir);
     let roots = roots::system(&files.bundle);
     let plan = client_setup::plan(&Wanted {
@@ -129,6 +140,9 @@ fn setup(
     for why in &plan.left_out {
         note(why, json);
     }
+    if !host.is_running() {
+        note(COPIED, json);
+    }
     if let Some(store) = plan.store {
         update(&host, store, place.dry_run, json)?;
     }
@@ -152,7 +166,7 @@ fn print(config: &Path, runtime: Runtime, json: bool) -> anyhow::Result<ExitCode
 
 fn remove(config: &Path, place: &Place, json: bool) -> anyhow::Result<ExitCode> {
     let config = Config::load(config)?;
-    let host = Host::at(place.root.as_deref());
+    let host = host(place)?;
     let kept = host.kept(&config.state_dir)?;
     let mut found = Found::load(&kept)?;
     let removed = client_setup::remove(&host, &mut found, &kept, place.dry_run)?;
@@ -182,7 +196,12 @@ fn update(host: &Host, store: Store, is_dry_run: bool, json: bool) -> anyhow::Re
         return Ok(());
     }
     if !host.is_running() {
-        note(&format!("to be run inside that root: {command}"), json);
+        note(
+            &format!(
+                "to be run inside that root for what reads something else of it than the bundle of roots: {command}"
+            ),
+            json,
+        );
         return Ok(());
     }
     let output = Command::new(store.tool())

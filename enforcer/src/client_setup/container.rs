@@ -17,7 +17,7 @@ pub const NOT_COVERED: &str = "not covered: clients that read nothing but a trus
 /// What SELinux wants besides, in a line.
 pub const SELINUX: &str = "where SELinux confines containers, `:ro,z` in the place of `:ro` has the runtime label the folder for them; that they may connect to the daemon's socket is for the host's own policy to say";
 /// What the fragment for Kubernetes is to become part of, in a line.
-pub const MERGED: &str = "for the pod's manifest, or `kubectl patch --patch-file`: put the agent's container's own name in the place of AGENT; the daemon runs on the node";
+pub const MERGED: &str = "to be merged into the pod's manifest, or into `spec.template` of what makes it: put the name of the agent's container in the place of AGENT; the daemon is to run on every node where that pod may";
 
 /// The name of the volume in Kubernetes.
 const VOLUME: &str = "enforcer";

@@ -272,6 +272,57 @@ fn a_container_that_is_started_with_the_options_that_are_printed_asks_for_a_wind
     assert!(said.contains("Read-only file system"), "{said}");
 }
 
+#[test]
+fn a_container_of_an_image_that_was_set_up_unpacked_has_rows_with_nothing_of_the_daemons_but_its_socket()
+ {
+    let mut world = world(NAME);
+    world.start_daemon();
+    let world = world;
+    let mut podman = Podman::new(&world);
+    podman.serve();
+    let (image, roots) = ("localhost/set-up:1", "etc/ssl/certs/ca-certificates.crt");
+    let mut variables = PathBuf::new();
+    podman.import("unpacked", image, |tree| {
+        std::fs::create_dir_all(tree.join(roots).with_file_name("")).expect("makes a folder");
+        std::fs::write(tree.join(roots), "# nobody\n").expect("writes");
+        for name in ["bin", "sbin", "lib", "lib64"] {
+            std::fs::create_dir(tree.join("usr").join(name)).expect("makes a folder");
+        }
+        let config = world.config().display().to_string();
+        let root = tree.display().to_string();
+        let set_up = ["client", "setup", "--config", &config, "--root", &root];
+        let output = world.cli(Who::Operator, &set_up);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}");
+        variables = tree.join("etc/environment.d/60-enforcer-clients.conf");
+    });
+    let variables = variables.display().to_string();
+    // In a folder of the image's: one that the runtime makes for it can be passed by root alone.
+    let socket = world.stage.dir().join("run/control.sock");
+    let volume = format!("{}:/var/control.sock", socket.display());
+    let programs =
+        ["bin", "sbin", "lib", "lib64"].map(|name| format!("/usr/{name}:/usr/{name}:ro"));
+    let mut options = vec!["--network", "none", "--env-file", &variables];
+    options.extend(["--volume", &volume]);
+    options.extend(["--env", "ENFORCER_SOCKET=/var/control.sock"]);
+    for volume in &programs {
+        options.extend(["--volume", volume]);
+    }
+    podman.run(image, "agentbox", "a=b", &options);
+    wait_until_served(&world, 1);
+    let script = client_script().display().to_string();
+    let query = || told(&podman.bare("agentbox", &venv_python(), &[&script, DAILY]));
+    is_refused(&query());
+    // What is told of no variable trusts the bundle of roots.
+    let url = "https://bigquery.googleapis.com/bigquery/v2/projects";
+    let curl = ["--silent", "--show-error", "--max-time", "20", url];
+    let heard = podman.bare("agentbox", Path::new("/usr/bin/curl"), &curl);
+    let heard = String::from_utf8_lossy(&[heard.stdout, heard.stderr].concat()).into_owned();
+    assert!(heard.contains("[window."), "{heard}");
+    let _ = open_window_by(&world, |args| podman.bare("agentbox", &enforcer(), args));
+    has_rows(&query());
+}
+
 /// Answers every question at a socket in the same way, until it is dropped with the process.
 fn lies(socket: &Path, said: Vec<u8>) {
     let _ = std::fs::remove_file(socket);

@@ -62,7 +62,9 @@ pub fn remove(
                 removed.change.apply()?;
             }
             if removed.removal != Removal::Left {
-                let folders = usize::from(entry.made_folder) + entry.made_above;
+                let folders = entry
+                    .made_above
+                    .saturating_add(usize::from(entry.made_folder));
                 remove_folders(&place, folders)?;
                 found.files.retain(|other| other.path != entry.path);
                 found.save(kept)?;

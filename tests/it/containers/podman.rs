@@ -30,7 +30,7 @@ impl<'a> Podman<'a> {
         // What it keeps elsewhere whatever it is told: the state of runc, and its locks.
         let elsewhere = ["/run", "/dev/shm"].map(Path::new);
         world.stage.shadow(&elsewhere);
-        podman.import();
+        podman.import("tree", IMAGE, |_| ());
         podman
     }
 
@@ -77,16 +77,17 @@ impl<'a> Podman<'a> {
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
-    /// An image of nothing but the places that the host's programs are put.
-    fn import(&self) {
-        let tree = self.folder().join("tree");
+    /// An image of nothing but the places that the host's programs are put, and of what is put into them first.
+    pub(super) fn import(&self, name: &str, image: &str, prepare: impl FnOnce(&Path)) {
+        let tree = self.folder().join(name);
         for name in ["usr", "etc", "proc", "sys", "dev", "run", "tmp", "var"] {
             std::fs::create_dir_all(tree.join(name)).expect("makes a folder");
         }
         for name in ["bin", "sbin", "lib", "lib64"] {
             std::os::unix::fs::symlink(format!("usr/{name}"), tree.join(name)).expect("links");
         }
-        let tar = self.folder().join("tree.tar");
+        prepare(&tree);
+        let tar = self.folder().join(format!("{name}.tar"));
         let packed = Command::new("tar")
             .arg("-C")
             .arg(&tree)
@@ -96,7 +97,7 @@ impl<'a> Podman<'a> {
             .status();
         assert!(packed.expect("tar runs").success());
         let tar = tar.display().to_string();
-        self.must(&["import", "--quiet", &tar, IMAGE]);
+        self.must(&["import", "--quiet", &tar, image]);
     }
 
     /// Has it answer at its socket.
@@ -135,6 +136,14 @@ impl<'a> Podman<'a> {
         network: &str,
         options: &[&str],
     ) -> String {
+        let host = ["/usr", "/etc"].map(|path| format!("{path}:{path}:ro"));
+        let host = ["--volume", &host[0], "--volume", &host[1]];
+        let options = [&["--network", network][..], &host, options].concat();
+        self.run(IMAGE, name, label, &options)
+    }
+
+    /// One of this image, with these options and the project's own programs.
+    pub(super) fn run(&self, image: &str, name: &str, label: &str, options: &[&str]) -> String {
         let world = self.world;
         let dir = world.stage.dir();
         let root = world.stage.cgroups.root();
@@ -146,8 +155,6 @@ impl<'a> Podman<'a> {
         let project = project.canonicalize().expect("exists");
         let at = |path: &Path, how: &str| format!("{0}:{0}:{how}", path.display());
         let volumes = [
-            at(Path::new("/usr"), "ro"),
-            at(Path::new("/etc"), "ro"),
             at(&project, "ro"),
             at(&dir.join("agent"), "rw"),
             format!(
@@ -157,7 +164,7 @@ impl<'a> Podman<'a> {
         ];
         let user = format!("{AGENT_UID}:{AGENT_UID}");
         let mut args = vec!["run", "--detach", "--name", name, "--label", label];
-        args.extend(["--network", network, "--cgroup-parent", &parent]);
+        args.extend(["--cgroup-parent", &parent]);
         args.extend(["--user", &user, "--cap-drop", "all", "--read-only"]);
         args.extend([
             "--ulimit",
@@ -169,7 +176,7 @@ impl<'a> Podman<'a> {
             args.extend(["--volume", volume]);
         }
         args.extend(options);
-        args.extend([IMAGE, "sleep", "600"]);
+        args.extend([image, "sleep", "600"]);
         self.must(&args)
     }
 

@@ -1,11 +1,13 @@
 //! How clients on this host come to trust the proxy: files that are published to them, and what of the host is set up to name those.
 //!
 //! No credential is in any of it: the token is a placeholder, and the proxy drops whatever a client sends. `setup` plans what is to be
-//! written and writes it, `found` keeps what was there before, `remove` puts that back, `check` has each client connect.
+//! written and writes it, `found` keeps what was there before, `remove` puts that back, `check` has each client connect, `container` says what a
+//! runtime is to be told, `unpacked` is what of an unpacked root is otherwise.
 
 mod bundle;
 mod change;
 pub mod check;
+pub mod container;
 mod diff;
 mod found;
 mod host;
@@ -15,6 +17,7 @@ mod remove;
 mod setup;
 #[cfg(test)]
 mod testing;
+mod unpacked;
 
 use std::path::{Path, PathBuf};
 

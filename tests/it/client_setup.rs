@@ -189,6 +189,13 @@ fn what_cannot_be_set_up_is_said_in_one_sentence_and_nothing_is_changed() {
             vec!["check", "--agent", "nobody"],
             "the configuration has no agent nobody",
         ),
+        (vec!["setup", "--root", "/"], "is this host's own root"),
+        (
+            vec!["remove", "--root", "/proc/self/root"],
+            "is this host's own root",
+        ),
+        (vec!["setup", "--root", "/etc/passwd"], "is no folder"),
+        (vec!["remove", "--root", "/nowhere"], "No such file"),
         (vec!["setup", "--only", "environment"], "it is a link"),
     ] {
         if says == "it is a link" {
@@ -211,6 +218,77 @@ fn what_cannot_be_set_up_is_said_in_one_sentence_and_nothing_is_changed() {
         std::fs::remove_file(PROFILE).expect("removes")
     });
     assert_eq!(files(&world), before);
+}
+
+/// Every path below a folder: a file's text and mode, a link's target, nothing of a folder but its mode.
+fn tree(folder: &Path) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
+    use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::fs::MetadataExt;
+    let mut all = BTreeMap::new();
+    for entry in std::fs::read_dir(folder).expect("reads") {
+        let path = entry.expect("reads").path();
+        let metadata = path.symlink_metadata().expect("is there");
+        let content = if metadata.is_dir() {
+            all.extend(tree(&path));
+            Vec::new()
+        } else if metadata.is_symlink() {
+            let target = std::fs::read_link(&path).expect("reads");
+            target.as_os_str().as_bytes().to_vec()
+        } else {
+            std::fs::read(&path).expect("reads")
+        };
+        all.insert(path, (metadata.mode(), content));
+    }
+    all
+}
+
+#[test]
+fn an_unpacked_root_is_set_up_and_put_back_byte_for_byte_and_nothing_of_it_is_run() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let world = host();
+    let before_host = files(&world);
+    let root = world.stage.dir().join("unpacked");
+    let ran = root.join("ran");
+    for folder in [
+        "usr/sbin",
+        "etc/ssl/certs",
+        "opt/google-cloud-sdk/bin",
+        "var",
+    ] {
+        std::fs::create_dir_all(root.join(folder)).expect("makes");
+    }
+    let ca = std::fs::read(world.stage.dir().join("run/ca.pem")).expect("reads");
+    let tool = root.join("usr/sbin/update-ca-certificates");
+    let script = format!("#!/bin/sh\n: > {}\n", ran.display());
+    for (path, text) in [
+        (tool.clone(), script.as_str()),
+        (root.join("opt/google-cloud-sdk/bin/gcloud"), &script),
+        (root.join("etc/ssl/certs/ca-certificates.crt"), "# none\n"),
+    ] {
+        std::fs::write(&path, text).expect("writes");
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).expect("changes");
+    }
+    symlink("certs/ca-certificates.crt", root.join("etc/ssl/cert.pem")).expect("links");
+    let before = tree(&root);
+    let shown = root.display().to_string();
+    let written = |what: &str, rest: &[&str], word: &str| {
+        let (code, lines) = client(&world, &[&[what, "--root", &shown], rest].concat());
+        assert_eq!(code, 0, "{lines:#?}");
+        assert!(!ran.exists(), "{lines:#?}");
+        lines.iter().filter(|line| line["what"] == word).count()
+    };
+    let planned = written("setup", &["--dry-run"], "would write");
+    assert_eq!(tree(&root), before);
+    assert_eq!(written("setup", &[], "wrote"), planned);
+    let now = tree(&root);
+    let roots = &now[&root.join("etc/ssl/certs/ca-certificates.crt")].1;
+    assert_eq!(*roots, [&b"# none\n"[..], &ca].concat());
+    assert_eq!(written("setup", &[], "unchanged"), planned);
+    assert_eq!(written("remove", &["--dry-run"], "put back"), planned);
+    assert_eq!(tree(&root), now);
+    assert_eq!(written("remove", &[], "put back"), planned);
+    assert_eq!(tree(&root), before);
+    assert_eq!(files(&world), before_host);
 }
 
 /// A root in which a user has a Cloud SDK, reached by a link of theirs; properties and a script of the shell's in one.

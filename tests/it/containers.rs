@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use harness::capture::Capture;
 use harness::world::{Family, Who, World, client_script, enforcer, venv_python, wait_for};
@@ -33,7 +33,10 @@ fn world(workload: &str) -> World {
 /// What came of a query in a container.
 fn query(podman: &Podman<'_>, name: &str) -> Value {
     let script = client_script().display().to_string();
-    let output = podman.inside(name, &venv_python(), &[&script, DAILY]);
+    told(&podman.inside(name, &venv_python(), &[&script, DAILY]))
+}
+
+fn told(output: &Output) -> Value {
     let text = String::from_utf8_lossy(&output.stdout);
     serde_json::from_str(text.trim())
         .unwrap_or_else(|_| panic!("{text}{}", String::from_utf8_lossy(&output.stderr)))
@@ -57,11 +60,16 @@ fn connects(podman: &Podman<'_>, name: &str) -> String {
 
 /// Opens a window: asked for in the container, approved outside. Asks until the daemon knows whose the container is.
 fn open_window(world: &World, podman: &Podman<'_>, name: &str) -> String {
+    open_window_by(world, |args| podman.inside(name, &enforcer(), args))
+}
+
+/// The same, asked for in this way.
+fn open_window_by(world: &World, ask: impl Fn(&[&str]) -> Output) -> String {
     let mut asked = Value::Null;
     wait_for("the container to be the agent's", || {
         let args = "request --scope demo-project.finance:read --ttl 10m --json --reason month-end";
         let args: Vec<&str> = args.split(' ').collect();
-        let output = podman.inside(name, &enforcer(), &args);
+        let output = ask(&args);
         asked = serde_json::from_slice(&output.stdout).unwrap_or_default();
         output.status.success()
     });
@@ -228,6 +236,91 @@ fn a_container_on_a_bridge_has_rows_within_a_window_and_one_beside_it_that_is_no
     let _ = world.json(Who::Approver, &["revoke", &grant]);
     is_refused(&query(&podman, "agentbox"));
     assert_eq!(world.events("namespace_served").len(), 1);
+}
+
+#[test]
+fn a_container_that_is_started_with_the_options_that_are_printed_asks_for_a_window_and_has_rows_with_nothing_else_of_the_hosts()
+ {
+    let mut world = world(NAME);
+    world.start_daemon();
+    let world = world;
+    let config = world.config().display().to_string();
+    let print = ["client", "setup", "--config", &config, "--print"];
+    let printed = |rest: &[&str]| world.cli(Who::Operator, &[&print, rest].concat());
+    let text = String::from_utf8(printed(&["podman"]).stdout).expect("text");
+    let options: Vec<&str> = text.split_whitespace().collect();
+    let json = printed(&["podman", "--json"]).stdout;
+    let json: Value = serde_json::from_slice(&json).expect("JSON");
+    assert_eq!(json["options"], json!(options));
+
+    let mut podman = Podman::new(&world);
+    podman.serve();
+    podman.start_with("agentbox", "a=b", "none", &options);
+    wait_until_served(&world, 1);
+    let script = client_script().display().to_string();
+    let query = || told(&podman.bare("agentbox", &venv_python(), &[&script, DAILY]));
+    is_refused(&query());
+    let grant = open_window_by(&world, |args| podman.bare("agentbox", &enforcer(), args));
+    has_rows(&query());
+    let _ = world.json(Who::Approver, &["revoke", &grant]);
+    is_refused(&query());
+    // What it has of the daemon's it cannot change.
+    let run = world.stage.dir().join("run/ca.pem").display().to_string();
+    let touch = ["exec", "--user", "0", "agentbox", "/usr/bin/touch", &run];
+    let write = podman.command(&touch).output().expect("podman runs");
+    let said = String::from_utf8_lossy(&write.stderr);
+    assert!(said.contains("Read-only file system"), "{said}");
+}
+
+#[test]
+fn a_container_of_an_image_that_was_set_up_unpacked_has_rows_with_nothing_of_the_daemons_but_its_socket()
+ {
+    let mut world = world(NAME);
+    world.start_daemon();
+    let world = world;
+    let mut podman = Podman::new(&world);
+    podman.serve();
+    let (image, roots) = ("localhost/set-up:1", "etc/ssl/certs/ca-certificates.crt");
+    let mut variables = PathBuf::new();
+    podman.import("unpacked", image, |tree| {
+        std::fs::create_dir_all(tree.join(roots).with_file_name("")).expect("makes a folder");
+        std::fs::write(tree.join(roots), "# nobody\n").expect("writes");
+        for name in ["bin", "sbin", "lib", "lib64"] {
+            std::fs::create_dir(tree.join("usr").join(name)).expect("makes a folder");
+        }
+        let config = world.config().display().to_string();
+        let root = tree.display().to_string();
+        let set_up = ["client", "setup", "--config", &config, "--root", &root];
+        let output = world.cli(Who::Operator, &set_up);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}");
+        variables = tree.join("etc/environment.d/60-enforcer-clients.conf");
+    });
+    let variables = variables.display().to_string();
+    // In a folder of the image's: one that the runtime makes for it can be passed by root alone.
+    let socket = world.stage.dir().join("run/control.sock");
+    let volume = format!("{}:/var/control.sock", socket.display());
+    let programs =
+        ["bin", "sbin", "lib", "lib64"].map(|name| format!("/usr/{name}:/usr/{name}:ro"));
+    let mut options = vec!["--network", "none", "--env-file", &variables];
+    options.extend(["--volume", &volume]);
+    options.extend(["--env", "ENFORCER_SOCKET=/var/control.sock"]);
+    for volume in &programs {
+        options.extend(["--volume", volume]);
+    }
+    podman.run(image, "agentbox", "a=b", &options);
+    wait_until_served(&world, 1);
+    let script = client_script().display().to_string();
+    let query = || told(&podman.bare("agentbox", &venv_python(), &[&script, DAILY]));
+    is_refused(&query());
+    // What is told of no variable trusts the bundle of roots.
+    let url = "https://bigquery.googleapis.com/bigquery/v2/projects";
+    let curl = ["--silent", "--show-error", "--max-time", "20", url];
+    let heard = podman.bare("agentbox", Path::new("/usr/bin/curl"), &curl);
+    let heard = String::from_utf8_lossy(&[heard.stdout, heard.stderr].concat()).into_owned();
+    assert!(heard.contains("[window."), "{heard}");
+    let _ = open_window_by(&world, |args| podman.bare("agentbox", &enforcer(), args));
+    has_rows(&query());
 }
 
 /// Answers every question at a socket in the same way, until it is dropped with the process.

@@ -34,7 +34,7 @@ struct Workload<'a> {
 /// Has each client connect. Any that does not hear the proxy makes the exit code one, and so does a host where none could be tried.
 pub(super) fn check(socket: &Path, args: &CheckArgs, json: bool) -> Result<ExitCode, Failure> {
     let config = Config::load(&args.config.config)?;
-    let host = Host::at(None);
+    let host = Host::running();
     let runtime = ask::runtime()?;
     // Said once, rather than by each client.
     runtime.block_on(ask::ask_once(socket, &Ask::Status))?;

@@ -1,5 +1,9 @@
 //! `enforcer client`: sets this host's clients up, has them connect, and puts back what was there.
-#![expect(clippy::print_stdout, reason = "this is the command line")]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "this is the command line"
+)]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -9,9 +13,13 @@ use clap::{Args, Subcommand};
 use enforcer_proto::principal::AgentName;
 
 use super::{ConfigArg, EXIT_ERROR, Failure, check_client};
+use crate::client_setup::container::{self, Runtime, Shared};
 use crate::client_setup::{self, Change, Files, Found, Host, Part, Removal, Store, Wanted};
 use crate::config::Config;
 use crate::roots;
+
+/// What is to be known of an unpacked root that is set up.
+const COPIED: &str = "that root has copies of what the daemon publishes: set it up again when the daemon's CA is another. A container reads no profile: start it with `--env-file` and the root's etc/environment.d/60-enforcer-clients.conf, or with what `enforcer client setup --print` prints";
 
 #[derive(Subcommand, Debug)]
 pub(super) enum ClientCommand {
@@ -27,6 +35,9 @@ pub(super) enum ClientCommand {
         /// The Cloud SDK's folder, such as /opt/google-cloud-sdk; those that are found when absent.
         #[arg(long, value_name = "DIR")]
         sdk: Option<PathBuf>,
+        /// Change nothing, and print what a container's runtime is to be told instead: options for podman and docker, a fragment of a pod's manifest.
+        #[arg(long, value_enum, value_name = "RUNTIME", conflicts_with_all = ["root", "dry_run", "only", "sdk"])]
+        print: Option<Runtime>,
     },
     /// Have each client that is found connect to BigQuery's name from an agent's workload, and say which of them hear the proxy (as root).
     Check(CheckArgs),
@@ -74,9 +85,23 @@ pub(super) fn run(socket: &Path, command: &ClientCommand, json: bool) -> Result<
             place,
             only,
             sdk,
+            print: None,
         } => Ok(setup(&config.config, place, only, sdk.as_deref(), json)?),
+        ClientCommand::Setup {
+            config,
+            print: Some(runtime),
+            ..
+        } => Ok(print(&config.config, *runtime, json)?),
         ClientCommand::Check(args) => check_client::check(socket, args, json),
         ClientCommand::Remove { config, place } => Ok(remove(&config.config, place, json)?),
+    }
+}
+
+/// Where files are to be written.
+fn host(place: &Place) -> anyhow::Result<Host> {
+    match &place.root {
+        Some(root) => Host::unpacked(root),
+        None => Ok(Host::running()),
     }
 }
 
@@ -88,7 +113,7 @@ fn setup(
     json: bool,
 ) -> anyhow::Result<ExitCode> {
     let config = Config::load(config)?;
-    let host = Host::at(place.root.as_deref());
+    let host = host(place)?;
     let files = Files::in_run_dir(&config.run_dir);
     let roots = roots::system(&files.bundle);
     let plan = client_setup::plan(&Wanted {
@@ -115,15 +140,33 @@ fn setup(
     for why in &plan.left_out {
         note(why, json);
     }
+    if !host.is_running() {
+        note(COPIED, json);
+    }
     if let Some(store) = plan.store {
         update(&host, store, place.dry_run, json)?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
+/// Says what a runtime is to be told. Standard output has that alone, for a shell or a file; what people are to know besides goes to the other.
+fn print(config: &Path, runtime: Runtime, json: bool) -> anyhow::Result<ExitCode> {
+    let config = Config::load(config)?;
+    let shared = Shared::of(&config.run_dir, &config.socket())?;
+    if json {
+        crate::cli::say_json(&shared.json(runtime));
+        return Ok(ExitCode::SUCCESS);
+    }
+    print!("{}", shared.text(runtime));
+    for note in container::notes(runtime) {
+        eprintln!("NOTE: {note}");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 fn remove(config: &Path, place: &Place, json: bool) -> anyhow::Result<ExitCode> {
     let config = Config::load(config)?;
-    let host = Host::at(place.root.as_deref());
+    let host = host(place)?;
     let kept = host.kept(&config.state_dir)?;
     let mut found = Found::load(&kept)?;
     let removed = client_setup::remove(&host, &mut found, &kept, place.dry_run)?;
@@ -153,7 +196,12 @@ fn update(host: &Host, store: Store, is_dry_run: bool, json: bool) -> anyhow::Re
         return Ok(());
     }
     if !host.is_running() {
-        note(&format!("to be run inside that root: {command}"), json);
+        note(
+            &format!(
+                "to be run inside that root for what reads something else of it than the bundle of roots: {command}"
+            ),
+            json,
+        );
         return Ok(());
     }
     let output = Command::new(store.tool())

@@ -33,6 +33,30 @@ pub(super) fn certificates(text: &str) -> BTreeSet<Vec<u8>> {
         .collect()
 }
 
+/// The text without these certificates; all else of it stays as it is.
+pub(super) fn without(text: &str, gone: &BTreeSet<Vec<u8>>) -> String {
+    let (mut kept, mut block) = (String::new(), String::new());
+    for line in text.split_inclusive('\n') {
+        let is_begin = line.trim_end() == "-----BEGIN CERTIFICATE-----";
+        if is_begin {
+            // The one before had no end.
+            kept += &std::mem::take(&mut block);
+        }
+        if !is_begin && block.is_empty() {
+            kept += line;
+            continue;
+        }
+        block += line;
+        if line.trim_end() == "-----END CERTIFICATE-----" {
+            let block = std::mem::take(&mut block);
+            if certificates(&block).is_disjoint(gone) {
+                kept += &block;
+            }
+        }
+    }
+    kept + &block
+}
+
 pub(super) fn pem(certificate: &CertificateDer<'_>) -> String {
     let body = base64::engine::general_purpose::STANDARD.encode(certificate);
     let lines: Vec<&str> = body
@@ -50,6 +74,16 @@ pub(super) fn pem(certificate: &CertificateDer<'_>) -> String {
 mod tests {
     use super::super::testing::pem_of;
     use super::*;
+
+    #[test]
+    fn of_a_text_only_the_certificates_that_are_named_go_and_all_else_stays() {
+        let [one, two] = [pem_of(b"one"), pem_of(b"two")];
+        let odd = "-----BEGIN CERTIFICATE-----\nno end\n";
+        let text = format!("# a\r\n{one}# b\n{two}{odd}{one}# c");
+        let gone = certificates(&one);
+        assert_eq!(without(&text, &gone), format!("# a\r\n# b\n{two}{odd}# c"));
+        assert_eq!(without(odd, &gone), odd);
+    }
 
     #[test]
     fn a_root_that_the_system_names_twice_and_our_own_stand_in_the_bundle_once() {

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use enforcer_proto::text::safe_line;
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -62,9 +62,9 @@ impl Change {
         self.place.path()
     }
 
-    /// Whether its folder is to be made.
-    pub(super) const fn makes_folder(&self) -> bool {
-        self.folder.is_none()
+    /// How many folders are to be made for it, as it is now.
+    pub(super) fn missing_folders(&self) -> Result<usize> {
+        self.place.missing()
     }
 
     /// Whether the file is not as it should be already.
@@ -161,6 +161,16 @@ pub(super) fn read(place: &Place) -> Result<Option<Content>> {
 }
 
 fn read_in(folder: &Folder, place: &Place) -> Result<Option<Content>> {
+    // Looked at before it is opened: opening a device is a deed of its own. Only root could change it meanwhile.
+    match rustix::fs::statat(folder, place.name(), AtFlags::SYMLINK_NOFOLLOW) {
+        Err(Errno::NOENT) => return Ok(None),
+        Err(error) => return Err(error.into()),
+        Ok(stat) => {
+            let kind = FileType::from_raw_mode(stat.st_mode);
+            let is_expected = kind == FileType::RegularFile || kind == FileType::Symlink;
+            ensure!(is_expected, "it is no file of sensible size");
+        }
+    }
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = match rustix::fs::openat(folder, place.name(), flags, Mode::empty()) {
         Err(Errno::NOENT) => return Ok(None),
@@ -193,6 +203,26 @@ pub(super) fn remove(place: &Place) -> Result<()> {
         Some(folder) => unlink(&folder, place),
         None => Ok(()),
     }
+}
+
+/// Takes away the folders above a file, this many, as far as nothing else is in them: whoever has put something there keeps it.
+pub(super) fn remove_folders(place: &Place, count: usize) -> Result<()> {
+    let mut at = place.clone();
+    for _ in 0..count {
+        let Some(folder) = at.folder() else {
+            return Ok(());
+        };
+        let removing = || format!("removing {}", folder.path().display());
+        let Some(above) = folder.open(Missing::Stays).with_context(removing)? else {
+            return Ok(());
+        };
+        match rustix::fs::unlinkat(&above, folder.name(), AtFlags::REMOVEDIR) {
+            Err(Errno::NOENT | Errno::NOTEMPTY | Errno::EXIST | Errno::NOTDIR) => return Ok(()),
+            other => other.with_context(removing)?,
+        }
+        at = folder;
+    }
+    Ok(())
 }
 
 fn folder_for(place: &Place, mode: u32) -> Result<Folder> {

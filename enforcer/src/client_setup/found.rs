@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::change::{Content, read, remove, write};
+use super::change::{Content, read, remove, remove_folders, write};
 use super::place::Place;
 use crate::atomic_file::Rights;
 
@@ -22,11 +22,14 @@ pub(super) enum Owner {
     Shared,
     /// Ours as a whole.
     Ours,
+    /// Somebody else's bundle of roots, in which our CA is.
+    Roots,
 }
 
 /// One file that was changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Entry {
+    /// As the host that is set up calls it.
     pub(super) path: PathBuf,
     pub(super) owner: Owner,
     /// What was found; nothing when absent.
@@ -35,6 +38,9 @@ pub(super) struct Entry {
     pub(super) after: Content,
     /// The folder was made for it as well.
     pub(super) made_folder: bool,
+    /// So were this many above that one.
+    #[serde(default)]
+    pub(super) made_above: usize,
 }
 
 /// All files that were changed, in the order in which they were.
@@ -42,6 +48,9 @@ pub(super) struct Entry {
 pub struct Found {
     version: u32,
     pub(super) files: Vec<Entry>,
+    /// How many folders were made for this very file.
+    #[serde(default)]
+    made: usize,
 }
 
 impl Found {
@@ -54,6 +63,7 @@ impl Found {
             return Ok(Self {
                 version: VERSION,
                 files: Vec::new(),
+                made: kept.missing()?,
             });
         };
         let found: Self = serde_json::from_str(&content.text).with_context(|| {
@@ -73,7 +83,8 @@ impl Found {
     /// Keeps it; where nothing is changed any more nothing is kept.
     pub(super) fn save(&self, kept: &Place) -> Result<()> {
         if self.files.is_empty() {
-            return remove(kept);
+            remove(kept)?;
+            return remove_folders(kept, self.made);
         }
         write(kept, &serde_json::to_string_pretty(self)?, PRIVATE, 0o700)
     }

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 
 use super::place::Place;
@@ -26,12 +26,35 @@ pub struct Host {
 }
 
 impl Host {
-    /// This host, or an unpacked one at `root`.
+    /// This host.
     #[must_use]
-    pub fn at(root: Option<&Path>) -> Self {
-        Self {
-            root: root.unwrap_or_else(|| Path::new("/")).to_owned(),
-        }
+    pub fn running() -> Self {
+        Self { root: "/".into() }
+    }
+
+    /// An unpacked one at `root`.
+    ///
+    /// # Errors
+    /// When that is no folder, is this host's own root, or is not root's: who owns it would choose what root reads and writes.
+    pub fn unpacked(root: &Path) -> Result<Self> {
+        let shown = root.display();
+        let root = root
+            .canonicalize()
+            .with_context(|| format!("--root {shown}"))?;
+        let metadata = root.metadata().with_context(|| format!("--root {shown}"))?;
+        ensure!(metadata.is_dir(), "--root {shown} is no folder");
+        let own = Path::new("/").metadata()?;
+        // By whatever name: also of a link, or of a mount of it.
+        ensure!(
+            (metadata.dev(), metadata.ino()) != (own.dev(), own.ino()),
+            "--root {shown} is this host's own root: leave it out to set up this host"
+        );
+        ensure!(
+            metadata.uid() == 0,
+            "--root {shown} belongs to uid {}: an unpacked root is to be root's, and written by root alone",
+            metadata.uid()
+        );
+        Ok(Self { root })
     }
 
     /// Whether it is the one that runs.
@@ -45,6 +68,12 @@ impl Host {
     pub fn path(&self, path: impl AsRef<Path>) -> PathBuf {
         let path = path.as_ref();
         self.root.join(path.strip_prefix("/").unwrap_or(path))
+    }
+
+    /// The other way round: what the host itself calls a path of its own that is reached from here. An unpacked root keeps that name wherever
+    /// it is put next, and when it runs.
+    pub(super) fn inside(&self, path: &Path) -> PathBuf {
+        Path::new("/").join(path.strip_prefix(&self.root).unwrap_or(path))
     }
 
     /// The same as a place, with nothing above the root to be looked at: that is the operator's word.
@@ -85,10 +114,19 @@ impl Host {
 
     /// Whether there is a file; no link leads out of the root.
     fn has_file(&self, path: &Path) -> bool {
+        self.has(path, OFlags::empty())
+    }
+
+    /// Whether there is a file at a path of the host's, and not a link to one.
+    pub(super) fn has_itself(&self, path: &str) -> bool {
+        self.has(&self.path(path), OFlags::NOFOLLOW)
+    }
+
+    fn has(&self, path: &Path, how: OFlags) -> bool {
         let is_file = || {
             let root = rustix::fs::open(&self.root, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
             let path = path.strip_prefix(&self.root).unwrap_or(path);
-            let flags = OFlags::PATH | OFlags::CLOEXEC;
+            let flags = OFlags::PATH | OFlags::CLOEXEC | how;
             let file =
                 rustix::fs::openat2(root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT)?;
             let mode = rustix::fs::fstat(file)?.st_mode;
@@ -203,9 +241,30 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_unpacked_root_of_roots_is_refused() {
+        let dir = tempfile::tempdir().expect("a folder");
+        file(dir.path(), "file");
+        std::os::unix::fs::symlink("/", dir.path().join("link")).expect("links");
+        std::fs::create_dir(dir.path().join("theirs")).expect("makes");
+        std::os::unix::fs::chown(dir.path().join("theirs"), Some(64321), None).expect("gives away");
+        for (name, says) in [
+            ("/", "is this host's own root"),
+            ("/..", "is this host's own root"),
+            ("/proc/self/root", "is this host's own root"),
+            ("link", "is this host's own root"),
+            ("file", "is no folder"),
+            ("none", "No such file"),
+            ("theirs", "belongs to uid 64321"),
+        ] {
+            let error = Host::unpacked(&dir.path().join(name)).expect_err(name);
+            assert!(format!("{error:#}").contains(says), "{error:#}");
+        }
+    }
+
+    #[test]
     fn what_stands_below_a_root_is_found_and_what_does_not_is_not() {
         let dir = tempfile::tempdir().expect("a folder");
-        let host = Host::at(Some(dir.path()));
+        let host = Host::unpacked(dir.path()).expect("is root's");
         assert_eq!(
             (host.store(), host.sdks(None).expect("none")),
             (None, vec![])

@@ -132,6 +132,22 @@ impl Place {
         })
     }
 
+    /// How many folders would have to be made for it.
+    ///
+    /// # Errors
+    /// As [`Place::open`].
+    pub(super) fn missing(&self) -> Result<usize> {
+        let Some(mut way) = Way::begin(&self.base, Missing::Stays)? else {
+            return Ok(0);
+        };
+        way.add(&self.below);
+        if way.walk(Missing::Stays)? {
+            return Ok(0);
+        }
+        let further = way.rest.iter().filter(|name| *name != "..");
+        Ok(1 + further.count())
+    }
+
     /// Follows links to the file as well, for what only is found by it.
     ///
     /// # Errors
@@ -224,7 +240,10 @@ impl Way {
             let opened = match (self.step(&name), missing) {
                 (Err(Errno::NOENT), Missing::Stays) => return Ok(false),
                 (Err(Errno::NOENT), Missing::Made(mode)) => {
-                    rustix::fs::mkdirat(self.top(), &name, Mode::from_raw_mode(mode))?;
+                    let mode = Mode::from_raw_mode(mode);
+                    rustix::fs::mkdirat(self.top(), &name, mode)?;
+                    // Whatever the operator's umask is: clients of any uid pass here.
+                    rustix::fs::chmodat(self.top(), &name, mode, AtFlags::empty())?;
                     self.step(&name)
                 }
                 (other, Missing::Stays | Missing::Made(_)) => other,

@@ -1,6 +1,6 @@
 //! What setting a host's clients up comes to, and doing it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use rustls_pki_types::CertificateDer;
@@ -12,6 +12,7 @@ use super::found::{Entry, Found, Owner};
 use super::host::{Host, Store};
 use super::ini::{self, Property};
 use super::place::{Place, Untrusted};
+use super::unpacked;
 
 /// For login shells.
 const PROFILE: &str = "/etc/profile.d/enforcer-clients.sh";
@@ -79,6 +80,8 @@ pub struct Plan {
 pub struct Step {
     /// What becomes of it.
     pub change: Change,
+    /// As the host itself calls it.
+    inside: PathBuf,
     /// Whose it is; what the daemon publishes itself is nobody's to put back.
     owner: Option<Owner>,
 }
@@ -100,11 +103,18 @@ pub fn plan(wanted: &Wanted<'_>) -> Result<Plan> {
         .text;
     is_plain(wanted.files)?;
     let bundle = bundle(&ca, wanted.roots)?;
-    let mut plan = Plan {
-        steps: vec![Step {
-            change: Change::of(published(&wanted.files.bundle)?, |_| Ok(bundle))?,
+    let steps = if wanted.host.is_running() {
+        let change = Change::of(published(&wanted.files.bundle)?, |_| Ok(bundle))?;
+        vec![Step {
+            inside: change.path().to_owned(),
+            change,
             owner: None,
-        }],
+        }]
+    } else {
+        unpacked::copies(wanted, &ca, &bundle)?
+    };
+    let mut plan = Plan {
+        steps,
         left_out: Vec::new(),
         store: None,
     };
@@ -119,7 +129,7 @@ pub fn plan(wanted: &Wanted<'_>) -> Result<Plan> {
 }
 
 /// Files are named in three notations, of which each has its own way with other characters.
-fn is_plain(files: &Files) -> Result<()> {
+pub(super) fn is_plain(files: &Files) -> Result<()> {
     let path = files.ca.to_str().unwrap_or_default();
     let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-".contains(letter);
     ensure!(
@@ -141,10 +151,9 @@ fn sdks(wanted: &Wanted<'_>, plan: &mut Plan) -> Result<()> {
         plan.left_out.push(why.to_owned());
     }
     for sdk in sdks {
-        plan.steps.push(Step {
-            change: sdk_properties(&sdk, wanted).map_err(|error| with_cure(error, wanted))?,
-            owner: Some(Owner::Shared),
-        });
+        let change = sdk_properties(&sdk, wanted).map_err(|error| with_cure(error, wanted))?;
+        let step = Step::new(wanted.host, change, Owner::Shared);
+        plan.steps.push(step);
     }
     Ok(())
 }
@@ -159,7 +168,8 @@ fn with_cure(error: anyhow::Error, wanted: &Wanted<'_>) -> anyhow::Error {
     if error.downcast_ref::<Untrusted>().is_none() {
         return error;
     }
-    let bundle = wanted.files.bundle.display();
+    let files = wanted.told();
+    let bundle = files.bundle.display();
     error.context(format!(
         "the Cloud SDK is not set up (move it to where root alone writes, or leave it out with --only and have its owner run `gcloud config set core/custom_ca_certs_file {bundle}`)"
     ))
@@ -167,7 +177,8 @@ fn with_cure(error: anyhow::Error, wanted: &Wanted<'_>) -> anyhow::Error {
 
 fn properties(text: &str, wanted: &Wanted<'_>) -> Result<String> {
     ini::check(text)?;
-    let (bundle, token) = (wanted.files.bundle.display(), wanted.files.token.display());
+    let files = wanted.told();
+    let (bundle, token) = (files.bundle.display(), files.token.display());
     let mut text = ini::with(text, CA, &bundle.to_string());
     if wanted.needs_token {
         text = ini::with(&text, TOKEN, &token.to_string());
@@ -178,16 +189,17 @@ fn properties(text: &str, wanted: &Wanted<'_>) -> Result<String> {
 fn environment(wanted: &Wanted<'_>, plan: &mut Plan) -> Result<()> {
     for (path, before) in [(PROFILE, "export "), (ENVIRONMENT, "")] {
         let line = |(name, value): (String, String)| format!("{before}{name}={value}\n");
-        let lines: String = wanted.files.trust().into_iter().map(line).collect();
-        plan.steps.push(Step {
-            change: Change::of(wanted.host.place(path)?, |_| Ok(format!("{HEAD}{lines}")))?,
-            owner: Some(Owner::Ours),
-        });
+        let lines: String = wanted.told().trust().into_iter().map(line).collect();
+        let change = Change::of(wanted.host.place(path)?, |_| Ok(format!("{HEAD}{lines}")))?;
+        plan.steps.push(Step::new(wanted.host, change, Owner::Ours));
     }
     Ok(())
 }
 
 fn store(wanted: &Wanted<'_>, ca: &str, plan: &mut Plan) -> Result<()> {
+    if !wanted.host.is_running() {
+        plan.steps.extend(unpacked::made(wanted, ca)?);
+    }
     let Some(store) = wanted.host.store() else {
         let tools = [Store::Debian, Store::RedHat]
             .map(Store::tool)
@@ -208,14 +220,31 @@ fn store(wanted: &Wanted<'_>, ca: &str, plan: &mut Plan) -> Result<()> {
     if change.is_needed() || !ours.iter().all(is_trusted) {
         plan.store = Some(store);
     }
-    plan.steps.push(Step {
-        change,
-        owner: Some(Owner::Ours),
-    });
+    plan.steps.push(Step::new(wanted.host, change, Owner::Ours));
     Ok(())
 }
 
+impl Wanted<'_> {
+    /// The files that the host's clients are told of.
+    fn told(&self) -> Files {
+        if self.host.is_running() {
+            self.files.clone()
+        } else {
+            unpacked::files()
+        }
+    }
+}
+
 impl Step {
+    /// One that can be put back.
+    pub(super) fn new(host: &Host, change: Change, owner: Owner) -> Self {
+        Self {
+            inside: host.inside(change.path()),
+            change,
+            owner: Some(owner),
+        }
+    }
+
     /// Does it; what was found is kept at `kept` first.
     ///
     /// # Errors
@@ -224,13 +253,21 @@ impl Step {
         let (Some(owner), Some(after)) = (self.owner, &self.change.after) else {
             return self.change.apply();
         };
-        let old = found.entry(self.path());
+        let old = found.entry(&self.inside);
+        let (made_folder, made_above) = match old {
+            Some(old) => (old.made_folder, old.made_above),
+            None => {
+                let missing = self.change.missing_folders()?;
+                (missing > 0, missing.saturating_sub(1))
+            }
+        };
         let entry = Entry {
-            path: self.path().to_owned(),
+            path: self.inside.clone(),
             owner,
             before: self.found_before(owner, old)?,
             after: after.clone(),
-            made_folder: old.map_or_else(|| self.change.makes_folder(), |old| old.made_folder),
+            made_folder,
+            made_above,
         };
         found.put(entry);
         found.save(kept)?;
@@ -247,8 +284,8 @@ impl Step {
             return Ok(old.before.clone());
         }
         match (owner, now) {
-            (Owner::Shared, Some(now)) => Ok(Some(without_ours(now, old))),
-            (Owner::Shared | Owner::Ours, None) => Ok(None),
+            (Owner::Shared | Owner::Roots, Some(now)) => Ok(Some(without_ours(now, old))),
+            (Owner::Shared | Owner::Roots | Owner::Ours, None) => Ok(None),
             (Owner::Ours, Some(_)) => anyhow::bail!(
                 "{} is not as `enforcer client setup` wrote it, somebody has changed it since: take it away, and set up again",
                 self.path().display()
@@ -269,10 +306,24 @@ impl Step {
     }
 }
 
-/// What a file of somebody else's holds now, with the properties that we set as they were before.
+/// What a file of somebody else's holds now, without what is ours in it.
 pub(super) fn without_ours(now: &Content, entry: &Entry) -> Content {
     let before = entry.before.as_ref().map_or("", |content| &content.text);
-    let mut text = now.text.clone();
+    let text = match entry.owner {
+        Owner::Shared => with_properties_of_before(&now.text, before, entry),
+        Owner::Roots => unpacked::without_added(&now.text, before, &entry.after.text),
+        // It is ours as a whole.
+        Owner::Ours => now.text.clone(),
+    };
+    Content {
+        text,
+        rights: now.rights,
+    }
+}
+
+/// A text with the properties that we set as they were before.
+fn with_properties_of_before(now: &str, before: &str, entry: &Entry) -> String {
+    let mut text = now.to_owned();
     for property in [CA, TOKEN] {
         let (written, earlier) = (
             ini::value(&entry.after.text, property),
@@ -286,10 +337,7 @@ pub(super) fn without_ours(now: &Content, entry: &Entry) -> Content {
             None => ini::without(&text, property, ini::has_section(before, property.section)),
         };
     }
-    Content {
-        text,
-        rights: now.rights,
-    }
+    text
 }
 
 #[cfg(test)]
@@ -306,10 +354,11 @@ mod tests {
     fn setting_up_a_second_time_finds_everything_as_it_should_be() {
         let host = Unpacked::new();
         host.write(PROPERTIES, "[core]\nproject = p\n");
-        assert_eq!(needed(&host), [false, true, true, true, true]);
+        assert_eq!(needed(&host), [true; 7]);
         host.set_up().expect("sets up");
-        assert_eq!(needed(&host), [false; 5]);
-        let bundle = host.files.bundle.display();
+        assert_eq!(needed(&host), [false; 7]);
+        let files = unpacked::files();
+        let bundle = files.bundle.display();
         assert_eq!(
             host.text(PROPERTIES),
             format!("[core]\nproject = p\ncustom_ca_certs_file = {bundle}\n")
@@ -329,7 +378,7 @@ mod tests {
         host.set_up().expect("sets up");
         assert!(host.text(PROPERTIES).ends_with(&format!(
             "[auth]\naccess_token_file = {}\n",
-            host.files.token.display()
+            unpacked::files().token.display()
         )));
     }
 
@@ -428,7 +477,7 @@ mod tests {
         std::fs::set_permissions(host.path(PROPERTIES), odd).expect("opens");
         host.set_up().expect("sets up");
         assert_eq!(host.mode(PROPERTIES), 0o644);
-        assert_eq!(needed(&host), [false; 5]);
+        assert_eq!(needed(&host), [false; 7]);
         host.remove(false);
         assert_eq!(host.mode(PROPERTIES), 0o6755);
     }

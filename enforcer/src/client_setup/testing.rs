@@ -91,7 +91,7 @@ impl Unpacked {
     }
 
     pub(super) fn host(&self) -> Host {
-        Host::at(Some(self.dir.path()))
+        Host::unpacked(self.dir.path()).expect("is root's")
     }
 
     pub(super) fn kept(&self) -> Place {

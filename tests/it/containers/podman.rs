@@ -30,7 +30,7 @@ impl<'a> Podman<'a> {
         // What it keeps elsewhere whatever it is told: the state of runc, and its locks.
         let elsewhere = ["/run", "/dev/shm"].map(Path::new);
         world.stage.shadow(&elsewhere);
-        podman.import();
+        podman.import("tree", IMAGE, |_| ());
         podman
     }
 
@@ -77,16 +77,17 @@ impl<'a> Podman<'a> {
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
-    /// An image of nothing but the places that the host's programs are put.
-    fn import(&self) {
-        let tree = self.folder().join("tree");
+    /// An image of nothing but the places that the host's programs are put, and of what is put into them first.
+    pub(super) fn import(&self, name: &str, image: &str, prepare: impl FnOnce(&Path)) {
+        let tree = self.folder().join(name);
         for name in ["usr", "etc", "proc", "sys", "dev", "run", "tmp", "var"] {
             std::fs::create_dir_all(tree.join(name)).expect("makes a folder");
         }
         for name in ["bin", "sbin", "lib", "lib64"] {
             std::os::unix::fs::symlink(format!("usr/{name}"), tree.join(name)).expect("links");
         }
-        let tar = self.folder().join("tree.tar");
+        prepare(&tree);
+        let tar = self.folder().join(format!("{name}.tar"));
         let packed = Command::new("tar")
             .arg("-C")
             .arg(&tree)
@@ -96,7 +97,7 @@ impl<'a> Podman<'a> {
             .status();
         assert!(packed.expect("tar runs").success());
         let tar = tar.display().to_string();
-        self.must(&["import", "--quiet", &tar, IMAGE]);
+        self.must(&["import", "--quiet", &tar, image]);
     }
 
     /// Has it answer at its socket.
@@ -122,6 +123,27 @@ impl<'a> Podman<'a> {
 
     /// A container that waits, of the agent's uid: its name, its label, its network.
     pub(super) fn start(&self, name: &str, label: &str, network: &str) -> String {
+        let run = self.world.stage.dir().join("run");
+        let volume = format!("{0}:{0}:ro", run.display());
+        self.start_with(name, label, network, &["--volume", &volume])
+    }
+
+    /// The same with these options in the place of what of the daemon's it has.
+    pub(super) fn start_with(
+        &self,
+        name: &str,
+        label: &str,
+        network: &str,
+        options: &[&str],
+    ) -> String {
+        let host = ["/usr", "/etc"].map(|path| format!("{path}:{path}:ro"));
+        let host = ["--volume", &host[0], "--volume", &host[1]];
+        let options = [&["--network", network][..], &host, options].concat();
+        self.run(IMAGE, name, label, &options)
+    }
+
+    /// One of this image, with these options and the project's own programs.
+    pub(super) fn run(&self, image: &str, name: &str, label: &str, options: &[&str]) -> String {
         let world = self.world;
         let dir = world.stage.dir();
         let root = world.stage.cgroups.root();
@@ -133,10 +155,7 @@ impl<'a> Podman<'a> {
         let project = project.canonicalize().expect("exists");
         let at = |path: &Path, how: &str| format!("{0}:{0}:{how}", path.display());
         let volumes = [
-            at(Path::new("/usr"), "ro"),
-            at(Path::new("/etc"), "ro"),
             at(&project, "ro"),
-            at(&dir.join("run"), "ro"),
             at(&dir.join("agent"), "rw"),
             format!(
                 "{}:/etc/resolv.conf:ro",
@@ -145,7 +164,7 @@ impl<'a> Podman<'a> {
         ];
         let user = format!("{AGENT_UID}:{AGENT_UID}");
         let mut args = vec!["run", "--detach", "--name", name, "--label", label];
-        args.extend(["--network", network, "--cgroup-parent", &parent]);
+        args.extend(["--cgroup-parent", &parent]);
         args.extend(["--user", &user, "--cap-drop", "all", "--read-only"]);
         args.extend([
             "--ulimit",
@@ -156,8 +175,16 @@ impl<'a> Podman<'a> {
         for volume in &volumes {
             args.extend(["--volume", volume]);
         }
-        args.extend([IMAGE, "sleep", "600"]);
+        args.extend(options);
+        args.extend([image, "sleep", "600"]);
         self.must(&args)
+    }
+
+    /// A program in a container, with no variables but those that the container was started with.
+    pub(super) fn bare(&self, name: &str, program: &Path, args: &[&str]) -> Output {
+        let program = program.display().to_string();
+        let all = [&["exec", name, &program], args].concat();
+        self.command(&all).output().expect("podman runs")
     }
 
     /// A program in a container, with the variables that the agent's clients have on the host.

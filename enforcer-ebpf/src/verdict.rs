@@ -28,7 +28,7 @@ pub struct Facts {
     /// Destination port, host order.
     pub port: u16,
     /// Whether the daemon listens in the socket's network namespace.
-    pub netns: Netns,
+    pub is_served_netns: bool,
     /// The task's uid.
     pub uid: u32,
     /// Whether an agent is configured to run as that uid.
@@ -43,17 +43,6 @@ pub struct Facts {
     pub has_metadata: bool,
     /// That agent's window, open or not.
     pub window: Option<Window>,
-}
-
-/// A network namespace, as far as who is in it is led to the daemon.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Netns {
-    /// The daemon's own: everybody is.
-    Own,
-    /// One that agents are in, and the daemon listens there for them: only they are. Who has no network there gets none by it.
-    Agents,
-    /// Any other, or one that it has not come to yet.
-    Other,
 }
 
 /// Why something was refused. Numbers are part of the record: only added, never changed.
@@ -292,10 +281,9 @@ const fn of_nobody(facts: &Facts, is_shared: bool) -> Verdict {
     if !is_shared {
         return Verdict::Deny(Reason::NotAnAgent);
     }
-    match (not_served(facts), facts.netns) {
-        (Some(reason), _) => Verdict::Deny(reason),
-        (None, Netns::Own) => Verdict::Redirect { grant: 0 },
-        (None, Netns::Agents | Netns::Other) => Verdict::Deny(Reason::OtherNetns),
+    match not_served(facts) {
+        Some(reason) => Verdict::Deny(reason),
+        None => Verdict::Redirect { grant: 0 },
     }
 }
 
@@ -314,7 +302,7 @@ const fn not_served(facts: &Facts) -> Option<Reason> {
 /// Why nothing can be led to the daemon, if so.
 #[inline(always)]
 const fn cannot_lead(facts: &Facts) -> Option<Reason> {
-    if matches!(facts.netns, Netns::Other) {
+    if !facts.is_served_netns {
         return Some(Reason::OtherNetns);
     }
     if !is_alive(facts) {

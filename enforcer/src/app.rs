@@ -300,12 +300,8 @@ async fn daemon((config, digest): (Config, String), policy: Policy, room: Room) 
     let protected: Arc<ProtectedNames> =
         Arc::new(ProtectedNames::new(names.clone(), config.universe.clone()));
     let numbered = config.agents.iter().map(|agent| agent.name.clone());
-    let origins = Arc::new(Origins::new(
-        origins,
-        agents.clone(),
-        numbered.collect(),
-        marks,
-    ));
+    let origins = Origins::new(origins, agents.clone(), numbered.collect(), marks);
+    let origins = Arc::new(origins.context("reading the network namespace's cookie")?);
     let parts = beside::Parts {
         callers: Arc::clone(&origins) as _,
         protected: Arc::clone(&protected),

@@ -304,8 +304,11 @@ fn whoever_enters_anothers_namespace_is_who_it_is_and_gets_nothing_of_the_others
         "{body}"
     );
     let mut nobody = beside(&world, Who::Operator, &pid);
-    let told = nobody.does(&format!("connect {BIGQUERY4} 443"));
-    assert_eq!(told, json!({"error": "EPERM"}), "it gets no way out by it");
+    let told = nobody.does(&format!("query {BIGQUERY4}"));
+    assert!(
+        told.get("error").is_some(),
+        "it gets no way out by it: {told}"
+    );
     let [status, body] = answer(agent.must(&format!("query {BIGQUERY4}")));
     assert_eq!(status, 200, "{body}");
     // It goes on being served for whoever is left in it.

@@ -15,7 +15,7 @@ use enforcer_ebpf::verdict::is_for_names;
 use enforcer_ebpf::{Event, Facts, Reason, Verdict, decide};
 
 use super::maps::{
-    ASKED, CREATORS, HEARTBEAT, LED, WINDOWS, config, count, is_own_port, netns_of, report,
+    ASKED, CREATORS, HEARTBEAT, LED, WINDOWS, config, count, is_own_port, is_served, report,
 };
 use super::sockaddr::{Destination, LOOPBACK4, LOOPBACK6_LAST};
 use super::task::{Task, offset, raw};
@@ -94,7 +94,7 @@ fn judge(ctx: &SockAddrContext, hook: u32, to: Destination) -> i32 {
         is_tcp_connect: is_tcp && (hook == hook::CONNECT4 || hook == hook::CONNECT6),
         is_udp: socket_type == SOCK_DGRAM && protocol == IPPROTO_UDP,
         port: to.port,
-        netns: netns_of(&config, netns),
+        is_served_netns: is_served(&config, netns),
         uid: task.uid,
         is_agents_uid: task.is_of_agents_uid(),
         agent: match agent {

@@ -13,7 +13,6 @@ use enforcer_ebpf::map::{
     AGENTS_MAX, ASKERS_MAX, ENDPOINTS_MAX, EVENTS_BYTES, NAMESPACES_MAX, ORIGINS_MAX, SUBUIDS_MAX,
     UIDS_MAX, WINDOWS_MAX,
 };
-use enforcer_ebpf::verdict::Netns;
 use enforcer_ebpf::{Agent, Config, Counters, Endpoint, Event, FlowKey, Origin, PortKey, Window};
 
 /// What goes with a socket, and with those that are accepted from it. The library's own has no place for the flag.
@@ -122,21 +121,14 @@ pub const fn is_own_port(config: &Config, port: u16) -> bool {
         && (port == config.proxy_port || port == config.names_port || port == config.metadata_port)
 }
 
-/// Who is led to the daemon in this network namespace.
+/// Whether the daemon listens in this network namespace.
 #[inline(always)]
-pub fn netns_of(config: &Config, cookie: u64) -> Netns {
+pub fn is_served(config: &Config, netns: u64) -> bool {
     if config.daemon_netns == 0 {
-        return Netns::Other;
-    }
-    if cookie == config.daemon_netns {
-        return Netns::Own;
+        return false;
     }
     // SAFETY: whether an entry is there is all that is looked at.
-    if unsafe { NAMESPACES.get(&cookie) }.is_some() {
-        Netns::Agents
-    } else {
-        Netns::Other
-    }
+    netns == config.daemon_netns || unsafe { NAMESPACES.get(&netns) }.is_some()
 }
 
 /// What answers at an IPv4 address, where that is protected.

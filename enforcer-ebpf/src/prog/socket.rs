@@ -9,10 +9,9 @@ use aya_ebpf::programs::{SockAddrContext, SockContext};
 use enforcer_ebpf::confine::PROTOCOL_SMC;
 use enforcer_ebpf::map::MADE_OUTSIDE;
 use enforcer_ebpf::record::hook;
-use enforcer_ebpf::verdict::Netns;
 use enforcer_ebpf::{Event, Reason};
 
-use super::maps::{CREATORS, config, count, is_own_port, netns_of, report};
+use super::maps::{CREATORS, config, count, is_own_port, is_served, report};
 use super::sockaddr::Place;
 use super::task::{Task, raw};
 
@@ -72,8 +71,7 @@ fn bound(ctx: &SockAddrContext, hook: u32, place: &Place) -> i32 {
     let (netns, boot_ns) = unsafe { (bpf_get_netns_cookie(raw(ctx)), bpf_ktime_get_boot_ns()) };
     let agent = task.agent();
     // Where it does not listen yet, whoever is to be served there may not be first.
-    let is_nobodys = agent.is_none() && matches!(netns_of(&config, netns), Netns::Other);
-    if task.is_daemon(&config) || is_nobodys {
+    if task.is_daemon(&config) || (agent.is_none() && !is_served(&config, netns)) {
         return ALLOW;
     }
     count(|counters| counters.denied += 1);

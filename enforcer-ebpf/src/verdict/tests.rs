@@ -38,12 +38,11 @@ fn endpoint() -> impl Strategy<Value = Option<Endpoint>> {
 
 prop_compose! {
     fn facts()(
-        now in 100_u64..=150, age in prop_oneof![0_u64..100, Just(HEARTBEAT_NS_MAX)], flags in any::<[bool; 6]>(),
-        netns in prop_oneof![Just(Netns::Own), Just(Netns::Agents), Just(Netns::Other)],
+        now in 100_u64..=150, age in prop_oneof![0_u64..100, Just(HEARTBEAT_NS_MAX)], flags in any::<[bool; 7]>(),
         port in prop_oneof![Just(443_u16), Just(53), Just(80), Just(853), any::<u16>()], uid in 0_u32..3, agent in agent(),
         window in window(), endpoint in endpoint(), enforce in 0_u32..3, creator_cgroup in 0_u64..2
     ) -> Facts {
-        let [is_own_port, is_daemon, is_tcp_connect, is_udp, has_metadata, is_agents_uid] = flags;
+        let [is_own_port, is_daemon, is_tcp_connect, is_served_netns, is_udp, has_metadata, is_agents_uid] = flags;
         let is_udp = is_udp && !is_tcp_connect;
         let agent_cgroup = u64::from(agent.is_some());
         let now_boot_ns = now + HEARTBEAT_NS_MAX;
@@ -51,7 +50,7 @@ prop_compose! {
             opens_boot_ns: w.opens_boot_ns + HEARTBEAT_NS_MAX, closes_boot_ns: w.closes_boot_ns + HEARTBEAT_NS_MAX, ..w
         });
         Facts { now_boot_ns, heartbeat_boot_ns: now_boot_ns - age, endpoint, enforce, is_own_port, is_daemon, is_tcp_connect, is_udp,
-            port, netns, uid, is_agents_uid, agent, agent_cgroup, creator_cgroup, has_metadata, window }
+            port, is_served_netns, uid, is_agents_uid, agent, agent_cgroup, creator_cgroup, has_metadata, window }
     }
 }
 
@@ -75,7 +74,7 @@ fn nobody() -> Facts {
         is_tcp_connect: true,
         is_udp: false,
         port: 443,
-        netns: Netns::Own,
+        is_served_netns: true,
         uid: 0,
         is_agents_uid: false,
         agent: None,
@@ -138,7 +137,7 @@ proptest! {
             let verdict = decide(&facts);
             prop_assert!(verdict != Verdict::Allow);
             if verdict == Verdict::ToMetadata {
-                prop_assert!(facts.has_metadata && facts.port == 80 && facts.is_tcp_connect && facts.netns != Netns::Other);
+                prop_assert!(facts.has_metadata && facts.port == 80 && facts.is_tcp_connect && facts.is_served_netns);
             }
         }
     }
@@ -164,16 +163,9 @@ proptest! {
     #[test]
     fn what_is_led_to_the_proxy_is_what_it_serves_while_it_lives(facts in facts()) {
         if let Verdict::Redirect { .. } = decide(&facts) {
-            prop_assert!(facts.is_tcp_connect && facts.netns != Netns::Other && facts.port == 443);
+            prop_assert!(facts.is_tcp_connect && facts.is_served_netns && facts.port == 443);
             prop_assert!(facts.now_boot_ns - facts.heartbeat_boot_ns < HEARTBEAT_NS_MAX);
         }
-    }
-
-    #[test]
-    fn nobody_but_agents_is_led_anywhere_where_the_daemon_listens_for_agents(facts in facts()) {
-        let facts = Facts { netns: Netns::Agents, agent: None, agent_cgroup: 0, ..facts };
-        let is_led = matches!(decide(&facts), Verdict::Redirect { .. } | Verdict::ToNames);
-        prop_assert!(!is_led || facts.is_daemon);
     }
 
     #[test]
@@ -249,7 +241,7 @@ fn who_is_no_agent_is_led_to_the_proxy_on_a_shared_address_and_only_for_tcp_to_p
         (|facts| facts.is_tcp_connect = false, Reason::NotTcp),
         (|facts| facts.port = 80, Reason::WrongPort),
         (|facts| facts.creator_cgroup = 7, Reason::Ambiguous),
-        (|facts| facts.netns = Netns::Other, Reason::OtherNetns),
+        (|facts| facts.is_served_netns = false, Reason::OtherNetns),
         (|facts| facts.heartbeat_boot_ns = 0, Reason::DaemonSilent),
     ] {
         assert_eq!(decided(change), Verdict::Deny(reason));

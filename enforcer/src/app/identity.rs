@@ -23,7 +23,7 @@ use crate::engine::Engine;
 use crate::kernel::Events;
 use crate::prove::canary;
 use crate::proxy::{OriginSource, Peer};
-use crate::sockopt::netns_cookie;
+use crate::sockopt::{netns_cookie, own_netns};
 use crate::tally::{FLUSH, Tally};
 use crate::workloads::Workloads;
 
@@ -38,6 +38,8 @@ const PATIENCE: [Duration; 3] = [
 /// Origins as the proxy and the other services want them.
 pub(super) struct Origins {
     origins: crate::kernel::Origins,
+    /// The cookie of the daemon's own network namespace.
+    own_netns: u64,
     agents: Arc<Workloads>,
     /// The agents by their numbers, from one.
     numbered: Vec<AgentName>,
@@ -51,13 +53,14 @@ impl Origins {
         agents: Arc<Workloads>,
         numbered: Vec<AgentName>,
         marks: Marks,
-    ) -> Self {
-        Self {
+    ) -> std::io::Result<Self> {
+        Ok(Self {
             origins,
+            own_netns: own_netns()?,
             agents,
             numbered,
             marks,
-        }
+        })
     }
 }
 
@@ -119,6 +122,8 @@ impl OriginSource for Origins {
         let origin = self.of_connection(stream).await?;
         // The kernel leaves no cgroup where the process is in no agent's; one that is not known any more is refused.
         let agent = match origin.agent_cgroup {
+            // Where the daemon listens for agents, nobody else gets a way out by it.
+            0 if origin.netns != self.own_netns => return None,
             0 => None,
             cgroup => Some(self.agents.agent(cgroup)?),
         };

@@ -1,7 +1,7 @@
 //! `connect()` and datagrams: allow, refuse, or lead to the daemon with the origin left behind.
 
 use core::ffi::c_void;
-use core::ptr::null_mut;
+use core::ptr::{null_mut, read_volatile};
 
 use aya_ebpf::bindings::bpf_sock_addr;
 use aya_ebpf::helpers::generated::{
@@ -80,8 +80,13 @@ fn judge(ctx: &SockAddrContext, hook: u32, to: Destination) -> i32 {
             window,
         )
     };
-    // SAFETY: reading the context.
-    let (socket_type, protocol) = unsafe { ((*ctx.sock_addr).type_, (*ctx.sock_addr).protocol) };
+    // SAFETY: reading the context. Each by itself: kernels before 6.12 do not read two fields at once right.
+    let (socket_type, protocol) = unsafe {
+        (
+            read_volatile(&raw const (*ctx.sock_addr).type_),
+            read_volatile(&raw const (*ctx.sock_addr).protocol),
+        )
+    };
     let is_tcp =
         socket_type == SOCK_STREAM && (protocol == IPPROTO_TCP || protocol == IPPROTO_MPTCP);
     let facts = Facts {

@@ -75,8 +75,8 @@ struct Now {
     served: BTreeMap<Netns, Served>,
     /// What cannot be served.
     failed: BTreeMap<Netns, Fails>,
-    /// Who has come to a bound, by what was said of it.
-    crowded: BTreeMap<(AgentName, Bound), String>,
+    /// Who has come to which bound.
+    crowded: BTreeSet<(AgentName, Bound)>,
 }
 
 impl Now {
@@ -110,8 +110,7 @@ impl Keep {
                 return tracing::error!(%error, "this host's own network namespace cannot be told: no other is served");
             }
         };
-        let again = stop.clone();
-        stop.run_until_cancelled(self.keep(own, &again)).await;
+        stop.run_until_cancelled(self.keep(own, &stop)).await;
     }
 
     async fn keep(&mut self, own: Netns, stop: &CancellationToken) {
@@ -161,18 +160,19 @@ impl Keep {
         stop: &CancellationToken,
     ) -> Duration {
         let began_ns = self.clock.now().boot_ns;
-        let mut seen = self.look(own, Depth::Processes).await;
-        let mut steps = plan(&now.whose(), &seen, Extent::Whole);
+        let (mut seen, extent) = self.look(own, Depth::Processes).await;
+        let mut steps = plan(&now.whose(), &seen, extent);
         let is_leave = |step: &Step| matches!(step, Step::Leave(_));
         if steps.iter().any(is_leave) {
             // Nothing is left that a thread is in which has gone there by itself.
-            seen = self.look(own, Depth::Threads).await;
-            steps = plan(&now.whose(), &seen, Extent::Whole);
+            let extent;
+            (seen, extent) = self.look(own, Depth::Threads).await;
+            steps = plan(&now.whose(), &seen, extent);
         }
         let took_ns = self.clock.now().boot_ns.saturating_sub(began_ns);
         now.failed.retain(|netns, _| seen.has(*netns));
         let crowds: BTreeSet<(AgentName, Bound)> = steps.iter().filter_map(crowd).collect();
-        now.crowded.retain(|crowd, _| crowds.contains(crowd));
+        now.crowded.retain(|crowd| crowds.contains(crowd));
         self.take(now, steps, stop).await;
         Duration::from_nanos(took_ns)
     }
@@ -189,10 +189,11 @@ impl Keep {
     }
 
     /// Looks on a thread that may wait for the file system.
-    async fn look(&self, own: Netns, depth: Depth) -> Seen {
+    async fn look(&self, own: Netns, depth: Depth) -> (Seen, Extent) {
         let all = self.workloads.all();
         let looked = tokio::task::spawn_blocking(move || look::look(&all, own, depth)).await;
-        looked.unwrap_or_default()
+        // One that came to nothing has seen nothing go.
+        looked.unwrap_or((Seen::default(), Extent::Part))
     }
 
     async fn serve(&mut self, now: &mut Now, place: Place, stop: &CancellationToken) {
@@ -290,13 +291,9 @@ impl Keep {
     }
 
     async fn refuse(&self, now: &mut Now, place: Place, bound: Bound) {
-        let crowd = (place.agent.clone(), bound);
-        if now.crowded.contains_key(&crowd) {
-            return;
+        if now.crowded.insert((place.agent.clone(), bound)) {
+            self.say_refused(place, bound.to_string()).await;
         }
-        let why = bound.to_string();
-        now.crowded.insert(crowd, why.clone());
-        self.say_refused(place, why).await;
     }
 
     async fn say_refused(&self, place: Place, why: String) {
@@ -314,8 +311,8 @@ impl Keep {
         let failed = said.map(|(netns, Fails { why, .. })| {
             format!("network namespace {netns} is not served, so what agents ask from it is refused: {why}")
         });
-        let crowded = now.crowded.iter().map(|((agent, _), why)| {
-            format!("some network namespaces of agent {agent} are not served: {why}")
+        let crowded = now.crowded.iter().map(|(agent, bound)| {
+            format!("some network namespaces of agent {agent} are not served: {bound}")
         });
         let told = Told {
             served: now.served.len(),

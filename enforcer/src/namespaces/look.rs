@@ -7,7 +7,7 @@ use std::path::Path;
 
 use enforcer_proto::principal::AgentName;
 
-use super::{Netns, Seen};
+use super::{Extent, Netns, Seen};
 use crate::workload;
 use crate::workloads::Found;
 
@@ -34,13 +34,26 @@ pub fn own() -> io::Result<Netns> {
     netns_at(Path::new("/proc/self/ns/net"))
 }
 
-/// Where processes of these workloads are, apart from `own`. What goes meanwhile is left out.
+/// Where processes of these workloads are, apart from `own`, and whether that is all there is to see: what could not be looked at has not gone. What
+/// goes meanwhile is left out.
 #[must_use]
-pub fn look(workloads: &BTreeMap<AgentName, Found>, own: Netns, depth: Depth) -> Seen {
+pub fn look(workloads: &BTreeMap<AgentName, Found>, own: Netns, depth: Depth) -> (Seen, Extent) {
     let mut seen = Seen::default();
+    let mut extent = Extent::Whole;
     for (agent, found) in workloads {
-        let processes = workload::all_processes(&found.folder, BELOW_MAX);
-        let (pids, _) = processes.unwrap_or_default();
+        let pids = match workload::all_processes(&found.folder, BELOW_MAX) {
+            Ok((pids, true)) => pids,
+            Ok((pids, false)) => {
+                extent = Extent::Part;
+                pids
+            }
+            Err(error) => {
+                if !workload::is_gone(&error) {
+                    extent = Extent::Part;
+                }
+                continue;
+            }
+        };
         for pid in pids {
             for netns in of_process(pid, depth) {
                 if netns != own {
@@ -49,7 +62,7 @@ pub fn look(workloads: &BTreeMap<AgentName, Found>, own: Netns, depth: Depth) ->
             }
         }
     }
-    seen
+    (seen, extent)
 }
 
 /// Where these processes of agents' are, apart from `own`, and each of so many of their threads.

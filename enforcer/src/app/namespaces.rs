@@ -193,7 +193,7 @@ impl Keep {
         let all = self.workloads.all();
         let looked = tokio::task::spawn_blocking(move || look::look(&all, own, depth)).await;
         // One that came to nothing has seen nothing go.
-        looked.unwrap_or((Seen::default(), Extent::Part))
+        looked.unwrap_or_else(|_| (Seen::default(), Extent::Part))
     }
 
     async fn serve(&mut self, now: &mut Now, place: Place, stop: &CancellationToken) {

@@ -1,13 +1,15 @@
 //! Agents in network namespaces of their own: in a sandbox that has no network whatever a query runs within a window, and nothing else leads out.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use enforcer::dns::SYNTHETIC;
 use harness::stage::{BIGQUERY4, BIGQUERY6, OTHER4, Side};
 use harness::world::{
-    Client, Family, Who, World, client_script, enforcer, policy, script, venv_python, wait_for,
+    Client, Family, Who, World, client_script, cloud_sdk_is_missing, enforcer, policy, script,
+    venv_python, wait_for,
 };
 use serde_json::{Value, json};
 
@@ -506,22 +508,38 @@ fn done(command: &mut Command) -> (bool, String) {
     )
 }
 
-#[test]
-fn one_command_runs_bq_within_a_window_of_its_own_in_a_sandbox_that_has_only_a_loopback() {
-    let mut world = World::without_daemon(Family::V4);
-    world.set_policy(&policy("15m", true));
-    world.start_daemon();
-    let query = [
+/// A query by the Cloud SDK's own program; by Google's client library where this machine may go without.
+fn client() -> Vec<OsString> {
+    let by_sdk = [
+        "bq",
         "--format=json",
         "--project_id=demo-project",
         "query",
         "--use_legacy_sql=false",
         DAILY,
     ];
-    let (is_well, said) = done(in_a_sandbox(&world, None).arg("bq").args(query));
+    if cloud_sdk_is_missing() {
+        let script = "import sys\nfrom google.cloud import bigquery\nclient = bigquery.Client(project='demo-project')\nprint(list(client.query(sys.argv[1]).result()))";
+        return vec![
+            venv_python().into(),
+            "-c".into(),
+            script.into(),
+            DAILY.into(),
+        ];
+    }
+    by_sdk.map(Into::into).into()
+}
+
+#[test]
+fn one_command_runs_bq_within_a_window_of_its_own_in_a_sandbox_that_has_only_a_loopback() {
+    let mut world = World::without_daemon(Family::V4);
+    world.set_policy(&policy("15m", true));
+    world.start_daemon();
+    let query = client();
+    let (is_well, said) = done(in_a_sandbox(&world, None).args(&query));
     assert!(!is_well && said.contains("[window.none]"), "{said}");
     let scope = Some("demo-project.finance:read");
-    let (is_well, said) = done(in_a_sandbox(&world, scope).arg("bq").args(query));
+    let (is_well, said) = done(in_a_sandbox(&world, scope).args(&query));
     assert!(is_well && said.contains("1000"), "{said}");
     wait_for("it ended with the command", || {
         world.events("closed").len() == 1

@@ -59,6 +59,7 @@ use crate::listeners::{Sockets, Unbound};
 use crate::loopback;
 use crate::notify::{self, Notifier};
 use crate::old_flows::{self, Whose};
+use crate::origin;
 use crate::prove::canary;
 use crate::proxy::apis::Apis;
 use crate::proxy::asking::{Asking, Asks};
@@ -322,6 +323,7 @@ async fn daemon((config, digest): (Config, String), policy: Policy, room: Room) 
         host: config.host.clone(),
         engine: engine.clone(),
         origins,
+        processes: origin::Reader::new(identify.workloads()),
         tls: TlsFront::new(
             Arc::clone(&authority),
             Arc::new(served.iter().cloned().collect()),
@@ -413,6 +415,7 @@ async fn daemon((config, digest): (Config, String), policy: Policy, room: Room) 
         turns: control::Turns::default(),
         joins: control::Joins::default(),
         on_host: control::OnHost::new(identify.workloads()),
+        processes: origin::Reader::new(identify.workloads()),
         identify,
         clock: Arc::clone(&clock),
         client_env: files.env(),

@@ -62,6 +62,8 @@ pub struct Control {
     pub turns: Turns,
     /// Who the caller is.
     pub identify: Arc<Identify>,
+    /// Where callers come from.
+    pub processes: origin::Reader,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// How often workloads are joined.
@@ -250,7 +252,8 @@ async fn link(mut stream: UnixStream, control: &Control, mut peer: Peer) -> Resu
             }
             ask @ Ask::Request(_) => {
                 let caller = caller_now(control, &mut peer)?.clone();
-                let origin = origin::of(&caller.process).await;
+                let (process, agent) = (&caller.process, caller.agent.as_ref());
+                let origin = control.processes.of(process, agent).await;
                 // Whoever it was read of is still at the other end.
                 caller_now(control, &mut peer)?;
                 let reply = control.engine.control_from(caller, ask, origin).await;

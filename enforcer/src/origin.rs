@@ -4,13 +4,38 @@
 //! mistaken for it; what cannot be looked at ends the chain.
 
 use std::io;
+use std::sync::Arc;
 
-use enforcer_proto::principal::{ANCESTORS_MAX, Process, ProcessOrigin};
+use enforcer_proto::principal::{ANCESTORS_MAX, AgentName, Process, ProcessOrigin};
 
 use crate::workload::{self, Stat};
+use crate::workloads::Workloads;
+
+/// Says where processes come from, also in which container they are.
+#[derive(Debug, Clone)]
+pub struct Reader(Arc<Workloads>);
+
+impl Reader {
+    /// With what runtimes tell of these workloads.
+    #[must_use]
+    pub fn new(workloads: Arc<Workloads>) -> Self {
+        Self(workloads)
+    }
+
+    /// The origin of a process that is in `agent`'s workload, or in none.
+    pub async fn of(&self, process: &Process, agent: Option<&AgentName>) -> Option<ProcessOrigin> {
+        let mut origin = of(process).await?;
+        if let Some(container) = agent.and_then(|agent| self.0.container(agent)) {
+            origin.container = Some(container.shown().to_owned());
+            origin.image = container.image;
+            origin.bound();
+        }
+        Some(origin)
+    }
+}
 
 /// The origin of a process, read on a thread that may wait for files. None where the process is gone, or its pid means another.
-pub async fn of(process: &Process) -> Option<ProcessOrigin> {
+async fn of(process: &Process) -> Option<ProcessOrigin> {
     let process = process.clone();
     let read = tokio::task::spawn_blocking(move || read(&process)).await;
     match read {
@@ -46,6 +71,7 @@ pub fn read(process: &Process) -> io::Result<ProcessOrigin> {
     let mut origin = ProcessOrigin {
         ancestors,
         cgroup: cgroup.to_string_lossy().into_owned(),
+        ..ProcessOrigin::default()
     };
     origin.bound();
     // Only now is it certain that all of this was read of the process and not of a later one with its pid.

@@ -57,6 +57,7 @@ use tokio_util::sync::CancellationToken;
 use crate::accept;
 use crate::clock::Clock;
 use crate::engine::{Engine, OpenWindow, Requester};
+use crate::origin;
 use crate::shared::Shared;
 use crate::token::Credential;
 use crate::upstream::Upstream;
@@ -129,6 +130,8 @@ pub struct Proxy {
     pub engine: Engine,
     /// Knows whose a connection is.
     pub origins: Arc<dyn OriginSource>,
+    /// Where the processes come from that ask.
+    pub processes: origin::Reader,
     /// Speaks TLS to agents.
     pub tls: TlsFront,
     /// BigQuery's names.

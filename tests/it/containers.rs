@@ -129,7 +129,14 @@ fn a_container_without_any_network_has_rows_within_a_window_and_no_way_out_and_i
     let log = world.cli(Who::Operator, &["log"]);
     let log = String::from_utf8_lossy(&log.stdout).into_owned();
     let told = format!("in the container agentbox of the image {IMAGE}");
-    assert!(log.contains(&told), "{log}");
+    let lines = log.lines().filter(|line| line.contains(&told));
+    let kinds: Vec<bool> = lines.map(|line| line.contains("asks for")).collect();
+    // Where it is served, and where it has asked for its window.
+    assert!(kinds.contains(&true) && kinds.contains(&false), "{log}");
+    let story = world.cli(Who::Operator, &["log", "show", &grant]);
+    let story = String::from_utf8_lossy(&story.stdout).into_owned();
+    let story = story.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(story.contains(&told), "{story}");
 
     // Started anew, it has another id and is the same agent: its window is waiting for it.
     podman.must(&["rm", "--force", "--time", "0", "agentbox"]);

@@ -382,7 +382,13 @@ fn origin_lines(request: &RequestView) -> Vec<String> {
         format!("{own} ← {above}")
     };
     let place = origin.place().map(|place| format!("unit     {place}"));
-    [chain].into_iter().chain(place).collect()
+    let container = origin.container();
+    let container = container.map(|container| format!("in       {container}"));
+    [chain]
+        .into_iter()
+        .chain(place)
+        .chain(container)
+        .collect()
 }
 
 /// What a policy rule says, where that is told.

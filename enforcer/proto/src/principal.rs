@@ -92,18 +92,27 @@ impl Process {
 pub const ANCESTORS_MAX: usize = 8;
 /// The longest path of a cgroup that is recorded, bytes; of a longer one the end is, where the unit stands.
 pub const CGROUP_BYTES_MAX: usize = 512;
+/// The longest name of a container, and of an image, that is recorded, bytes; a longer one is cut.
+pub const CONTAINER_BYTES_MAX: usize = 256;
 
 /// Where a process that asks comes from: the processes above it, and its cgroup, as they were when it asked.
 ///
 /// Evidence for people. Every name in it was chosen by the processes themselves or by whoever may make cgroups, and a process can have itself
 /// started by another: nothing is decided by it, and it is not among what an approval's digest is of.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessOrigin {
     /// The process that started it, then the one that started that, and so on: as many as [`ANCESTORS_MAX`], up to the first of the host. Fewer
     /// where one of them had ended, or could not be looked at.
     pub ancestors: Vec<Process>,
     /// Its cgroup in the v2 hierarchy, as a path from the hierarchy's root; empty where it could not be told.
     pub cgroup: String,
+    /// The container that it is in, by its name or the beginning of its id, as the container's runtime says; absent where none tells of one, and in
+    /// older records.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
+    /// What image that was made of, likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
 }
 
 /// The name of a process as people are shown it: in quotes where it could be taken for more than a name, such as for a chain of processes.
@@ -159,6 +168,16 @@ impl ProcessOrigin {
         }
     }
 
+    /// The container as people read it, and what image it was made of; nothing where it is in none.
+    #[must_use]
+    pub fn container(&self) -> Option<String> {
+        let container = safe_line(self.container.as_deref()?, usize::MAX);
+        let image = self.image.as_ref().map_or_else(String::new, |image| {
+            format!(" of the image {}", safe_line(image, usize::MAX))
+        });
+        Some(format!("{container}{image}"))
+    }
+
     /// Keeps it within its bounds.
     pub fn bound(&mut self) {
         self.ancestors.truncate(ANCESTORS_MAX);
@@ -166,6 +185,9 @@ impl ProcessOrigin {
             shorten(&mut process.comm, COMM_BYTES_MAX);
         }
         keep_end(&mut self.cgroup, CGROUP_BYTES_MAX);
+        for name in [&mut self.container, &mut self.image].into_iter().flatten() {
+            shorten(name, CONTAINER_BYTES_MAX);
+        }
     }
 }
 
@@ -221,8 +243,8 @@ mod tests {
     fn the_unit_is_the_last_service_or_scope_of_the_path() {
         let unit = |cgroup: &str| {
             let origin = ProcessOrigin {
-                ancestors: Vec::new(),
                 cgroup: cgroup.to_owned(),
+                ..ProcessOrigin::default()
             };
             origin.unit().map(str::to_owned)
         };
@@ -254,7 +276,7 @@ mod tests {
                 process(812, 0, "sshd"),
                 process(1, 0, "systemd"),
             ],
-            cgroup: String::new(),
+            ..ProcessOrigin::default()
         };
         assert_eq!(
             origin.chain(2001),
@@ -264,12 +286,32 @@ mod tests {
     }
 
     #[test]
+    fn a_container_is_said_with_its_image_and_both_are_shown_safely() {
+        let said = |container: Option<&str>, image: Option<&str>| {
+            let origin = ProcessOrigin {
+                container: container.map(str::to_owned),
+                image: image.map(str::to_owned),
+                ..ProcessOrigin::default()
+            };
+            origin.container()
+        };
+        assert_eq!(
+            said(Some("agent\nbox"), Some("localhost/a:1")).as_deref(),
+            Some("agent box of the image localhost/a:1")
+        );
+        assert_eq!(said(Some("agentbox"), None).as_deref(), Some("agentbox"));
+        assert_eq!(said(None, Some("localhost/a:1")), None);
+    }
+
+    #[test]
     fn an_origin_keeps_the_nearest_processes_and_the_end_of_its_cgroup() {
         let mut origin = ProcessOrigin {
             ancestors: (1..100)
                 .map(|pid| process(pid, 0, &"x".repeat(999)))
                 .collect(),
             cgroup: format!("/{}/bot.service", "é".repeat(999)),
+            container: Some("é".repeat(999)),
+            image: Some("i".repeat(999)),
         };
         origin.bound();
         assert_eq!(origin.ancestors.len(), ANCESTORS_MAX);
@@ -277,6 +319,9 @@ mod tests {
         assert_eq!(origin.ancestors[0].comm.len(), COMM_BYTES_MAX);
         assert!(origin.cgroup.len() <= CGROUP_BYTES_MAX && origin.cgroup.starts_with('…'));
         assert_eq!(origin.unit(), Some("bot.service"));
+        for name in [&origin.container, &origin.image] {
+            assert!(name.as_ref().expect("kept").len() <= CONTAINER_BYTES_MAX);
+        }
         let again = origin.clone();
         origin.bound();
         assert_eq!(origin, again);

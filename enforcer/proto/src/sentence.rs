@@ -55,6 +55,17 @@ fn sql(text: Option<&String>) -> String {
     })
 }
 
+/// In which container a process is, where that is known.
+fn in_container(container: Option<&String>, image: Option<&String>) -> String {
+    let container = container.map_or_else(String::new, |container| {
+        format!(" in the container {}", safe_line(container, 64))
+    });
+    let image = image.map_or_else(String::new, |image| {
+        format!(" of the image {}", safe_line(image, 128))
+    });
+    format!("{container}{image}")
+}
+
 /// How far the scope of a request can be trusted that was made of a query, and what BigQuery's dry run said of it.
 fn of_query(from: &FromQuery) -> String {
     let estimate = from.estimate.as_ref();
@@ -89,12 +100,17 @@ pub fn sentence(event: &Event) -> String {
             rule,
             from_query,
             ends_with_process,
+            origin,
             ..
         } => format!(
-            "request  {request} {agent} asks for {} for {} by {}, rule {rule}{}{}: {}",
+            "request  {request} {agent} asks for {} for {} by {}{}, rule {rule}{}{}: {}",
             ask.scope,
             ask.ttl,
             who(process),
+            origin.as_ref().map_or_else(String::new, |origin| in_container(
+                origin.container.as_ref(),
+                origin.image.as_ref()
+            )),
             if *ends_with_process {
                 ", for a command"
             } else {
@@ -463,18 +479,11 @@ pub fn sentence(event: &Event) -> String {
             netns,
             container,
             image,
-        } => {
-            let container = container.as_ref().map_or_else(String::new, |container| {
-                format!(" in the container {}", safe_line(container, 64))
-            });
-            let image = image.as_ref().map_or_else(String::new, |image| {
-                format!(" of the image {}", safe_line(image, 128))
-            });
-            format!(
-                "netns    {netns} is served, where {agent} runs {}{container}{image}",
-                who(process)
-            )
-        }
+        } => format!(
+            "netns    {netns} is served, where {agent} runs {}{}",
+            who(process),
+            in_container(container.as_ref(), image.as_ref())
+        ),
         Event::NamespaceLeft { agent, netns } => {
             format!("netns    {netns} is served no more: {agent} has left it")
         }

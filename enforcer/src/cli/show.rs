@@ -205,6 +205,9 @@ fn print_origin(request: &RequestView, origin: &ProcessOrigin) {
     if let Some(place) = origin.place() {
         println!("    unit: {place}");
     }
+    if let Some(container) = origin.container() {
+        println!("    container: {container}");
+    }
 }
 
 /// A text that somebody else chose: whole, made safe to show, on as many lines as it takes.

@@ -25,7 +25,6 @@ use tokio::io::unix::AsyncFd;
 use super::peer::Peer;
 use super::{Control, refused};
 use crate::engine::{Engine, RunLeft};
-use crate::origin;
 use crate::tally::{Refused, Who};
 use crate::workload;
 
@@ -88,7 +87,8 @@ pub(super) async fn request(control: &Control, peer: &Peer, agent: AgentName, as
     };
     caller.agent = Some(agent.clone());
     let asked = Ask::RequestForRun { agent, ask };
-    let origin = origin::of(&caller.process).await;
+    // Whoever asks for it is outside the agent's workload, and so not where its container is.
+    let origin = control.processes.of(&caller.process, None).await;
     let reply = control
         .engine
         .control_from(caller.clone(), asked, origin)

@@ -8,7 +8,7 @@ use std::time::Duration;
 use enforcer_proto::asking::FromQuery;
 use enforcer_proto::id::RequestId;
 use enforcer_proto::ledger::Wanted;
-use enforcer_proto::principal::AgentName;
+use enforcer_proto::principal::{AgentName, ProcessOrigin};
 use enforcer_proto::refusal::{Code, Refusal};
 use enforcer_proto::scope::Scope;
 use enforcer_proto::time::Ttl;
@@ -25,8 +25,7 @@ use crate::bigquery::job::Job;
 use crate::bigquery::needs;
 use crate::bigquery::route::Target;
 use crate::config::WhenAsked;
-use crate::engine::{Decided, NewQuery, OpenWindow, Waits};
-use crate::origin;
+use crate::engine::{Decided, NewQuery, OpenWindow, Requester, Waits};
 
 /// How long a client is held at most, with the time in which BigQuery is asked what its query needs: clients wait for 130 s without complaint.
 pub const HOLD: Duration = Duration::from_secs(110);
@@ -109,6 +108,11 @@ pub(super) fn asks(proxy: &Proxy, session: &Session) -> Option<Asks> {
     })
 }
 
+async fn origin_of(proxy: &Proxy, session: &Session) -> Option<ProcessOrigin> {
+    let Requester { agent, process, .. } = &session.requester;
+    proxy.processes.of(process, Some(agent)).await
+}
+
 /// A window for a request that has none; `none` is what it would be told otherwise, `line` its method and path.
 pub(super) async fn window(
     proxy: &Arc<Proxy>,
@@ -132,7 +136,7 @@ pub(super) async fn window(
             from: FromQuery::of_text(asked.route.method, sql),
             needs: None,
         },
-        origin: origin::of(&session.requester.process).await,
+        origin: origin_of(proxy, session).await,
         is_tried: false,
     };
     let (request, told) = match come_to(proxy, session, asked, query).await? {

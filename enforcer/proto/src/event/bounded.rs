@@ -383,6 +383,8 @@ mod tests {
                 origin: Some(ProcessOrigin {
                     ancestors: vec![process.clone(); 20],
                     cgroup: text(),
+                    container: Some(text()),
+                    image: Some(text()),
                 }),
             },
             Event::RequestRefused {

@@ -219,7 +219,9 @@ fn came_from(uid: u32, origin: &ProcessOrigin) -> Vec<String> {
     let chain = Some(origin.chain(uid)).filter(|chain| !chain.is_empty());
     let chain = chain.map(|chain| format!("started by {chain}"));
     let place = origin.place().map(|place| format!("in {place}"));
-    let lines = chain.into_iter().chain(place);
+    let container = origin.container();
+    let container = container.map(|container| format!("in the container {container}"));
+    let lines = chain.into_iter().chain(place).chain(container);
     lines.flat_map(|line| wrapped(&line, WIDTH)).collect()
 }
 

@@ -136,6 +136,7 @@ fn ask(ledger: &mut Ledger, policy: &Policy, numbers: std::ops::Range<usize>) {
         let origin = ProcessOrigin {
             ancestors: vec![process(2001); 3],
             cgroup: format!("/system.slice/{}.service", bot(number)),
+            ..ProcessOrigin::default()
         };
         let asked = crate::engine::asking::with_origin(asked.expect("asked"), Some(origin));
         for event in asked.events {

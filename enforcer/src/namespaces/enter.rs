@@ -16,13 +16,13 @@ use crate::listeners::{Sockets, Unbound};
 use crate::workload;
 
 /// Why the daemon does not listen there; the text names the cure.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EnterError {
     /// It has gone, with the process.
     #[error("the namespace has gone")]
     Gone,
     /// The kernel did not let the daemon in.
-    #[error("the daemon may not enter it: run the daemon as root of this host, with CAP_SYS_ADMIN")]
+    #[error("the daemon may not enter it: run the daemon as root of this host, with CAP_SYS_ADMIN and CAP_SYS_PTRACE")]
     NotPermitted,
     /// Its loopback is down.
     #[error(
@@ -73,16 +73,16 @@ pub fn enter(pid: u32, netns: Netns, ports: Ports) -> Result<Sockets, EnterError
 fn open(pid: u32, netns: Netns) -> Result<File, EnterError> {
     let threads = std::fs::read_dir(format!("/proc/{pid}/task"));
     let threads = threads.map_err(|error| not_entered(&error))?.flatten();
+    let mut failed = None;
     for thread in threads {
-        let Ok(file) = File::open(thread.path().join("ns/net")) else {
-            continue;
-        };
-        let is_it = file.metadata().is_ok_and(|found| found.ino() == netns);
-        if is_it {
-            return Ok(file);
+        match File::open(thread.path().join("ns/net")) {
+            Ok(file) if file.metadata().is_ok_and(|found| found.ino() == netns) => return Ok(file),
+            Ok(_) => {}
+            Err(error) => failed = Some(not_entered(&error)),
         }
     }
-    Err(EnterError::Gone)
+    // One that could not be looked at may be the one that is there.
+    Err(failed.unwrap_or(EnterError::Gone))
 }
 
 /// Before any address was ever given to it a namespace lets its loopback's be bound all the same, and leads nothing there.
@@ -127,5 +127,94 @@ fn of_bind(unbound: &Unbound) -> EnterError {
         EnterError::PortTaken(unbound.address.to_string())
     } else {
         EnterError::Other(format!("{unbound}: {}", unbound.source))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Child, Command, Stdio};
+
+    use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
+
+    use super::*;
+
+    const PORTS: Ports = Ports {
+        proxy: 39_443,
+        names: 39_053,
+        metadata: None,
+    };
+
+    /// A process in a network namespace of its own, until this is dropped.
+    struct Occupant(Child);
+
+    impl Occupant {
+        fn start() -> Self {
+            let script = "ip link set lo up && echo there && read -r _";
+            let mut child = Command::new("unshare")
+                .args(["--net", "--", "sh", "-c", script])
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .expect("starts: run the tests as root");
+            let mut said = String::new();
+            let printed = child.stdout.take().expect("piped");
+            BufReader::new(printed).read_line(&mut said).expect("reads");
+            assert_eq!(said, "there\n");
+            Self(child)
+        }
+
+        fn netns(&self) -> Netns {
+            let path = format!("/proc/{}/ns/net", self.0.id());
+            std::fs::metadata(path).expect("lives").ino()
+        }
+    }
+
+    impl Drop for Occupant {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    /// Enters from a thread that has only these capabilities.
+    fn enter_with(capabilities: CapabilitySet, occupant: &Occupant) -> Result<Sockets, EnterError> {
+        let (pid, netns) = (occupant.0.id(), occupant.netns());
+        let work = move || {
+            let sets = CapabilitySets {
+                effective: capabilities,
+                permitted: capabilities,
+                inheritable: CapabilitySet::empty(),
+            };
+            set_capabilities(None, sets).expect("gives up the others");
+            enter(pid, netns, PORTS)
+        };
+        std::thread::spawn(work).join().expect("ends")
+    }
+
+    #[test]
+    fn a_namespace_that_the_kernel_keeps_the_daemon_from_is_told_from_one_that_has_gone() {
+        let occupant = Occupant::start();
+        let all = CapabilitySet::SYS_ADMIN | CapabilitySet::SYS_PTRACE;
+        // What each is needed for: to look at another's namespace, and to enter it.
+        for few in [CapabilitySet::SYS_ADMIN, CapabilitySet::SYS_PTRACE] {
+            let refused = enter_with(few, &occupant).map(|_| ());
+            assert_eq!(refused, Err(EnterError::NotPermitted), "{few:?}");
+        }
+        let bound = enter_with(all | CapabilitySet::NET_BIND_SERVICE, &occupant);
+        assert!(bound.expect("enters").is_alone);
+    }
+
+    #[test]
+    fn a_namespace_that_its_process_has_left_or_ended_in_has_gone() {
+        let (mut occupant, other) = (Occupant::start(), Occupant::start());
+        let (pid, netns) = (occupant.0.id(), occupant.netns());
+        // The pid is in another now than the one that was seen.
+        let left = enter(pid, other.netns(), PORTS).map(|_| ());
+        assert_eq!(left, Err(EnterError::Gone));
+        occupant.0.kill().expect("kills");
+        let ended = || enter(pid, netns, PORTS).map(|_| ());
+        occupant.0.wait().expect("ends");
+        assert_eq!(ended(), Err(EnterError::Gone));
     }
 }

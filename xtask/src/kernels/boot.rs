@@ -62,7 +62,7 @@ pub(super) fn boot(image: &Image, initrd: &Path, dir: &Path) -> Result<Verdict> 
         .args(["-n", NICENESS, "timeout"])
         .arg(LIMIT_S.to_string())
         .arg("qemu-system-x86_64")
-        .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2"])
+        .args(["-accel", "tcg,thread=single", "-cpu", "max", "-smp", "2"])
         .args(["-m", &MEMORY_MIB.to_string(), "-machine", "q35"])
         .args(["-nodefaults", "-display", "none", "-serial", "stdio"])
         .args(["-no-reboot", "-append", COMMAND_LINE])

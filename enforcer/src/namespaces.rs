@@ -20,19 +20,33 @@ pub type Netns = u64;
 
 /// Which agents have processes in which namespaces, and one process of each there.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Seen(BTreeMap<Netns, BTreeMap<AgentName, u32>>);
+pub struct Seen {
+    places: BTreeMap<Netns, BTreeMap<AgentName, u32>>,
+    hidden: BTreeSet<AgentName>,
+}
 
 impl Seen {
     /// A process of an agent's is there.
     pub fn add(&mut self, netns: Netns, agent: &AgentName, pid: u32) {
-        let agents = self.0.entry(netns).or_default();
+        let agents = self.places.entry(netns).or_default();
         agents.entry(agent.clone()).or_insert(pid);
+    }
+
+    /// The kernel does not let the daemon see where a process of an agent's is.
+    pub fn hide(&mut self, agent: &AgentName) {
+        self.hidden.insert(agent.clone());
+    }
+
+    /// The agents that have such processes.
+    #[must_use]
+    pub fn hidden(&self) -> &BTreeSet<AgentName> {
+        &self.hidden
     }
 
     /// Whether any process of an agent's is.
     #[must_use]
     pub fn has(&self, netns: Netns) -> bool {
-        self.0.contains_key(&netns)
+        self.places.contains_key(&netns)
     }
 }
 
@@ -108,7 +122,7 @@ pub fn plan(served: &BTreeMap<Netns, AgentName>, seen: &Seen, extent: Extent) ->
             *of_agent.entry(agent).or_default() += 1;
         }
     }
-    for (netns, agents) in &seen.0 {
+    for (netns, agents) in &seen.places {
         if served.contains_key(netns) {
             continue;
         }

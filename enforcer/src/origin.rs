@@ -6,7 +6,9 @@
 use std::io;
 use std::sync::Arc;
 
-use enforcer_proto::principal::{ANCESTORS_MAX, AgentName, Process, ProcessOrigin};
+use enforcer_proto::principal::{
+    ANCESTORS_MAX, AgentName, ContainerOrigin, Process, ProcessOrigin,
+};
 
 use crate::workload::{self, Stat};
 use crate::workloads::Workloads;
@@ -26,8 +28,10 @@ impl Reader {
     pub async fn of(&self, process: &Process, agent: Option<&AgentName>) -> Option<ProcessOrigin> {
         let mut origin = of(process).await?;
         if let Some(container) = agent.and_then(|agent| self.0.container(agent)) {
-            origin.container = Some(container.shown().to_owned());
-            origin.image = container.image;
+            origin.container = Some(Box::new(ContainerOrigin {
+                name: container.shown().to_owned(),
+                image: container.image,
+            }));
             origin.bound();
         }
         Some(origin)

@@ -384,11 +384,7 @@ fn origin_lines(request: &RequestView) -> Vec<String> {
     let place = origin.place().map(|place| format!("unit     {place}"));
     let container = origin.container();
     let container = container.map(|container| format!("in       {container}"));
-    [chain]
-        .into_iter()
-        .chain(place)
-        .chain(container)
-        .collect()
+    [chain].into_iter().chain(place).chain(container).collect()
 }
 
 /// What a policy rule says, where that is told.

@@ -106,11 +106,17 @@ pub struct ProcessOrigin {
     pub ancestors: Vec<Process>,
     /// Its cgroup in the v2 hierarchy, as a path from the hierarchy's root; empty where it could not be told.
     pub cgroup: String,
-    /// The container that it is in, by its name or the beginning of its id, as the container's runtime says; absent where none tells of one, and in
-    /// older records.
+    /// The container that it is in; absent where no runtime tells of one, and in older records.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub container: Option<String>,
-    /// What image that was made of, likewise.
+    pub container: Option<Box<ContainerOrigin>>,
+}
+
+/// A container, as its runtime says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerOrigin {
+    /// Its name, or the beginning of its id.
+    pub name: String,
+    /// What image it was made of; absent where it was made of none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
 }
@@ -171,11 +177,11 @@ impl ProcessOrigin {
     /// The container as people read it, and what image it was made of; nothing where it is in none.
     #[must_use]
     pub fn container(&self) -> Option<String> {
-        let container = safe_line(self.container.as_deref()?, usize::MAX);
-        let image = self.image.as_ref().map_or_else(String::new, |image| {
+        let ContainerOrigin { name, image } = self.container.as_deref()?;
+        let image = image.as_ref().map_or_else(String::new, |image| {
             format!(" of the image {}", safe_line(image, usize::MAX))
         });
-        Some(format!("{container}{image}"))
+        Some(format!("{}{image}", safe_line(name, usize::MAX)))
     }
 
     /// Keeps it within its bounds.
@@ -185,8 +191,12 @@ impl ProcessOrigin {
             shorten(&mut process.comm, COMM_BYTES_MAX);
         }
         keep_end(&mut self.cgroup, CGROUP_BYTES_MAX);
-        for name in [&mut self.container, &mut self.image].into_iter().flatten() {
-            shorten(name, CONTAINER_BYTES_MAX);
+        if let Some(container) = &mut self.container {
+            shorten(&mut container.name, CONTAINER_BYTES_MAX);
+            container
+                .image
+                .iter_mut()
+                .for_each(|image| shorten(image, CONTAINER_BYTES_MAX));
         }
     }
 }
@@ -287,20 +297,22 @@ mod tests {
 
     #[test]
     fn a_container_is_said_with_its_image_and_both_are_shown_safely() {
-        let said = |container: Option<&str>, image: Option<&str>| {
+        let said = |name: &str, image: Option<&str>| {
             let origin = ProcessOrigin {
-                container: container.map(str::to_owned),
-                image: image.map(str::to_owned),
+                container: Some(Box::new(ContainerOrigin {
+                    name: name.to_owned(),
+                    image: image.map(str::to_owned),
+                })),
                 ..ProcessOrigin::default()
             };
-            origin.container()
+            origin.container().expect("is in one")
         };
         assert_eq!(
-            said(Some("agent\nbox"), Some("localhost/a:1")).as_deref(),
-            Some("agent box of the image localhost/a:1")
+            said("agent\nbox", Some("localhost/a:1")),
+            "agent box of the image localhost/a:1"
         );
-        assert_eq!(said(Some("agentbox"), None).as_deref(), Some("agentbox"));
-        assert_eq!(said(None, Some("localhost/a:1")), None);
+        assert_eq!(said("agentbox", None), "agentbox");
+        assert_eq!(ProcessOrigin::default().container(), None);
     }
 
     #[test]
@@ -310,8 +322,10 @@ mod tests {
                 .map(|pid| process(pid, 0, &"x".repeat(999)))
                 .collect(),
             cgroup: format!("/{}/bot.service", "é".repeat(999)),
-            container: Some("é".repeat(999)),
-            image: Some("i".repeat(999)),
+            container: Some(Box::new(ContainerOrigin {
+                name: "é".repeat(999),
+                image: Some("i".repeat(999)),
+            })),
         };
         origin.bound();
         assert_eq!(origin.ancestors.len(), ANCESTORS_MAX);
@@ -319,8 +333,9 @@ mod tests {
         assert_eq!(origin.ancestors[0].comm.len(), COMM_BYTES_MAX);
         assert!(origin.cgroup.len() <= CGROUP_BYTES_MAX && origin.cgroup.starts_with('…'));
         assert_eq!(origin.unit(), Some("bot.service"));
-        for name in [&origin.container, &origin.image] {
-            assert!(name.as_ref().expect("kept").len() <= CONTAINER_BYTES_MAX);
+        let container = origin.container.as_ref().expect("kept");
+        for name in [Some(&container.name), container.image.as_ref()] {
+            assert!(name.expect("kept").len() <= CONTAINER_BYTES_MAX);
         }
         let again = origin.clone();
         origin.bound();

@@ -107,10 +107,13 @@ pub fn sentence(event: &Event) -> String {
             ask.scope,
             ask.ttl,
             who(process),
-            origin.as_ref().map_or_else(String::new, |origin| in_container(
-                origin.container.as_ref(),
-                origin.image.as_ref()
-            )),
+            origin
+                .as_ref()
+                .and_then(|origin| origin.container.as_ref())
+                .map_or_else(String::new, |container| in_container(
+                    Some(&container.name),
+                    container.image.as_ref()
+                )),
             if *ends_with_process {
                 ", for a command"
             } else {

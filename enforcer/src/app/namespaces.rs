@@ -77,6 +77,8 @@ struct Now {
     failed: BTreeMap<Netns, Fails>,
     /// Who has come to which bound.
     crowded: BTreeSet<(AgentName, Bound)>,
+    /// Who has processes of which the kernel does not let the daemon see where they are.
+    hidden: BTreeSet<AgentName>,
 }
 
 impl Now {
@@ -171,6 +173,7 @@ impl Keep {
         }
         let took_ns = self.clock.now().boot_ns.saturating_sub(began_ns);
         now.failed.retain(|netns, _| seen.has(*netns));
+        now.hidden.clone_from(seen.hidden());
         let crowds: BTreeSet<(AgentName, Bound)> = steps.iter().filter_map(crowd).collect();
         now.crowded.retain(|crowd| crowds.contains(crowd));
         self.take(now, steps, stop).await;
@@ -314,9 +317,12 @@ impl Keep {
         let crowded = now.crowded.iter().map(|(agent, bound)| {
             format!("some network namespaces of agent {agent} are not served: {bound}")
         });
+        let hidden = now.hidden.iter().map(|agent| {
+            format!("the kernel does not let the daemon see in which network namespaces processes of agent {agent} are, so what they ask from another than this host's is refused: run the daemon as root of this host, with CAP_SYS_PTRACE")
+        });
         let told = Told {
             served: now.served.len(),
-            problems: failed.chain(crowded).collect(),
+            problems: failed.chain(crowded).chain(hidden).collect(),
         };
         self.told
             .send_if_modified(|before| std::mem::replace(before, told.clone()) != told);

@@ -22,7 +22,9 @@ pub enum EnterError {
     #[error("the namespace has gone")]
     Gone,
     /// The kernel did not let the daemon in.
-    #[error("the daemon may not enter it: run the daemon as root of this host, with CAP_SYS_ADMIN and CAP_SYS_PTRACE")]
+    #[error(
+        "the daemon may not enter it: run the daemon as root of this host, with CAP_SYS_ADMIN and CAP_SYS_PTRACE"
+    )]
     NotPermitted,
     /// Its loopback is down.
     #[error(

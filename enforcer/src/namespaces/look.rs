@@ -55,12 +55,11 @@ pub fn look(workloads: &BTreeMap<AgentName, Found>, own: Netns, depth: Depth) ->
             }
         };
         for pid in pids {
-            for netns in of_process(pid, depth) {
-                if netns != own {
-                    seen.add(netns, agent, pid);
-                }
-            }
+            see(&mut seen, own, (agent, pid), depth);
         }
+    }
+    if !seen.hidden().is_empty() {
+        extent = Extent::Part;
     }
     (seen, extent)
 }
@@ -70,13 +69,19 @@ pub fn look(workloads: &BTreeMap<AgentName, Found>, own: Netns, depth: Depth) ->
 pub fn at(whose: &[(AgentName, u32)], own: Netns) -> Seen {
     let mut seen = Seen::default();
     for (agent, pid) in whose {
-        for netns in of_process(*pid, Depth::Threads) {
-            if netns != own {
-                seen.add(netns, agent, *pid);
-            }
-        }
+        see(&mut seen, own, (agent, *pid), Depth::Threads);
     }
     seen
+}
+
+fn see(seen: &mut Seen, own: Netns, (agent, pid): (&AgentName, u32), depth: Depth) {
+    let (found, is_all) = of_process(pid, depth);
+    for netns in found.into_iter().filter(|netns| *netns != own) {
+        seen.add(netns, agent, pid);
+    }
+    if !is_all {
+        seen.hide(agent);
+    }
 }
 
 /// Whether that process is there, and in the workload at this folder below `mount`: its number may be somebody else's by now.
@@ -86,23 +91,29 @@ pub fn is_there(pid: u32, netns: Netns, mount: &Path, folder: &Path) -> bool {
         let below = cgroup.strip_prefix("/").unwrap_or(&cgroup);
         mount.join(below).starts_with(folder)
     });
-    in_workload && of_process(pid, Depth::Threads).contains(&netns)
+    in_workload && of_process(pid, Depth::Threads).0.contains(&netns)
 }
 
-fn of_process(pid: u32, depth: Depth) -> Vec<Netns> {
-    let first = netns_at(Path::new(&format!("/proc/{pid}/ns/net")));
+/// Where a process is, and whether the kernel let all of that be seen.
+fn of_process(pid: u32, depth: Depth) -> (Vec<Netns>, bool) {
+    let mut found = vec![netns_at(Path::new(&format!("/proc/{pid}/ns/net")))];
     match depth {
-        Depth::Processes => first.into_iter().collect(),
+        Depth::Processes => {}
         Depth::Threads => {
             let threads = std::fs::read_dir(format!("/proc/{pid}/task"));
             let threads = threads.into_iter().flatten().flatten().take(THREADS_MAX);
-            let of_each = threads.filter_map(|thread| netns_at(&thread.path().join("ns/net")).ok());
-            let mut all: Vec<Netns> = first.into_iter().chain(of_each).collect();
-            all.sort_unstable();
-            all.dedup();
-            all
+            found.extend(threads.map(|thread| netns_at(&thread.path().join("ns/net"))));
         }
     }
+    let is_hidden = |found: &io::Result<Netns>| {
+        let error = found.as_ref().err();
+        error.is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+    };
+    let is_all = !found.iter().any(is_hidden);
+    let mut all: Vec<Netns> = found.into_iter().flatten().collect();
+    all.sort_unstable();
+    all.dedup();
+    (all, is_all)
 }
 
 fn netns_at(path: &Path) -> io::Result<Netns> {
@@ -111,13 +122,40 @@ fn netns_at(path: &Path) -> io::Result<Netns> {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
+    use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+
     use super::*;
 
     #[test]
     fn every_thread_of_this_process_is_in_its_own_namespace() {
         let own = own().expect("there is one");
-        assert_eq!(of_process(std::process::id(), Depth::Threads), [own]);
-        assert_eq!(of_process(std::process::id(), Depth::Processes), [own]);
-        assert!(of_process(u32::MAX, Depth::Threads).is_empty());
+        for depth in [Depth::Threads, Depth::Processes] {
+            assert_eq!(of_process(std::process::id(), depth), (vec![own], true));
+        }
+        assert_eq!(of_process(u32::MAX, Depth::Threads), (Vec::new(), true));
+    }
+
+    #[test]
+    fn whose_processes_the_kernel_does_not_let_the_daemon_look_at_is_told_and_nothing_of_theirs_is_taken_for_gone()
+     {
+        let mut other = Command::new("sleep").arg("60").spawn().expect("starts");
+        let agent: AgentName = "bot".parse().expect("a name");
+        let (pid, whose) = (other.id(), agent.clone());
+        let work = move || {
+            // Root has it, and a process that has more than the daemon may not be looked at without it.
+            let mut sets = capabilities(None).expect("reads");
+            sets.effective.remove(CapabilitySet::SYS_PTRACE);
+            sets.permitted.remove(CapabilitySet::SYS_PTRACE);
+            set_capabilities(None, sets).expect("gives it up");
+            at(&[(whose, pid)], 0)
+        };
+        let seen = std::thread::spawn(work).join().expect("ends");
+        other.kill().expect("kills");
+        other.wait().expect("ends");
+        let mut hidden = Seen::default();
+        hidden.hide(&agent);
+        assert_eq!(seen, hidden);
     }
 }

@@ -286,7 +286,7 @@ mod tests {
     use crate::event::{CloseReason, Refuser};
     use crate::id::{GrantId, QueryId, RequestId, SessionId};
     use crate::policy::{Ask, QUORUM_MAX};
-    use crate::principal::{AgentName, Approver};
+    use crate::principal::{AgentName, Approver, ContainerOrigin};
     use crate::query::Method;
     use crate::refusal::Code;
     use crate::scope::{Access, DatasetRef, Scope, TableRef};
@@ -383,8 +383,10 @@ mod tests {
                 origin: Some(ProcessOrigin {
                     ancestors: vec![process.clone(); 20],
                     cgroup: text(),
-                    container: Some(text()),
-                    image: Some(text()),
+                    container: Some(Box::new(ContainerOrigin {
+                        name: text(),
+                        image: Some(text()),
+                    })),
                 }),
             },
             Event::RequestRefused {

@@ -220,17 +220,24 @@ async fn a_socket_that_others_than_root_can_write_or_replace_is_not_believed() {
     // Docker's, as it comes: a group's to write.
     chown(&socket, None, Some(998)).expect("gives it away");
     mode(&socket, 0o660);
+    let said = doubt(&link);
     assert!(
-        doubt(&link).contains("belongs to 0:998 and has the mode 660"),
-        "{}",
-        doubt(&link)
+        said.ends_with("belongs to 0:998 and has the mode 660; give it to root alone (a socket of systemd's: SocketMode=0600)"),
+        "{said}"
     );
     chown(&socket, None, Some(0)).expect("takes it back");
     mode(&socket, 0o666);
     assert!(doubt(&socket).contains("mode 666"));
     mode(&socket, 0o600);
     chown(&socket, Some(2001), None).expect("gives it away");
-    assert!(doubt(&socket).contains("belongs to 2001:0"));
+    let said = doubt(&socket);
+    assert!(
+        said.contains("belongs to 2001:0")
+            && said.contains("name all that the user runs (`user = 2001`)"),
+        "{said}"
+    );
+    let said = Untrusted::Listener(2001).to_string();
+    assert!(said.contains("`user = 2001`"), "{said}");
     chown(&socket, Some(0), None).expect("takes it back");
     for (open, is_open) in [
         (0o777, true),

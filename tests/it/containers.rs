@@ -1,6 +1,8 @@
 //! Agents in containers of a real runtime's, known by their names or labels: with a network of their own, of the host's, and with none.
 
+mod cutting;
 mod podman;
+mod restart;
 mod rootless;
 
 use std::io::{BufRead, BufReader, Read, Write};

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 use harness::stage::Side;
-use harness::world::{AGENT_UID, Who, World, wait_for};
+use harness::world::{AGENT_UID, Client, Who, World, wait_for};
 
 /// The image that containers are made of.
 pub(super) const IMAGE: &str = "localhost/agentbox:1";
@@ -30,6 +30,25 @@ pub(super) struct Podman<'a> {
     world: &'a World,
     whose: Whose,
     service: Option<Child>,
+    is_aside: bool,
+}
+
+/// It while nobody looks after it: the world's daemon is started or ended. The janitor has what is left of it.
+pub(super) struct Aside {
+    whose: Whose,
+    service: Option<Child>,
+}
+
+impl Aside {
+    /// It again.
+    pub(super) fn beside(self, world: &World) -> Podman<'_> {
+        Podman {
+            world,
+            whose: self.whose,
+            service: self.service,
+            is_aside: false,
+        }
+    }
 }
 
 impl<'a> Podman<'a> {
@@ -48,6 +67,7 @@ impl<'a> Podman<'a> {
             world,
             whose,
             service: None,
+            is_aside: false,
         };
         std::fs::create_dir_all(podman.folder()).expect("makes a folder");
         // Its older way to networks is not what is installed beside it now.
@@ -65,6 +85,15 @@ impl<'a> Podman<'a> {
         }
         podman.import("tree", IMAGE, |_| ());
         podman
+    }
+
+    /// Puts it aside with all that runs.
+    pub(super) fn aside(mut self) -> Aside {
+        self.is_aside = true;
+        Aside {
+            whose: self.whose,
+            service: self.service.take(),
+        }
     }
 
     /// The user is known to this host, has subordinate uids, and owns what its service manager does.
@@ -282,6 +311,11 @@ impl<'a> Podman<'a> {
         command.output().expect("podman runs")
     }
 
+    /// A program in a container that stays, and is spoken to by lines.
+    pub(super) fn staying(&self, name: &str, program: &Path, args: &[&str]) -> Client {
+        Client::start(self.inside_with(&["--interactive"], name, program, args))
+    }
+
     /// A program in a container as a command, with further options.
     pub(super) fn inside_with(
         &self,
@@ -311,6 +345,9 @@ fn give(path: &Path) {
 
 impl Drop for Podman<'_> {
     fn drop(&mut self) {
+        if self.is_aside {
+            return;
+        }
         let _ = self
             .command(&["rm", "--all", "--force", "--time", "0"])
             .output();

@@ -73,8 +73,8 @@ impl<'a> Podman<'a> {
         // Its older way to networks is not what is installed beside it now.
         let settings = "[network]\nnetwork_backend = \"netavark\"\n";
         std::fs::write(podman.folder().join("containers.conf"), settings).expect("writes");
-        // What it keeps elsewhere whatever it is told: the state of runc, and its locks.
-        let mut elsewhere = vec!["/run", "/dev/shm"];
+        // What it keeps elsewhere whatever it is told: the state of runc, its locks, and what it knows of pieces of images.
+        let mut elsewhere = vec!["/run", "/dev/shm", "/var/lib"];
         if whose == Whose::Users {
             elsewhere.push("/etc");
         }

@@ -44,6 +44,9 @@ pub(crate) fn lay_over(place: &Path, folder: &Path) {
     for dir in [&upper, &work] {
         std::fs::create_dir_all(dir).expect("makes a folder");
     }
+    // What is laid over is as open to others as what is below.
+    let below = std::fs::metadata(folder).expect("is there");
+    std::fs::set_permissions(&upper, below.permissions()).expect("sets a mode");
     let options = format!(
         "lowerdir={},upperdir={},workdir={}",
         folder.display(),

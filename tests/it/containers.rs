@@ -1,6 +1,9 @@
 //! Agents in containers of a real runtime's, known by their names or labels: with a network of their own, of the host's, and with none.
 
+mod cutting;
 mod podman;
+mod restart;
+mod rootless;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -53,8 +56,19 @@ fn has_rows(told: &Value) {
 
 /// What becomes of a container's connection to BigQuery's port.
 fn connects(podman: &Podman<'_>, name: &str) -> String {
+    connects_by(podman, &[], name)
+}
+
+/// The same of a user of the container's.
+fn connects_as(podman: &Podman<'_>, user: &str, name: &str) -> String {
+    connects_by(podman, &["--user", user], name)
+}
+
+fn connects_by(podman: &Podman<'_>, options: &[&str], name: &str) -> String {
     let script = "import errno, socket\ntry:\n    socket.create_connection(('10.77.8.7', 443), 2)\n    print('ok')\nexcept OSError as error:\n    print(errno.errorcode.get(error.errno, error))";
-    let output = podman.inside(name, Path::new("/usr/bin/python3"), &["-c", script]);
+    let python = Path::new("/usr/bin/python3");
+    let mut command = podman.inside_with(options, name, python, &["-c", script]);
+    let output = command.output().expect("podman runs");
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 

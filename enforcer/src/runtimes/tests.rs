@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::{PermissionsExt, chown};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixListener;
 
@@ -65,6 +65,43 @@ async fn a_runtime_tells_of_the_containers_that_run_or_are_paused() {
         ("agentbox", "1123456789ab")
     );
     assert_eq!(found[1].image, None);
+}
+
+/// What Docker's Engine answers (20.10, API 1.41): in chunks, with much that is not asked about, each container's state in a word of its own.
+#[tokio::test]
+async fn docker_tells_of_its_containers_in_chunks_and_with_much_beside() {
+    let container = |digit: &str, name: &str, labels: Value, state: &str, status: &str| {
+        let network = json!({"IPAMConfig": null, "Links": null, "Aliases": null, "NetworkID": ID, "Gateway": "", "IPPrefixLen": 0, "DriverOpts": null});
+        json!({
+            "Id": ID.replace('0', digit), "Names": [format!("/{name}")], "Image": "agentbox:1", "ImageID": format!("sha256:{ID}"),
+            "Command": "sleep 600", "Created": 1_795_829_574, "Ports": [], "Labels": labels, "State": state, "Status": status,
+            "HostConfig": {"NetworkMode": "none"}, "NetworkSettings": {"Networks": {"none": network}},
+            "Mounts": [{"Type": "bind", "Source": "/usr", "Destination": "/usr", "Mode": "ro", "RW": false, "Propagation": "rprivate"}],
+        })
+    };
+    let role = json!({"role": "finance-bot"});
+    let body = json!([
+        container(
+            "1",
+            "held",
+            json!({}),
+            "paused",
+            "Up Less than a second (Paused)"
+        ),
+        container("2", "agentbox", role, "running", "Up Less than a second"),
+    ]);
+    let body = format!("{body}\n");
+    let (first, second) = body.split_at(body.len() / 2);
+    let head = "HTTP/1.1 200 OK\r\nApi-Version: 1.41\r\nContent-Type: application/json\r\nDocker-Experimental: false\r\nOstype: linux\r\nServer: Docker/20.10.24 (linux)\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let chunks = [first, second, ""].map(|part| format!("{:x}\r\n{part}\r\n", part.len()));
+    let answer = format!("{head}{}", chunks.concat());
+    let folder = tempfile::tempdir().expect("a folder");
+    let found = said(&runtime(folder.path(), answer.into_bytes())).await;
+    let found = found.expect("is believed");
+    let shown: Vec<&str> = found.iter().map(Container::shown).collect();
+    assert_eq!(shown, ["held", "agentbox"]);
+    assert_eq!(found[1].labels["role"], "finance-bot");
+    assert_eq!(found[1].image.as_deref(), Some("agentbox:1"));
 }
 
 #[tokio::test]
@@ -183,17 +220,24 @@ async fn a_socket_that_others_than_root_can_write_or_replace_is_not_believed() {
     // Docker's, as it comes: a group's to write.
     chown(&socket, None, Some(998)).expect("gives it away");
     mode(&socket, 0o660);
+    let said = doubt(&link);
     assert!(
-        doubt(&link).contains("belongs to 0:998 and has the mode 660"),
-        "{}",
-        doubt(&link)
+        said.ends_with("belongs to 0:998 and has the mode 660; give it to root alone (a socket of systemd's: SocketMode=0600)"),
+        "{said}"
     );
     chown(&socket, None, Some(0)).expect("takes it back");
     mode(&socket, 0o666);
     assert!(doubt(&socket).contains("mode 666"));
     mode(&socket, 0o600);
     chown(&socket, Some(2001), None).expect("gives it away");
-    assert!(doubt(&socket).contains("belongs to 2001:0"));
+    let said = doubt(&socket);
+    assert!(
+        said.contains("belongs to 2001:0")
+            && said.contains("name all that the user runs (`user = 2001`)"),
+        "{said}"
+    );
+    let said = Untrusted::Listener(2001).to_string();
+    assert!(said.contains("`user = 2001`"), "{said}");
     chown(&socket, Some(0), None).expect("takes it back");
     for (open, is_open) in [
         (0o777, true),

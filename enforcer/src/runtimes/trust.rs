@@ -16,7 +16,7 @@ const STICKY: u32 = 0o1000;
 pub enum Untrusted {
     /// Others could write, or replace, something on the way to it.
     #[error(
-        "it is not believed, since others than root could answer there, or have any container started: {} belongs to {uid}:{gid} and has the mode {mode:o}; give it to root alone (a socket of systemd's: SocketMode=0600)", .at.display()
+        "it is not believed, since others than root could answer there, or have any container started: {} belongs to {uid}:{gid} and has the mode {mode:o}; {}", .at.display(), cure(*.uid)
     )]
     ByOthers {
         /// What they can write.
@@ -29,11 +29,23 @@ pub enum Untrusted {
         mode: u32,
     },
     /// Somebody else listens there.
-    #[error("it is not believed: a process of uid {0} listens there, and not one of root's")]
+    #[error(
+        "it is not believed: a process of uid {0} listens there, and not one of root's; {cure}", cure = cure(*.0)
+    )]
     Listener(u32),
     /// There is something else in its place.
     #[error("it is not believed: {} is no socket", .0.display())]
     NoSocket(PathBuf),
+}
+
+/// What to do about it. A user's own runtime (without root) is no wrong one, and its containers are nobody's but the user's.
+fn cure(uid: u32) -> String {
+    if uid == 0 {
+        return "give it to root alone (a socket of systemd's: SocketMode=0600)".to_owned();
+    }
+    format!(
+        "if the runtime is root's, give it to root alone (a socket of systemd's: SocketMode=0600); what a user's own says is the user's word, so name all that the user runs (`user = {uid}`) in place of a container"
+    )
 }
 
 /// Looks at a socket and at everything that leads to it.

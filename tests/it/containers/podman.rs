@@ -1,37 +1,128 @@
 //! A Podman of the test's own: everything of it lies in the stage's folder, its processes and containers in the stage's cgroups, its mounts in the
 //! stage's. So the janitor finds all of it, also when the test is killed.
 
+use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 use harness::stage::Side;
-use harness::world::{AGENT_UID, Who, World, wait_for};
+use harness::world::{AGENT_UID, Client, Who, World, wait_for};
 
 /// The image that containers are made of.
 pub(super) const IMAGE: &str = "localhost/agentbox:1";
 
+/// The cgroup that the agent's user runs its containers from, under a service manager of its own; and that manager's, which is the user's.
+const USERS: &str = "user.slice/user-2001.slice/user@2001.service/app.slice";
+const MANAGER: &str = "user.slice/user-2001.slice/user@2001.service";
+/// The uids and gids that are subordinate to the user's.
+const SUBORDINATE: &str = "2001:165536:65536\n";
+
+/// Whose it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    Roots,
+    /// The agent's user's: without root anywhere.
+    Users,
+}
+
 /// It, and the service that answers for it while it runs.
 pub(super) struct Podman<'a> {
     world: &'a World,
+    whose: Whose,
     service: Option<Child>,
+    is_aside: bool,
+}
+
+/// It while nobody looks after it: the world's daemon is started or ended. The janitor has what is left of it.
+pub(super) struct Aside {
+    whose: Whose,
+    service: Option<Child>,
+}
+
+impl Aside {
+    /// It again.
+    pub(super) fn beside(self, world: &World) -> Podman<'_> {
+        Podman {
+            world,
+            whose: self.whose,
+            service: self.service,
+            is_aside: false,
+        }
+    }
 }
 
 impl<'a> Podman<'a> {
     /// With an image, and nobody answering at its socket.
     pub(super) fn new(world: &'a World) -> Self {
+        Self::of(world, Whose::Roots)
+    }
+
+    /// The same of the agent's user, who is nobody's root: its containers are in the cgroups that are the user's.
+    pub(super) fn of_user(world: &'a World) -> Self {
+        Self::of(world, Whose::Users)
+    }
+
+    fn of(world: &'a World, whose: Whose) -> Self {
         let podman = Self {
             world,
+            whose,
             service: None,
+            is_aside: false,
         };
         std::fs::create_dir_all(podman.folder()).expect("makes a folder");
         // Its older way to networks is not what is installed beside it now.
         let settings = "[network]\nnetwork_backend = \"netavark\"\n";
         std::fs::write(podman.folder().join("containers.conf"), settings).expect("writes");
-        // What it keeps elsewhere whatever it is told: the state of runc, and its locks.
-        let elsewhere = ["/run", "/dev/shm"].map(Path::new);
+        // What it keeps elsewhere whatever it is told: the state of runc, its locks, and what it knows of pieces of images.
+        let mut elsewhere = vec!["/run", "/dev/shm", "/var/lib"];
+        if whose == Whose::Users {
+            elsewhere.push("/etc");
+        }
+        let elsewhere: Vec<&Path> = elsewhere.into_iter().map(Path::new).collect();
         world.stage.shadow(&elsewhere);
+        if whose == Whose::Users {
+            podman.give_to_user();
+        }
         podman.import("tree", IMAGE, |_| ());
         podman
+    }
+
+    /// Puts it aside with all that runs.
+    pub(super) fn aside(mut self) -> Aside {
+        self.is_aside = true;
+        Aside {
+            whose: self.whose,
+            service: self.service.take(),
+        }
+    }
+
+    /// The user is known to this host, has subordinate uids, and owns what its service manager does.
+    fn give_to_user(&self) {
+        let (world, dir) = (self.world, self.world.stage.dir());
+        let account = format!("finance-bot:x:{AGENT_UID}:{AGENT_UID}::/:/usr/sbin/nologin\n");
+        let add = |file: &Path, line: &str| {
+            let text = std::fs::read_to_string(file).unwrap_or_default();
+            std::fs::write(file, text + line).expect("writes");
+        };
+        add(&dir.join("etc/passwd"), &account);
+        world.stage.on(Side::Host, || {
+            for name in ["/etc/subuid", "/etc/subgid"] {
+                std::fs::write(name, SUBORDINATE).expect("writes");
+            }
+        });
+        let cgroup = world.stage.cgroups.make(USERS);
+        let manager = world.stage.cgroups.make(MANAGER);
+        for folder in [manager.as_path(), &cgroup] {
+            for at in [
+                "",
+                "cgroup.procs",
+                "cgroup.threads",
+                "cgroup.subtree_control",
+            ] {
+                give(&folder.join(at));
+            }
+        }
+        give(&self.folder());
     }
 
     /// Where the socket of a world's Podman is.
@@ -43,12 +134,23 @@ impl<'a> Podman<'a> {
         self.world.stage.dir().join("podman")
     }
 
-    /// A command of it, as root on the host, in no agent's workload.
+    /// A command of it on the host: as root, in no agent's workload; or as the user, in what is the user's.
     pub(super) fn command(&self, args: &[&str]) -> Command {
         let stage = &self.world.stage;
-        let cgroup = stage.cgroups.make("runtime");
-        let mut command = stage.command_in(Side::Host, Some(&cgroup), None, "podman");
-        command.env("CONTAINERS_CONF", self.folder().join("containers.conf"));
+        let (cgroup, uid) = match self.whose {
+            Whose::Roots => ("runtime", None),
+            Whose::Users => (USERS, Some(AGENT_UID)),
+        };
+        let cgroup = stage.cgroups.make(cgroup);
+        let mut command = stage.command_in(Side::Host, Some(&cgroup), uid, "podman");
+        command
+            .env("CONTAINERS_CONF", self.folder().join("containers.conf"))
+            .current_dir(self.folder());
+        if self.whose == Whose::Users {
+            command
+                .env("HOME", self.folder())
+                .env("XDG_RUNTIME_DIR", self.folder());
+        }
         for (option, name) in [
             ("--root", "root"),
             ("--runroot", "runroot"),
@@ -98,6 +200,16 @@ impl<'a> Podman<'a> {
         assert!(packed.expect("tar runs").success());
         let tar = tar.display().to_string();
         self.must(&["import", "--quiet", &tar, image]);
+    }
+
+    /// What it answers who asks which containers run.
+    pub(super) fn listed(&self) -> String {
+        let mut curl = self.world.stage.command(Side::Host, "curl");
+        curl.args(["--silent", "--unix-socket"]);
+        curl.arg(Self::socket(self.world));
+        let output = curl.arg("http://runtime/containers/json").output();
+        let output = output.expect("curl runs");
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     /// Has it answer at its socket.
@@ -162,9 +274,15 @@ impl<'a> Podman<'a> {
                 dir.join("etc/resolv.conf").display()
             ),
         ];
-        let user = format!("{AGENT_UID}:{AGENT_UID}");
+        let user = match self.whose {
+            Whose::Roots => format!("{AGENT_UID}:{AGENT_UID}"),
+            // Its own root is the user on the host.
+            Whose::Users => "0:0".to_owned(),
+        };
         let mut args = vec!["run", "--detach", "--name", name, "--label", label];
-        args.extend(["--cgroup-parent", &parent]);
+        if self.whose == Whose::Roots {
+            args.extend(["--cgroup-parent", &parent]);
+        }
         args.extend(["--user", &user, "--cap-drop", "all", "--read-only"]);
         args.extend([
             "--ulimit",
@@ -189,22 +307,47 @@ impl<'a> Podman<'a> {
 
     /// A program in a container, with the variables that the agent's clients have on the host.
     pub(super) fn inside(&self, name: &str, program: &Path, args: &[&str]) -> Output {
+        let mut command = self.inside_with(&[], name, program, args);
+        command.output().expect("podman runs")
+    }
+
+    /// A program in a container that stays, and is spoken to by lines.
+    pub(super) fn staying(&self, name: &str, program: &Path, args: &[&str]) -> Client {
+        Client::start(self.inside_with(&["--interactive"], name, program, args))
+    }
+
+    /// A program in a container as a command, with further options.
+    pub(super) fn inside_with(
+        &self,
+        options: &[&str],
+        name: &str,
+        program: &Path,
+        args: &[&str],
+    ) -> Command {
         let like = self.world.run_as(Who::Agent, "true");
         let variables = like.get_envs().filter_map(|(key, value)| {
             Some(format!("--env={}={}", key.to_str()?, value?.to_str()?))
         });
         let variables: Vec<String> = variables.collect();
         let mut all = vec!["exec"];
+        all.extend(options);
         all.extend(variables.iter().map(String::as_str));
         let program = program.display().to_string();
         all.extend([name, program.as_str()]);
         all.extend(args);
-        self.command(&all).output().expect("podman runs")
+        self.command(&all)
     }
+}
+
+fn give(path: &Path) {
+    chown(path, Some(AGENT_UID), Some(AGENT_UID)).expect("gives it away");
 }
 
 impl Drop for Podman<'_> {
     fn drop(&mut self) {
+        if self.is_aside {
+            return;
+        }
         let _ = self
             .command(&["rm", "--all", "--force", "--time", "0"])
             .output();

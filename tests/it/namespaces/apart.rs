@@ -14,7 +14,12 @@ pub(super) struct Apart(pub(super) Client);
 
 impl Apart {
     pub(super) fn of(world: &World) -> Self {
-        let mut command = world.run_as(Who::Agent, "/usr/bin/python3");
+        Self::whose(world, Who::Agent)
+    }
+
+    /// The same, somebody else's.
+    pub(super) fn whose(world: &World, who: Who) -> Self {
+        let mut command = world.run_as(who, "/usr/bin/python3");
         Self(Client::start(with_script(world, &mut command)))
     }
 
@@ -28,6 +33,13 @@ impl Apart {
         let told = self.does(step);
         assert!(told.get("error").is_none(), "{step}: {told}");
         told["ok"].clone()
+    }
+
+    /// Runs a program that must come to a good end, and gives what it said.
+    pub(super) fn runs(&mut self, program: &str) -> String {
+        let told = self.must(&format!("run {program}"));
+        assert_eq!(told[0], 0, "{program}: {told}");
+        told[1].as_str().unwrap_or_default().to_owned()
     }
 
     /// It is in a namespace of its own, whose loopback is up.

@@ -3,6 +3,7 @@
 mod apart;
 mod bridge;
 mod newcomers;
+mod unit;
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -1,17 +1,22 @@
 //! Agents in network namespaces of their own: in a sandbox that has no network whatever a query runs within a window, and nothing else leads out.
 
+mod apart;
+mod bridge;
+mod newcomers;
+mod unit;
+
 use std::collections::BTreeSet;
-use std::ffi::OsString;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use enforcer::dns::SYNTHETIC;
-use harness::stage::{BIGQUERY4, BIGQUERY6, OTHER4, Side};
+use harness::stage::{BIGQUERY4, BIGQUERY6, OTHER4};
 use harness::world::{
-    Client, Family, Who, World, client_script, cloud_sdk_is_missing, enforcer, policy, script,
-    venv_python, wait_for,
+    Client, Family, Who, World, client_script, enforcer, policy, venv_python, wait_for,
 };
 use serde_json::{Value, json};
+
+use apart::{Apart, answer, beside, client};
 
 const DAILY: &str = "SELECT COUNT(*) FROM finance.daily";
 
@@ -82,56 +87,6 @@ fn in_a_sandbox_without_any_network_a_query_runs_within_a_window_and_is_refused_
     }
 }
 
-/// A process of an agent's that does as it is told, in namespaces of its own making.
-struct Apart(Client);
-
-impl Apart {
-    fn of(world: &World) -> Self {
-        let mut command = world.run_as(Who::Agent, "/usr/bin/python3");
-        Self(Client::start(with_script(world, &mut command)))
-    }
-
-    /// What came of a step.
-    fn does(&mut self, step: &str) -> Value {
-        self.0.query(step)
-    }
-
-    /// A step that must come to something.
-    fn must(&mut self, step: &str) -> Value {
-        let told = self.does(step);
-        assert!(told.get("error").is_none(), "{step}: {told}");
-        told["ok"].clone()
-    }
-
-    /// It is in a namespace of its own, whose loopback is up.
-    fn goes_apart(&mut self) {
-        self.must("unshare");
-        self.must("lo up");
-    }
-}
-
-fn with_script(world: &World, command: &mut Command) -> Command {
-    command
-        .arg(script("agent/apart.py"))
-        .arg(world.stage.dir().join("run/ca.pem"));
-    std::mem::replace(command, Command::new("true"))
-}
-
-/// A process that is somebody's, and enters the network namespace that another one is in.
-fn beside(world: &World, who: Who, pid: &Value) -> Apart {
-    let cgroup = world.cgroup_of(who);
-    let mut command = world
-        .stage
-        .command_in(Side::Host, Some(&cgroup), None, "nsenter");
-    command.arg(format!("--net=/proc/{pid}/ns/net"));
-    if let Some(uid) = who.uid() {
-        command.args(["setpriv", "--clear-groups"]);
-        command.args([format!("--reuid={uid}"), format!("--regid={uid}")]);
-    }
-    command.arg("/usr/bin/python3");
-    Apart(Client::start(with_script(world, &mut command)))
-}
-
 fn problems(world: &World) -> Vec<String> {
     let status = world.json(Who::Operator, &["status"]);
     let unhealthy = status["unhealthy"].as_array().cloned().unwrap_or_default();
@@ -169,11 +124,6 @@ fn refused_before_a_listener_was_there(family: Family, to: &str) {
     let of_namespaces = checks.iter().find(|check| check["what"] == "namespaces");
     let of_namespaces = of_namespaces.expect("is looked at");
     assert_eq!(of_namespaces["state"], "well", "{of_namespaces}");
-}
-
-fn answer(told: Value) -> [Value; 2] {
-    let told = told.as_array().cloned().expect("a list");
-    told.try_into().expect("a status and a body")
 }
 
 #[test]
@@ -369,10 +319,7 @@ fn whatever_the_occupant_has_its_own_kernel_rules_do_the_harm_is_its_own() {
     agent.goes_apart();
     let _ = agent.must(&format!("reach {BIGQUERY4} 443"));
     agent.must("bind 127.0.0.1 9999");
-    let nft = |agent: &mut Apart, rule: &str| {
-        let told = agent.must(&format!("run nft {rule}"));
-        assert_eq!(told[0], 0, "{rule}: {told}");
-    };
+    let nft = |agent: &mut Apart, rule: &str| drop(agent.runs(&format!("nft {rule}")));
     nft(&mut agent, "add table ip t");
     nft(
         &mut agent,
@@ -506,28 +453,6 @@ fn done(command: &mut Command) -> (bool, String) {
         done.status.success(),
         String::from_utf8_lossy(&said).into_owned(),
     )
-}
-
-/// A query by the Cloud SDK's own program; by Google's client library where this machine may go without.
-fn client() -> Vec<OsString> {
-    let by_sdk = [
-        "bq",
-        "--format=json",
-        "--project_id=demo-project",
-        "query",
-        "--use_legacy_sql=false",
-        DAILY,
-    ];
-    if cloud_sdk_is_missing() {
-        let script = "import sys\nfrom google.cloud import bigquery\nclient = bigquery.Client(project='demo-project')\nprint(list(client.query(sys.argv[1]).result()))";
-        return vec![
-            venv_python().into(),
-            "-c".into(),
-            script.into(),
-            DAILY.into(),
-        ];
-    }
-    by_sdk.map(Into::into).into()
 }
 
 #[test]

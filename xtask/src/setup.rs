@@ -34,6 +34,7 @@ const WORLD: &[&str] = &[
     "aardvark-dns",
     "iptables",
     "uidmap",
+    "systemd",
 ];
 /// What the kernel object is built with.
 const BPF: &[&str] = &[

@@ -82,28 +82,69 @@ def answer(listener):
         accepted.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nno")
 
 
-def ask(name, server, how):
+def relay(address, port, to):
+    """Carries whatever comes there to port 443 of another address, and back."""
+    made = socket.create_server((address, int(port)))
+    KEPT.append(made)
+
+    def carry(whence, whither):
+        while part := whence.recv(65536):
+            whither.sendall(part)
+        whither.shutdown(socket.SHUT_WR)
+
+    def take_turns():
+        while True:
+            ends = made.accept()[0], socket.create_connection((to, 443), 10)
+            for pair in (ends, ends[::-1]):
+                threading.Thread(target=carry, args=pair, daemon=True).start()
+
+    threading.Thread(target=take_turns, daemon=True).start()
+
+
+def setting(name, value):
+    """One of the namespace's own settings, below /proc/sys/net."""
+    with open(f"/proc/sys/net/{name}", "w") as file:
+        file.write(value)
+
+
+def datagram(address, port):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as made:
+        made.sendto(b"x", (address, int(port)))
+
+
+def frame(device, router, source, to):
+    """A datagram to port 443 in a frame made by hand, by way of the router that has this address on the wire."""
+    head = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 28, 1, 0, 64, 17, 0, socket.inet_aton(source), socket.inet_aton(to))
+    total = sum(struct.unpack("!10H", head))
+    total = (total & 0xFFFF) + (total >> 16)
+    head = head[:10] + struct.pack("!H", ~total & 0xFFFF) + head[12:]
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as wire:
+        wire.bind((device, 0x0800))
+        wire.send(bytes.fromhex(router.replace(":", "")) + b"\2\0\0\0\0\1\x08\0" + head + struct.pack("!HHHH", 5000, 443, 8, 0))
+
+
+def ask(name, server, how, port=53):
     """A question for a name's IPv4 address, in a datagram or over a connection: the addresses that are told."""
     asked = struct.pack("!6H", 7, 0x100, 1, 0, 0, 0) + b"".join(bytes([len(part)]) + part.encode() for part in name.split(".")) + b"\0\0\1\0\1"
     family = socket.AF_INET6 if ":" in server else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM if how == "tcp" else socket.SOCK_DGRAM) as made:
         made.settimeout(5)
         if how == "tcp":
-            made.connect((server, 53))
+            made.connect((server, int(port)))
             made.sendall(struct.pack("!H", len(asked)) + asked)
             told = made.recv(4096)[2:]
         else:
-            made.sendto(asked, (server, 53))
+            made.sendto(asked, (server, int(port)))
             told, whence = made.recvfrom(4096)
             assert whence[0] == server, whence
     count = struct.unpack("!6H", told[:12])[3]
     return [socket.inet_ntoa(told[-4:])] if count else []
 
 
-def query(address, sql="SELECT COUNT(*) FROM finance.daily"):
+def query(address, port=443, sql="SELECT COUNT(*) FROM finance.daily"):
     """A query over a connection of its own; the status and the beginning of what came."""
     context = ssl.create_default_context(cafile=sys.argv[1])
-    with socket.create_connection((address, 443), 10) as plain, context.wrap_socket(plain, server_hostname="bigquery.googleapis.com") as agreed:
+    with socket.create_connection((address, int(port)), 10) as plain, context.wrap_socket(plain, server_hostname="bigquery.googleapis.com") as agreed:
         connection = http.client.HTTPSConnection("bigquery.googleapis.com")
         connection.sock = agreed
         body = json.dumps({"query": sql, "useLegacySql": False})
@@ -164,7 +205,7 @@ def pid():
     return os.getpid()
 
 
-WORDS = {word.__name__: word for word in (unshare, again, lo, connect, reach, bind, ask, query, give, take, with_taken, thread, run, pid)}
+WORDS = {word.__name__: word for word in (unshare, again, lo, connect, reach, bind, relay, setting, datagram, frame, ask, query, give, take, with_taken, thread, run, pid)}
 
 for line in sys.stdin:
     word, *arguments = line.split()

@@ -16,12 +16,15 @@ const MEMORY_MIB: u32 = 2048;
 const NICENESS: &str = "5";
 /// With BPF among the security modules, as the kernels are built with it but not booted with it everywhere. What guards a real processor is
 /// off: it costs an emulated one much. A processor that does nothing else for two minutes is a deadlock of the kernel's: it ends the machine at
-/// once, with what each processor was at.
+/// once, with what each processor was at (which `quiet` would keep back: the panic says all of the kernel's log again).
 const COMMAND_LINE: &str = "console=ttyS0 panic=-1 quiet lsm=landlock,lockdown,yama,integrity,bpf net.ifnames=0 mitigations=off \
-     watchdog_thresh=60 softlockup_panic=1 softlockup_all_cpu_backtrace=1";
+     watchdog_thresh=60 softlockup_panic=1 softlockup_all_cpu_backtrace=1 panic_print=0x20";
 /// What the machine's own lines begin with; see `init.sh`.
 const MARK: &str = "enforcer-tests: ";
-const LAST_WORDS: usize = 30;
+/// What a kernel says last that has found a processor which does nothing else any more; see [`COMMAND_LINE`].
+const STUCK: &str = "Kernel panic - not syncing: softlockup";
+/// Enough for what each processor was at.
+const LAST_WORDS: usize = 160;
 
 /// What the machine counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,8 +40,12 @@ pub(super) struct Count {
 pub(super) struct Verdict {
     /// None where the machine did not get so far.
     pub(super) count: Option<Count>,
+    /// The tests that passed.
+    pub(super) passed: Vec<String>,
     /// Each with its output.
     pub(super) failures: Vec<String>,
+    /// Whether it ended since a processor was stuck, and no test had failed until then.
+    pub(super) is_stuck: bool,
     /// Everything that was said.
     pub(super) log: PathBuf,
     /// The end of it.
@@ -62,7 +69,7 @@ pub(super) fn boot(image: &Image, initrd: &Path, dir: &Path) -> Result<Verdict> 
         .args(["-n", NICENESS, "timeout"])
         .arg(LIMIT_S.to_string())
         .arg("qemu-system-x86_64")
-        .args(["-accel", "tcg,thread=single", "-cpu", "max", "-smp", "2"])
+        .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2"])
         .args(["-m", &MEMORY_MIB.to_string(), "-machine", "q35"])
         .args(["-nodefaults", "-display", "none", "-serial", "stdio"])
         .args(["-no-reboot", "-append", COMMAND_LINE])
@@ -83,12 +90,20 @@ pub(super) fn boot(image: &Image, initrd: &Path, dir: &Path) -> Result<Verdict> 
 
 fn read(said: &str, log: PathBuf) -> Verdict {
     let lines: Vec<&str> = said.lines().map(str::trim_end).collect();
-    let ours = lines.iter().filter_map(|line| line.strip_prefix(MARK));
-    let count = ours
+    let ours = || lines.iter().filter_map(|line| line.strip_prefix(MARK));
+    let count = ours()
         .filter_map(|line| line.strip_prefix("verdict "))
         .find_map(counted);
+    let ended = |how: &str| {
+        let names = ours().filter_map(|line| line.strip_prefix(how)?.split(' ').next());
+        names.map(str::to_owned).collect::<Vec<_>>()
+    };
     Verdict {
         count,
+        passed: ended("ok "),
+        is_stuck: count.is_none()
+            && ended("FAILED ").is_empty()
+            && lines.iter().any(|line| line.contains(STUCK)),
         failures: failures(&lines),
         log,
         last_words: lines[lines.len().saturating_sub(LAST_WORDS)..].join("\n"),
@@ -136,6 +151,22 @@ mod tests {
         assert_eq!((count.passed, count.failed, count.seconds), (1, 1, 9));
         assert_eq!(verdict.failures, ["b\npanicked\nhere"]);
         assert!(!verdict.is_good(2) && !verdict.is_good(1));
+    }
+
+    #[test]
+    fn a_machine_that_is_stuck_says_what_had_passed_and_one_with_a_failure_is_not_taken_for_stuck()
+    {
+        let stuck = "enforcer-tests: ok a 1 s\r\n[ 9.1] Kernel panic - not syncing: softlockup: hung tasks\r\n";
+        let verdict = read(stuck, PathBuf::new());
+        assert!(verdict.is_stuck && !verdict.is_good(1));
+        assert_eq!(verdict.passed, ["a"]);
+        for other in [
+            stuck.replace("ok a", "FAILED a"),
+            stuck.replace("softlockup", "VFS"),
+            format!("{stuck}enforcer-tests: verdict 1 0 9\r\n"),
+        ] {
+            assert!(!read(&other, PathBuf::new()).is_stuck, "{other}");
+        }
     }
 
     #[test]

@@ -80,9 +80,11 @@ impl Initrd {
         })
     }
 
-    /// With this kernel's modules: one archive after the other, as the kernel reads them.
-    pub(super) fn with_modules_of(&self, image: &Image) -> Result<PathBuf> {
+    /// With this kernel's modules and the names of the tests to run: one archive after the other, as the kernel reads them.
+    pub(super) fn of(&self, image: &Image, tests: &[String]) -> Result<PathBuf> {
         let tree = Tree::new(self.dir.join("modules"))?;
+        let names = tests.join("\n") + "\n";
+        tree.write("/suite/tests", names.as_bytes(), 0o644)?;
         for (at, (name, bytes)) in modules::closure(&image.modules)?.iter().enumerate() {
             tree.write(format!("/modules/{at:02}-{name}.ko"), bytes, 0o644)?;
         }
@@ -227,11 +229,6 @@ impl Tree {
         self.stripped(&suite.program)?;
         self.stripped(&suite.enforcer)?;
         self.folder(&project.join("tests/world"), &[])?;
-        self.write(
-            "/suite/tests",
-            (suite.tests.join("\n") + "\n").as_bytes(),
-            0o644,
-        )?;
         let environment = format!(
             "PROGRAM='{}'\nENFORCER_BIN='{}'\nENFORCER_TEST_SLOWNESS={SLOWNESS}\nexport PROGRAM ENFORCER_BIN ENFORCER_TEST_SLOWNESS\n",
             suite.program.display(),

@@ -206,8 +206,8 @@ fn a_systemd_unit_with_a_private_network_queries_within_a_window_and_is_refused_
     let served = world.events("namespace_served");
     assert_eq!(served.len(), 1, "{served:?}");
     assert_eq!(served[0]["agent"], "finance-bot");
-    assert_eq!(served[0]["process"]["uid"], 2001);
     let admitted = world.events("query_admitted");
+    assert_eq!(admitted[0]["process"]["uid"], AGENT_UID);
     let pids = booted.processes();
     assert_eq!(
         json!(pids),

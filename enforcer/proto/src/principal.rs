@@ -107,7 +107,8 @@ pub struct ProcessOrigin {
     /// Its cgroup in the v2 hierarchy, as a path from the hierarchy's root; empty where it could not be told.
     pub cgroup: String,
     /// The container that it is in; absent where no runtime tells of one, and in older records.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    // Never left out, as none of what goes over the control socket is: nothing there tells one field from the next.
+    #[serde(default)]
     pub container: Option<Box<ContainerOrigin>>,
 }
 
@@ -117,7 +118,6 @@ pub struct ContainerOrigin {
     /// Its name, or the beginning of its id.
     pub name: String,
     /// What image it was made of; absent where it was made of none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
 }
 

@@ -16,7 +16,7 @@ use crate::scope::Scope;
 use crate::time::{Now, Ttl};
 
 /// The version of everything below. Both sides must have the same: the formats tolerate no added field.
-pub const VERSION: u32 = 16;
+pub const VERSION: u32 = 17;
 /// What a hello starts with.
 pub const MAGIC: [u8; 8] = *b"enforcer";
 /// The longest frame, bytes; a longer one ends the connection. Any record of the log passes in one.
@@ -710,6 +710,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::principal::ContainerOrigin;
 
     fn request() -> Ask {
         Ask::Request(crate::policy::Ask {
@@ -735,6 +736,27 @@ mod tests {
             decode::<Ask>(&[&frame[4..], &[0]].concat()).is_err(),
             "a byte too many"
         );
+    }
+
+    #[test]
+    fn where_a_process_comes_from_is_the_same_on_the_other_side_in_a_container_or_in_none() {
+        let (inside, image) = ("agentbox".to_owned(), Some("localhost/a:1".to_owned()));
+        let named = |image| ContainerOrigin {
+            name: inside.clone(),
+            image,
+        };
+        for container in [None, Some(named(None)), Some(named(image))] {
+            let origin = ProcessOrigin {
+                ancestors: Vec::new(),
+                cgroup: "/agents/bot".to_owned(),
+                container: container.map(Box::new),
+            };
+            // With something behind it, that what is left out would be taken from.
+            let sent = (origin, "behind".to_owned());
+            let frame = encode(&sent).expect("short");
+            let read: (ProcessOrigin, String) = decode(&frame[4..]).expect("a message");
+            assert_eq!(read, sent);
+        }
     }
 
     #[test]

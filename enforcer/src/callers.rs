@@ -26,10 +26,10 @@ pub struct Caller {
 pub trait Callers: Send + Sync {
     /// Who made a connection; `None` where it was not led here, or is no agent's.
     async fn of_connection(&self, stream: &TcpStream) -> Option<Caller>;
-    /// Whether the kernel has given a datagram the mark of the daemon's own probe.
-    fn is_probe(&self, mark: u32) -> bool;
+    /// Whether the kernel has given a datagram, in the network namespace with that cookie, the mark of the daemon's own probe.
+    fn is_probe(&self, mark: u32, netns: u64) -> bool;
     /// Who sent a datagram from `peer` to a port in the network namespace with that cookie, which the kernel has given this mark, likewise. The process is
-    /// not always known.
+    /// not always known; in another namespace than the daemon's own it is, or the datagram is nobody's.
     fn of_datagram(&self, mark: u32, peer: SocketAddr, to: (u64, u16)) -> Option<Caller>;
 }
 

@@ -2,6 +2,7 @@
 
 mod apart;
 mod bridge;
+mod marks;
 mod newcomers;
 mod unit;
 

@@ -92,8 +92,8 @@ impl Callers for Origins {
         self.caller(&Self::of_connection(self, stream).await?)
     }
 
-    fn is_probe(&self, mark: u32) -> bool {
-        self.marks.number(mark) == Some(self.marks.probe())
+    fn is_probe(&self, mark: u32, netns: u64) -> bool {
+        netns == self.own_netns && self.marks.number(mark) == Some(self.marks.probe())
     }
 
     fn of_datagram(
@@ -109,6 +109,10 @@ impl Callers for Origins {
         let origin = self.origins.of_datagram(peer, netns, port);
         let known = origin.and_then(|origin| self.caller(&origin));
         let of_agent = known.filter(|known| known.agent == agent);
+        if netns != self.own_netns {
+            // Whoever is in it may be its root, and have rules of its own put any agent's mark on what it asks.
+            return of_agent;
+        }
         Some(of_agent.unwrap_or_else(|| Caller {
             agent,
             process: process(0, 0, 0, &[0; 16]),

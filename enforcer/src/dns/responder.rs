@@ -169,7 +169,7 @@ impl Responder {
         received: Received,
     ) {
         let peer = received.peer;
-        if self.callers.is_probe(received.mark) {
+        if self.callers.is_probe(received.mark, namespace.netns) {
             // What it asks is whether it is heard. Only root enters its cgroup.
             if let Err(error) = socket.try_send_to(&question, peer) {
                 tracing::debug!(%error, "the daemon's own probe could not be answered");

@@ -3,6 +3,7 @@
 
 mod beside;
 mod doctor;
+mod hints;
 mod identity;
 mod kernel;
 mod log;
@@ -81,6 +82,7 @@ use crate::upstream::{self, Upstream, UpstreamOptions};
 use crate::workload;
 use crate::workloads::Workloads;
 use beside::Beside;
+use hints::Hints;
 use identity::Origins;
 use services::Services;
 
@@ -315,7 +317,7 @@ async fn daemon((config, digest): (Config, String), policy: Policy, room: Room) 
     let here = Sockets::bind(ports).map_err(not_bound)?;
     let namespace = Namespace {
         netns: here.netns,
-        is_alone: false,
+        is_strict: false,
     };
     beside.serve(here.beside, namespace, &stop, &tasks)?;
     tasks.spawn(probes::keep_asking(places.root.clone(), asks, stop.clone()));
@@ -349,8 +351,9 @@ async fn daemon((config, digest): (Config, String), policy: Policy, room: Room) 
     });
     proxy::take_up(&proxy).await;
     let services = Services { proxy, beside };
-    let (hints, hinted) = tokio::sync::mpsc::channel(namespaces::HINTS_MAX);
-    services.serve_proxy(here.proxy, &stop, &tasks);
+    let hints = Hints::default();
+    // What came on this host's own loopback ends as it does, and by no namespace's end.
+    services.serve_proxy(here.proxy, (&stop, &CancellationToken::new()), &tasks);
     tasks.spawn(
         namespaces::Keep {
             services,
@@ -359,7 +362,7 @@ async fn daemon((config, digest): (Config, String), policy: Policy, room: Room) 
             workloads: Arc::clone(&places.workloads),
             engine: engine.clone(),
             clock: Arc::clone(&clock),
-            hints: hinted,
+            hints: hints.clone(),
             told: told_namespaces,
             tasks: tasks.clone(),
         }

@@ -18,8 +18,9 @@ const BACKLOG: i32 = 4096;
 pub struct Sockets {
     /// The namespace's cookie.
     pub netns: u64,
-    /// Whether it has no interface but its loopback: whoever is in it is to have no way out but what a window opens.
-    pub is_alone: bool,
+    /// Whether it has no network that this host's root has given it: whoever is in it is to have no way out but what a window opens, and no names are
+    /// asked for that carry word out.
+    pub is_strict: bool,
     /// For what is led to the proxy.
     pub proxy: Vec<TcpListener>,
     /// For what is served beside it.
@@ -104,7 +105,7 @@ impl Sockets {
         };
         Ok(Self {
             netns: netns.map_err(at_all)?,
-            is_alone: false,
+            is_strict: false,
             proxy,
             beside: Beside {
                 names,

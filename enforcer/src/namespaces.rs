@@ -3,6 +3,7 @@
 
 pub mod enter;
 pub mod look;
+mod owner;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

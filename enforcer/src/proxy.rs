@@ -189,9 +189,17 @@ pub async fn take_up(proxy: &Arc<Proxy>) {
     }
 }
 
-/// Serves one listener until `stop`.
-pub async fn serve(proxy: Arc<Proxy>, listener: TcpListener, stop: CancellationToken) {
-    let serve = |stream, peer, place| Arc::clone(&proxy).connection(stream, peer, place);
+/// Serves one listener until `stop`, and agents' connections that came by it until `gone`.
+pub async fn serve(
+    proxy: Arc<Proxy>,
+    listener: TcpListener,
+    stop: CancellationToken,
+    gone: CancellationToken,
+) {
+    let serve = |stream, peer, place| {
+        let (proxy, gone) = (Arc::clone(&proxy), gone.clone());
+        proxy.connection(stream, peer, place, gone)
+    };
     accept::each(listener, stop, || proxy.quota.connection(), serve).await;
 }
 
@@ -201,6 +209,7 @@ impl Proxy {
         stream: TcpStream,
         from: SocketAddr,
         place: OwnedSemaphorePermit,
+        gone: CancellationToken,
     ) {
         let Some(peer) = self.origins.origin(&stream).await else {
             let what = format!("A connection from {from} was not led here by the kernel");
@@ -209,7 +218,7 @@ impl Proxy {
         };
         match peer.agent.clone() {
             Some(agent) => {
-                self.of_agent(stream, &peer, agent).await;
+                self.of_agent(stream, &peer, agent, &gone).await;
                 drop(place);
             }
             None => {
@@ -252,7 +261,13 @@ impl Proxy {
         }
     }
 
-    async fn of_agent(self: Arc<Self>, stream: TcpStream, peer: &Peer, agent: AgentName) {
+    async fn of_agent(
+        self: Arc<Self>,
+        stream: TcpStream,
+        peer: &Peer,
+        agent: AgentName,
+        gone: &CancellationToken,
+    ) {
         let _place = match self.quota.connection_of(&agent) {
             Ok(place) => place,
             Err(refusal) => {
@@ -275,7 +290,7 @@ impl Proxy {
             session: self.engine.begin_session(),
             process: peer.process.clone(),
         };
-        self.session(*accepted, serves, requester, barred, &socket)
+        self.session(*accepted, serves, requester, barred, (&socket, gone))
             .await;
     }
 

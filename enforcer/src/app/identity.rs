@@ -12,10 +12,9 @@ use enforcer_ebpf::{Origin, Reason};
 use enforcer_proto::event::{Event, Refuser};
 use enforcer_proto::principal::{AgentName, Process};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::namespaces::Hint;
+use super::hints::Hints;
 use crate::callers::{Caller, Callers};
 use crate::causes::Causes;
 use crate::dns::marks::Marks;
@@ -175,7 +174,7 @@ fn kind(event: &enforcer_ebpf::Event) -> Kind {
 pub(super) async fn record_events(
     mut events: Events,
     agents: Arc<Workloads>,
-    (probes, hints): (Arc<AtomicU64>, mpsc::Sender<Hint>),
+    (probes, hints): (Arc<AtomicU64>, Hints),
     engine: Engine,
     stop: CancellationToken,
 ) {
@@ -198,11 +197,7 @@ pub(super) async fn record_events(
                 Ok(event) if is_probe(&event) => {}
                 Ok(event) => {
                     if event.reason == Reason::OtherNetns as u32 && event.agent_cgroup != 0 {
-                        // Where there is no room, it is seen when all are looked at.
-                        let _ = hints.try_send(Hint {
-                            agent_cgroup: event.agent_cgroup,
-                            pid: event.pid,
-                        });
+                        hints.add(event.agent_cgroup, event.pid);
                     }
                     tally.add(agents.agent_concerned(event.agent_cgroup), kind(&event), event);
                 }

@@ -8,10 +8,11 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use enforcer_proto::event::Event;
 use enforcer_proto::principal::{AgentName, Process};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::hints::{Hints, Refused};
 use super::services::Services;
 use crate::causes::Causes;
 use crate::clock::Clock;
@@ -33,18 +34,11 @@ const LOOK_MIN: Duration = Duration::from_millis(2);
 const LASTING_NS: u64 = 500_000_000;
 /// A look takes at most one part of so many of the time, however many processes agents have.
 const LOOK_SHARE: u32 = 10;
-
-/// How many of those whom the kernel refused are looked at together, and how many wait to be. One more is seen when all are looked at.
-pub(super) const HINTS_MAX: usize = 64;
-
-/// Whom the kernel refused where nothing is served.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Hint {
-    /// The agent's cgroup.
-    pub(super) agent_cgroup: u64,
-    /// The process.
-    pub(super) pid: u32,
-}
+/// How long it is remembered what could not be served and was not seen since: a thread that is alone in a namespace is seen only when the kernel refuses
+/// it. What is remembered is said and recorded once.
+const REMEMBERED_NS: u64 = 10_000_000_000;
+/// What cannot be served is tried again when as much time has gone by as it has been so, but after this much at the latest, nanoseconds.
+const PATIENCE_NS: u64 = 250_000_000;
 
 /// What `status` is told.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -64,7 +58,7 @@ pub(super) struct Keep {
     pub(super) engine: Engine,
     pub(super) clock: Arc<dyn Clock>,
     /// Whom the kernel refused where nothing is served.
-    pub(super) hints: mpsc::Receiver<Hint>,
+    pub(super) hints: Hints,
     pub(super) told: watch::Sender<Told>,
     pub(super) tasks: TaskTracker,
 }
@@ -75,8 +69,8 @@ struct Now {
     served: BTreeMap<Netns, Served>,
     /// What cannot be served.
     failed: BTreeMap<Netns, Fails>,
-    /// Who has come to which bound.
-    crowded: BTreeSet<(AgentName, Bound)>,
+    /// Who has come to which bound, and when last, on the boot clock.
+    crowded: BTreeMap<(AgentName, Bound), u64>,
     /// Who has processes of which the kernel does not let the daemon see where they are.
     hidden: BTreeSet<AgentName>,
 }
@@ -95,13 +89,25 @@ impl Now {
 struct Fails {
     why: String,
     since_boot_ns: u64,
+    tried_boot_ns: u64,
     is_said: bool,
+}
+
+impl Fails {
+    /// Whether it is not yet time to try again.
+    fn rests(&self, boot_ns: u64) -> bool {
+        let patience = self.tried_boot_ns.saturating_sub(self.since_boot_ns);
+        boot_ns.saturating_sub(self.tried_boot_ns) < patience.min(PATIENCE_NS)
+    }
 }
 
 struct Served {
     agent: AgentName,
     cookie: u64,
+    /// Ends its listeners.
     stop: CancellationToken,
+    /// Ends what came by them: an open connection would keep the namespace alive.
+    gone: CancellationToken,
 }
 
 impl Keep {
@@ -121,8 +127,8 @@ impl Keep {
         tokio::pin!(next);
         loop {
             tokio::select! {
-                Some(first) = self.hints.recv() => {
-                    let took = self.arrived(&mut now, first, own, stop).await;
+                refused = self.hints.next() => {
+                    let took = self.arrived(&mut now, refused, own, stop).await;
                     tokio::time::sleep(LOOK_MIN.max(took * LOOK_SHARE)).await;
                 }
                 () = &mut next => {
@@ -138,20 +144,20 @@ impl Keep {
     async fn arrived(
         &mut self,
         now: &mut Now,
-        first: Hint,
+        refused: Refused,
         own: Netns,
         stop: &CancellationToken,
     ) -> Duration {
-        let more = std::iter::from_fn(|| self.hints.try_recv().ok());
-        let hints: BTreeSet<Hint> = std::iter::once(first).chain(more.take(HINTS_MAX)).collect();
         let began_ns = self.clock.now().boot_ns;
-        let of = |hint: Hint| Some((self.workloads.agent(hint.agent_cgroup)?, hint.pid));
-        let whose: Vec<(AgentName, u32)> = hints.into_iter().filter_map(of).collect();
+        let whose: Vec<(AgentName, u32)> = refused
+            .into_iter()
+            .filter_map(|(cgroup, pids)| Some((self.workloads.agent(cgroup)?, pids)))
+            .flat_map(|(agent, pids)| pids.into_iter().map(move |pid| (agent.clone(), pid)))
+            .collect();
         let looked = tokio::task::spawn_blocking(move || look::at(&whose, own)).await;
-        let took_ns = self.clock.now().boot_ns.saturating_sub(began_ns);
         let steps = plan(&now.whose(), &looked.unwrap_or_default(), Extent::Part);
         self.take(now, steps, stop).await;
-        Duration::from_nanos(took_ns)
+        Duration::from_nanos(self.clock.now().boot_ns.saturating_sub(began_ns))
     }
 
     /// Looks everywhere once, and does what is to be done. Gives how long the look took.
@@ -171,11 +177,13 @@ impl Keep {
             (seen, extent) = self.look(own, Depth::Threads).await;
             steps = plan(&now.whose(), &seen, extent);
         }
-        let took_ns = self.clock.now().boot_ns.saturating_sub(began_ns);
-        now.failed.retain(|netns, _| seen.has(*netns));
+        let boot_ns = self.clock.now().boot_ns;
+        let took_ns = boot_ns.saturating_sub(began_ns);
+        let is_fresh = |then: u64| boot_ns.saturating_sub(then) < REMEMBERED_NS;
+        now.failed
+            .retain(|netns, fails| seen.has(*netns) || is_fresh(fails.tried_boot_ns));
+        now.crowded.retain(|_, then| is_fresh(*then));
         now.hidden.clone_from(seen.hidden());
-        let crowds: BTreeSet<(AgentName, Bound)> = steps.iter().filter_map(crowd).collect();
-        now.crowded.retain(|crowd| crowds.contains(crowd));
         self.take(now, steps, stop).await;
         Duration::from_nanos(took_ns)
     }
@@ -200,6 +208,11 @@ impl Keep {
     }
 
     async fn serve(&mut self, now: &mut Now, place: Place, stop: &CancellationToken) {
+        let boot_ns = self.clock.now().boot_ns;
+        let known = now.failed.get(&place.netns);
+        if known.is_some_and(|fails| fails.rests(boot_ns)) {
+            return;
+        }
         match self.served(&place, stop).await {
             Ok(served) => {
                 now.failed.remove(&place.netns);
@@ -208,12 +221,13 @@ impl Keep {
             // Whoever was there is gone: nobody is refused anything.
             Err(Failed::Gone) => {}
             Err(Failed::Why(why)) => {
-                let boot_ns = self.clock.now().boot_ns;
                 let known = now.failed.entry(place.netns).or_insert_with(|| Fails {
                     why: why.clone(),
                     since_boot_ns: boot_ns,
+                    tried_boot_ns: boot_ns,
                     is_said: false,
                 });
+                known.tried_boot_ns = boot_ns;
                 if known.why != why {
                     known.why.clone_from(&why);
                     known.is_said = false;
@@ -239,8 +253,8 @@ impl Keep {
         };
         let recorded = self.engine.record(event).await;
         recorded.map_err(|refusal| Failed::Why(refusal.to_string()))?;
-        let stop = stop.child_token();
-        let begun = self.services.serve(sockets, &stop, &self.tasks);
+        let (stop, gone) = (stop.child_token(), CancellationToken::new());
+        let begun = self.services.serve(sockets, (&stop, &gone), &self.tasks);
         let led = begun.and_then(|()| {
             self.kernel
                 .add(cookie)
@@ -254,6 +268,7 @@ impl Keep {
             agent: place.agent.clone(),
             cookie,
             stop,
+            gone,
         })
     }
 
@@ -287,6 +302,7 @@ impl Keep {
             return;
         }
         served.stop.cancel();
+        served.gone.cancel();
         let agent = served.agent;
         self.engine
             .note(Event::NamespaceLeft { agent, netns })
@@ -294,7 +310,9 @@ impl Keep {
     }
 
     async fn refuse(&self, now: &mut Now, place: Place, bound: Bound) {
-        if now.crowded.insert((place.agent.clone(), bound)) {
+        let boot_ns = self.clock.now().boot_ns;
+        let before = now.crowded.insert((place.agent.clone(), bound), boot_ns);
+        if before.is_none() {
             self.say_refused(place, bound.to_string()).await;
         }
     }
@@ -314,7 +332,7 @@ impl Keep {
         let failed = said.map(|(netns, Fails { why, .. })| {
             format!("network namespace {netns} is not served, so what agents ask from it is refused: {why}")
         });
-        let crowded = now.crowded.iter().map(|(agent, bound)| {
+        let crowded = now.crowded.keys().map(|(agent, bound)| {
             format!("some network namespaces of agent {agent} are not served: {bound}")
         });
         let hidden = now.hidden.iter().map(|agent| {
@@ -335,13 +353,6 @@ enum Failed {
     Gone,
     /// Anything else, in words.
     Why(String),
-}
-
-fn crowd(step: &Step) -> Option<(AgentName, Bound)> {
-    match step {
-        Step::Refuse(place, bound) => Some((place.agent.clone(), *bound)),
-        Step::Leave(_) | Step::Serve(_) => None,
-    }
 }
 
 /// A process as this host sees it; one that has gone is known by its number.

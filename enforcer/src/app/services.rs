@@ -20,22 +20,22 @@ pub(super) struct Services {
 }
 
 impl Services {
-    /// Serves the sockets of one network namespace until `stop`.
+    /// Serves the sockets of one network namespace until `stop`, and what came by them until `gone`.
     ///
     /// # Errors
     /// When the runtime cannot wait for one of them; what was begun ends with `stop`.
     pub(super) fn serve(
         &self,
         sockets: Sockets,
-        stop: &CancellationToken,
+        (stop, gone): (&CancellationToken, &CancellationToken),
         tasks: &TaskTracker,
     ) -> Result<()> {
         let namespace = Namespace {
             netns: sockets.netns,
-            is_alone: sockets.is_alone,
+            is_strict: sockets.is_strict,
         };
         self.beside.serve(sockets.beside, namespace, stop, tasks)?;
-        self.serve_proxy(sockets.proxy, stop, tasks);
+        self.serve_proxy(sockets.proxy, (stop, gone), tasks);
         Ok(())
     }
 
@@ -43,12 +43,12 @@ impl Services {
     pub(super) fn serve_proxy(
         &self,
         listeners: Vec<TcpListener>,
-        stop: &CancellationToken,
+        (stop, gone): (&CancellationToken, &CancellationToken),
         tasks: &TaskTracker,
     ) {
         for listener in listeners {
             let proxy = Arc::clone(&self.proxy);
-            tasks.spawn(proxy::serve(proxy, listener, stop.clone()));
+            tasks.spawn(proxy::serve(proxy, listener, stop.clone(), gone.clone()));
         }
     }
 }

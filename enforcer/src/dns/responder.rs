@@ -85,9 +85,9 @@ impl std::fmt::Debug for Responder {
 pub struct Namespace {
     /// Its cookie.
     pub netns: u64,
-    /// Whether it has no network of its own: then nothing is told there but what any strict agent is, since who has no way out would have one by asking
+    /// Whether it has no network that this host's root has given it: then nothing is told there but what any strict agent is, since who has no way out would have one by asking
     /// for names that it makes.
-    pub is_alone: bool,
+    pub is_strict: bool,
 }
 
 /// What is said of a question.
@@ -150,15 +150,23 @@ pub async fn serve_connections(
     stop: CancellationToken,
 ) {
     let serve = |stream, peer, place| {
-        let responder = Arc::clone(&responder);
+        let (responder, stop) = (Arc::clone(&responder), stop.clone());
         async move {
-            if let Err(error) = responder.connection(stream, peer, namespace).await {
+            let connection = responder.connection(stream, peer, namespace);
+            // One that goes on would keep the namespace alive.
+            if let Some(Err(error)) = stop.run_until_cancelled(connection).await {
                 tracing::debug!(%error, "a connection with questions ended");
             }
             drop(place);
         }
     };
-    accept::each(listener, stop, || responder.places.connection(), serve).await;
+    accept::each(
+        listener,
+        stop.clone(),
+        || responder.places.connection(),
+        serve,
+    )
+    .await;
 }
 
 impl Responder {
@@ -282,7 +290,7 @@ impl Responder {
         let name = Name::from(query.name().clone());
         let kind = query.query_type();
         let rules = self.rules.get(&caller.agent);
-        let rules = rules.map(|rules| rules.within(namespace.is_alone));
+        let rules = rules.map(|rules| rules.within(namespace.is_strict));
         let mut told = told(
             &caller.agent,
             rules.as_deref(),

@@ -55,9 +55,9 @@ pub struct NamesRules {
 }
 
 impl NamesRules {
-    /// The same where the agent asks from a network namespace that has no network of its own, if it does.
-    pub(super) fn within(&self, is_alone: bool) -> Cow<'_, Self> {
-        match (self.which, is_alone) {
+    /// The same where the agent asks from a network namespace that has no network which this host's root has given it, if it does.
+    pub(super) fn within(&self, is_strict: bool) -> Cow<'_, Self> {
+        match (self.which, is_strict) {
             (WhichNames::Forward, true) => Cow::Owned(Self {
                 which: WhichNames::Strict,
                 allow: self.allow.clone(),

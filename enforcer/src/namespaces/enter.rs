@@ -6,11 +6,12 @@ use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, UdpSocket};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 
+use nix::ifaddrs::getifaddrs;
+use nix::net::if_::InterfaceFlags;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use super::Netns;
+use super::{Netns, owner};
 use crate::kernel::Ports;
 use crate::listeners::{Sockets, Unbound};
 use crate::workload;
@@ -48,6 +49,8 @@ pub enum EnterError {
 /// [`EnterError`]; nothing is bound then.
 pub fn enter(pid: u32, netns: Netns, ports: Ports) -> Result<Sockets, EnterError> {
     let namespace = open(pid, netns)?;
+    // One of which it is not known is nobody's who may be given more.
+    let is_anothers = !owner::is_this_hosts(namespace.as_fd()).unwrap_or(false);
     let done = std::thread::scope(|scope| {
         let work = || {
             move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
@@ -55,7 +58,7 @@ pub fn enter(pid: u32, netns: Netns, ports: Ports) -> Result<Sockets, EnterError
             check_loopback()?;
             let bound = Sockets::bind(ports).map_err(|unbound| of_bind(&unbound))?;
             Ok(Sockets {
-                is_alone: is_alone(Path::new("/proc/thread-self")),
+                is_strict: is_anothers || has_only_a_loopback(),
                 ..bound
             })
         };
@@ -99,16 +102,13 @@ fn check_loopback() -> Result<(), EnterError> {
     })
 }
 
-/// Whether the network namespace of the process or thread with this folder has no interface but its loopback. One that cannot be told has none.
-#[must_use]
-pub fn is_alone(process: &Path) -> bool {
-    let text = std::fs::read_to_string(process.join("net/dev")).unwrap_or_default();
-    // Two lines of headings, and one for each interface.
-    let mut names = text
-        .lines()
-        .skip(2)
-        .filter_map(|line| line.split(':').next());
-    names.all(|name| name.trim() == "lo")
+/// Whether nothing is up in this thread's network namespace but the loopback. Some kernels put tunnels into each new one, which are down. One that cannot
+/// be told has nothing else.
+fn has_only_a_loopback() -> bool {
+    let is_other = |flags: InterfaceFlags| {
+        flags.contains(InterfaceFlags::IFF_UP) && !flags.contains(InterfaceFlags::IFF_LOOPBACK)
+    };
+    getifaddrs().is_ok_and(|mut all| !all.any(|one| is_other(one.flags)))
 }
 
 fn not_entered(error: &io::Error) -> EnterError {
@@ -152,9 +152,15 @@ mod tests {
 
     impl Occupant {
         fn start() -> Self {
-            let script = "ip link set lo up && echo there && read -r _";
+            Self::with(&["--net"], "true")
+        }
+
+        /// With these namespaces, after this command.
+        fn with(namespaces: &[&str], first: &str) -> Self {
+            let script = format!("ip link set lo up && {first} && echo there && read -r _");
             let mut child = Command::new("unshare")
-                .args(["--net", "--", "sh", "-c", script])
+                .args(namespaces)
+                .args(["--", "sh", "-c", &script])
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped())
                 .spawn()
@@ -204,7 +210,30 @@ mod tests {
             assert_eq!(refused, Err(EnterError::NotPermitted), "{few:?}");
         }
         let bound = enter_with(all | CapabilitySet::NET_BIND_SERVICE, &occupant);
-        assert!(bound.expect("enters").is_alone);
+        assert!(bound.expect("enters").is_strict);
+    }
+
+    #[test]
+    fn only_in_a_namespace_of_this_hosts_with_another_interface_that_is_up_may_other_names_be_asked_for()
+     {
+        let down = "ip link add v0 type veth peer name v1";
+        let up = "ip link add v0 type veth peer name v1 && ip link set v0 up";
+        let (own, roots) = (
+            ["--net"].as_slice(),
+            ["--net", "--map-root-user"].as_slice(),
+        );
+        let cases = [
+            (own, "true", true),
+            (own, down, true),
+            (own, up, false),
+            // Whoever is in it is its root, and could have made whatever there is.
+            (roots, up, true),
+        ];
+        for (namespaces, first, is_strict) in cases {
+            let occupant = Occupant::with(namespaces, first);
+            let bound = enter(occupant.0.id(), occupant.netns(), PORTS).expect("enters");
+            assert_eq!(bound.is_strict, is_strict, "{namespaces:?} {first}");
+        }
     }
 
     #[test]

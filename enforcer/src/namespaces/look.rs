@@ -15,7 +15,7 @@ use crate::workloads::Found;
 const BELOW_MAX: usize = 4096;
 
 /// How many threads of one process are looked at. From where others have gone it is refused.
-const THREADS_MAX: usize = 4096;
+const THREADS_MAX: usize = 256;
 
 /// How closely is looked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -49,14 +49,14 @@ pub struct Session {
 }
 
 impl Proxy {
-    /// Answers what comes over one connection until it ends or is cut; `socket` is held besides.
+    /// Answers what comes over one connection until it ends, is cut, or its network namespace is `gone`; `socket` is held besides.
     pub(super) async fn session<S>(
         self: Arc<Self>,
         accepted: Accepted<S>,
         serves: Serves,
         requester: Requester,
         barred: Option<Refusal>,
-        socket: &Shared,
+        (socket, gone): (&Shared, &CancellationToken),
     ) where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -100,6 +100,7 @@ impl Proxy {
             biased;
             // What the kernel still holds for the client is thrown away too, however slowly it reads.
             () = session.cut.cancelled() => reset(socket),
+            () = gone.cancelled() => reset(socket),
             served = served => {
                 if let Err(error) = served {
                     self.malformed(&session, &error);

@@ -141,6 +141,22 @@ def ask(name, server, how, port=53):
     return [socket.inet_ntoa(told[-4:])] if count else []
 
 
+def hold(address):
+    """Opens a connection with BigQuery, and keeps it."""
+    context = ssl.create_default_context(cafile=sys.argv[1])
+    plain = socket.create_connection((address, 443), 10)
+    KEPT.append(context.wrap_socket(plain, server_hostname="bigquery.googleapis.com"))
+
+
+def held():
+    """Waits for the end of what it has kept last, and says how it came."""
+    KEPT[-1].settimeout(20)
+    try:
+        return "ended" if KEPT[-1].recv(1) == b"" else "told more"
+    except ConnectionResetError:
+        return "reset"
+
+
 def query(address, port=443, sql="SELECT COUNT(*) FROM finance.daily"):
     """A query over a connection of its own; the status and the beginning of what came."""
     context = ssl.create_default_context(cafile=sys.argv[1])
@@ -205,7 +221,7 @@ def pid():
     return os.getpid()
 
 
-WORDS = {word.__name__: word for word in (unshare, again, lo, connect, reach, bind, relay, setting, datagram, frame, ask, query, give, take, with_taken, thread, run, pid)}
+WORDS = {word.__name__: word for word in (unshare, again, lo, connect, reach, bind, relay, setting, datagram, frame, ask, hold, held, query, give, take, with_taken, thread, run, pid)}
 
 for line in sys.stdin:
     word, *arguments = line.split()

@@ -225,7 +225,7 @@ fn a_namespace_whose_loopback_is_down_is_refused_in_one_sentence_until_it_is_up(
 
 #[test]
 fn the_daemons_ports_are_no_agents_to_bind_in_any_namespace_and_who_else_had_one_first_is_named() {
-    let world = World::start(Family::V4);
+    let mut world = World::start(Family::V4);
     let mut agent = Apart::of(&world);
     agent.must("unshare");
     for port in [841, 842, 843] {
@@ -235,9 +235,19 @@ fn the_daemons_ports_are_no_agents_to_bind_in_any_namespace_and_who_else_had_one
             assert_eq!(told, json!({"error": "EPERM"}), "{address} {port}");
         }
     }
-    let pid = agent.must("pid");
-    let mut root = beside(&world, Who::Operator, &pid);
+    for port in [841, 842, 843] {
+        // Nor is it given one where it asks for none in particular.
+        gives_only(&mut agent, port);
+        refuses(&mut agent, &["0.0.0.0", "::"], "EPERM");
+    }
+    gives_only(&mut agent, 844);
+    agent.must("bind 0.0.0.0 0");
+    // Where no agent is, they are others' as before.
+    let mut root = beside(&world, Who::Operator, &std::process::id().into());
+    root.must("again");
     root.must("lo up");
+    gives_only(&mut root, 841);
+    root.must("bind 127.0.0.1 0");
     let mut other = Apart::of(&world);
     other.goes_apart();
     let _ = other.must(&format!("reach {BIGQUERY4} 443"));
@@ -247,6 +257,52 @@ fn the_daemons_ports_are_no_agents_to_bind_in_any_namespace_and_who_else_had_one
     assert_eq!(
         beside_it.does("bind 127.0.0.1 841"),
         json!({"error": "EPERM"})
+    );
+    gives_only(&mut other, 841);
+    for who in [&mut other, &mut beside_it] {
+        refuses(who, &["127.0.0.2", "::ffff:127.0.0.2"], "EPERM");
+    }
+    // The daemon has these itself.
+    let daemons = ["127.0.0.1", "0.0.0.0", "::1", "::"];
+    refuses(&mut other, &daemons, "EADDRINUSE");
+    assert_eq!(other.does("listen"), json!({"error": "EADDRINUSE"}));
+    world.kill_daemon();
+    refuses(&mut other, &daemons, "EPERM");
+}
+
+/// Who asks for no port in particular is given none at these addresses.
+#[track_caller]
+fn refuses(who: &mut Apart, addresses: &[&str], error: &str) {
+    for address in addresses {
+        let told = who.does(&format!("bind {address} 0"));
+        assert_eq!(told, json!({"error": error}), "{address}");
+    }
+}
+
+/// The root of a namespace has its kernel give no other port to who asks for none.
+fn gives_only(root: &mut Apart, port: u16) {
+    root.must("setting ipv4/ip_unprivileged_port_start 0");
+    root.must(&format!("setting ipv4/ip_local_port_range {port} {port}"));
+}
+
+#[test]
+fn who_listens_on_the_daemons_port_without_a_bind_closes_its_own_namespace_and_is_named() {
+    let world = World::start(Family::V4);
+    let mut agent = Apart::of(&world);
+    agent.must("unshare");
+    gives_only(&mut agent, 841);
+    // No hook is asked there. The daemon comes only once the loopback is up.
+    assert_eq!(agent.must("listen"), 841);
+    agent.must("lo up");
+    assert_eq!(
+        agent.does(&format!("connect {BIGQUERY4} 443")),
+        json!({"error": "ECONNREFUSED"})
+    );
+    wait_for("it is said", || problems(&world).len() == 1);
+    let said = problems(&world).remove(0);
+    assert!(
+        said.contains("somebody in it listens on 127.0.0.1:841"),
+        "{said}"
     );
 }
 

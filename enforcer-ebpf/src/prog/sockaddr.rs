@@ -1,7 +1,9 @@
 //! The address that a hook on sockets is given: where a connection or a datagram goes, or a socket is bound to.
 
-use aya_ebpf::bindings::bpf_sock_addr;
-use aya_ebpf::programs::SockAddrContext;
+use core::ptr::read_volatile;
+
+use aya_ebpf::bindings::{bpf_sock, bpf_sock_addr};
+use aya_ebpf::programs::{SockAddrContext, SockContext};
 use enforcer_ebpf::Endpoint;
 use enforcer_ebpf::address::{is_own_v4, is_own_v6, mapped};
 
@@ -57,19 +59,45 @@ impl Place {
             ];
             (words, (*addr).user_port)
         };
-        let mut ip = [0; 16];
-        let mut at = 0;
-        while at < 4 {
-            let bytes = words[at].to_ne_bytes();
-            ip[at * 4] = bytes[0];
-            ip[at * 4 + 1] = bytes[1];
-            ip[at * 4 + 2] = bytes[2];
-            ip[at * 4 + 3] = bytes[3];
-            at += 1;
-        }
+        let ip = bytes_of(words);
         Self {
             ip,
             port: port_of(port),
+            is_own: is_own_v6(ip),
+        }
+    }
+
+    /// Where a socket is, once it is bound.
+    #[inline(always)]
+    pub fn bound_v4(ctx: &SockContext) -> Self {
+        // SAFETY: as above. The socket holds its port in host order.
+        let (ip, port) = unsafe { ((*ctx.sock).src_ip4, (*ctx.sock).src_port) };
+        let ip = ip.to_ne_bytes();
+        Self {
+            ip: mapped(ip),
+            port: port as u16,
+            is_own: is_own_v4(ip),
+        }
+    }
+
+    /// The same, on IPv6.
+    #[inline(always)]
+    pub fn bound_v6(ctx: &SockContext) -> Self {
+        // SAFETY: as above. Volatile, or two words would be read at once, which the verifier does not have.
+        let (words, port) = unsafe {
+            let sock: *const bpf_sock = ctx.sock;
+            let words = [
+                read_volatile(&raw const (*sock).src_ip6[0]),
+                read_volatile(&raw const (*sock).src_ip6[1]),
+                read_volatile(&raw const (*sock).src_ip6[2]),
+                read_volatile(&raw const (*sock).src_ip6[3]),
+            ];
+            (words, (*sock).src_port)
+        };
+        let ip = bytes_of(words);
+        Self {
+            ip,
+            port: port as u16,
             is_own: is_own_v6(ip),
         }
     }
@@ -97,6 +125,22 @@ impl Destination {
             is_own,
         }
     }
+}
+
+/// An address's words as the context holds them, in the order of its bytes.
+#[inline(always)]
+fn bytes_of(words: [u32; 4]) -> [u8; 16] {
+    let mut ip = [0; 16];
+    let mut at = 0;
+    while at < 4 {
+        let bytes = words[at].to_ne_bytes();
+        ip[at * 4] = bytes[0];
+        ip[at * 4 + 1] = bytes[1];
+        ip[at * 4 + 2] = bytes[2];
+        ip[at * 4 + 3] = bytes[3];
+        at += 1;
+    }
+    ip
 }
 
 /// The context holds the port in network order in its low half.

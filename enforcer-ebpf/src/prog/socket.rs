@@ -1,5 +1,7 @@
 //! A socket's first moments: in whose workload it was made is left with it, and the daemon's ports are nobody else's to bind.
 
+use core::ffi::c_void;
+
 use aya_ebpf::bindings::BPF_SK_STORAGE_GET_F_CREATE;
 use aya_ebpf::helpers::generated::{
     bpf_get_netns_cookie, bpf_ktime_get_boot_ns, bpf_sk_storage_get,
@@ -51,32 +53,56 @@ pub fn created(ctx: SockContext) -> i32 {
 #[cgroup_sock_addr(bind4)]
 pub fn bind4(ctx: SockAddrContext) -> i32 {
     let (place, _) = Place::v4(&ctx);
-    bound(&ctx, hook::BIND4, &place)
+    asked(&ctx, hook::BIND4, &place)
 }
 
 #[cgroup_sock_addr(bind6)]
 pub fn bind6(ctx: SockAddrContext) -> i32 {
-    bound(&ctx, hook::BIND6, &Place::v6(&ctx))
+    asked(&ctx, hook::BIND6, &Place::v6(&ctx))
+}
+
+/// Who asks for no port in particular is given one by the kernel, from a range that the root of a namespace sets: `bind4` has not seen it. The
+/// kernel takes it back from whom it is refused to.
+#[cgroup_sock(post_bind4)]
+pub fn post_bind4(ctx: SockContext) -> i32 {
+    given(&ctx, hook::BIND4, &Place::bound_v4(&ctx))
+}
+
+#[cgroup_sock(post_bind6)]
+pub fn post_bind6(ctx: SockContext) -> i32 {
+    given(&ctx, hook::BIND6, &Place::bound_v6(&ctx))
+}
+
+#[inline(always)]
+fn asked(ctx: &SockAddrContext, hook: u32, place: &Place) -> i32 {
+    // SAFETY: reading the context.
+    let protocol = unsafe { (*ctx.sock_addr).protocol };
+    bound(raw(ctx), protocol, hook, place)
+}
+
+#[inline(always)]
+fn given(ctx: &SockContext, hook: u32, place: &Place) -> i32 {
+    // SAFETY: reading the context.
+    let protocol = unsafe { (*ctx.sock).protocol };
+    bound(raw(ctx), protocol, hook, place)
 }
 
 /// Who listened on a port of the daemon's while it is away would be asked in its stead, and would keep it from coming back.
 #[inline(always)]
-fn bound(ctx: &SockAddrContext, hook: u32, place: &Place) -> i32 {
+fn bound(ctx: *mut c_void, protocol: u32, hook: u32, place: &Place) -> i32 {
     let config = config();
     if !place.is_own || !is_own_port(&config, place.port) {
         return ALLOW;
     }
     let task = Task::current();
     // SAFETY: helpers that read the socket of a valid context, and the clock.
-    let (netns, boot_ns) = unsafe { (bpf_get_netns_cookie(raw(ctx)), bpf_ktime_get_boot_ns()) };
+    let (netns, boot_ns) = unsafe { (bpf_get_netns_cookie(ctx), bpf_ktime_get_boot_ns()) };
     let agent = task.agent();
     // Where it does not listen yet, whoever is to be served there may not be first.
     if task.is_daemon(&config) || (agent.is_none() && !is_served(&config, netns)) {
         return ALLOW;
     }
     count(|counters| counters.denied += 1);
-    // SAFETY: reading the context.
-    let protocol = unsafe { (*ctx.sock_addr).protocol };
     report(Event {
         boot_ns,
         cgroup: task.cgroup,

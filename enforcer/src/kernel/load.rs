@@ -119,7 +119,7 @@ pub(super) const ASKERS: &str = "ASKERS";
 ///
 /// The kernel lets programs of others stand beside ours: what one of them refuses is refused, and where one rewrites an address to a
 /// protected one after us, `egress` drops the packets.
-const AT_THE_ROOT: [(&str, u32); 12] = [
+const AT_THE_ROOT: [(&str, u32); 14] = [
     ("egress", 1),
     ("created", 2),
     ("connect4", 10),
@@ -131,6 +131,8 @@ const AT_THE_ROOT: [(&str, u32); 12] = [
     ("established", 3),
     ("bind4", 8),
     ("bind6", 9),
+    ("post_bind4", 12),
+    ("post_bind6", 13),
     ("setsockopt", 22),
 ];
 

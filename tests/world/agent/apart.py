@@ -101,10 +101,18 @@ def relay(address, port, to):
     threading.Thread(target=take_turns, daemon=True).start()
 
 
-def setting(name, value):
+def listen():
+    """Without a bind: the kernel gives it a port by itself, on every address."""
+    made = socket.socket()
+    KEPT.append(made)
+    made.listen()
+    return made.getsockname()[1]
+
+
+def setting(name, *values):
     """One of the namespace's own settings, below /proc/sys/net."""
     with open(f"/proc/sys/net/{name}", "w") as file:
-        file.write(value)
+        file.write(" ".join(values))
 
 
 def datagram(address, port):
@@ -221,7 +229,7 @@ def pid():
     return os.getpid()
 
 
-WORDS = {word.__name__: word for word in (unshare, again, lo, connect, reach, bind, relay, setting, datagram, frame, ask, hold, held, query, give, take, with_taken, thread, run, pid)}
+WORDS = {word.__name__: word for word in (unshare, again, lo, connect, reach, bind, listen, relay, setting, datagram, frame, ask, hold, held, query, give, take, with_taken, thread, run, pid)}
 
 for line in sys.stdin:
     word, *arguments = line.split()

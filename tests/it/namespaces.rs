@@ -224,6 +224,26 @@ fn a_namespace_whose_loopback_is_down_is_refused_in_one_sentence_until_it_is_up(
 }
 
 #[test]
+fn a_thread_that_is_alone_where_nothing_can_be_served_is_told_of_once_however_often_it_tries() {
+    let world = World::start(Family::V4);
+    let mut agent = Apart::of(&world);
+    agent.goes_apart();
+    let _ = agent.must(&format!("reach {BIGQUERY4} 443"));
+    agent.must(&format!("lost {BIGQUERY4} 443"));
+    wait_for("that is said", || {
+        let problems = problems(&world);
+        problems
+            .iter()
+            .any(|said| said.contains("loopback is down"))
+    });
+    let mut tries = || agent.must("tries").as_u64().expect("a number");
+    let until = tries() + 200;
+    wait_for("many more tries", || tries() > until);
+    assert_eq!(world.events("namespace_refused").len(), 1);
+    assert_eq!(problems(&world).len(), 1);
+}
+
+#[test]
 fn the_daemons_ports_are_no_agents_to_bind_in_any_namespace_and_who_else_had_one_first_is_named() {
     let mut world = World::start(Family::V4);
     let mut agent = Apart::of(&world);

@@ -219,6 +219,28 @@ def thread(*words):
     return got[0]
 
 
+TRIES = []
+
+
+def lost(address, port):
+    """Has a thread go into a namespace of its own whose loopback is down, and try from there as long as the process lives."""
+
+    def tries():
+        again()
+        while True:
+            try:
+                connect(address, port)
+            except OSError:
+                TRIES.append(1)
+            time.sleep(0.01)
+
+    threading.Thread(target=tries, daemon=True).start()
+
+
+def tries():
+    return len(TRIES)
+
+
 def run(*words):
     """Runs a program; its exit code and words."""
     done = subprocess.run(words, capture_output=True, text=True, timeout=20)
@@ -229,7 +251,7 @@ def pid():
     return os.getpid()
 
 
-WORDS = {word.__name__: word for word in (unshare, again, lo, connect, reach, bind, listen, relay, setting, datagram, frame, ask, hold, held, query, give, take, with_taken, thread, run, pid)}
+WORDS = {word.__name__: word for word in (unshare, again, lo, connect, reach, bind, listen, relay, setting, datagram, frame, ask, hold, held, query, give, take, with_taken, thread, lost, tries, run, pid)}
 
 for line in sys.stdin:
     word, *arguments = line.split()

@@ -21,7 +21,7 @@ use crate::kernel::{self, Ports};
 use crate::listeners::Sockets;
 use crate::namespaces::enter::{EnterError, enter};
 use crate::namespaces::look::{self, Depth};
-use crate::namespaces::{Bound, Extent, Netns, Place, Seen, Step, plan};
+use crate::namespaces::{Bound, Extent, Netns, PER_AGENT_MAX, Place, Seen, Step, plan};
 use crate::workload;
 use crate::workloads::Workloads;
 
@@ -87,6 +87,7 @@ impl Now {
 
 /// Since when something cannot be served, and why; recorded once.
 struct Fails {
+    agent: AgentName,
     why: String,
     since_boot_ns: u64,
     tried_boot_ns: u64,
@@ -209,19 +210,29 @@ impl Keep {
 
     async fn serve(&mut self, now: &mut Now, place: Place, stop: &CancellationToken) {
         let boot_ns = self.clock.now().boot_ns;
-        let known = now.failed.get(&place.netns);
-        if known.is_some_and(|fails| fails.rests(boot_ns)) {
+        let before = now.failed.get(&place.netns);
+        if before.is_some_and(|fails| fails.rests(boot_ns)) {
             return;
         }
+        let is_new = before.is_none();
         match self.served(&place, stop).await {
             Ok(served) => {
                 now.failed.remove(&place.netns);
                 now.served.insert(place.netns, served);
             }
             // Whoever was there is gone: nobody is refused anything.
-            Err(Failed::Gone) => {}
+            Err(Failed::Gone) => drop(now.failed.remove(&place.netns)),
             Err(Failed::Why(why)) => {
+                let of_agent = now
+                    .failed
+                    .values()
+                    .filter(|fails| fails.agent == place.agent);
+                if is_new && of_agent.count() >= PER_AGENT_MAX {
+                    // As many are remembered, and said, as could be served.
+                    return;
+                }
                 let known = now.failed.entry(place.netns).or_insert_with(|| Fails {
+                    agent: place.agent.clone(),
                     why: why.clone(),
                     since_boot_ns: boot_ns,
                     tried_boot_ns: boot_ns,

@@ -305,6 +305,20 @@ fn gives_only(root: &mut Apart, port: u16) {
     root.must(&format!("setting ipv4/ip_local_port_range {port} {port}"));
 }
 
+/// The agent is refused in a namespace where somebody has the proxy's port, which is said.
+fn is_refused_where_somebody_listens(world: &World, agent: &mut Apart) {
+    assert_eq!(
+        agent.does(&format!("connect {BIGQUERY4} 443")),
+        json!({"error": "ECONNREFUSED"})
+    );
+    wait_for("it is said", || problems(world).len() == 1);
+    let said = problems(world).remove(0);
+    assert!(
+        said.contains("somebody in it listens on 127.0.0.1:841"),
+        "{said}"
+    );
+}
+
 #[test]
 fn who_listens_on_the_daemons_port_without_a_bind_closes_its_own_namespace_and_is_named() {
     let world = World::start(Family::V4);
@@ -314,16 +328,7 @@ fn who_listens_on_the_daemons_port_without_a_bind_closes_its_own_namespace_and_i
     // No hook is asked there. The daemon comes only once the loopback is up.
     assert_eq!(agent.must("listen"), 841);
     agent.must("lo up");
-    assert_eq!(
-        agent.does(&format!("connect {BIGQUERY4} 443")),
-        json!({"error": "ECONNREFUSED"})
-    );
-    wait_for("it is said", || problems(&world).len() == 1);
-    let said = problems(&world).remove(0);
-    assert!(
-        said.contains("somebody in it listens on 127.0.0.1:841"),
-        "{said}"
-    );
+    is_refused_where_somebody_listens(&world, &mut agent);
 }
 
 #[test]
@@ -335,16 +340,7 @@ fn a_port_that_somebody_else_has_in_a_namespace_closes_it_for_the_agent_alone_an
     root.must("bind 127.0.0.1 841");
     let pid = root.must("pid");
     let mut agent = beside(&world, Who::Agent, &pid);
-    assert_eq!(
-        agent.does(&format!("connect {BIGQUERY4} 443")),
-        json!({"error": "ECONNREFUSED"})
-    );
-    wait_for("it is said", || problems(&world).len() == 1);
-    let said = problems(&world).remove(0);
-    assert!(
-        said.contains("somebody in it listens on 127.0.0.1:841"),
-        "{said}"
-    );
+    is_refused_where_somebody_listens(&world, &mut agent);
     let mut sound = Apart::of(&world);
     sound.goes_apart();
     let _ = sound.must(&format!("reach {BIGQUERY4} 443"));

@@ -49,6 +49,12 @@ impl Seen {
     pub fn has(&self, netns: Netns) -> bool {
         self.places.contains_key(&netns)
     }
+
+    /// Whether one of this agent's is.
+    fn has_of(&self, netns: Netns, agent: &AgentName) -> bool {
+        let agents = self.places.get(&netns);
+        agents.is_some_and(|agents| agents.contains_key(agent))
+    }
 }
 
 /// How much was looked at.
@@ -63,8 +69,10 @@ pub enum Extent {
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// Serve it no more: nobody is there.
+    /// Serve it no more: nobody is there for whom there is room.
     Leave(Netns),
+    /// Go on serving it, for this agent: the one that it was served for has left it.
+    HandOver(Place),
     /// Serve it.
     Serve(Place),
     /// Do not: there is no room.
@@ -106,55 +114,84 @@ impl fmt::Display for Bound {
     }
 }
 
-/// What is to be done where these are `served`, each for whom it was served first, and that was `seen`. What is left comes first: it makes room.
+/// What is to be done where these are `served`, each for an agent, and that was `seen`. What is left comes first: it makes room.
 #[must_use]
 pub fn plan(served: &BTreeMap<Netns, AgentName>, seen: &Seen, extent: Extent) -> Vec<Step> {
-    let left: BTreeSet<Netns> = served
-        .keys()
-        .copied()
-        .filter(|netns| extent == Extent::Whole && !seen.has(*netns))
-        .collect();
-    let mut steps: Vec<Step> = left.iter().copied().map(Step::Leave).collect();
-    let mut of_all = served.len() - left.len();
-    let mut of_agent: BTreeMap<&AgentName, usize> = BTreeMap::new();
-    let mut new_of: BTreeMap<&AgentName, usize> = BTreeMap::new();
+    let mut room = Room::default();
+    let mut left = Vec::new();
+    let mut of_others = Vec::new();
     for (netns, agent) in served {
-        if !left.contains(netns) {
-            *of_agent.entry(agent).or_default() += 1;
+        if extent == Extent::Part || seen.has_of(*netns, agent) {
+            room.take(agent);
+        } else if seen.has(*netns) {
+            of_others.push(*netns);
+        } else {
+            left.push(Step::Leave(*netns));
         }
     }
-    for (netns, agents) in &seen.places {
-        if served.contains_key(netns) {
-            continue;
+    // Whoever has left it is not kept from others by who is still there.
+    let mut kept = Vec::new();
+    for netns in of_others {
+        match room.place(netns, seen) {
+            Some(place) if room.of(&place.agent) < PER_AGENT_MAX => {
+                room.take(&place.agent);
+                kept.push(Step::HandOver(place));
+            }
+            Some(_) | None => left.push(Step::Leave(netns)),
         }
-        let has_room = |agent: &&AgentName| of_agent.get(agent).is_none_or(|n| *n < PER_AGENT_MAX);
-        // One that has room is who it is served for: whoever joins it afterwards is served there too.
-        let first = agents
-            .keys()
-            .find(has_room)
-            .or_else(|| agents.keys().next());
-        let Some((agent, pid)) = first.and_then(|agent| agents.get_key_value(agent)) else {
+    }
+    let is_new = |netns: &&Netns| !served.contains_key(*netns);
+    let mut new_of: BTreeMap<AgentName, usize> = BTreeMap::new();
+    for netns in seen.places.keys().filter(is_new) {
+        let Some(place) = room.place(*netns, seen) else {
             continue;
         };
-        let place = Place {
-            netns: *netns,
+        let new = new_of.entry(place.agent.clone()).or_default();
+        if room.of(&place.agent) >= PER_AGENT_MAX {
+            kept.push(Step::Refuse(place, Bound::OfAgent));
+        } else if room.all >= NAMESPACES_MAX as usize {
+            kept.push(Step::Refuse(place, Bound::OfAll));
+        } else if *new < NEW_PER_LOOK_MAX {
+            *new += 1;
+            room.take(&place.agent);
+            kept.push(Step::Serve(place));
+        }
+    }
+    left.append(&mut kept);
+    left
+}
+
+/// How many are served.
+#[derive(Default)]
+struct Room {
+    all: usize,
+    of_agent: BTreeMap<AgentName, usize>,
+}
+
+impl Room {
+    fn take(&mut self, agent: &AgentName) {
+        self.all += 1;
+        *self.of_agent.entry(agent.clone()).or_default() += 1;
+    }
+
+    fn of(&self, agent: &AgentName) -> usize {
+        self.of_agent.get(agent).copied().unwrap_or_default()
+    }
+
+    /// For whom that namespace is served: an agent that is there and has room, where there is one. Whoever joins it afterwards is served there too.
+    fn place(&self, netns: Netns, seen: &Seen) -> Option<Place> {
+        let agents = seen.places.get(&netns)?;
+        let has_room = |(agent, _): &(&AgentName, &u32)| self.of(agent) < PER_AGENT_MAX;
+        let (agent, pid) = agents
+            .iter()
+            .find(has_room)
+            .or_else(|| agents.iter().next())?;
+        Some(Place {
+            netns,
             agent: agent.clone(),
             pid: *pid,
-        };
-        let count = of_agent.entry(agent).or_default();
-        let new = new_of.entry(agent).or_default();
-        if *count >= PER_AGENT_MAX {
-            steps.push(Step::Refuse(place, Bound::OfAgent));
-        } else if of_all >= NAMESPACES_MAX as usize {
-            steps.push(Step::Refuse(place, Bound::OfAll));
-        } else if *new < NEW_PER_LOOK_MAX {
-            *count += 1;
-            *new += 1;
-            of_all += 1;
-            steps.push(Step::Serve(place));
-        }
+        })
     }
-    steps
 }
 
 #[cfg(test)]
@@ -188,7 +225,17 @@ mod tests {
         let served: BTreeMap<_, _> = [(7, name(1))].into();
         assert_eq!(plan(&served, &seen, Extent::Whole), []);
         // The one that it was served for has gone, and another is there.
-        assert_eq!(plan(&served, &seen_of(&[(7, 2, 20)]), Extent::Whole), []);
+        let others = seen_of(&[(7, 2, 20)]);
+        let place = Place {
+            netns: 7,
+            agent: name(2),
+            pid: 20,
+        };
+        assert_eq!(
+            plan(&served, &others, Extent::Whole),
+            [Step::HandOver(place)]
+        );
+        assert_eq!(plan(&served, &others, Extent::Part), []);
         assert_eq!(
             plan(&served, &Seen::default(), Extent::Whole),
             [Step::Leave(7)]
@@ -211,13 +258,34 @@ mod tests {
                         assert_eq!(bound, Bound::OfAgent);
                         refused += 1;
                     }
-                    Step::Leave(_) => panic!("nobody has left"),
+                    Step::Leave(_) | Step::HandOver(_) => panic!("nobody has left"),
                 }
             }
         }
         let of = |agent: u32| served.values().filter(|of| **of == name(agent)).count();
         assert_eq!((of(1), of(2)), (PER_AGENT_MAX, 1));
         assert_eq!(refused, 100 - PER_AGENT_MAX);
+    }
+
+    #[test]
+    fn what_an_agent_has_left_takes_none_of_its_room_whoever_is_still_there() {
+        let all = 0..PER_AGENT_MAX as Netns;
+        let served: BTreeMap<_, _> = all.clone().map(|netns| (netns, name(1))).collect();
+        let mut there: Vec<_> = all.map(|netns| (netns, 2, 20)).collect();
+        there.push((1000, 1, 10));
+        let steps = plan(&served, &seen_of(&there), Extent::Whole);
+        let (last, first) = steps.split_last().expect("some");
+        let is_handed_over =
+            |step: &Step| matches!(step, Step::HandOver(place) if place.agent == name(2));
+        assert!(first.len() == PER_AGENT_MAX && first.iter().all(is_handed_over));
+        assert!(matches!(last, Step::Serve(place) if place.agent == name(1)));
+        // Who has no room for it is refused there.
+        let mut served = served;
+        served.extend((100..100 + PER_AGENT_MAX as Netns).map(|netns| (netns, name(2))));
+        there.extend((100..100 + PER_AGENT_MAX as Netns).map(|netns| (netns, 2, 20)));
+        let steps = plan(&served, &seen_of(&there), Extent::Whole);
+        let left = steps.iter().filter(|step| matches!(step, Step::Leave(_)));
+        assert_eq!(left.count(), PER_AGENT_MAX);
     }
 
     proptest! {
@@ -236,8 +304,12 @@ mod tests {
             for step in steps {
                 match step {
                     Step::Leave(netns) => {
-                        prop_assert!(!seen.has(netns));
-                        prop_assert!(after.remove(&netns).is_some());
+                        let left = after.remove(&netns).expect("it was served");
+                        prop_assert!(!seen.has_of(netns, &left));
+                    }
+                    Step::HandOver(place) => {
+                        let left = after.insert(place.netns, place.agent).expect("it was served");
+                        prop_assert!(!seen.has_of(place.netns, &left));
                     }
                     Step::Serve(place) => {
                         prop_assert!(seen.has(place.netns));
@@ -251,7 +323,8 @@ mod tests {
                 prop_assert!(after.values().filter(|other| *other == agent).count() <= PER_AGENT_MAX);
             }
             // Whoever is left has gone.
-            prop_assert!(!plan(&after, &seen, Extent::Whole).iter().any(|step| matches!(step, Step::Leave(_))));
+            let is_leave = |step: &Step| matches!(step, Step::Leave(_) | Step::HandOver(_));
+            prop_assert!(!plan(&after, &seen, Extent::Whole).iter().any(is_leave));
         }
     }
 }

@@ -576,6 +576,8 @@ fn one_command_runs_bq_within_a_window_of_its_own_in_a_sandbox_that_has_only_a_l
     wait_for("it ended with the command", || {
         world.events("closed").len() == 1
     });
+    // Whoever ran it has said so as well, which is nobody's fault.
+    assert_eq!(world.events("decision_refused"), Vec::<Value>::new());
 
     let look = "ip -o link | wc -l; ip -o link | grep -c ': lo:'; touch here && echo wrote here; touch /etc/x /usr/x /var/lib/x; \
         ls /run /tmp; curl --silent --max-time 3 https://example.com/ || echo nowhere; test -S \"$ENFORCER_SOCKET\" && echo asks";

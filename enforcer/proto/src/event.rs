@@ -673,9 +673,10 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         image: Option<String>,
     },
-    /// It does so no more: no process of an agent's is there. Recorded after.
+    /// It does so no more for this agent: none of its processes is there. Recorded after; where another agent's are, it is served for that one, which
+    /// was recorded before.
     NamespaceLeft {
-        /// The agent that it was served for first.
+        /// The agent that it was served for, which is not there any more.
         agent: AgentName,
         /// The namespace.
         netns: u64,

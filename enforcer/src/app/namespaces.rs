@@ -76,7 +76,7 @@ struct Now {
 }
 
 impl Now {
-    /// What is served, each for whom it was first.
+    /// What is served, each for whom.
     fn whose(&self) -> BTreeMap<Netns, AgentName> {
         let served = self.served.iter();
         served
@@ -171,7 +171,7 @@ impl Keep {
         let began_ns = self.clock.now().boot_ns;
         let (mut seen, extent) = self.look(own, Depth::Processes).await;
         let mut steps = plan(&now.whose(), &seen, extent);
-        let is_leave = |step: &Step| matches!(step, Step::Leave(_));
+        let is_leave = |step: &Step| matches!(step, Step::Leave(_) | Step::HandOver(_));
         if steps.iter().any(is_leave) {
             // Nothing is left that a thread is in which has gone there by itself.
             let extent;
@@ -193,6 +193,7 @@ impl Keep {
         for step in steps {
             match step {
                 Step::Leave(netns) => self.leave(now, netns).await,
+                Step::HandOver(place) => self.hand_over(now, place).await,
                 Step::Serve(place) => self.serve(now, place, stop).await,
                 Step::Refuse(place, bound) => self.refuse(now, place, bound).await,
             }
@@ -254,15 +255,7 @@ impl Keep {
     async fn served(&mut self, place: &Place, stop: &CancellationToken) -> Result<Served, Failed> {
         let sockets = self.enter(place).await?;
         let cookie = sockets.netns;
-        let container = self.workloads.container(&place.agent);
-        let event = Event::NamespaceServed {
-            agent: place.agent.clone(),
-            process: process(place.pid),
-            netns: place.netns,
-            container: container.as_ref().map(|known| known.shown().to_owned()),
-            image: container.and_then(|known| known.image),
-        };
-        let recorded = self.engine.record(event).await;
+        let recorded = self.engine.record(self.is_served(place)).await;
         recorded.map_err(|refusal| Failed::Why(refusal.to_string()))?;
         let (stop, gone) = (stop.child_token(), CancellationToken::new());
         let begun = self.services.serve(sockets, (&stop, &gone), &self.tasks);
@@ -300,6 +293,33 @@ impl Keep {
             Ok(Err(error)) => Err(Failed::Why(error.to_string())),
             Err(error) => Err(Failed::Why(error.to_string())),
         }
+    }
+
+    fn is_served(&self, place: &Place) -> Event {
+        let container = self.workloads.container(&place.agent);
+        Event::NamespaceServed {
+            agent: place.agent.clone(),
+            process: process(place.pid),
+            netns: place.netns,
+            container: container.as_ref().map(|known| known.shown().to_owned()),
+            image: container.and_then(|known| known.image),
+        }
+    }
+
+    /// The same listeners serve whoever is there: only whose room they take is another's.
+    async fn hand_over(&mut self, now: &mut Now, place: Place) {
+        if self.engine.record(self.is_served(&place)).await.is_err() {
+            // What cannot be recorded is not served.
+            return self.leave(now, place.netns).await;
+        }
+        let Some(served) = now.served.get_mut(&place.netns) else {
+            return;
+        };
+        let (agent, netns) = (place.agent, place.netns);
+        let agent = std::mem::replace(&mut served.agent, agent);
+        self.engine
+            .note(Event::NamespaceLeft { agent, netns })
+            .await;
     }
 
     async fn leave(&mut self, now: &mut Now, netns: Netns) {

@@ -125,13 +125,15 @@ impl Ledger {
 
     fn give_back(&self, caller: &Caller, id: GrantId) -> Result<Decision, Refusal> {
         let is_for_caller = |process: &Process| process.is_same_life(&caller.process);
-        let is_own = |grant: &Grant| {
-            caller.agent.as_ref() == Some(&grant.agent)
-                || grant.ends_with.as_ref().is_some_and(is_for_caller)
-        };
+        let ends_with_caller = |grant: &Grant| grant.ends_with.as_ref().is_some_and(is_for_caller);
+        let is_own =
+            |grant: &&Grant| caller.agent.as_ref() == Some(&grant.agent) || ends_with_caller(grant);
         // Before its state: of another's, and of one that is not there, the same is told.
-        if !self.grants.get(&id).is_some_and(is_own) {
-            return Err(forbidden(caller, &format!("close {id}")));
+        let own = self.grants.get(&id).filter(is_own);
+        let own = own.ok_or_else(|| forbidden(caller, &format!("close {id}")))?;
+        // Who runs a command says that it has ended, also where that was seen before it was said.
+        if own.closed.is_some() && ends_with_caller(own) {
+            return Ok(Decision::default());
         }
         let grant = self.held(id)?;
         let mut decision = Decision::default();

@@ -221,7 +221,7 @@ fn decided(event: &Event, facts: &mut Facts) {
         }
         Event::NamespaceLeft { netns, .. } => {
             facts.add("network namespace", netns);
-            facts.add("because", "no process of an agent's is in it any more");
+            facts.add("because", "no process of the agent's is in it any more");
         }
         Event::NamespaceRefused { netns, why, .. } => {
             facts.add("network namespace", netns);

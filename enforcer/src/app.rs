@@ -2,6 +2,7 @@
 //! the kernel goes on refusing.
 
 mod beside;
+mod containers;
 mod doctor;
 mod hints;
 mod identity;
@@ -388,6 +389,11 @@ async fn daemon((config, digest): (Config, String), policy: Policy, room: Room) 
         let (engine, stop) = (engine.clone(), stop.clone());
         async move { presented.run(&engine, stop).await }
     });
+    tasks.spawn(containers::record(
+        Arc::clone(&places.workloads),
+        engine.clone(),
+        stop.clone(),
+    ));
     if let Some(signs) = signs {
         tasks.spawn(tokens::record_keys(signs, engine.clone(), stop.clone()));
     }

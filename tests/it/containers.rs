@@ -117,6 +117,26 @@ fn wait_until_served(world: &World, count: usize) {
     });
 }
 
+/// The containers that the log says an agent's workload was, one after the other: name and image, and cgroup. Both are empty where there was none.
+fn containers(world: &World) -> Vec<(String, String)> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let all = world.events("container_changed").into_iter();
+    let known = all.map(|event| {
+        let container = &event["container"];
+        let name = if container.is_null() {
+            String::new()
+        } else {
+            format!(
+                "{} of {}",
+                text(&container["name"]),
+                text(&container["image"])
+            )
+        };
+        (name, text(&event["cgroup"]))
+    });
+    known.collect()
+}
+
 #[test]
 fn a_container_without_any_network_has_rows_within_a_window_and_no_way_out_and_is_known_by_its_name()
  {
@@ -160,6 +180,13 @@ fn a_container_without_any_network_has_rows_within_a_window_and_no_way_out_and_i
     has_rows(&query(&podman, "agentbox"));
     let _ = world.json(Who::Approver, &["revoke", &grant]);
     is_refused(&query(&podman, "agentbox"));
+    let known = containers(&world).into_iter();
+    let known: Vec<_> = known.filter(|(name, _)| !name.is_empty()).collect();
+    assert!(
+        matches!(&known[..], [(_, of_first), (_, of_second)]
+            if of_first.contains(&first) && of_second.contains(&second)),
+        "{known:?}"
+    );
     // Another container beside it is nobody.
     podman.start("other", "a=b", "none");
     assert_ne!(connects(&podman, "other"), "ok");
@@ -173,12 +200,23 @@ fn a_container_on_the_hosts_network_is_the_agent_on_the_hosts_own_way() {
     let world = world;
     let mut podman = Podman::new(&world);
     podman.serve();
-    podman.start("agentbox", "role=finance-bot", "host");
+    let id = podman.start("agentbox", "role=finance-bot", "host");
     let grant = open_window(&world, &podman, "agentbox");
     has_rows(&query(&podman, "agentbox"));
     let _ = world.json(Who::Approver, &["revoke", &grant]);
     is_refused(&query(&podman, "agentbox"));
     assert_eq!(world.events("namespace_served"), Vec::<Value>::new());
+    // In which container that was is on record all the same.
+    let mut known = containers(&world);
+    assert_eq!(known.len(), 1, "{known:?}");
+    let (name, cgroup) = known.remove(0);
+    assert_eq!(name, format!("agentbox of {IMAGE}"));
+    assert!(cgroup.contains(&id), "{cgroup}");
+    let log = world.cli(Who::Operator, &["log"]);
+    let log = String::from_utf8_lossy(&log.stdout).into_owned();
+    let told =
+        format!("finance-bot runs in the container agentbox of the image {IMAGE}, in the cgroup /");
+    assert!(log.contains(&told), "{log}");
 }
 
 #[test]
@@ -213,6 +251,7 @@ fn while_its_runtime_is_silent_a_container_that_is_known_keeps_its_window_and_no
     podman.silence();
     wait_until_said(&world, "which containers run is not known at");
     has_rows(&query(&podman, "agentbox"));
+    assert_eq!(containers(&world).len(), 1, "it is the one that it was");
     podman.must(&["rm", "--force", "--time", "0", "agentbox"]);
     podman.start("agentbox", "a=b", "host");
     assert_ne!(connects(&podman, "agentbox"), "ok");

@@ -19,7 +19,7 @@ use crate::asking::FromQuery;
 use crate::bucket::BucketRef;
 use crate::id::{GrantId, QueryId, RequestId, SessionId};
 use crate::policy::{Ask, Budget};
-use crate::principal::{AgentName, Approver, Caller, Process, ProcessOrigin};
+use crate::principal::{AgentName, Approver, Caller, ContainerOrigin, Process, ProcessOrigin};
 use crate::query::{JobRef, Method};
 use crate::refusal::{Code, Refusal};
 use crate::scope::{Scope, TableRef};
@@ -692,6 +692,18 @@ pub enum Event {
         /// Why, and what is to be done.
         why: String,
     },
+    /// An agent's workload is another container than before, or none any more, by what its runtime says: in it is all that the agent does until the
+    /// next of these.
+    ContainerChanged {
+        /// The agent.
+        agent: AgentName,
+        /// The container; absent where none of the agent's runs.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        container: Option<ContainerOrigin>,
+        /// Its cgroup, as a path from the hierarchy's root.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cgroup: Option<String>,
+    },
     /// Notices to a hook were given up: nobody was told of what they tell of, which is on record all the same.
     NotificationFailed {
         /// The hook.
@@ -751,6 +763,7 @@ impl Event {
             | Self::NamespaceServed { .. }
             | Self::NamespaceLeft { .. }
             | Self::NamespaceRefused { .. }
+            | Self::ContainerChanged { .. }
             | Self::WayExamined { .. }
             | Self::NotificationFailed { .. } => None,
         }
@@ -803,6 +816,7 @@ impl Event {
             | Self::NamespaceServed { .. }
             | Self::NamespaceLeft { .. }
             | Self::NamespaceRefused { .. }
+            | Self::ContainerChanged { .. }
             | Self::WayExamined { .. }
             | Self::CredentialPresented { .. } => None,
         }

@@ -563,6 +563,7 @@ impl Ledger {
             | Event::NamespaceServed { .. }
             | Event::NamespaceLeft { .. }
             | Event::NamespaceRefused { .. }
+            | Event::ContainerChanged { .. }
             | Event::WayExamined { .. }
             | Event::NotificationFailed { .. } => {}
         }

@@ -134,6 +134,15 @@ pub fn shown_name(comm: &str) -> String {
     }
 }
 
+impl ContainerOrigin {
+    /// Keeps it within its bounds.
+    pub fn bound(&mut self) {
+        shorten(&mut self.name, CONTAINER_BYTES_MAX);
+        let image = self.image.iter_mut();
+        image.for_each(|image| shorten(image, CONTAINER_BYTES_MAX));
+    }
+}
+
 impl ProcessOrigin {
     /// The systemd unit that the cgroup's path names: its last part that is called like a service or a scope.
     #[must_use]
@@ -192,11 +201,7 @@ impl ProcessOrigin {
         }
         keep_end(&mut self.cgroup, CGROUP_BYTES_MAX);
         if let Some(container) = &mut self.container {
-            shorten(&mut container.name, CONTAINER_BYTES_MAX);
-            container
-                .image
-                .iter_mut()
-                .for_each(|image| shorten(image, CONTAINER_BYTES_MAX));
+            container.bound();
         }
     }
 }

@@ -490,6 +490,20 @@ pub fn sentence(event: &Event) -> String {
         Event::NamespaceLeft { agent, netns } => {
             format!("netns    {netns} is served no more for {agent}, which has left it")
         }
+        Event::ContainerChanged {
+            agent,
+            container: Some(container),
+            cgroup,
+        } => format!(
+            "workload {agent} runs{}, in the cgroup {}",
+            in_container(Some(&container.name), container.image.as_ref()),
+            safe_line(cgroup.as_deref().unwrap_or("?"), 400)
+        ),
+        Event::ContainerChanged {
+            agent,
+            container: None,
+            cgroup: _,
+        } => format!("workload {agent} runs in no container any more"),
         Event::NamespaceRefused {
             agent,
             process,

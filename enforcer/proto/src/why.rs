@@ -148,6 +148,7 @@ impl Outcome {
             | Event::ProcessJoined { .. }
             | Event::RequestJoined { .. }
             | Event::NamespaceServed { .. }
+            | Event::ContainerChanged { .. }
             | Event::Forwarded { .. } => Self::Allowed,
             Event::RequestRefused { .. }
             | Event::PolicyRejected { .. }

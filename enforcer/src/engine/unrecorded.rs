@@ -73,6 +73,7 @@ impl Room {
             | Event::NamespaceServed { .. }
             | Event::NamespaceLeft { .. }
             | Event::NamespaceRefused { .. }
+            | Event::ContainerChanged { .. }
             | Event::WayExamined { .. }
             | Event::NotificationFailed { .. } => Some(Self::Others),
             Event::DaemonStarted { .. }

@@ -24,7 +24,7 @@ const LOOK: Duration = Duration::from_secs(1);
 /// How long records are gathered before they are read: a busy log grows hundreds of times a second.
 const GATHER: Duration = Duration::from_millis(50);
 /// Kinds of records that are told as nothing, and are most of a log: they are not taken apart.
-const NEVER_TOLD: [&str; 9] = [
+const NEVER_TOLD: [&str; 10] = [
     "query_asked",
     "estimate_asked",
     "query_admitted",
@@ -34,6 +34,7 @@ const NEVER_TOLD: [&str; 9] = [
     "namespace_served",
     "namespace_left",
     "namespace_refused",
+    "container_changed",
 ];
 
 struct Told {

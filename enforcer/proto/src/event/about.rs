@@ -252,7 +252,7 @@ impl<'a> About<'a> {
                 code: *code,
                 ..Self::default()
             },
-            Event::NamespaceLeft { agent, .. } => Self {
+            Event::NamespaceLeft { agent, .. } | Event::ContainerChanged { agent, .. } => Self {
                 agent: Some(agent),
                 ..Self::default()
             },

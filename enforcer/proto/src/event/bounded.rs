@@ -6,10 +6,10 @@ use std::collections::BTreeSet;
 use super::{Event, SqlCut, kind_named};
 use crate::asking::FromQuery;
 use crate::audit::sha256_hex;
-use crate::principal::{Caller, Process, ProcessOrigin};
+use crate::principal::{CGROUP_BYTES_MAX, Caller, ContainerOrigin, Process, ProcessOrigin};
 use crate::query::JobRef;
 use crate::refusal::Refusal;
-use crate::text::{keep, shorten};
+use crate::text::{keep, keep_end, shorten};
 
 /// The longest text in a record but for those named below, bytes: reasons, outcomes, troubles, what was refused. Longer ones are shortened.
 /// It holds the longest sentence of a refusal, each of its characters made visible.
@@ -184,6 +184,14 @@ impl Event {
                 image.iter_mut().for_each(bound_text);
             }
             Self::NamespaceLeft { .. } => {}
+            Self::ContainerChanged {
+                container, cgroup, ..
+            } => {
+                container.iter_mut().for_each(ContainerOrigin::bound);
+                cgroup
+                    .iter_mut()
+                    .for_each(|cgroup| keep_end(cgroup, CGROUP_BYTES_MAX));
+            }
             Self::NamespaceRefused { process, why, .. } => {
                 bound_process(process);
                 bound_text(why);
@@ -580,6 +588,14 @@ mod tests {
             Event::NamespaceLeft {
                 agent: agent.clone(),
                 netns: u64::MAX,
+            },
+            Event::ContainerChanged {
+                agent: agent.clone(),
+                container: Some(ContainerOrigin {
+                    name: text(),
+                    image: Some(text()),
+                }),
+                cgroup: Some(text()),
             },
             Event::NamespaceRefused {
                 agent: agent.clone(),

@@ -48,6 +48,7 @@ pub const KINDS: &[&str] = &[
     "namespace_served",
     "namespace_left",
     "namespace_refused",
+    "container_changed",
     "notification_failed",
 ];
 
@@ -119,6 +120,7 @@ impl Event {
             Self::NamespaceServed { .. } => "namespace_served",
             Self::NamespaceLeft { .. } => "namespace_left",
             Self::NamespaceRefused { .. } => "namespace_refused",
+            Self::ContainerChanged { .. } => "container_changed",
         }
     }
 }

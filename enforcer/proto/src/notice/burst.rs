@@ -130,6 +130,7 @@ impl Counted {
             | Event::NamespaceServed { .. }
             | Event::NamespaceLeft { .. }
             | Event::NamespaceRefused { .. }
+            | Event::ContainerChanged { .. }
             | Event::WayExamined { .. }
             | Event::NotificationFailed { .. } => return None,
         };

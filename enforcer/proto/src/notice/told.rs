@@ -283,6 +283,7 @@ impl Notice {
             | Event::NamespaceServed { .. }
             | Event::NamespaceLeft { .. }
             | Event::NamespaceRefused { .. }
+            | Event::ContainerChanged { .. }
             // That a notice was given up must not make another.
             | Event::NotificationFailed { .. } => return None,
         };

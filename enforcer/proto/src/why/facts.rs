@@ -4,7 +4,7 @@ use crate::audit::Record;
 use crate::event::{About, Event};
 use crate::id::GrantId;
 use crate::ledger::Ledger;
-use crate::principal::{AgentName, Approver, Process};
+use crate::principal::{AgentName, Approver, ContainerOrigin, Process};
 use crate::refusal::Code;
 use crate::search::Filter;
 use crate::size;
@@ -219,6 +219,9 @@ fn decided(event: &Event, facts: &mut Facts) {
             }
             facts.add("because", "processes of the agent's are in it: the daemon listens there, on its loopback alone");
         }
+        Event::ContainerChanged {
+            container, cgroup, ..
+        } => of_container(container.as_ref(), cgroup.as_deref(), facts),
         Event::NamespaceLeft { netns, .. } => {
             facts.add("network namespace", netns);
             facts.add("because", "no process of the agent's is in it any more");
@@ -606,9 +609,30 @@ const fn policy_digest(event: &Event) -> Option<&String> {
         | Event::NamespaceServed { .. }
         | Event::NamespaceLeft { .. }
         | Event::NamespaceRefused { .. }
+        | Event::ContainerChanged { .. }
         | Event::WayExamined { .. }
         | Event::Forwarded { .. } => None,
     }
+}
+
+fn of_container(container: Option<&ContainerOrigin>, cgroup: Option<&str>, facts: &mut Facts) {
+    let image = container.and_then(|container| container.image.as_deref());
+    for (what, said) in [
+        (
+            "container",
+            container.map(|container| container.name.as_str()),
+        ),
+        ("image", image),
+        ("cgroup", cgroup),
+    ] {
+        if let Some(said) = said {
+            facts.add(what, safe_line(said, TEXT_CHARS));
+        }
+    }
+    facts.add(
+        "because",
+        "its runtime says so: what the agent does is done there until the log says otherwise",
+    );
 }
 
 fn of_code(code: Code, facts: &mut Facts) {

@@ -103,6 +103,7 @@ impl Totals {
             | Event::NamespaceServed { .. }
             | Event::NamespaceLeft { .. }
             | Event::NamespaceRefused { .. }
+            | Event::ContainerChanged { .. }
             | Event::WayExamined { .. }
             | Event::CredentialPresented { .. } => {}
         }
@@ -393,6 +394,7 @@ fn said(event: &Event) -> (String, Vec<String>) {
         | Event::NamespaceServed { .. }
         | Event::NamespaceLeft { .. }
         | Event::NamespaceRefused { .. }
+        | Event::ContainerChanged { .. }
         | Event::WayExamined { .. }
         | Event::DaemonStarted { .. }
         | Event::DaemonStopped {}

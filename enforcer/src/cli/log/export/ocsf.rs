@@ -187,6 +187,7 @@ fn mapped(event: &Event, about: &About<'_>, host: &str) -> Mapped {
         | Event::IssuerKeySigns { .. }
         | Event::NamespaceServed { .. }
         | Event::NamespaceLeft { .. }
+        | Event::ContainerChanged { .. }
         | Event::WayExamined { .. } => new(LIFECYCLE, OTHER, INFORMATIONAL, true, app),
         Event::CredentialPresented {
             what, fingerprint, ..

@@ -103,6 +103,7 @@ fn samples() -> Vec<Event> {
         format!(r#""kind":"credential_presented","agent":"bot","process":{PROCESS},"what":"an API key","fingerprint":"00","count":1"#),
         format!(r#""kind":"namespace_served","agent":"bot","process":{PROCESS},"netns":4026532000"#),
         r#""kind":"namespace_left","agent":"bot","netns":4026532000"#.to_owned(),
+        r#""kind":"container_changed","agent":"bot","container":{"name":"job","image":"bq:1"},"cgroup":"/libpod-1""#.to_owned(),
         format!(r#""kind":"namespace_refused","agent":"bot","process":{PROCESS},"netns":4026532000,"why":"lo is down""#),
         r#""kind":"issuer_key_signs","kid":"k""#.to_owned(),
         format!(r#""kind":"way_examined","process":{PROCESS}"#),

@@ -7,9 +7,11 @@
 pub mod address;
 pub mod confine;
 pub mod map;
+pub mod opening;
 pub mod record;
 pub mod verdict;
 
 pub use map::{Agent, Config, Counters, Endpoint, Window};
+pub use opening::Opening;
 pub use record::{Event, FlowKey, Origin, PortKey};
 pub use verdict::{Facts, Reason, Verdict, decide};

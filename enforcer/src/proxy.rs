@@ -47,6 +47,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use enforcer_ebpf::Origin;
 use enforcer_proto::id::GrantId;
 use enforcer_proto::principal::{AgentName, Process};
 use enforcer_proto::refusal::{Code, Refusal};
@@ -89,6 +90,10 @@ pub struct Peer {
     pub process: Process,
     /// Where it wanted to go.
     pub destination: SocketAddr,
+    /// What the kernel left of it.
+    pub origin: Origin,
+    /// Its end of the connection, and the port of this one.
+    pub ends: (SocketAddr, u16),
 }
 
 /// Asks the kernel whose an accepted connection is. `None` refuses it.
@@ -96,6 +101,9 @@ pub struct Peer {
 pub trait OriginSource: Send + Sync {
     /// The origin of a connection.
     async fn origin(&self, stream: &TcpStream) -> Option<Peer>;
+    /// Whether these bytes, the first that came, are what the socket of that very connection has said: whoever may make packets in its network namespace
+    /// can speak in its place. Can be asked once.
+    fn has_said(&self, peer: &Peer, came: &[u8]) -> bool;
 }
 
 /// Tokens by window. They never leave the daemon.

@@ -4,6 +4,7 @@ mod apart;
 mod bridge;
 mod marks;
 mod newcomers;
+mod takeover;
 mod unit;
 
 use std::collections::BTreeSet;
@@ -374,7 +375,19 @@ fn whoever_enters_anothers_namespace_is_who_it_is_and_gets_nothing_of_the_others
     drop(agent);
     let [status, _] = answer(other.must(&format!("query {BIGQUERY4}")));
     assert_eq!(status, 403);
-    assert_eq!(world.events("namespace_left"), Vec::<Value>::new());
+    // And it takes that one's room from then on, not that of who has left.
+    wait_for("it is the other's", || {
+        world.events("namespace_left").len() == 1
+    });
+    let whose = |kind: &str| -> Vec<Value> {
+        let events = world.events(kind).into_iter();
+        events.map(|event| event["agent"].clone()).collect()
+    };
+    assert_eq!(
+        whose("namespace_served"),
+        [json!("finance-bot"), json!("ops-bot")]
+    );
+    assert_eq!(whose("namespace_left"), [json!("finance-bot")]);
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! The client's end of a connection to the daemon: each first packet, sent again or not, says whose it is before it is delivered.
+//! The client's end of a connection to the daemon: each first packet, sent again or not, says whose it is before it is delivered, and of what follows
+//! the first bytes are kept, so that the daemon can tell whether what came is what this socket said.
 //!
 //! The origin is the sending socket's own, left with it at `connect()`. Nothing that is kept elsewhere is believed here: a port, a sequence
 //! number or an entry of the one before may be had again by somebody else.
@@ -7,11 +8,12 @@ use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use aya_ebpf::programs::sk_buff::SkBuff;
 use enforcer_ebpf::address::{LOOPBACK_V4, LOOPBACK_V6};
+use enforcer_ebpf::opening::{OPENING_BYTES_MAX, UNKNOWN};
 use enforcer_ebpf::record::{is_fresh, tied_now};
-use enforcer_ebpf::{FlowKey, Reason};
+use enforcer_ebpf::{FlowKey, Opening, Origin, PortKey, Reason};
 
-use super::maps::{LED, ORIGINS, config, is_own_port};
-use super::packet::{IpPacket, left_with_socket, workload_of};
+use super::maps::{LED, OPENING_KEY, OPENINGS, ORIGINS, config, is_own_port};
+use super::packet::{IpPacket, held_with_socket, left_with_socket, workload_of};
 
 const IPPROTO_TCP: u32 = 6;
 /// IPv6's headers behind which TCP would stand unseen.
@@ -19,6 +21,7 @@ const IPPROTO_HOPOPTS: u32 = 0;
 const IPPROTO_DSTOPTS: u32 = 60;
 const SYN: u8 = 0x02;
 const ACK: u8 = 0x10;
+const WORD_BYTES: usize = 8;
 
 /// Ties a first packet for a port of the daemon's to its socket's origin, in place of whatever stood there. One whose socket was not led here is
 /// refused; so is one that meets another's under the same numbers, since whose connection will stand cannot be told.
@@ -58,7 +61,16 @@ pub fn tie(skb: &SkBuff, packet: &IpPacket) -> Option<Reason> {
     ) else {
         return Some(Reason::Internal);
     };
-    if flags & SYN == 0 || flags & ACK != 0 {
+    if flags & SYN == 0 {
+        let key = PortKey {
+            netns: 0,
+            client,
+            client_port: u32::from(u16::from_be(from)),
+            server_port: u32::from(to),
+        };
+        return said(skb, at, key, u32::from_be(first_sequence));
+    }
+    if flags & ACK != 0 {
         return None;
     }
     let Some(mut origin) = left_with_socket(skb, &LED) else {
@@ -80,6 +92,9 @@ pub fn tie(skb: &SkBuff, packet: &IpPacket) -> Option<Reason> {
     // SAFETY: the helper reads the clock.
     let now = tied_now(unsafe { bpf_ktime_get_boot_ns() });
     origin.tied = now;
+    if !is_begun(&key, &origin) {
+        return Some(Reason::Internal);
+    }
     // In one step where nothing stands there: of two that leave at the same instant on two CPUs one meets the other.
     if ORIGINS
         .insert(&key, &origin, u64::from(BPF_NOEXIST))
@@ -97,6 +112,87 @@ pub fn tie(skb: &SkBuff, packet: &IpPacket) -> Option<Reason> {
         Ok(()) => None,
         Err(_) => Some(Reason::Internal),
     }
+}
+
+/// Keeps that nothing was said yet.
+#[inline(always)]
+fn is_begun(flow: &FlowKey, origin: &Origin) -> bool {
+    if flow.server_port != config().proxy_port {
+        return true;
+    }
+    let key = PortKey {
+        netns: flow.netns,
+        client: flow.client,
+        client_port: flow.client_port,
+        server_port: flow.server_port,
+    };
+    let Some(secret) = OPENING_KEY.get(0) else {
+        return false;
+    };
+    let opening = Opening::new(origin, *secret, flow.first_sequence.wrapping_add(1));
+    OPENINGS.insert(&key, &opening, 0).is_ok()
+}
+
+/// Takes up what a connection's own socket says first. What was never led here says nothing at the daemon's ports, whoever it is that speaks so.
+#[inline(always)]
+fn said(skb: &SkBuff, at: usize, mut key: PortKey, sequence: u32) -> Option<Reason> {
+    let Ok(words) = skb.load::<u8>(at + 12) else {
+        return Some(Reason::Internal);
+    };
+    let at = at + usize::from(words >> 4) * 4;
+    let end = skb.len() as usize;
+    if at >= end {
+        return None;
+    }
+    let Some(origin) = held_with_socket(skb, &LED) else {
+        return Some(Reason::ProxyDirect);
+    };
+    key.netns = origin.netns;
+    let Some(opening) = OPENINGS.get_ptr_mut(&key) else {
+        return None;
+    };
+    // SAFETY: an entry of the map, which is this connection's alone where the origin is its own: its packets leave one after the other.
+    let opening = unsafe { &mut *opening };
+    if opening.is_of(origin) && opening.goes_on_at(sequence) && take_up(skb, opening, at) != end {
+        opening.bytes = UNKNOWN;
+    }
+    None
+}
+
+/// Takes up what stands there, and gives where that ends. How much it is is known by where nothing can be read any more: the verifier counts a loop
+/// by its bound alone.
+///
+/// A function of its own: the kernel looks at every way through what is inlined, at each place.
+#[inline(always)]
+fn take_up(skb: &SkBuff, opening: &mut Opening, mut at: usize) -> usize {
+    let mut seen = 0;
+    while seen < WORD_BYTES && !opening.is_at_word() {
+        let Ok(byte) = skb.load::<u8>(at) else {
+            return at;
+        };
+        opening.byte(byte);
+        at += 1;
+        seen += 1;
+    }
+    seen = 0;
+    while seen < OPENING_BYTES_MAX as usize / WORD_BYTES {
+        let Ok(word) = skb.load::<u64>(at) else {
+            break;
+        };
+        opening.word(u64::from_le(word));
+        at += WORD_BYTES;
+        seen += 1;
+    }
+    seen = 0;
+    while seen < WORD_BYTES {
+        let Ok(byte) = skb.load::<u8>(at) else {
+            break;
+        };
+        opening.byte(byte);
+        at += 1;
+        seen += 1;
+    }
+    at
 }
 
 #[inline(always)]

@@ -10,10 +10,12 @@ use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use enforcer_ebpf::address::embedded_v4;
 use enforcer_ebpf::map::{
-    AGENTS_MAX, ASKERS_MAX, ENDPOINTS_MAX, EVENTS_BYTES, NAMESPACES_MAX, ORIGINS_MAX, SUBUIDS_MAX,
-    UIDS_MAX, WINDOWS_MAX,
+    AGENTS_MAX, ASKERS_MAX, ENDPOINTS_MAX, EVENTS_BYTES, NAMESPACES_MAX, OPENINGS_MAX, ORIGINS_MAX,
+    SUBUIDS_MAX, UIDS_MAX, WINDOWS_MAX,
 };
-use enforcer_ebpf::{Agent, Config, Counters, Endpoint, Event, FlowKey, Origin, PortKey, Window};
+use enforcer_ebpf::{
+    Agent, Config, Counters, Endpoint, Event, FlowKey, Opening, Origin, PortKey, Window,
+};
 
 /// What goes with a socket, and with those that are accepted from it. The library's own has no place for the flag.
 #[repr(C)]
@@ -67,6 +69,12 @@ pub static ORIGINS: LruHashMap<FlowKey, Origin> = LruHashMap::with_max_entries(O
 /// The origin of a connection, with the daemon's end of it, for the daemon. Goes with the socket.
 #[btf_map]
 pub static ACCEPTED: SkStorage<Origin> = SkStorage::new();
+/// What connections' sockets said first, by the client's end, for the daemon. The oldest is forgotten first, and its connection refused.
+#[map]
+pub static OPENINGS: LruHashMap<PortKey, Opening> = LruHashMap::with_max_entries(OPENINGS_MAX, 0);
+/// Under which key that is kept: the daemon's secret, another at each start.
+#[map]
+pub static OPENING_KEY: Array<[u64; 2]> = Array::with_max_entries(1, 0);
 /// The uids that agents are configured to run as.
 #[map]
 pub static UIDS: HashMap<u32, u32> = HashMap::with_max_entries(UIDS_MAX, 0);

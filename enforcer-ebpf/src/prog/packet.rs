@@ -279,16 +279,25 @@ pub fn is_too_late(skb: &SkBuff, packet: &IpPacket) -> bool {
     is_late
 }
 
-/// The origin that was left with the packet's socket when it was led to the daemon.
+/// The origin that was left with the packet's socket when it was led to the daemon, where it is.
 #[inline(always)]
-pub fn left_with_socket(skb: &SkBuff, map: &'static SkStorage<Origin>) -> Option<Origin> {
+pub fn held_with_socket<'a>(
+    skb: &'a SkBuff,
+    map: &'static SkStorage<Origin>,
+) -> Option<&'a Origin> {
     let held = held(skb, from_ref(map).cast_mut().cast());
     if held.is_null() {
         None
     } else {
-        // SAFETY: the map's values are of this size; it is copied at once.
-        Some(unsafe { *held.cast::<Origin>() })
+        // SAFETY: the map's values are of this size, and go with the socket, which the packet holds.
+        Some(unsafe { &*held.cast::<Origin>() })
     }
+}
+
+/// A copy of it.
+#[inline(always)]
+pub fn left_with_socket(skb: &SkBuff, map: &'static SkStorage<Origin>) -> Option<Origin> {
+    held_with_socket(skb, map).copied()
 }
 
 /// Whether the packet's socket was ever led to the daemon, for a connection or with a question.

@@ -160,6 +160,8 @@ codes! {
     InputInvalid = "input.invalid", "Correct it and try again.";
     /// A TLS hello that is late, malformed or too long, or that names no server in the clear.
     HelloUnreadable = "tls.hello", "Use TLS with a server name (SNI) and without Encrypted Client Hello.";
+    /// A TLS hello that the process which connected did not send: somebody else who may make packets in its network namespace spoke in its place.
+    HelloForeign = "tls.foreign", "Share a network namespace with nobody who may make packets in it (CAP_NET_RAW, or its root); then try again.";
     /// A name besides BigQuery's that is not on the agent's list.
     HostNotAllowed = "host.not_allowed", "Ask the operator to add the name to the agent's `allow` list.";
 }

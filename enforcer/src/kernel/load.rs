@@ -46,7 +46,7 @@ const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
 const BPFFS_MAGIC: u64 = 0xcafe_4a11;
 
 /// The maps, and the file that each is pinned as.
-const PINNED_MAPS: [(&str, &str); 18] = [
+const PINNED_MAPS: [(&str, &str); 20] = [
     ("WINDOWS", WINDOWS),
     ("AGENTS", AGENTS),
     ("ENDPOINTS4", "ENDPOINTS4"),
@@ -56,6 +56,8 @@ const PINNED_MAPS: [(&str, &str); 18] = [
     ("LED", "LED"),
     ("ORIGINS", "ORIGINS-4"),
     ("ACCEPTED", ACCEPTED),
+    ("OPENINGS", OPENINGS),
+    ("OPENING_KEY", "OPENING_KEY"),
     ("UIDS", UIDS),
     ("SUBUIDS", SUBUIDS),
     ("NAMESPACES", "NAMESPACES"),
@@ -111,6 +113,8 @@ pub(super) const UIDS: &str = "UIDS-2";
 const SUBUIDS: &str = "SUBUIDS";
 /// What the daemon asks for the origins of connections.
 pub(super) const ACCEPTED: &str = "ACCEPTED";
+/// What it asks for what they said first.
+pub(super) const OPENINGS: &str = "OPENINGS";
 /// Where it says until when a connection of its own may say anything.
 pub(super) const DEADLINES: &str = "DEADLINES";
 /// What it asks for those of datagrams.
@@ -255,11 +259,11 @@ pub fn attach(config: &KernelConfig) -> Result<Attached, KernelError> {
     let maps = maps.into_iter().collect::<Result<_, _>>()?;
 
     let mut pinned = Pinned::take(&mut ebpf)?;
-    pinned.begin(kernel_config, config.enforce)?;
+    let secret = pinned.begin(kernel_config, config.enforce)?;
     let endpoints = pinned.take_endpoints()?;
     let namespaces = pinned.take_namespaces()?;
     let events = Events::new(pinned.take_events()?)?;
-    let origins = Origins::open(&maps_dir)?;
+    let origins = Origins::open(&maps_dir, secret)?;
     Ok(Attached {
         kernel: Kernel::new(pinned, (root, links, maps), hooks, lock)?,
         endpoints,

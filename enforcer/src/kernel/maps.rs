@@ -5,7 +5,7 @@ use std::fs::File;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
@@ -15,17 +15,18 @@ use enforcer_ebpf::map::{
     AGENTS_MAX, CLASS_DEDICATED, CLASS_METADATA, CLASS_SHARED, ENDPOINTS_MAX, ENFORCE_AGENTS,
     ENFORCE_HOST, SUBUIDS_MAX, UIDS_MAX, WINDOWS_MAX,
 };
-use enforcer_ebpf::{Agent, Config, Counters, Endpoint, Origin, PortKey, Window};
+use enforcer_ebpf::{Agent, Config, Counters, Endpoint, Opening, Origin, PortKey, Window};
 use enforcer_proto::wire::{CheckView, Enforce};
 use ipnet::IpNet;
 
 use super::before::{Before, Ours};
 use super::hooks::Hooks;
-use super::load::{ACCEPTED, ASKERS, Link, Root, behind};
+use super::load::{ACCEPTED, ASKERS, Link, OPENINGS, Root, behind};
 use super::pins::Pin;
 use super::{KernelError, io, refused, sys};
 use crate::causes::Causes;
 use crate::config::AddressClass;
+use crate::random;
 use crate::subordinate::Prefix;
 
 /// The maps that the daemon writes, as the loader left them.
@@ -37,6 +38,7 @@ pub(super) struct Pinned {
     endpoints: Option<EndpointMaps>,
     namespaces: Option<Namespaces>,
     config: Array<MapData, Config>,
+    opening_key: Array<MapData, [u64; 2]>,
     heartbeat: Array<MapData, u64>,
     counters: PerCpuArray<MapData, Counters>,
     events: Option<RingBuf<MapData>>,
@@ -107,6 +109,7 @@ impl Pinned {
             }),
             namespaces: Some(Namespaces(Hash::take(ebpf, "NAMESPACES")?)),
             config: typed(ebpf, "CONFIG")?,
+            opening_key: typed(ebpf, "OPENING_KEY")?,
             heartbeat: typed(ebpf, "HEARTBEAT")?,
             counters: typed(ebpf, "COUNTERS")?,
             events: Some(typed(ebpf, "EVENTS")?),
@@ -121,7 +124,13 @@ impl Pinned {
 
     /// Writes who the daemon is. On whom is enforced stays as the daemon before this one left it, unless that was less: the agents are not
     /// known yet, and until they are nobody can be told from one.
-    pub(super) fn begin(&mut self, config: Config, wanted: Enforce) -> Result<(), KernelError> {
+    ///
+    /// Gives the key under which it is kept what connections say first.
+    pub(super) fn begin(
+        &mut self,
+        config: Config,
+        wanted: Enforce,
+    ) -> Result<[u64; 2], KernelError> {
         let held = self
             .config
             .get(&0, 0)
@@ -130,7 +139,14 @@ impl Pinned {
             Enforce::Agents if held == ENFORCE_AGENTS => ENFORCE_AGENTS,
             Enforce::Agents | Enforce::Host => ENFORCE_HOST,
         };
-        self.set_config(Config { enforce, ..config })
+        let random = random::bytes::<16>().map_err(|error| refused("make a key")(&error))?;
+        let secret = u128::from_ne_bytes(random);
+        let secret = [secret as u64, (secret >> 64) as u64];
+        self.opening_key
+            .set(0, secret, 0)
+            .map_err(|error| refused("write the map OPENING_KEY")(&error))?;
+        self.set_config(Config { enforce, ..config })?;
+        Ok(secret)
     }
 
     /// The uids that are subordinate to agents' as the kernel has them.
@@ -791,19 +807,32 @@ fn key6(net: ipnet::Ipv6Net) -> Key<[u8; 16]> {
 pub struct Origins {
     connections: Arc<OwnedFd>,
     datagrams: Arc<HashMap<MapData, PortKey, Origin>>,
+    openings: Arc<Mutex<HashMap<MapData, PortKey, Opening>>>,
+    /// Under which what was said first is kept.
+    secret: [u64; 2],
 }
 
 impl Origins {
-    pub(super) fn open(maps: &Path) -> Result<Self, KernelError> {
-        let fail = |error: MapError| refused(format!("open the map {ASKERS}"))(&error);
-        let data = MapData::from_pin(maps.join(ASKERS)).map_err(fail)?;
-        let map = Map::from_map_data(data).map_err(fail)?;
+    pub(super) fn open(maps: &Path, secret: [u64; 2]) -> Result<Self, KernelError> {
         let connections = sys::open_pin(&maps.join(ACCEPTED))
             .map_err(|error| refused(format!("open the map {ACCEPTED}"))(&error))?;
         Ok(Self {
             connections: Arc::new(connections),
-            datagrams: Arc::new(HashMap::try_from(map).map_err(fail)?),
+            datagrams: Arc::new(opened(maps, ASKERS)?),
+            openings: Arc::new(Mutex::new(opened(maps, OPENINGS)?)),
+            secret,
         })
+    }
+
+    /// Whether the socket at the other end of a connection, whose origin this is, has said exactly these bytes first, as they left it. Can be asked once:
+    /// the kernel's memory of it is let go.
+    #[must_use]
+    pub fn has_said(&self, origin: &Origin, ends: (SocketAddr, u16), came: &[u8]) -> bool {
+        let key = port_key(origin.netns, ends.0, ends.1);
+        let mut openings = self.openings.lock().unwrap_or_else(PoisonError::into_inner);
+        let said = openings.get(&key, 0);
+        let _ = openings.remove(&key);
+        said.is_ok_and(|said| said.is(origin, self.secret, came))
     }
 
     /// The origin of a connection that the daemon has accepted; `None` where it was not led here by the kernel. The kernel has left it with
@@ -817,17 +846,28 @@ impl Origins {
     /// the kernel, or too many others were since. An earlier one need not be the same process's, or agent's.
     #[must_use]
     pub fn of_datagram(&self, peer: SocketAddr, netns: u64, server_port: u16) -> Option<Origin> {
-        let client = match peer.ip() {
-            IpAddr::V4(ip) => mapped(ip.octets()),
-            IpAddr::V6(ip) => ip.octets(),
-        };
-        let key = PortKey {
-            netns,
-            client,
-            client_port: u32::from(peer.port()),
-            server_port: u32::from(server_port),
-        };
+        let key = port_key(netns, peer, server_port);
         self.datagrams.get(&key, 0).ok()
+    }
+}
+
+fn opened<V: Pod>(maps: &Path, file: &str) -> Result<HashMap<MapData, PortKey, V>, KernelError> {
+    let fail = |error: MapError| refused(format!("open the map {file}"))(&error);
+    let data = MapData::from_pin(maps.join(file)).map_err(fail)?;
+    let map = Map::from_map_data(data).map_err(fail)?;
+    HashMap::try_from(map).map_err(fail)
+}
+
+fn port_key(netns: u64, peer: SocketAddr, server_port: u16) -> PortKey {
+    let client = match peer.ip() {
+        IpAddr::V4(ip) => mapped(ip.octets()),
+        IpAddr::V6(ip) => ip.octets(),
+    };
+    PortKey {
+        netns,
+        client,
+        client_port: u32::from(peer.port()),
+        server_port: u32::from(server_port),
     }
 }
 

@@ -7,8 +7,11 @@
 
 use std::collections::BTreeSet;
 
+use enforcer_ebpf::opening::OPENING_BYTES_MAX;
+
 /// The most bytes a hello may have, the heads of its records included. Those with post-quantum keys have about two thousand.
-pub const HELLO_BYTES_MAX: usize = 16 * 1024;
+/// The kernel keeps as many, to tell whose they are.
+pub const HELLO_BYTES_MAX: usize = OPENING_BYTES_MAX as usize;
 /// The most records a hello may come in.
 pub const RECORDS_MAX: usize = 64;
 /// The most bytes of a record's content (RFC 8446, 5.1).

@@ -54,6 +54,11 @@ pub(super) struct Replayed<S> {
 }
 
 impl<S> Replayed<S> {
+    /// The bytes that were read and are to be read once more.
+    pub(super) fn came(&self) -> &[u8] {
+        &self.came
+    }
+
     /// The bytes that were read, and the connection that goes on after them.
     pub(super) fn into_parts(self) -> (Bytes, S) {
         (self.came, self.stream)

@@ -65,6 +65,11 @@ impl Proxy {
         barred: Option<&Refusal>,
     ) -> Result<Shaken, No> {
         let (hello, stream) = peek(stream).await.map_err(No::Reset)?;
+        // What else TLS agrees on grows from these bytes: who did not say them has no part in it, and who put others in their place gets nothing.
+        if !self.origins.has_said(peer, stream.came()) {
+            let what = "The TLS hello that came is not what the process that connected has sent";
+            return Err(No::Reset(Refusal::new(Code::HelloForeign, what)));
+        }
         let serves = match way(&hello.name, &self.protected, self.who(peer, barred)) {
             Way::Splice => return Ok(Shaken::Splice(stream)),
             Way::Refused(refusal) => return Err(No::Reset(refusal)),

@@ -156,6 +156,11 @@ def hold(address):
     KEPT.append(context.wrap_socket(plain, server_hostname="bigquery.googleapis.com"))
 
 
+def opens(address):
+    """Opens a connection, says nothing, and keeps it."""
+    KEPT.append(socket.create_connection((address, 443), 10))
+
+
 def held():
     """Waits for the end of what it has kept last, and says how it came."""
     KEPT[-1].settimeout(20)
@@ -251,7 +256,7 @@ def pid():
     return os.getpid()
 
 
-WORDS = {word.__name__: word for word in (unshare, again, lo, connect, reach, bind, listen, relay, setting, datagram, frame, ask, hold, held, query, give, take, with_taken, thread, lost, tries, run, pid)}
+WORDS = {word.__name__: word for word in (unshare, again, lo, connect, reach, bind, listen, relay, setting, datagram, frame, ask, hold, opens, held, query, give, take, with_taken, thread, lost, tries, run, pid)}
 
 for line in sys.stdin:
     word, *arguments = line.split()

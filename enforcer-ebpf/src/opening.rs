@@ -1,0 +1,233 @@
+//! What a connection's own socket said first, as its packets left it: by that the daemon knows that what came was said by that socket, and not by
+//! somebody else under the same numbers. Pure: the same code takes up bytes in the kernel and in the daemon.
+//!
+//! Whoever may make packets in a network namespace can speak for a connection that another process has made there, and can keep that process's own
+//! packets away. Whose a connection is stands with its socket; so it must with what the TLS session grows from. After the hello TLS itself sees to
+//! it. What was said is kept as the state of `SipHash-2-4` (Aumasson and Bernstein, 2012) over it, under a key that only the kernel and the daemon
+//! have, and is compared as that state: nobody can make other bytes that lead to it.
+
+use crate::record::Origin;
+
+/// The most bytes that are taken up, and so the longest hello. Those with post-quantum keys have about two thousand.
+pub const OPENING_BYTES_MAX: u32 = 4096;
+/// [`Opening::bytes`] of what was longer, or could not be read.
+pub const UNKNOWN: u32 = u32::MAX;
+const WORD_BYTES: u32 = 8;
+
+/// The first bytes of one connection, and whose they are.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Opening {
+    /// [`Origin::boot_ns`] of the connection.
+    pub boot_ns: u64,
+    /// [`Origin::agent_cgroup`] of it.
+    pub agent_cgroup: u64,
+    /// [`Origin::start_boot_ns`] of it.
+    pub start_boot_ns: u64,
+    /// What the whole words so far have led to.
+    state: [u64; 4],
+    /// The bytes of the word under way.
+    pending: u64,
+    /// The sequence number of the first byte.
+    pub first: u32,
+    /// How many bytes so far, or [`UNKNOWN`].
+    pub bytes: u32,
+}
+
+const _: () = assert!(size_of::<Opening>() == 72);
+
+impl Opening {
+    /// Nothing said yet, on the connection of this origin.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(origin: &Origin, key: [u64; 2], first: u32) -> Self {
+        Self {
+            boot_ns: origin.boot_ns,
+            agent_cgroup: origin.agent_cgroup,
+            start_boot_ns: origin.start_boot_ns,
+            // The four constants of SipHash.
+            state: [
+                key[0] ^ 0x736f_6d65_7073_6575,
+                key[1] ^ 0x646f_7261_6e64_6f6d,
+                key[0] ^ 0x6c79_6765_6e65_7261,
+                key[1] ^ 0x7465_6462_7974_6573,
+            ],
+            pending: 0,
+            first,
+            bytes: 0,
+        }
+    }
+
+    /// Whether it is of the connection of this origin.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_of(&self, origin: &Origin) -> bool {
+        self.boot_ns == origin.boot_ns
+            && self.agent_cgroup == origin.agent_cgroup
+            && self.start_boot_ns == origin.start_boot_ns
+    }
+
+    /// Whether what begins with this sequence number follows what is here, and there is room.
+    #[inline(always)]
+    #[must_use]
+    pub const fn goes_on_at(&self, sequence: u32) -> bool {
+        self.bytes <= OPENING_BYTES_MAX && sequence == self.first.wrapping_add(self.bytes)
+    }
+
+    /// Whether a whole word can be taken up at once.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_at_word(&self) -> bool {
+        self.bytes.is_multiple_of(WORD_BYTES)
+    }
+
+    /// Takes up a byte.
+    #[inline(always)]
+    pub const fn byte(&mut self, byte: u8) {
+        self.pending |= (byte as u64) << (8 * (self.bytes % WORD_BYTES));
+        self.bytes += 1;
+        if self.is_at_word() {
+            self.compress(self.pending);
+            self.pending = 0;
+        }
+    }
+
+    /// Takes up eight bytes, where [`Opening::is_at_word`].
+    #[inline(always)]
+    pub const fn word(&mut self, word: u64) {
+        self.compress(word);
+        self.bytes += WORD_BYTES;
+    }
+
+    #[inline(always)]
+    const fn compress(&mut self, word: u64) {
+        let [mut a, mut b, mut c, mut d] = self.state;
+        d ^= word;
+        let mut round = 0;
+        while round < 2 {
+            a = a.wrapping_add(b);
+            c = c.wrapping_add(d);
+            b = b.rotate_left(13) ^ a;
+            d = d.rotate_left(16) ^ c;
+            a = a.rotate_left(32);
+            c = c.wrapping_add(b);
+            a = a.wrapping_add(d);
+            b = b.rotate_left(17) ^ c;
+            d = d.rotate_left(21) ^ a;
+            c = c.rotate_left(32);
+            round += 1;
+        }
+        a ^= word;
+        self.state = [a, b, c, d];
+    }
+
+    /// Whether exactly these bytes were said, on the connection of this origin.
+    #[must_use]
+    pub fn is(&self, origin: &Origin, key: [u64; 2], came: &[u8]) -> bool {
+        let mut said = Self::new(origin, key, self.first);
+        came.iter().for_each(|byte| said.byte(*byte));
+        said == *self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: [u64; 2] = [0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908];
+
+    fn origin(boot_ns: u64) -> Origin {
+        Origin {
+            boot_ns,
+            agent_cgroup: 7,
+            netns: 1,
+            start_boot_ns: 3,
+            grant: 0,
+            destination: [0; 16],
+            port: 443,
+            pid: 7,
+            uid: 2001,
+            tied: 0,
+            comm: [0; 16],
+        }
+    }
+
+    fn bytes() -> [u8; 600] {
+        core::array::from_fn(|at| (at * 7 % 251) as u8)
+    }
+
+    /// Takes up bytes as the kernel does: a packet of so many at a time, words where it can.
+    fn in_packets(key: [u64; 2], bytes: &[u8], size: usize) -> Opening {
+        let mut said = Opening::new(&origin(1), key, 100);
+        for packet in bytes.chunks(size) {
+            assert!(said.goes_on_at(100 + said.bytes));
+            let mut rest = packet;
+            while let Some((byte, after)) = rest.split_first().filter(|_| !said.is_at_word()) {
+                said.byte(*byte);
+                rest = after;
+            }
+            while let Some((word, after)) = rest.split_first_chunk() {
+                said.word(u64::from_le_bytes(*word));
+                rest = after;
+            }
+            rest.iter().for_each(|byte| said.byte(*byte));
+        }
+        said
+    }
+
+    /// The end of `SipHash-2-4`, which nothing else here needs.
+    fn finished(mut said: Opening) -> u64 {
+        let length = u64::from(said.bytes) << 56;
+        said.compress(said.pending | length);
+        said.state[2] ^= 0xff;
+        // A word of zeros is two rounds and nothing more.
+        said.compress(0);
+        said.compress(0);
+        said.state.iter().fold(0, |all, part| all ^ part)
+    }
+
+    #[test]
+    fn it_is_siphash_2_4() {
+        // The example of the paper's appendix: fifteen bytes counted from zero.
+        let counted: [u8; 15] = core::array::from_fn(|at| at as u8);
+        assert_eq!(
+            finished(in_packets(KEY, &counted, 15)),
+            0xa129_ca61_49be_45e5
+        );
+        assert_eq!(finished(in_packets(KEY, &[], 1)), 0x726f_db47_dd0e_0e31);
+    }
+
+    #[test]
+    fn how_what_was_said_was_cut_into_packets_makes_no_difference() {
+        let bytes = bytes();
+        for length in [0, 1, 7, 8, 9, 517, 600] {
+            for size in 1..40 {
+                let said = in_packets(KEY, &bytes[..length], size);
+                assert!(
+                    said.is(&origin(1), KEY, &bytes[..length]),
+                    "{length} {size}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_else_is_what_was_said_nor_the_same_of_another_connection_or_under_another_key() {
+        let bytes = bytes();
+        let said = in_packets(KEY, &bytes, 600);
+        for at in 0..600 {
+            let mut other = bytes;
+            other[at] ^= 1;
+            assert!(!said.is(&origin(1), KEY, &other), "{at}");
+        }
+        assert!(!said.is(&origin(1), KEY, &bytes[..599]));
+        assert!(!said.is(&origin(2), KEY, &bytes));
+        assert!(!said.is(&origin(1), [KEY[1], KEY[0]], &bytes));
+        assert!(!said.goes_on_at(100) && !said.goes_on_at(701) && said.goes_on_at(700));
+        let unknown = Opening {
+            bytes: UNKNOWN,
+            ..said
+        };
+        assert!(!unknown.goes_on_at(99) && !unknown.is(&origin(1), KEY, &bytes));
+    }
+}

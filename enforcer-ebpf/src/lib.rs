@@ -12,6 +12,6 @@ pub mod record;
 pub mod verdict;
 
 pub use map::{Agent, Config, Counters, Endpoint, Window};
-pub use opening::Opening;
+pub use opening::{Opening, OpeningKey};
 pub use record::{Event, FlowKey, Origin, PortKey};
 pub use verdict::{Facts, Reason, Verdict, decide};

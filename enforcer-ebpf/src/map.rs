@@ -146,7 +146,7 @@ const _: () = assert!(size_of::<Counters>() == 32);
 #[cfg(feature = "user")]
 mod pod {
     use super::{Agent, Config, Counters, Endpoint, Window};
-    use crate::opening::Opening;
+    use crate::opening::{Opening, OpeningKey};
     use crate::record::{FlowKey, Origin, PortKey};
 
     macro_rules! pod {
@@ -156,6 +156,6 @@ mod pod {
         )+};
     }
     pod!(
-        Agent, Config, Counters, Endpoint, Window, Origin, PortKey, FlowKey, Opening
+        Agent, Config, Counters, Endpoint, Window, Origin, PortKey, FlowKey, Opening, OpeningKey
     );
 }

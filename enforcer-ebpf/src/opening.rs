@@ -14,16 +14,42 @@ pub const OPENING_BYTES_MAX: u32 = 4096;
 pub const UNKNOWN: u32 = u32::MAX;
 const WORD_BYTES: u32 = 8;
 
-/// The first bytes of one connection, and whose they are.
+/// Which connection it is of: by whose it is and when it was led here, as both ends have it, so that no other process's takes its place whatever port
+/// that has.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Opening {
+pub struct OpeningKey {
     /// [`Origin::boot_ns`] of the connection.
     pub boot_ns: u64,
     /// [`Origin::agent_cgroup`] of it.
     pub agent_cgroup: u64,
     /// [`Origin::start_boot_ns`] of it.
     pub start_boot_ns: u64,
+    /// [`Origin::pid`] of it.
+    pub pid: u32,
+    /// The client's port, host order.
+    pub client_port: u32,
+}
+
+impl OpeningKey {
+    /// Of the connection of this origin from that port.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of(origin: &Origin, client_port: u16) -> Self {
+        Self {
+            boot_ns: origin.boot_ns,
+            agent_cgroup: origin.agent_cgroup,
+            start_boot_ns: origin.start_boot_ns,
+            pid: origin.pid,
+            client_port: client_port as u32,
+        }
+    }
+}
+
+/// The first bytes of one connection.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Opening {
     /// What the whole words so far have led to.
     state: [u64; 4],
     /// The bytes of the word under way.
@@ -34,17 +60,15 @@ pub struct Opening {
     pub bytes: u32,
 }
 
-const _: () = assert!(size_of::<Opening>() == 72);
+const _: () = assert!(size_of::<OpeningKey>() == 32);
+const _: () = assert!(size_of::<Opening>() == 48);
 
 impl Opening {
-    /// Nothing said yet, on the connection of this origin.
+    /// Nothing said yet.
     #[inline(always)]
     #[must_use]
-    pub const fn new(origin: &Origin, key: [u64; 2], first: u32) -> Self {
+    pub const fn new(key: [u64; 2], first: u32) -> Self {
         Self {
-            boot_ns: origin.boot_ns,
-            agent_cgroup: origin.agent_cgroup,
-            start_boot_ns: origin.start_boot_ns,
             // The four constants of SipHash.
             state: [
                 key[0] ^ 0x736f_6d65_7073_6575,
@@ -56,15 +80,6 @@ impl Opening {
             first,
             bytes: 0,
         }
-    }
-
-    /// Whether it is of the connection of this origin.
-    #[inline(always)]
-    #[must_use]
-    pub const fn is_of(&self, origin: &Origin) -> bool {
-        self.boot_ns == origin.boot_ns
-            && self.agent_cgroup == origin.agent_cgroup
-            && self.start_boot_ns == origin.start_boot_ns
     }
 
     /// Whether what begins with this sequence number follows what is here, and there is room.
@@ -121,10 +136,10 @@ impl Opening {
         self.state = [a, b, c, d];
     }
 
-    /// Whether exactly these bytes were said, on the connection of this origin.
+    /// Whether exactly these bytes were said.
     #[must_use]
-    pub fn is(&self, origin: &Origin, key: [u64; 2], came: &[u8]) -> bool {
-        let mut said = Self::new(origin, key, self.first);
+    pub fn is(&self, key: [u64; 2], came: &[u8]) -> bool {
+        let mut said = Self::new(key, self.first);
         came.iter().for_each(|byte| said.byte(*byte));
         said == *self
     }
@@ -136,29 +151,13 @@ mod tests {
 
     const KEY: [u64; 2] = [0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908];
 
-    fn origin(boot_ns: u64) -> Origin {
-        Origin {
-            boot_ns,
-            agent_cgroup: 7,
-            netns: 1,
-            start_boot_ns: 3,
-            grant: 0,
-            destination: [0; 16],
-            port: 443,
-            pid: 7,
-            uid: 2001,
-            tied: 0,
-            comm: [0; 16],
-        }
-    }
-
     fn bytes() -> [u8; 600] {
         core::array::from_fn(|at| (at * 7 % 251) as u8)
     }
 
     /// Takes up bytes as the kernel does: a packet of so many at a time, words where it can.
     fn in_packets(key: [u64; 2], bytes: &[u8], size: usize) -> Opening {
-        let mut said = Opening::new(&origin(1), key, 100);
+        let mut said = Opening::new(key, 100);
         for packet in bytes.chunks(size) {
             assert!(said.goes_on_at(100 + said.bytes));
             let mut rest = packet;
@@ -203,31 +202,27 @@ mod tests {
         for length in [0, 1, 7, 8, 9, 517, 600] {
             for size in 1..40 {
                 let said = in_packets(KEY, &bytes[..length], size);
-                assert!(
-                    said.is(&origin(1), KEY, &bytes[..length]),
-                    "{length} {size}"
-                );
+                assert!(said.is(KEY, &bytes[..length]), "{length} {size}");
             }
         }
     }
 
     #[test]
-    fn nothing_else_is_what_was_said_nor_the_same_of_another_connection_or_under_another_key() {
+    fn nothing_else_is_what_was_said_nor_the_same_under_another_key() {
         let bytes = bytes();
         let said = in_packets(KEY, &bytes, 600);
         for at in 0..600 {
             let mut other = bytes;
             other[at] ^= 1;
-            assert!(!said.is(&origin(1), KEY, &other), "{at}");
+            assert!(!said.is(KEY, &other), "{at}");
         }
-        assert!(!said.is(&origin(1), KEY, &bytes[..599]));
-        assert!(!said.is(&origin(2), KEY, &bytes));
-        assert!(!said.is(&origin(1), [KEY[1], KEY[0]], &bytes));
+        assert!(!said.is(KEY, &bytes[..599]));
+        assert!(!said.is([KEY[1], KEY[0]], &bytes));
         assert!(!said.goes_on_at(100) && !said.goes_on_at(701) && said.goes_on_at(700));
         let unknown = Opening {
             bytes: UNKNOWN,
             ..said
         };
-        assert!(!unknown.goes_on_at(99) && !unknown.is(&origin(1), KEY, &bytes));
+        assert!(!unknown.goes_on_at(99) && !unknown.is(KEY, &bytes));
     }
 }

@@ -92,8 +92,8 @@ pub struct Peer {
     pub destination: SocketAddr,
     /// What the kernel left of it.
     pub origin: Origin,
-    /// Its end of the connection, and the port of this one.
-    pub ends: (SocketAddr, u16),
+    /// The port of its end.
+    pub port: u16,
 }
 
 /// Asks the kernel whose an accepted connection is. `None` refuses it.

@@ -10,7 +10,7 @@ use aya_ebpf::programs::sk_buff::SkBuff;
 use enforcer_ebpf::address::{LOOPBACK_V4, LOOPBACK_V6};
 use enforcer_ebpf::opening::{OPENING_BYTES_MAX, UNKNOWN};
 use enforcer_ebpf::record::{is_fresh, tied_now};
-use enforcer_ebpf::{FlowKey, Opening, Origin, PortKey, Reason};
+use enforcer_ebpf::{FlowKey, Opening, OpeningKey, Origin, Reason};
 
 use super::maps::{LED, OPENING_KEY, OPENINGS, ORIGINS, config, is_own_port};
 use super::packet::{IpPacket, held_with_socket, left_with_socket, workload_of};
@@ -62,13 +62,7 @@ pub fn tie(skb: &SkBuff, packet: &IpPacket) -> Option<Reason> {
         return Some(Reason::Internal);
     };
     if flags & SYN == 0 {
-        let key = PortKey {
-            netns: 0,
-            client,
-            client_port: u32::from(u16::from_be(from)),
-            server_port: u32::from(to),
-        };
-        return said(skb, at, key, u32::from_be(first_sequence));
+        return said(skb, at, u16::from_be(from), u32::from_be(first_sequence));
     }
     if flags & ACK != 0 {
         return None;
@@ -120,22 +114,17 @@ fn is_begun(flow: &FlowKey, origin: &Origin) -> bool {
     if flow.server_port != config().proxy_port {
         return true;
     }
-    let key = PortKey {
-        netns: flow.netns,
-        client: flow.client,
-        client_port: flow.client_port,
-        server_port: flow.server_port,
-    };
+    let key = OpeningKey::of(origin, flow.client_port as u16);
     let Some(secret) = OPENING_KEY.get(0) else {
         return false;
     };
-    let opening = Opening::new(origin, *secret, flow.first_sequence.wrapping_add(1));
+    let opening = Opening::new(*secret, flow.first_sequence.wrapping_add(1));
     OPENINGS.insert(&key, &opening, 0).is_ok()
 }
 
 /// Takes up what a connection's own socket says first. What was never led here says nothing at the daemon's ports, whoever it is that speaks so.
 #[inline(always)]
-fn said(skb: &SkBuff, at: usize, mut key: PortKey, sequence: u32) -> Option<Reason> {
+fn said(skb: &SkBuff, at: usize, from: u16, sequence: u32) -> Option<Reason> {
     let Ok(words) = skb.load::<u8>(at + 12) else {
         return Some(Reason::Internal);
     };
@@ -147,13 +136,13 @@ fn said(skb: &SkBuff, at: usize, mut key: PortKey, sequence: u32) -> Option<Reas
     let Some(origin) = held_with_socket(skb, &LED) else {
         return Some(Reason::ProxyDirect);
     };
-    key.netns = origin.netns;
+    let key = OpeningKey::of(origin, from);
     let Some(opening) = OPENINGS.get_ptr_mut(&key) else {
         return None;
     };
-    // SAFETY: an entry of the map, which is this connection's alone where the origin is its own: its packets leave one after the other.
+    // SAFETY: an entry of the map, which is this connection's alone: its packets leave one after the other.
     let opening = unsafe { &mut *opening };
-    if opening.is_of(origin) && opening.goes_on_at(sequence) && take_up(skb, opening, at) != end {
+    if opening.goes_on_at(sequence) && take_up(skb, opening, at) != end {
         opening.bytes = UNKNOWN;
     }
     None

@@ -14,7 +14,7 @@ use enforcer_ebpf::map::{
     SUBUIDS_MAX, UIDS_MAX, WINDOWS_MAX,
 };
 use enforcer_ebpf::{
-    Agent, Config, Counters, Endpoint, Event, FlowKey, Opening, Origin, PortKey, Window,
+    Agent, Config, Counters, Endpoint, Event, FlowKey, Opening, OpeningKey, Origin, PortKey, Window,
 };
 
 /// What goes with a socket, and with those that are accepted from it. The library's own has no place for the flag.
@@ -69,9 +69,10 @@ pub static ORIGINS: LruHashMap<FlowKey, Origin> = LruHashMap::with_max_entries(O
 /// The origin of a connection, with the daemon's end of it, for the daemon. Goes with the socket.
 #[btf_map]
 pub static ACCEPTED: SkStorage<Origin> = SkStorage::new();
-/// What connections' sockets said first, by the client's end, for the daemon. The oldest is forgotten first, and its connection refused.
+/// What connections' sockets said first, for the daemon. The oldest is forgotten first, and its connection refused.
 #[map]
-pub static OPENINGS: LruHashMap<PortKey, Opening> = LruHashMap::with_max_entries(OPENINGS_MAX, 0);
+pub static OPENINGS: LruHashMap<OpeningKey, Opening> =
+    LruHashMap::with_max_entries(OPENINGS_MAX, 0);
 /// Under which key that is kept: the daemon's secret, another at each start.
 #[map]
 pub static OPENING_KEY: Array<[u64; 2]> = Array::with_max_entries(1, 0);

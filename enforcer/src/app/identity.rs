@@ -130,18 +130,18 @@ impl OriginSource for Origins {
             0 => None,
             cgroup => Some(self.agents.agent(cgroup)?),
         };
-        let ends = (stream.peer_addr().ok()?, stream.local_addr().ok()?.port());
+        let port = stream.peer_addr().ok()?.port();
         Some(Peer {
             agent,
             process: process_of(&origin),
             destination: destination(origin.destination, origin.port),
             origin,
-            ends,
+            port,
         })
     }
 
     fn has_said(&self, peer: &Peer, came: &[u8]) -> bool {
-        self.origins.has_said(&peer.origin, peer.ends, came)
+        self.origins.has_said(&peer.origin, peer.port, came)
     }
 }
 

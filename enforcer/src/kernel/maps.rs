@@ -15,7 +15,9 @@ use enforcer_ebpf::map::{
     AGENTS_MAX, CLASS_DEDICATED, CLASS_METADATA, CLASS_SHARED, ENDPOINTS_MAX, ENFORCE_AGENTS,
     ENFORCE_HOST, SUBUIDS_MAX, UIDS_MAX, WINDOWS_MAX,
 };
-use enforcer_ebpf::{Agent, Config, Counters, Endpoint, Opening, Origin, PortKey, Window};
+use enforcer_ebpf::{
+    Agent, Config, Counters, Endpoint, Opening, OpeningKey, Origin, PortKey, Window,
+};
 use enforcer_proto::wire::{CheckView, Enforce};
 use ipnet::IpNet;
 
@@ -807,7 +809,7 @@ fn key6(net: ipnet::Ipv6Net) -> Key<[u8; 16]> {
 pub struct Origins {
     connections: Arc<OwnedFd>,
     datagrams: Arc<HashMap<MapData, PortKey, Origin>>,
-    openings: Arc<Mutex<HashMap<MapData, PortKey, Opening>>>,
+    openings: Arc<Mutex<HashMap<MapData, OpeningKey, Opening>>>,
     /// Under which what was said first is kept.
     secret: [u64; 2],
 }
@@ -827,12 +829,12 @@ impl Origins {
     /// Whether the socket at the other end of a connection, whose origin this is, has said exactly these bytes first, as they left it. Can be asked once:
     /// the kernel's memory of it is let go.
     #[must_use]
-    pub fn has_said(&self, origin: &Origin, ends: (SocketAddr, u16), came: &[u8]) -> bool {
-        let key = port_key(origin.netns, ends.0, ends.1);
+    pub fn has_said(&self, origin: &Origin, client_port: u16, came: &[u8]) -> bool {
+        let key = OpeningKey::of(origin, client_port);
         let mut openings = self.openings.lock().unwrap_or_else(PoisonError::into_inner);
         let said = openings.get(&key, 0);
         let _ = openings.remove(&key);
-        said.is_ok_and(|said| said.is(origin, self.secret, came))
+        said.is_ok_and(|said| said.is(self.secret, came))
     }
 
     /// The origin of a connection that the daemon has accepted; `None` where it was not led here by the kernel. The kernel has left it with
@@ -846,29 +848,25 @@ impl Origins {
     /// the kernel, or too many others were since. An earlier one need not be the same process's, or agent's.
     #[must_use]
     pub fn of_datagram(&self, peer: SocketAddr, netns: u64, server_port: u16) -> Option<Origin> {
-        let key = port_key(netns, peer, server_port);
+        let client = match peer.ip() {
+            IpAddr::V4(ip) => mapped(ip.octets()),
+            IpAddr::V6(ip) => ip.octets(),
+        };
+        let key = PortKey {
+            netns,
+            client,
+            client_port: u32::from(peer.port()),
+            server_port: u32::from(server_port),
+        };
         self.datagrams.get(&key, 0).ok()
     }
 }
 
-fn opened<V: Pod>(maps: &Path, file: &str) -> Result<HashMap<MapData, PortKey, V>, KernelError> {
+fn opened<K: Pod, V: Pod>(maps: &Path, file: &str) -> Result<HashMap<MapData, K, V>, KernelError> {
     let fail = |error: MapError| refused(format!("open the map {file}"))(&error);
     let data = MapData::from_pin(maps.join(file)).map_err(fail)?;
     let map = Map::from_map_data(data).map_err(fail)?;
     HashMap::try_from(map).map_err(fail)
-}
-
-fn port_key(netns: u64, peer: SocketAddr, server_port: u16) -> PortKey {
-    let client = match peer.ip() {
-        IpAddr::V4(ip) => mapped(ip.octets()),
-        IpAddr::V6(ip) => ip.octets(),
-    };
-    PortKey {
-        netns,
-        client,
-        client_port: u32::from(peer.port()),
-        server_port: u32::from(server_port),
-    }
 }
 
 #[cfg(test)]

@@ -249,7 +249,8 @@ enum Command {
         #[arg(long, value_name = "NAME=VALUE", hide = true)]
         only_env: Vec<String>,
         /// In a sandbox that has no network and whose system cannot be written, but for the working folder (bubblewrap). What leads out of it is
-        /// BigQuery within a window, and what the agent is allowed besides.
+        /// BigQuery within a window, and what the agent is allowed besides. It is started in a folder of the command's own, such as ~/work: never in
+        /// /tmp, /var/tmp or a folder above them, and nowhere in /run, /proc, /dev and /sys.
         #[arg(long)]
         sandbox: bool,
         /// The half that becomes the command.

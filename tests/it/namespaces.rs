@@ -4,6 +4,7 @@ mod apart;
 mod bridge;
 mod marks;
 mod newcomers;
+mod sandbox;
 mod takeover;
 mod unit;
 
@@ -553,10 +554,15 @@ fn nothing_of_the_daemons_is_left_of_namespaces_that_have_gone_and_one_agents_ar
 /// `enforcer run --sandbox` of the agent's, in a folder of its own, with a window where a scope is named.
 fn in_a_sandbox(world: &World, scope: Option<&str>) -> Command {
     let folder = world.own_folder(Who::Agent, "work");
+    in_a_sandbox_at(world, &folder, &enforcer(), scope)
+}
+
+/// The same in this folder, by this program.
+fn in_a_sandbox_at(world: &World, folder: &Path, program: &Path, scope: Option<&str>) -> Command {
     let mut command = world.run_as(Who::Operator, "sh");
     // A process that enters the world's mounts is at their root.
     command.args(["-c", "cd \"$0\" && exec \"$@\""]);
-    command.arg(folder).arg(enforcer());
+    command.arg(folder).arg(program);
     command.args(["run", "--sandbox", "--agent", "finance-bot"]);
     if let Some(scope) = scope {
         command.args(["--scope", scope, "--ttl", "5m", "--reason", "a report"]);

@@ -50,6 +50,10 @@ pub(super) fn run(run: &Run<'_>) -> Result<ExitCode, Failure> {
     if run.is_inside {
         inside::become_command(run)?;
     }
+    if run.is_sandboxed {
+        // Before anybody is asked for a window that nothing could be done with.
+        sandbox::Sandbox::here()?;
+    }
     let status = ask::runtime()?.block_on(async {
         let Some(terms) = run.terms else {
             return Ok::<_, Failure>(outside(run, None).await?);

@@ -8,7 +8,7 @@
 use std::ffi::{OsStr, OsString};
 use std::io::{self, IsTerminal};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, anyhow};
 use enforcer_proto::wire::{Ask, Reply};
@@ -18,7 +18,7 @@ use rustix::process::Signal;
 use super::super::{Failure, ask};
 use super::Run;
 use super::confine::confine;
-use super::sandbox;
+use super::sandbox::{self, Sandbox, Shown};
 
 /// What a command gets of the caller's environment without being asked for.
 const KEPT: [&str; 4] = ["PATH", "LANG", "TERM", "TZ"];
@@ -71,7 +71,8 @@ pub(super) fn become_command(run: &Run<'_>) -> Result<(), Failure> {
         environment.push((name.into(), value.into()));
     }
     let mut command = if run.is_sandboxed {
-        let (bubblewrap, first) = sandbox::sandbox(&shown(run.socket, &joined.env))?;
+        let sandbox = Sandbox::here()?;
+        let (bubblewrap, first) = sandbox.program(shown(run.socket, &joined.env))?;
         let mut command = std::process::Command::new(bubblewrap);
         command.args(first).arg(program);
         command
@@ -86,11 +87,14 @@ pub(super) fn become_command(run: &Run<'_>) -> Result<(), Failure> {
 }
 
 /// What of the daemon's a client reads: its socket, and the files that it is named.
-fn shown(socket: &Path, client: &[(String, String)]) -> Vec<PathBuf> {
+fn shown(socket: &Path, client: &[(String, String)]) -> Shown {
     let files = client.iter().map(|(_, value)| Path::new(value));
-    let files = files.filter(|file| file.is_absolute() && file.exists());
+    let files = files.filter(|file| file.is_absolute() && file.is_file());
     let socket = std::iter::once(socket).filter(|socket| socket.is_absolute());
-    socket.chain(files).map(Path::to_owned).collect()
+    Shown {
+        of_daemon: socket.chain(files).map(Path::to_owned).collect(),
+        files: Vec::new(),
+    }
 }
 
 /// The command's environment: little of the caller's, then what clients in a workload need, which nothing overrides.

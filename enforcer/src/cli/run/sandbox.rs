@@ -1,7 +1,8 @@
 //! `enforcer run --sandbox`: the command in a bubblewrap sandbox that has no network, where the host's files cannot be changed but in the working
 //! folder. What leads out of it is the daemon alone, and that only within a window. Says what bubblewrap is started with; starts nothing.
 
-use std::collections::BTreeSet;
+mod folders;
+
 use std::ffi::{OsStr, OsString};
 use std::net::{Ipv4Addr, UdpSocket};
 use std::os::unix::process::CommandExt;
@@ -11,38 +12,70 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use enforcer_ebpf::map::NAMES_PORT;
 
+use super::super::Failure;
+use folders::Folders;
+pub(super) use folders::Shown;
+
 /// Where bubblewrap is. Not looked for along `PATH`, which is the caller's.
 const PROGRAMS: [&str; 3] = ["/usr/bin/bwrap", "/usr/local/bin/bwrap", "/bin/bwrap"];
-/// What is empty in it, and its own: sockets by which others could be had to act for the command are in the first.
-const EMPTY: [&str; 4] = ["/run", "/tmp", "/var/tmp", "/dev/shm"];
 /// How long the daemon is waited for in a new sandbox: it comes within milliseconds.
 const TRY_AGAIN: Duration = Duration::from_millis(5);
 const TRIES: u32 = 400;
 /// Where the Cloud SDK writes, in a system that is not to be written.
 pub(super) const CLOUDSDK_CONFIG: (&str, &str) = ("CLOUDSDK_CONFIG", "/tmp/gcloud");
 
-/// The program, and its first arguments: the command and its own come after them. It is this program first, which waits in the sandbox until it is
-/// served, and becomes the command ([`become_command`]).
-///
-/// `shown` are files that clients read, of which the folders are shown though what is above them is empty.
-///
-/// # Errors
-/// When there is no bubblewrap, or no working folder.
-pub(super) fn sandbox(shown: &[PathBuf]) -> Result<(PathBuf, Vec<OsString>)> {
-    let program = PROGRAMS.iter().map(Path::new).find(|path| path.is_file());
-    let program = program.ok_or_else(|| {
-        anyhow!(
-            "there is no bubblewrap on this host, by which --sandbox makes its sandbox: apt-get install bubblewrap"
-        )
-    })?;
-    let folder = std::env::current_dir().context("looking for the working folder")?;
-    let me = std::env::current_exe().context("looking for this program")?;
-    let mut words = arguments(&folder, &[shown, std::slice::from_ref(&me)].concat());
-    words.extend([me.into(), "sandboxed".into(), "--".into()]);
-    Ok((program.to_owned(), words))
+/// A sandbox that can be made.
+#[derive(Debug)]
+pub(super) struct Sandbox {
+    bubblewrap: PathBuf,
+    folders: Folders,
+    /// As the kernel names it, behind whatever links.
+    working: PathBuf,
 }
 
-fn arguments(folder: &Path, shown: &[PathBuf]) -> Vec<OsString> {
+impl Sandbox {
+    /// The one that is made in the working folder.
+    ///
+    /// # Errors
+    /// When there is no bubblewrap, or no working folder, or it is one that no command in a sandbox is given.
+    pub(super) fn here() -> Result<Self, Failure> {
+        let bubblewrap = PROGRAMS.iter().map(Path::new).find(|path| path.is_file());
+        let bubblewrap = bubblewrap.ok_or_else(|| {
+            anyhow!(
+                "there is no bubblewrap on this host, by which --sandbox makes its sandbox: apt-get install bubblewrap"
+            )
+        })?;
+        let working = std::env::current_dir().context("looking for the working folder")?;
+        let folders = Folders::of_this_host();
+        if let Some(own) = folders.in_the_way_of(&working) {
+            return Err(Failure::Usage(format!(
+                "--sandbox gives the command its working folder to write, which is {}, and never this host's {}: cd to a folder of the command's own first, such as ~/work",
+                working.display(),
+                own.display()
+            )));
+        }
+        Ok(Self {
+            bubblewrap: bubblewrap.to_owned(),
+            folders,
+            working,
+        })
+    }
+
+    /// The program, and its first arguments: the command and its own come after them. It is this program first, which waits in the sandbox until
+    /// it is served, and becomes the command ([`become_command`]).
+    ///
+    /// # Errors
+    /// When this program is nowhere.
+    pub(super) fn program(&self, mut shown: Shown) -> Result<(&Path, Vec<OsString>)> {
+        let me = std::env::current_exe().context("looking for this program")?;
+        shown.files.push(me.clone());
+        let mut words = arguments(&self.folders, &self.working, &shown);
+        words.extend([me.into(), "sandboxed".into(), "--".into()]);
+        Ok((&self.bubblewrap, words))
+    }
+}
+
+fn arguments(folders: &Folders, working: &Path, shown: &Shown) -> Vec<OsString> {
     let mut words: Vec<OsString> = [
         "--unshare-all",
         "--die-with-parent",
@@ -56,23 +89,11 @@ fn arguments(folder: &Path, shown: &[PathBuf]) -> Vec<OsString> {
     ]
     .map(Into::into)
     .into();
-    for empty in EMPTY {
-        words.extend(["--tmpfs".into(), empty.into()]);
-    }
-    let folders: BTreeSet<&Path> = shown.iter().filter_map(|file| file.parent()).collect();
-    // What lies elsewhere is there already.
-    let is_emptied = |folder: &&Path| EMPTY.iter().any(|empty| folder.starts_with(empty));
-    for shown in folders.into_iter().filter(is_emptied) {
-        words.extend(["--ro-bind".into(), shown.into(), shown.into()]);
-    }
     // Not all of the host, where that is where it was started.
-    let own = if folder == Path::new("/") {
-        OsStr::new("/tmp")
-    } else {
-        words.extend(["--bind".into(), folder.into(), folder.into()]);
-        folder.as_os_str()
-    };
-    words.extend(["--chdir".into(), own.into(), "--".into()]);
+    let given = (working != Path::new("/")).then_some(working);
+    words.extend(folders.mounts(given, shown));
+    let start = given.map_or(OsStr::new("/tmp"), Path::as_os_str);
+    words.extend(["--chdir".into(), start.into(), "--".into()]);
     words
 }
 
@@ -110,30 +131,30 @@ fn is_served() -> bool {
 mod tests {
     use super::*;
 
+    fn words(working: &str) -> String {
+        let working = Path::new(working);
+        let words = arguments(&Folders::of_this_host(), working, &Shown::default());
+        let words = words.join(OsStr::new(" "));
+        words.into_string().expect("is text")
+    }
+
     #[test]
-    fn nothing_of_the_host_can_be_written_but_the_working_folder_and_the_clients_files_are_shown() {
-        let shown = ["/run/enforcer/ca.pem", "/run/enforcer/control.sock"].map(PathBuf::from);
-        let words = arguments(Path::new("/srv/bot"), &shown);
-        let words: Vec<&str> = words.iter().filter_map(|word| word.to_str()).collect();
-        let all = words.join(" ");
-        assert!(all.starts_with("--unshare-all --die-with-parent --ro-bind / / "));
-        assert_eq!(
-            all.matches("--ro-bind /run/enforcer /run/enforcer").count(),
-            1
-        );
-        let at = |text: &str| all.find(text).unwrap_or_else(|| panic!("{text} in {all}"));
-        assert!(
-            at("--tmpfs /run") < at("--ro-bind /run/enforcer"),
-            "what is emptied is emptied first"
-        );
-        assert!(all.ends_with("--bind /srv/bot /srv/bot --chdir /srv/bot --"));
-        assert_eq!(all.matches("--bind ").count(), 1);
+    fn nothing_of_the_host_can_be_written_but_the_working_folder_and_what_has_sockets_is_empty() {
+        let all = words("/srv/bot");
+        let whole = "--unshare-all --die-with-parent --ro-bind / / --proc /proc --dev /dev ";
+        assert!(all.starts_with(whole), "{all}");
+        for empty in ["--tmpfs /run ", "--tmpfs /tmp ", "--tmpfs /var/tmp "] {
+            assert_eq!(all.matches(empty).count(), 1, "{all}");
+        }
+        assert_eq!(all.matches("-bind ").count(), 2, "{all}");
+        assert_eq!(all.matches("--bind /srv/bot /srv/bot ").count(), 1);
+        assert!(all.ends_with("--chdir /srv/bot --"), "{all}");
     }
 
     #[test]
     fn a_command_that_is_started_at_the_root_has_no_folder_to_write() {
-        let words = arguments(Path::new("/"), &[]);
-        assert!(!words.contains(&"--bind".into()));
-        assert_eq!(words[words.len() - 2], "/tmp");
+        let all = words("/");
+        assert!(!all.contains("--bind "), "{all}");
+        assert!(all.ends_with("--chdir /tmp --"), "{all}");
     }
 }

@@ -1,0 +1,167 @@
+//! Which of the host's folders the command of `enforcer run --sandbox` has: sockets of the host's services, which are reached from every network
+//! namespace, are in none of them.
+
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+use harness::stage::Side;
+use harness::world::{Client, Family, Who, World, enforcer, policy};
+use serde_json::Value;
+
+use super::{done, in_a_sandbox, in_a_sandbox_at};
+
+/// Who listens at a path on the host, and lets everybody in.
+fn listens(world: &World, at: &Path) -> UnixListener {
+    world.stage.on(Side::Host, || {
+        let folder = at.parent().expect("a folder");
+        std::fs::create_dir_all(folder).expect("makes a folder");
+        let listener = UnixListener::bind(at).expect("listens");
+        let everybodys = PermissionsExt::from_mode(0o777);
+        std::fs::set_permissions(at, everybodys).expect("opens it");
+        listener
+    })
+}
+
+/// Says for each path that it is given, by a line, what came of a connection to the socket there.
+const CONNECTS: &str = "
+import errno, json, socket, sys
+for line in sys.stdin:
+    try:
+        socket.socket(socket.AF_UNIX).connect(line.strip())
+        said = 'connected'
+    except OSError as error:
+        said = errno.errorcode[error.errno]
+    print(json.dumps(said), flush=True)
+";
+
+fn connects(client: &mut Client, at: &Path) -> Value {
+    client.query(&at.display().to_string())
+}
+
+#[test]
+fn a_command_is_not_run_in_a_folder_by_which_a_sandbox_would_have_the_hosts_sockets_and_is_told_why()
+ {
+    let mut world = World::without_daemon(Family::V4);
+    // Nobody would have to be waited for.
+    world.set_policy(&policy("15m", true));
+    world.start_daemon();
+    world.stage.mount_small(Path::new("/run"));
+    let _bus = listens(&world, Path::new("/run/host/bus"));
+    let link = world.stage.dir().join("link");
+    symlink("/run/host", &link).expect("links");
+    let scope = Some("demo-project.finance:read");
+    for (folder, named, own) in [
+        ("/run", "/run", "/run"),
+        ("/run/host", "/run/host", "/run"),
+        ("/var/run/host", "/run/host", "/run"),
+        (link.to_str().expect("is text"), "/run/host", "/run"),
+        ("/tmp", "/tmp", "/tmp"),
+        ("/var/tmp", "/var/tmp", "/var/tmp"),
+        ("/var", "/var", "/var/tmp"),
+        ("/proc", "/proc", "/proc"),
+        ("/proc/sys", "/proc/sys", "/proc"),
+        ("/dev", "/dev", "/dev"),
+        ("/dev/shm", "/dev/shm", "/dev"),
+        ("/sys", "/sys", "/sys"),
+        ("/sys/fs/cgroup", "/sys/fs/cgroup", "/sys"),
+    ] {
+        let mut command = in_a_sandbox_at(&world, Path::new(folder), &enforcer(), scope);
+        let ended = command.args(["echo", "it", "ran"]).output().expect("runs");
+        let why = format!(
+            "enforcer: --sandbox gives the command its working folder to write, which is {named}, and never this host's {own}: cd to a folder of the command's own first, such as ~/work\n"
+        );
+        assert_eq!(String::from_utf8_lossy(&ended.stderr), why, "{folder}");
+        assert_eq!(ended.status.code(), Some(2), "{folder}");
+        assert!(ended.stdout.is_empty(), "{folder}");
+    }
+    // Nothing had been started by then, and nobody asked.
+    for kind in ["process_joined", "requested"] {
+        assert_eq!(world.events(kind), Vec::<Value>::new(), "{kind}");
+    }
+    let mut at_the_root = in_a_sandbox_at(&world, Path::new("/"), &enforcer(), None);
+    let (is_well, said) = done(at_the_root.args(["sh", "-c", "pwd; ls -A /run"]));
+    assert!(is_well && said == "/tmp\n", "{said}");
+}
+
+#[test]
+fn no_socket_that_a_process_of_the_host_listens_on_in_run_or_tmp_is_reached_from_within_a_sandbox()
+{
+    let mut world = World::start(Family::V4);
+    world.stage.mount_small(Path::new("/run"));
+    let stage = world.stage.dir().to_owned();
+    let in_run = ["/run/bus", "/run/host/bus"].map(PathBuf::from);
+    let in_tmp = ["bus", "host/bus"].map(|name| stage.join(name));
+    let others = [in_run, in_tmp].concat();
+    let _listeners: Vec<UnixListener> = others.iter().map(|at| listens(&world, at)).collect();
+    let socket = stage.join("run/control.sock");
+
+    let mut outside = world.run_as(Who::Agent, "/usr/bin/python3");
+    outside.args(["-c", CONNECTS]);
+    let mut outside = Client::start(outside);
+    let mut inside = in_a_sandbox(&world, None);
+    inside.args(["/usr/bin/python3", "-c", CONNECTS]);
+    let mut inside = Client::start(inside);
+    for other in &others {
+        assert_eq!(
+            connects(&mut outside, other),
+            "connected",
+            "{}",
+            other.display()
+        );
+        assert_eq!(
+            connects(&mut inside, other),
+            "ENOENT",
+            "{}",
+            other.display()
+        );
+    }
+    // The daemon's is, also the one that it makes anew.
+    assert_eq!(connects(&mut inside, &socket), "connected");
+    world.stop_daemon();
+    assert!(
+        ["ENOENT", "ECONNREFUSED"]
+            .map(Value::from)
+            .contains(&connects(&mut inside, &socket))
+    );
+    world.start_daemon();
+    assert_eq!(connects(&mut inside, &socket), "connected");
+}
+
+#[test]
+fn of_an_emptied_folder_a_sandbox_has_the_program_and_the_run_folder_and_nothing_beside_them() {
+    let world = World::start(Family::V4);
+    let stage = world.stage.dir().to_owned();
+    let folder = stage.join("programs");
+    std::fs::create_dir(&folder).expect("makes a folder");
+    let program = folder.join("enforcer");
+    std::fs::copy(enforcer(), &program).expect("copies");
+    std::fs::write(folder.join("secret"), "").expect("writes");
+    let work = world.own_folder(Who::Agent, "work");
+    let look = format!(
+        "cd {}; echo *; echo programs/*; touch run/x programs/x; ls -A run; touch work/x",
+        stage.display()
+    );
+    let mut command = in_a_sandbox_at(&world, &work, &program, None);
+    let (is_well, said) = done(command.args(["sh", "-c", &look]));
+    assert!(
+        is_well && said.starts_with("programs run work\nprograms/enforcer\n"),
+        "{said}"
+    );
+    assert!(
+        said.contains("ca.pem") && said.contains("control.sock"),
+        "{said}"
+    );
+    assert!(!stage.join("run/x").exists() && work.join("x").exists());
+
+    // Where others have their things beside the daemon's, theirs are not shown with it.
+    let _bus = listens(&world, &stage.join("run/bus"));
+    let mut command = in_a_sandbox_at(&world, &work, &program, None);
+    let look = format!(
+        "ls -A {0}; test -S \"$ENFORCER_SOCKET\" && echo asks",
+        stage.join("run").display()
+    );
+    let (is_well, said) = done(command.args(["sh", "-c", &look]));
+    let alone = "ca-bundle.pem\nca.pem\ncontrol.sock\nplaceholder-token\nasks\n";
+    assert!(is_well && said == alone, "{said}");
+}

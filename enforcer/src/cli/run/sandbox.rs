@@ -92,7 +92,7 @@ fn arguments(folders: &Folders, working: &Path, shown: &Shown) -> Vec<OsString> 
     // Not all of the host, where that is where it was started.
     let given = (working != Path::new("/")).then_some(working);
     words.extend(folders.mounts(given, shown));
-    let start = given.map_or(OsStr::new("/tmp"), Path::as_os_str);
+    let start = given.map_or_else(|| OsStr::new("/tmp"), Path::as_os_str);
     words.extend(["--chdir".into(), start.into(), "--".into()]);
     words
 }

@@ -150,8 +150,6 @@ fn said(skb: &SkBuff, at: usize, from: u16, sequence: u32) -> Option<Reason> {
 
 /// Takes up what stands there, and gives where that ends. How much it is is known by where nothing can be read any more: the verifier counts a loop
 /// by its bound alone.
-///
-/// A function of its own: the kernel looks at every way through what is inlined, at each place.
 #[inline(always)]
 fn take_up(skb: &SkBuff, opening: &mut Opening, mut at: usize) -> usize {
     let mut seen = 0;

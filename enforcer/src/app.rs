@@ -4,7 +4,6 @@
 mod beside;
 mod containers;
 mod doctor;
-mod hints;
 mod identity;
 mod kernel;
 mod log;
@@ -83,8 +82,8 @@ use crate::upstream::{self, Upstream, UpstreamOptions};
 use crate::workload;
 use crate::workloads::Workloads;
 use beside::Beside;
-use hints::Hints;
 use identity::Origins;
+use namespaces::hints::Hints;
 use services::Services;
 
 /// How long what is under way may take to end when the daemon is stopped.

@@ -14,7 +14,7 @@ use enforcer_proto::principal::{AgentName, Process};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
-use super::hints::Hints;
+use super::namespaces::hints::Hints;
 use crate::callers::{Caller, Callers};
 use crate::causes::Causes;
 use crate::dns::marks::Marks;
@@ -203,8 +203,10 @@ pub(super) async fn record_events(
             event = events.next() => match event {
                 Ok(event) if is_probe(&event) => {}
                 Ok(event) => {
-                    if event.reason == Reason::OtherNetns as u32 && event.agent_cgroup != 0 {
-                        hints.add(event.agent_cgroup, event.pid);
+                    if event.reason == Reason::OtherNetns as u32
+                        && let Some(agent) = agents.agent(event.agent_cgroup)
+                    {
+                        hints.add(&agent, event.pid);
                     }
                     tally.add(agents.agent_concerned(event.agent_cgroup), kind(&event), event);
                 }

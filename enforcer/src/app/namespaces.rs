@@ -1,7 +1,12 @@
 //! Listens in the network namespaces that agents are in, and in none any more that they have left. The one place that does: recorded, then served,
-//! then the kernel leads there; the kernel leads there no more, then it ends, then that is recorded.
+//! then the kernel leads there; the kernel leads there no more, then it ends, then that is recorded. What there is to do is done in turns, a small piece
+//! for one agent at a time (`lanes`); a look at all that agents have goes on beside that, and only says what there is to do.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod faults;
+pub(super) mod hints;
+mod lanes;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +17,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::hints::{Hints, Refused};
+use self::faults::{Becomes, Faults};
+use self::hints::Hints;
+use self::lanes::{Lanes, SHARE, Turn};
 use super::services::Services;
 use crate::causes::Causes;
 use crate::clock::Clock;
@@ -21,24 +28,19 @@ use crate::kernel::{self, Ports};
 use crate::listeners::Sockets;
 use crate::namespaces::enter::{EnterError, enter};
 use crate::namespaces::look::{self, Depth};
-use crate::namespaces::{Bound, Extent, Netns, PER_AGENT_MAX, Place, Seen, Step, plan};
+use crate::namespaces::{Netns, Place, Room, Seen, Step, changes, unserved};
 use crate::workload;
 use crate::workloads::Workloads;
 
-/// How long after one look the next begins, where nothing calls for one. What an agent asks from a namespace that was not seen yet is refused so that
-/// it tries again.
+/// How long after one look at all the next begins, or as long as that the looks take at most one part of [`SHARE`] of the time. What an agent asks from
+/// a namespace that was not seen yet is refused so that it tries again.
 const LOOK: Duration = Duration::from_millis(50);
-/// How long at least after one that was called for the next one is, however much calls for it.
-const LOOK_MIN: Duration = Duration::from_millis(2);
-/// How long a namespace cannot be served before that is said, nanoseconds: its own are setting it up.
-const LASTING_NS: u64 = 500_000_000;
-/// A look takes at most one part of so many of the time, however many processes agents have.
-const LOOK_SHARE: u32 = 10;
-/// How long it is remembered what could not be served and was not seen since: a thread that is alone in a namespace is seen only when the kernel refuses
-/// it. What is remembered is said and recorded once.
-const REMEMBERED_NS: u64 = 10_000_000_000;
-/// What cannot be served is tried again when as much time has gone by as it has been so, but after this much at the latest, nanoseconds.
-const PATIENCE_NS: u64 = 250_000_000;
+/// How long after one the next begins at the latest: what is looked at of each agent is bounded, so that it takes long only where the host is busy. What an
+/// agent has left takes its room until then, whoever keeps the host busy.
+const LOOK_MAX: Duration = Duration::from_secs(1);
+
+/// How many are handed over after one look: each waits for its record. Others go on being served as they are until the next.
+const HANDED_OVER_PER_LOOK: usize = 16;
 
 /// What `status` is told.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -67,12 +69,7 @@ pub(super) struct Keep {
 #[derive(Default)]
 struct Now {
     served: BTreeMap<Netns, Served>,
-    /// What cannot be served.
-    failed: BTreeMap<Netns, Fails>,
-    /// Who has come to which bound, and when last, on the boot clock.
-    crowded: BTreeMap<(AgentName, Bound), u64>,
-    /// Who has processes of which the kernel does not let the daemon see where they are.
-    hidden: BTreeSet<AgentName>,
+    faults: Faults,
 }
 
 impl Now {
@@ -85,23 +82,6 @@ impl Now {
     }
 }
 
-/// Since when something cannot be served, and why; recorded once.
-struct Fails {
-    agent: AgentName,
-    why: String,
-    since_boot_ns: u64,
-    tried_boot_ns: u64,
-    is_said: bool,
-}
-
-impl Fails {
-    /// Whether it is not yet time to try again.
-    fn rests(&self, boot_ns: u64) -> bool {
-        let patience = self.tried_boot_ns.saturating_sub(self.since_boot_ns);
-        boot_ns.saturating_sub(self.tried_boot_ns) < patience.min(PATIENCE_NS)
-    }
-}
-
 struct Served {
     agent: AgentName,
     cookie: u64,
@@ -109,6 +89,15 @@ struct Served {
     stop: CancellationToken,
     /// Ends what came by them: an open connection would keep the namespace alive.
     gone: CancellationToken,
+}
+
+/// What a look at all has seen.
+struct Looked {
+    /// What was served when it began.
+    before: BTreeMap<Netns, AgentName>,
+    /// Nothing where it came to nothing.
+    seen: Option<Seen>,
+    took: Duration,
 }
 
 impl Keep {
@@ -124,136 +113,209 @@ impl Keep {
 
     async fn keep(&mut self, own: Netns, stop: &CancellationToken) {
         let mut now = Now::default();
-        let next = tokio::time::sleep(LOOK);
-        tokio::pin!(next);
+        let mut lanes = Lanes::default();
+        let mut looks = Box::pin(self.look(&now, own, Duration::ZERO));
         loop {
+            lanes.call(&self.hints.agents());
+            let rested = pause(lanes.wait_ns(self.boot_ns()));
             tokio::select! {
-                refused = self.hints.next() => {
-                    let took = self.arrived(&mut now, refused, own, stop).await;
-                    tokio::time::sleep(LOOK_MIN.max(took * LOOK_SHARE)).await;
+                biased;
+                looked = &mut looks => {
+                    let took = looked.took;
+                    self.looked(&mut now, &mut lanes, looked).await;
+                    looks = Box::pin(self.look(&now, own, took));
                 }
-                () = &mut next => {
-                    let took = self.look_again(&mut now, own, stop).await;
-                    let rest = LOOK.max(took * LOOK_SHARE);
-                    next.as_mut().reset(tokio::time::Instant::now() + rest);
-                }
+                () = rested => self.work(&mut now, &mut lanes, own, stop).await,
+                () = self.hints.come() => {}
             }
         }
     }
 
-    /// Looks at those whom the kernel refused, and serves where they are. Gives how long the look took.
-    async fn arrived(
-        &mut self,
-        now: &mut Now,
-        refused: Refused,
-        own: Netns,
-        stop: &CancellationToken,
-    ) -> Duration {
-        let began_ns = self.clock.now().boot_ns;
-        let whose: Vec<(AgentName, u32)> = refused
-            .into_iter()
-            .filter_map(|(cgroup, pids)| Some((self.workloads.agent(cgroup)?, pids)))
-            .flat_map(|(agent, pids)| pids.into_iter().map(move |pid| (agent.clone(), pid)))
-            .collect();
-        let looked = tokio::task::spawn_blocking(move || look::at(&whose, own)).await;
-        let steps = plan(&now.whose(), &looked.unwrap_or_default(), Extent::Part);
-        self.take(now, steps, stop).await;
-        Duration::from_nanos(self.clock.now().boot_ns.saturating_sub(began_ns))
+    fn boot_ns(&self) -> u64 {
+        self.clock.now().boot_ns
     }
 
-    /// Looks everywhere once, and does what is to be done. Gives how long the look took.
-    async fn look_again(
-        &mut self,
-        now: &mut Now,
+    /// Looks everywhere once, after a rest from a look that took so long. On a thread that may wait for the file system; what is served or not is done meanwhile.
+    fn look(
+        &self,
+        now: &Now,
         own: Netns,
-        stop: &CancellationToken,
-    ) -> Duration {
-        let began_ns = self.clock.now().boot_ns;
-        let (mut seen, extent) = self.look(own, Depth::Processes).await;
-        let mut steps = plan(&now.whose(), &seen, extent);
-        let is_leave = |step: &Step| matches!(step, Step::Leave(_) | Step::HandOver(_));
-        if steps.iter().any(is_leave) {
-            // Nothing is left that a thread is in which has gone there by itself.
-            let extent;
-            (seen, extent) = self.look(own, Depth::Threads).await;
-            steps = plan(&now.whose(), &seen, extent);
+        took: Duration,
+    ) -> impl Future<Output = Looked> + Send + use<> {
+        let (before, clock) = (now.whose(), Arc::clone(&self.clock));
+        let workloads = Arc::clone(&self.workloads);
+        let share = u32::try_from(SHARE).unwrap_or(u32::MAX);
+        let rest = took.saturating_mul(share).clamp(LOOK, LOOK_MAX);
+        async move {
+            tokio::time::sleep(rest).await;
+            let began_ns = clock.now().boot_ns;
+            let all = workloads.all();
+            let served = before.clone();
+            let looked = tokio::task::spawn_blocking(move || {
+                let seen = look::look(&all, own, Depth::Processes);
+                if changes(&served, &served, &seen).is_empty() {
+                    return seen;
+                }
+                // Nothing is left that a thread is in which has gone there by itself.
+                look::look(&all, own, Depth::Threads)
+            });
+            let seen = looked.await.ok();
+            let took_ns = clock.now().boot_ns.saturating_sub(began_ns);
+            Looked {
+                before,
+                seen,
+                took: Duration::from_nanos(took_ns),
+            }
         }
-        let boot_ns = self.clock.now().boot_ns;
-        let took_ns = boot_ns.saturating_sub(began_ns);
-        let is_fresh = |then: u64| boot_ns.saturating_sub(then) < REMEMBERED_NS;
-        now.failed
-            .retain(|netns, fails| seen.has(*netns) || is_fresh(fails.tried_boot_ns));
-        now.crowded.retain(|_, then| is_fresh(*then));
-        now.hidden.clone_from(seen.hidden());
-        self.take(now, steps, stop).await;
-        Duration::from_nanos(took_ns)
     }
 
-    async fn take(&mut self, now: &mut Now, steps: Vec<Step>, stop: &CancellationToken) {
-        for step in steps {
+    /// Does at once what is to be done about what is served, and has what else was seen wait for its agents' turns.
+    async fn looked(&mut self, now: &mut Now, lanes: &mut Lanes, looked: Looked) {
+        let Some(seen) = looked.seen else {
+            return;
+        };
+        now.faults.look(&seen, self.boot_ns());
+        lanes.retain(&self.workloads.all().into_keys().collect());
+        let mut handed_over = 0;
+        for step in changes(&now.whose(), &looked.before, &seen) {
             match step {
                 Step::Leave(netns) => self.leave(now, netns).await,
-                Step::HandOver(place) => self.hand_over(now, place).await,
-                Step::Serve(place) => self.serve(now, place, stop).await,
-                Step::Refuse(place, bound) => self.refuse(now, place, bound).await,
+                Step::HandOver(place) if handed_over < HANDED_OVER_PER_LOOK => {
+                    handed_over += 1;
+                    self.hand_over(now, place).await;
+                }
+                Step::HandOver(_) => {}
             }
         }
+        self.line_up(now, lanes, &seen);
         self.tell(now);
     }
 
-    /// Looks on a thread that may wait for the file system.
-    async fn look(&self, own: Netns, depth: Depth) -> (Seen, Extent) {
-        let all = self.workloads.all();
-        let looked = tokio::task::spawn_blocking(move || look::look(&all, own, depth)).await;
-        // One that came to nothing has seen nothing go.
-        looked.unwrap_or_else(|_| (Seen::default(), Extent::Part))
+    /// What was seen and is not served waits for its turn, but for what rests.
+    fn line_up(&self, now: &Now, lanes: &mut Lanes, seen: &Seen) {
+        let boot_ns = self.boot_ns();
+        let found = unserved(&now.whose(), seen);
+        let due = found.into_iter();
+        for place in due.filter(|place| !now.faults.rests(place, boot_ns)) {
+            lanes.add(place);
+        }
     }
 
-    async fn serve(&mut self, now: &mut Now, place: Place, stop: &CancellationToken) {
-        let boot_ns = self.clock.now().boot_ns;
-        let before = now.failed.get(&place.netns);
-        if before.is_some_and(|fails| fails.rests(boot_ns)) {
+    /// One agent's turn: where one of its processes was refused is looked, and some of what waits is served.
+    async fn work(
+        &mut self,
+        now: &mut Now,
+        lanes: &mut Lanes,
+        own: Netns,
+        stop: &CancellationToken,
+    ) {
+        let began_ns = self.boot_ns();
+        let Some(agent) = lanes.next(began_ns) else {
             return;
+        };
+        if let Some(pid) = self.hints.take(&agent) {
+            let whose = agent.clone();
+            let looked = tokio::task::spawn_blocking(move || look::at(&whose, pid, own)).await;
+            self.line_up(now, lanes, &looked.unwrap_or_default());
         }
-        let is_new = before.is_none();
-        match self.served(&place, stop).await {
+        let places = self.roomy(now, lanes.take(&agent)).await;
+        let entered = self.enter(places).await;
+        let took_ns = self.boot_ns().saturating_sub(began_ns);
+        let mut is_lost = false;
+        for (place, entered) in entered {
+            is_lost |= self.entered(now, place, entered, stop).await == Becomes::Lost;
+        }
+        self.tell(now);
+        let turn = Turn {
+            ended_ns: self.boot_ns(),
+            took_ns,
+            is_lost,
+        };
+        lanes.rest(&agent, turn);
+    }
+
+    /// Those of these that are still to be served, and for which there is room.
+    async fn roomy(&self, now: &mut Now, places: Vec<Place>) -> Vec<Place> {
+        let boot_ns = self.boot_ns();
+        let mut room = Room::of(now.served.values().map(|served| &served.agent));
+        let mut roomy = Vec::new();
+        for place in places {
+            if now.served.contains_key(&place.netns) || now.faults.rests(&place, boot_ns) {
+                continue;
+            }
+            match room.for_one_of(&place.agent) {
+                Ok(()) => {
+                    room.take(&place.agent);
+                    roomy.push(place);
+                }
+                Err(bound) => {
+                    if now.faults.crowd(&place.agent, bound, boot_ns) {
+                        self.say_refused(place, bound.to_string()).await;
+                    }
+                }
+            }
+        }
+        roomy
+    }
+
+    /// Serves one that was entered, and remembers one that cannot be.
+    async fn entered(
+        &mut self,
+        now: &mut Now,
+        place: Place,
+        entered: Result<Sockets, Failed>,
+        stop: &CancellationToken,
+    ) -> Becomes {
+        let served = match entered {
+            Ok(sockets) => self.serve(&place, sockets, stop).await,
+            Err(failed) => Err(failed),
+        };
+        match served {
             Ok(served) => {
-                now.failed.remove(&place.netns);
+                now.faults.serves(place.netns);
                 now.served.insert(place.netns, served);
+                Becomes::Remembered
             }
             // Whoever was there is gone: nobody is refused anything.
-            Err(Failed::Gone) => drop(now.failed.remove(&place.netns)),
+            Err(Failed::Gone) => {
+                now.faults.has_gone(&place);
+                Becomes::Remembered
+            }
             Err(Failed::Why(why)) => {
-                let of_agent = now
-                    .failed
-                    .values()
-                    .filter(|fails| fails.agent == place.agent);
-                if is_new && of_agent.count() >= PER_AGENT_MAX {
-                    // As many are remembered, and said, as could be served.
-                    return;
-                }
-                let known = now.failed.entry(place.netns).or_insert_with(|| Fails {
-                    agent: place.agent.clone(),
-                    why: why.clone(),
-                    since_boot_ns: boot_ns,
-                    tried_boot_ns: boot_ns,
-                    is_said: false,
-                });
-                known.tried_boot_ns = boot_ns;
-                if known.why != why {
-                    known.why.clone_from(&why);
-                    known.is_said = false;
-                }
-                let lasts = boot_ns.saturating_sub(known.since_boot_ns) >= LASTING_NS;
-                if lasts && !std::mem::replace(&mut known.is_said, true) {
+                let becomes = now.faults.fail(&place, why.clone(), self.boot_ns());
+                if becomes == Becomes::Said {
                     self.say_refused(place, why).await;
                 }
+                becomes
             }
         }
     }
 
-    async fn served(&mut self, place: &Place, stop: &CancellationToken) -> Result<Served, Failed> {
-        let sockets = self.enter(place).await?;
+    /// Binds in each.
+    async fn enter(&self, places: Vec<Place>) -> Vec<(Place, Result<Sockets, Failed>)> {
+        if places.is_empty() {
+            return Vec::new();
+        }
+        let (workloads, ports) = (Arc::clone(&self.workloads), self.ports);
+        let entered = tokio::task::spawn_blocking(move || {
+            let each = places.into_iter().map(|place| {
+                let entered = enter_one(&workloads, &place, ports);
+                (place, entered)
+            });
+            each.collect()
+        });
+        entered.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "network namespaces were not entered");
+            Vec::new()
+        })
+    }
+
+    async fn serve(
+        &mut self,
+        place: &Place,
+        sockets: Sockets,
+        stop: &CancellationToken,
+    ) -> Result<Served, Failed> {
         let cookie = sockets.netns;
         let recorded = self.engine.record(self.is_served(place)).await;
         recorded.map_err(|refusal| Failed::Why(refusal.to_string()))?;
@@ -276,30 +338,11 @@ impl Keep {
         })
     }
 
-    async fn enter(&self, place: &Place) -> Result<Sockets, Failed> {
-        let found = self.workloads.of(&place.agent).ok_or(Failed::Gone)?;
-        let (mount, ports) = (self.workloads.mount().to_owned(), self.ports);
-        let (pid, netns) = (place.pid, place.netns);
-        let entered = tokio::task::spawn_blocking(move || {
-            if look::is_there(pid, netns, &mount, &found.folder) {
-                enter(pid, netns, ports)
-            } else {
-                Err(EnterError::Gone)
-            }
-        });
-        match entered.await {
-            Ok(Ok(sockets)) => Ok(sockets),
-            Ok(Err(EnterError::Gone)) => Err(Failed::Gone),
-            Ok(Err(error)) => Err(Failed::Why(error.to_string())),
-            Err(error) => Err(Failed::Why(error.to_string())),
-        }
-    }
-
     fn is_served(&self, place: &Place) -> Event {
         let container = self.workloads.container(&place.agent);
         Event::NamespaceServed {
             agent: place.agent.clone(),
-            process: process(place.pid),
+            process: process(place.door.pid),
             netns: place.netns,
             container: container.as_ref().map(|known| known.shown().to_owned()),
             image: container.and_then(|known| known.image),
@@ -340,17 +383,9 @@ impl Keep {
             .await;
     }
 
-    async fn refuse(&self, now: &mut Now, place: Place, bound: Bound) {
-        let boot_ns = self.clock.now().boot_ns;
-        let before = now.crowded.insert((place.agent.clone(), bound), boot_ns);
-        if before.is_none() {
-            self.say_refused(place, bound.to_string()).await;
-        }
-    }
-
     async fn say_refused(&self, place: Place, why: String) {
         let event = Event::NamespaceRefused {
-            process: process(place.pid),
+            process: process(place.door.pid),
             agent: place.agent,
             netns: place.netns,
             why,
@@ -359,23 +394,36 @@ impl Keep {
     }
 
     fn tell(&self, now: &Now) {
-        let said = now.failed.iter().filter(|(_, fails)| fails.is_said);
-        let failed = said.map(|(netns, Fails { why, .. })| {
-            format!("network namespace {netns} is not served, so what agents ask from it is refused: {why}")
-        });
-        let crowded = now.crowded.keys().map(|(agent, bound)| {
-            format!("some network namespaces of agent {agent} are not served: {bound}")
-        });
-        let hidden = now.hidden.iter().map(|agent| {
-            format!("the kernel does not let the daemon see in which network namespaces processes of agent {agent} are, so what they ask from another than this host's is refused: run the daemon as root of this host, with CAP_SYS_PTRACE")
-        });
         let told = Told {
             served: now.served.len(),
-            problems: failed.chain(crowded).chain(hidden).collect(),
+            problems: now.faults.sentences(),
         };
         self.told
             .send_if_modified(|before| std::mem::replace(before, told.clone()) != told);
     }
+}
+
+/// Ends after so long; never where there is nothing to wait for.
+async fn pause(wait_ns: Option<u64>) {
+    match wait_ns {
+        None => std::future::pending().await,
+        Some(0) => {}
+        Some(wait_ns) => tokio::time::sleep(Duration::from_nanos(wait_ns)).await,
+    }
+}
+
+fn enter_one(workloads: &Workloads, place: &Place, ports: Ports) -> Result<Sockets, Failed> {
+    let found = workloads.of(&place.agent).ok_or(Failed::Gone)?;
+    if !look::is_there(place.door, place.netns, workloads.mount(), &found.folder) {
+        return Err(Failed::Gone);
+    }
+    enter(place.door, place.netns, ports).map_err(|error| match error {
+        EnterError::Gone => Failed::Gone,
+        EnterError::NotPermitted
+        | EnterError::LoopbackDown
+        | EnterError::PortTaken(_)
+        | EnterError::Other(_) => Failed::Why(error.to_string()),
+    })
 }
 
 /// Why a namespace is not served.

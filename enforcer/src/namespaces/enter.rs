@@ -11,7 +11,7 @@ use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use super::{Netns, owner};
+use super::{Door, Netns, owner};
 use crate::kernel::Ports;
 use crate::listeners::{Sockets, Unbound};
 use crate::workload;
@@ -42,13 +42,13 @@ pub enum EnterError {
     Other(String),
 }
 
-/// Binds the daemon's ports in the network namespace that a process is in, where that is `netns`. Takes as long as a thread takes to start; waits
+/// Binds the daemon's ports in the network namespace that a thread is in, where that is `netns`. Takes as long as a thread takes to start; waits
 /// for nobody.
 ///
 /// # Errors
 /// [`EnterError`]; nothing is bound then.
-pub fn enter(pid: u32, netns: Netns, ports: Ports) -> Result<Sockets, EnterError> {
-    let namespace = open(pid, netns)?;
+pub fn enter(door: Door, netns: Netns, ports: Ports) -> Result<Sockets, EnterError> {
+    let namespace = open(door, netns)?;
     // One of which it is not known is nobody's who may be given more.
     let is_anothers = !owner::is_this_hosts(namespace.as_fd()).unwrap_or(false);
     let done = std::thread::scope(|scope| {
@@ -73,21 +73,15 @@ pub fn enter(pid: u32, netns: Netns, ports: Ports) -> Result<Sockets, EnterError
     }
 }
 
-/// Opens the namespace by the process, or by a thread of it that has gone there by itself. What is open is what was seen: the file is looked at, and
-/// not its path again.
-fn open(pid: u32, netns: Netns) -> Result<File, EnterError> {
-    let threads = std::fs::read_dir(format!("/proc/{pid}/task"));
-    let threads = threads.map_err(|error| not_entered(&error))?.flatten();
-    let mut failed = None;
-    for thread in threads {
-        match File::open(thread.path().join("ns/net")) {
-            Ok(file) if file.metadata().is_ok_and(|found| found.ino() == netns) => return Ok(file),
-            Ok(_) => {}
-            Err(error) => failed = Some(not_entered(&error)),
-        }
+/// Opens the namespace by the thread. What is open is what was seen: the file is looked at, and not its path again.
+fn open(door: Door, netns: Netns) -> Result<File, EnterError> {
+    let file = File::open(door.path()).map_err(|error| not_entered(&error))?;
+    let found = file.metadata().map_err(|error| not_entered(&error))?;
+    if found.ino() == netns {
+        Ok(file)
+    } else {
+        Err(EnterError::Gone)
     }
-    // One that could not be looked at may be the one that is there.
-    Err(failed.unwrap_or(EnterError::Gone))
 }
 
 /// Before any address was ever given to it a namespace lets its loopback's be bound all the same, and leads nothing there.
@@ -172,6 +166,10 @@ mod tests {
             Self(child)
         }
 
+        fn door(&self) -> Door {
+            Door::first(self.0.id())
+        }
+
         fn netns(&self) -> Netns {
             let path = format!("/proc/{}/ns/net", self.0.id());
             std::fs::metadata(path).expect("lives").ino()
@@ -187,7 +185,7 @@ mod tests {
 
     /// Enters from a thread that has only these capabilities.
     fn enter_with(capabilities: CapabilitySet, occupant: &Occupant) -> Result<Sockets, EnterError> {
-        let (pid, netns) = (occupant.0.id(), occupant.netns());
+        let (door, netns) = (occupant.door(), occupant.netns());
         let work = move || {
             let sets = CapabilitySets {
                 effective: capabilities,
@@ -195,7 +193,7 @@ mod tests {
                 inheritable: CapabilitySet::empty(),
             };
             set_capabilities(None, sets).expect("gives up the others");
-            enter(pid, netns, PORTS)
+            enter(door, netns, PORTS)
         };
         std::thread::spawn(work).join().expect("ends")
     }
@@ -231,7 +229,7 @@ mod tests {
         ];
         for (namespaces, first, is_strict) in cases {
             let occupant = Occupant::with(namespaces, first);
-            let bound = enter(occupant.0.id(), occupant.netns(), PORTS).expect("enters");
+            let bound = enter(occupant.door(), occupant.netns(), PORTS).expect("enters");
             assert_eq!(bound.is_strict, is_strict, "{namespaces:?} {first}");
         }
     }
@@ -239,12 +237,12 @@ mod tests {
     #[test]
     fn a_namespace_that_its_process_has_left_or_ended_in_has_gone() {
         let (mut occupant, other) = (Occupant::start(), Occupant::start());
-        let (pid, netns) = (occupant.0.id(), occupant.netns());
+        let (door, netns) = (occupant.door(), occupant.netns());
         // The pid is in another now than the one that was seen.
-        let left = enter(pid, other.netns(), PORTS).map(|_| ());
+        let left = enter(door, other.netns(), PORTS).map(|_| ());
         assert_eq!(left, Err(EnterError::Gone));
         occupant.0.kill().expect("kills");
-        let ended = || enter(pid, netns, PORTS).map(|_| ());
+        let ended = || enter(door, netns, PORTS).map(|_| ());
         occupant.0.wait().expect("ends");
         assert_eq!(ended(), Err(EnterError::Gone));
     }

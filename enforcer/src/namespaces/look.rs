@@ -7,7 +7,7 @@ use std::path::Path;
 
 use enforcer_proto::principal::AgentName;
 
-use super::{Extent, Netns, Seen};
+use super::{Door, Netns, Seen};
 use crate::workload;
 use crate::workloads::Found;
 
@@ -16,6 +16,10 @@ const BELOW_MAX: usize = 4096;
 
 /// How many threads of one process are looked at. From where others have gone it is refused.
 const THREADS_MAX: usize = 256;
+
+/// How many threads of one agent's are looked at in one look at all. Of one that has more nothing is left while it has, and what is served beyond is found
+/// as the kernel refuses it.
+const PER_AGENT_MAX: usize = 16_384;
 
 /// How closely is looked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,86 +38,85 @@ pub fn own() -> io::Result<Netns> {
     netns_at(Path::new("/proc/self/ns/net"))
 }
 
-/// Where processes of these workloads are, apart from `own`, and whether that is all there is to see: what could not be looked at has not gone. What
-/// goes meanwhile is left out.
+/// Where processes of these workloads are, apart from `own`, and of which agents that is all there is to see: what could not be looked at has not gone.
+/// What goes meanwhile is left out.
 #[must_use]
-pub fn look(workloads: &BTreeMap<AgentName, Found>, own: Netns, depth: Depth) -> (Seen, Extent) {
+pub fn look(workloads: &BTreeMap<AgentName, Found>, own: Netns, depth: Depth) -> Seen {
     let mut seen = Seen::default();
-    let mut extent = Extent::Whole;
     for (agent, found) in workloads {
-        let pids = match workload::all_processes(&found.folder, BELOW_MAX) {
-            Ok((pids, true)) => pids,
-            Ok((pids, false)) => {
-                extent = Extent::Part;
-                pids
-            }
-            Err(error) => {
-                if !workload::is_gone(&error) {
-                    extent = Extent::Part;
+        match workload::all_processes(&found.folder, BELOW_MAX) {
+            Ok((pids, is_all)) => {
+                if !is_all {
+                    seen.leave_out(agent);
                 }
-                continue;
+                see_all(&mut seen, own, (agent, &pids), depth);
             }
-        };
-        for pid in pids {
-            see(&mut seen, own, (agent, pid), depth);
+            Err(error) if workload::is_gone(&error) => {}
+            Err(_) => seen.leave_out(agent),
         }
-    }
-    if !seen.hidden().is_empty() {
-        extent = Extent::Part;
-    }
-    (seen, extent)
-}
-
-/// Where these processes of agents' are, apart from `own`, and each of so many of their threads.
-#[must_use]
-pub fn at(whose: &[(AgentName, u32)], own: Netns) -> Seen {
-    let mut seen = Seen::default();
-    for (agent, pid) in whose {
-        see(&mut seen, own, (agent, *pid), Depth::Threads);
     }
     seen
 }
 
-fn see(seen: &mut Seen, own: Netns, (agent, pid): (&AgentName, u32), depth: Depth) {
-    let (found, is_all) = of_process(pid, depth);
-    for netns in found.into_iter().filter(|netns| *netns != own) {
-        seen.add(netns, agent, pid);
-    }
-    if !is_all {
-        seen.hide(agent);
+/// Looks at one agent's processes until it has had its part of the look.
+fn see_all(seen: &mut Seen, own: Netns, (agent, pids): (&AgentName, &[u32]), depth: Depth) {
+    let mut looked_at = 0;
+    for pid in pids {
+        if looked_at >= PER_AGENT_MAX {
+            return seen.leave_out(agent);
+        }
+        looked_at += see(seen, own, (agent, *pid), depth);
     }
 }
 
-/// Whether that process is there, and in the workload at this folder below `mount`: its number may be somebody else's by now.
+/// Where this process of an agent's is, apart from `own`, and each of so many of its threads.
 #[must_use]
-pub fn is_there(pid: u32, netns: Netns, mount: &Path, folder: &Path) -> bool {
-    let in_workload = workload::cgroup_of(pid).is_ok_and(|cgroup| {
+pub fn at(agent: &AgentName, pid: u32, own: Netns) -> Seen {
+    let mut seen = Seen::default();
+    see(&mut seen, own, (agent, pid), Depth::Threads);
+    seen
+}
+
+/// Gives at how many threads it has looked.
+fn see(seen: &mut Seen, own: Netns, (agent, pid): (&AgentName, u32), depth: Depth) -> usize {
+    let found = of_process(pid, depth);
+    for (door, netns) in &found {
+        match netns {
+            Ok(netns) if *netns == own => {}
+            Ok(netns) => seen.add(*netns, agent, *door),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => seen.hide(agent),
+            // It has gone.
+            Err(_) => {}
+        }
+    }
+    found.len()
+}
+
+/// Whether that thread is there, and its process in the workload at this folder below `mount`: its number may be somebody else's by now.
+#[must_use]
+pub fn is_there(door: Door, netns: Netns, mount: &Path, folder: &Path) -> bool {
+    let in_workload = workload::cgroup_of(door.pid).is_ok_and(|cgroup| {
         let below = cgroup.strip_prefix("/").unwrap_or(&cgroup);
         mount.join(below).starts_with(folder)
     });
-    in_workload && of_process(pid, Depth::Threads).0.contains(&netns)
+    in_workload && netns_at(&door.path()).is_ok_and(|found| found == netns)
 }
 
-/// Where a process is, and whether the kernel let all of that be seen.
-fn of_process(pid: u32, depth: Depth) -> (Vec<Netns>, bool) {
-    let mut found = vec![netns_at(Path::new(&format!("/proc/{pid}/ns/net")))];
+/// Where each thread of a process is, of as many as are looked at. The first thread comes first.
+fn of_process(pid: u32, depth: Depth) -> Vec<(Door, io::Result<Netns>)> {
+    let mut doors = vec![Door::first(pid)];
     match depth {
         Depth::Processes => {}
         Depth::Threads => {
             let threads = std::fs::read_dir(format!("/proc/{pid}/task"));
-            let threads = threads.into_iter().flatten().flatten().take(THREADS_MAX);
-            found.extend(threads.map(|thread| netns_at(&thread.path().join("ns/net"))));
+            let threads = threads.into_iter().flatten().flatten();
+            let tids = threads.filter_map(|thread| thread.file_name().to_str()?.parse().ok());
+            let others = tids.filter(|tid| *tid != pid).map(|tid| Door { pid, tid });
+            doors.extend(others.take(THREADS_MAX - 1));
         }
     }
-    let is_hidden = |found: &io::Result<Netns>| {
-        let error = found.as_ref().err();
-        error.is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
-    };
-    let is_all = !found.iter().any(is_hidden);
-    let mut all: Vec<Netns> = found.into_iter().flatten().collect();
-    all.sort_unstable();
-    all.dedup();
-    (all, is_all)
+    let each = doors.into_iter();
+    each.map(|door| (door, netns_at(&door.path()))).collect()
 }
 
 fn netns_at(path: &Path) -> io::Result<Netns> {
@@ -132,9 +135,16 @@ mod tests {
     fn every_thread_of_this_process_is_in_its_own_namespace() {
         let own = own().expect("there is one");
         for depth in [Depth::Threads, Depth::Processes] {
-            assert_eq!(of_process(std::process::id(), depth), (vec![own], true));
+            let found = of_process(std::process::id(), depth);
+            assert_eq!(found[0].0, Door::first(std::process::id()));
+            assert!(
+                found
+                    .iter()
+                    .all(|(_, netns)| matches!(netns, Ok(netns) if *netns == own))
+            );
         }
-        assert_eq!(of_process(u32::MAX, Depth::Threads), (Vec::new(), true));
+        let nobody: AgentName = "bot".parse().expect("a name");
+        assert_eq!(at(&nobody, u32::MAX, own), Seen::default());
     }
 
     #[test]
@@ -149,7 +159,7 @@ mod tests {
             sets.effective.remove(CapabilitySet::SYS_PTRACE);
             sets.permitted.remove(CapabilitySet::SYS_PTRACE);
             set_capabilities(None, sets).expect("gives it up");
-            at(&[(whose, pid)], 0)
+            at(&whose, pid, 0)
         };
         let seen = std::thread::spawn(work).join().expect("ends");
         other.kill().expect("kills");

@@ -246,6 +246,25 @@ def tries():
     return len(TRIES)
 
 
+def flood(count, address, port):
+    """Has so many threads go each into a namespace of its own whose loopback is down, and knock there as long as the process lives. Ends when all have."""
+    begun = threading.Semaphore(0)
+
+    def knocks():
+        again()
+        while True:
+            try:
+                connect(address, port)
+            except OSError:
+                begun.release()
+            time.sleep(0.05)
+
+    for _ in range(int(count)):
+        threading.Thread(target=knocks, daemon=True).start()
+    for _ in range(int(count)):
+        begun.acquire()
+
+
 def run(*words):
     """Runs a program; its exit code and words."""
     done = subprocess.run(words, capture_output=True, text=True, timeout=20)
@@ -256,7 +275,7 @@ def pid():
     return os.getpid()
 
 
-WORDS = {word.__name__: word for word in (unshare, again, lo, connect, reach, bind, listen, relay, setting, datagram, frame, ask, hold, opens, held, query, give, take, with_taken, thread, lost, tries, run, pid)}
+WORDS = {word.__name__: word for word in (unshare, again, lo, connect, reach, bind, listen, relay, setting, datagram, frame, ask, hold, opens, held, query, give, take, with_taken, thread, lost, tries, flood, run, pid)}
 
 for line in sys.stdin:
     word, *arguments = line.split()

@@ -1,0 +1,248 @@
+//! What of agents' namespaces is not served, and why: when it is tried again, what of it is said once, and in which words. Pure: no clock, and nothing is
+//! looked at or recorded.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use enforcer_proto::principal::AgentName;
+
+use crate::namespaces::{Bound, Netns, PER_AGENT_MAX, Place, Seen};
+
+/// How long a namespace cannot be served before that is said, nanoseconds: its own are setting it up.
+const LASTING_NS: u64 = 500_000_000;
+/// How long it is remembered what could not be served and was not seen since: a thread that is alone in a namespace is seen only when the kernel refuses
+/// it. What is remembered is said and recorded once.
+const REMEMBERED_NS: u64 = 10_000_000_000;
+/// What cannot be served is tried again when as much time has gone by as it has been so, but after this much at the latest, nanoseconds.
+const PATIENCE_NS: u64 = 250_000_000;
+
+/// What is wrong, agent by agent: the kernel gives a namespace's number to another's as soon as the first has gone.
+#[derive(Debug, Default)]
+pub(super) struct Faults {
+    /// What cannot be served.
+    failed: BTreeMap<AgentName, BTreeMap<Netns, Fails>>,
+    /// Who has come to which bound, and when last, on the boot clock.
+    crowded: BTreeMap<(AgentName, Bound), u64>,
+    /// Who has processes of which the kernel does not let the daemon see where they are.
+    hidden: BTreeSet<AgentName>,
+}
+
+/// Since when something cannot be served, and why; recorded once.
+#[derive(Debug)]
+struct Fails {
+    why: String,
+    since_boot_ns: u64,
+    tried_boot_ns: u64,
+    is_said: bool,
+}
+
+/// What becomes of a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Becomes {
+    /// It is remembered, and nothing is said of it (any more).
+    Remembered,
+    /// The same, and it is to be put on record.
+    Said,
+    /// Nothing: of that agent as many are remembered, and said, as could be served.
+    Lost,
+}
+
+impl Faults {
+    /// Whether it is not yet time to try again.
+    pub(super) fn rests(&self, place: &Place, boot_ns: u64) -> bool {
+        let of_agent = self.failed.get(&place.agent);
+        let known = of_agent.and_then(|failed| failed.get(&place.netns));
+        known.is_some_and(|fails| {
+            let patience = fails.tried_boot_ns.saturating_sub(fails.since_boot_ns);
+            boot_ns.saturating_sub(fails.tried_boot_ns) < patience.min(PATIENCE_NS)
+        })
+    }
+
+    /// It cannot be served.
+    pub(super) fn fail(&mut self, place: &Place, why: String, boot_ns: u64) -> Becomes {
+        let of_agent = self.failed.entry(place.agent.clone()).or_default();
+        if of_agent.len() >= PER_AGENT_MAX && !of_agent.contains_key(&place.netns) {
+            return Becomes::Lost;
+        }
+        let known = of_agent.entry(place.netns).or_insert_with(|| Fails {
+            why: why.clone(),
+            since_boot_ns: boot_ns,
+            tried_boot_ns: boot_ns,
+            is_said: false,
+        });
+        known.tried_boot_ns = boot_ns;
+        if known.why != why {
+            known.why = why;
+            known.is_said = false;
+        }
+        let lasts = boot_ns.saturating_sub(known.since_boot_ns) >= LASTING_NS;
+        if lasts && !std::mem::replace(&mut known.is_said, true) {
+            Becomes::Said
+        } else {
+            Becomes::Remembered
+        }
+    }
+
+    /// It is served, for whomever.
+    pub(super) fn serves(&mut self, netns: Netns) {
+        for of_agent in self.failed.values_mut() {
+            of_agent.remove(&netns);
+        }
+    }
+
+    /// The agent is not there any more: it is refused nothing.
+    pub(super) fn has_gone(&mut self, place: &Place) {
+        if let Some(of_agent) = self.failed.get_mut(&place.agent) {
+            of_agent.remove(&place.netns);
+        }
+    }
+
+    /// There is no room for an agent's. Whether that is new.
+    pub(super) fn crowd(&mut self, agent: &AgentName, bound: Bound, boot_ns: u64) -> bool {
+        let before = self.crowded.insert((agent.clone(), bound), boot_ns);
+        before.is_none()
+    }
+
+    /// All was looked at. What was not seen of the same agent, and is not fresh, is forgotten.
+    pub(super) fn look(&mut self, seen: &Seen, boot_ns: u64) {
+        let is_fresh = |then: u64| boot_ns.saturating_sub(then) < REMEMBERED_NS;
+        for (agent, failed) in &mut self.failed {
+            failed
+                .retain(|netns, fails| seen.has_of(*netns, agent) || is_fresh(fails.tried_boot_ns));
+        }
+        self.failed.retain(|_, failed| !failed.is_empty());
+        self.crowded.retain(|_, then| is_fresh(*then));
+        self.hidden.clone_from(seen.hidden());
+    }
+
+    /// What is wrong: at most a sentence of each kind for an agent, so that none takes the room in which others' is read.
+    pub(super) fn sentences(&self) -> Vec<String> {
+        let failed = self.failed.iter().filter_map(failed_sentence);
+        let crowded = self.crowded.keys().map(|(agent, bound)| {
+            format!("some network namespaces of agent {agent} are not served: {bound}")
+        });
+        let hidden = self.hidden.iter().map(|agent| {
+            format!("the kernel does not let the daemon see in which network namespaces processes of agent {agent} are, so what they ask from another than this host's is refused: run the daemon as root of this host, with CAP_SYS_PTRACE")
+        });
+        failed.chain(crowded).chain(hidden).collect()
+    }
+}
+
+/// Names the one that has been so the longest, so that it says the same as long as that is so. How many more there are is counted roughly, so that it
+/// does not say something new with each of them.
+fn failed_sentence((agent, failed): (&AgentName, &BTreeMap<Netns, Fails>)) -> Option<String> {
+    let said = || failed.iter().filter(|(_, fails)| fails.is_said);
+    let (netns, fails) = said().min_by_key(|(_, fails)| fails.since_boot_ns)?;
+    let others = match said().count() - 1 {
+        0 => String::new(),
+        more => format!(", nor are at least {} more of its", 1_u32 << more.ilog2()),
+    };
+    let why = &fails.why;
+    Some(format!(
+        "network namespace {netns} of agent {agent} is not served{others}, so what it asks from there is refused: {why}"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::namespaces::Door;
+
+    const MS: u64 = 1_000_000;
+
+    fn place(netns: Netns, agent: &str) -> Place {
+        Place {
+            netns,
+            agent: agent.parse().expect("a name"),
+            door: Door::first(1),
+        }
+    }
+
+    fn fails(faults: &mut Faults, place: &Place, boot_ns: u64) -> Becomes {
+        faults.fail(place, "its loopback is down".to_owned(), boot_ns)
+    }
+
+    #[test]
+    fn a_number_that_was_anothers_namespaces_begins_anew_with_its_own_refusal_and_no_rest_of_the_others()
+     {
+        let mut faults = Faults::default();
+        let (one, other) = (place(7, "one"), place(7, "other"));
+        assert_eq!(fails(&mut faults, &one, 0), Becomes::Remembered);
+        assert_eq!(fails(&mut faults, &one, LASTING_NS), Becomes::Said);
+        let now = LASTING_NS + MS;
+        assert!(faults.rests(&one, now));
+        // The first has ended, and the kernel has given its number to another's at once.
+        assert!(!faults.rests(&other, now));
+        assert_eq!(fails(&mut faults, &other, now), Becomes::Remembered);
+        let said = faults.sentences();
+        assert!(
+            said.len() == 1 && said[0].contains("agent one "),
+            "{said:?}"
+        );
+        assert_eq!(fails(&mut faults, &other, now + LASTING_NS), Becomes::Said);
+        // It is there, which is nothing of the first one's.
+        let mut seen = Seen::default();
+        seen.add(7, &other.agent, other.door);
+        faults.look(&seen, LASTING_NS + REMEMBERED_NS);
+        let said = faults.sentences();
+        assert!(
+            said.len() == 1 && said[0].contains("agent other "),
+            "{said:?}"
+        );
+        faults.serves(7);
+        assert_eq!(faults.sentences(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_fails_is_said_once_when_it_lasts_and_tried_ever_more_seldom() {
+        let mut faults = Faults::default();
+        let there = place(7, "one");
+        let (mut tries, mut said) = (0, 0);
+        for boot_ns in (0..10_000).map(|ms| ms * MS) {
+            if !faults.rests(&there, boot_ns) {
+                tries += 1;
+                said += usize::from(fails(&mut faults, &there, boot_ns) == Becomes::Said);
+            }
+        }
+        assert!((30..70).contains(&tries), "{tries}");
+        assert_eq!(said, 1);
+        // Another reason is said as well; one that has gone has none.
+        let taken = faults.fail(&there, "a port is taken".to_owned(), 10_000 * MS);
+        assert_eq!(taken, Becomes::Said);
+        faults.has_gone(&there);
+        assert_eq!(faults.sentences(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn of_one_agent_no_more_is_remembered_than_could_be_served_and_one_sentence_is_said() {
+        let mut faults = Faults::default();
+        let many = 0..2 * PER_AGENT_MAX as Netns;
+        let mut lost = 0;
+        for boot_ns in [0, LASTING_NS] {
+            for netns in many.clone() {
+                let becomes = fails(&mut faults, &place(netns, "one"), boot_ns + netns);
+                lost += usize::from(becomes == Becomes::Lost);
+            }
+        }
+        assert_eq!(lost, 2 * PER_AGENT_MAX);
+        let other = place(1000, "other");
+        for boot_ns in [0, LASTING_NS] {
+            assert_ne!(fails(&mut faults, &other, boot_ns), Becomes::Lost);
+        }
+        assert!(faults.crowd(&other.agent, Bound::OfAgent, 0));
+        assert!(!faults.crowd(&other.agent, Bound::OfAgent, 1));
+        let said = faults.sentences();
+        let [one, another, _crowded] = said.as_slice() else {
+            panic!("{said:?}");
+        };
+        assert_eq!(
+            one,
+            "network namespace 0 of agent one is not served, nor are at least 32 more of its, so what it asks from there is refused: its loopback is down"
+        );
+        assert_eq!(
+            another,
+            "network namespace 1000 of agent other is not served, so what it asks from there is refused: its loopback is down"
+        );
+        faults.look(&Seen::default(), LASTING_NS + REMEMBERED_NS + 1000);
+        assert_eq!(faults.sentences(), Vec::<String>::new());
+    }
+}

@@ -28,7 +28,7 @@ pub const ENDPOINTS_MAX: u32 = 16_384;
 /// The most redirected connections that are being made at once; the oldest is forgotten first, and the daemon refuses what has no origin.
 pub const ORIGINS_MAX: u32 = 16_384;
 /// The most connections whose first bytes are kept until the daemon has read them; the oldest are forgotten first, and the daemon refuses what came.
-pub const OPENINGS_MAX: u32 = ORIGINS_MAX;
+pub const OPENINGS_MAX: u32 = 4 * ORIGINS_MAX;
 /// The most questions for names in datagrams, not yet read by the daemon, whose asker is remembered.
 pub const ASKERS_MAX: u32 = 4096;
 /// The most network namespaces besides its own that the daemon listens in.

@@ -94,6 +94,8 @@ pub struct Peer {
     pub origin: Origin,
     /// The port of its end.
     pub port: u16,
+    /// Whether that is in a network namespace which others may be the root of.
+    pub is_apart: bool,
 }
 
 /// Asks the kernel whose an accepted connection is. `None` refuses it.
@@ -102,8 +104,8 @@ pub trait OriginSource: Send + Sync {
     /// The origin of a connection.
     async fn origin(&self, stream: &TcpStream) -> Option<Peer>;
     /// Whether these bytes, the first that came, are what the socket of that very connection has said: whoever may make packets in its network namespace
-    /// can speak in its place. Can be asked once.
-    fn has_said(&self, peer: &Peer, came: &[u8]) -> bool;
+    /// can speak in its place. `None` where that is not known any more. Can be asked once.
+    fn has_said(&self, peer: &Peer, came: &[u8]) -> Option<bool>;
 }
 
 /// Tokens by window. They never leave the daemon.

@@ -4,7 +4,8 @@
 //! The origin is the sending socket's own, left with it at `connect()`. Nothing that is kept elsewhere is believed here: a port, a sequence
 //! number or an entry of the one before may be had again by somebody else.
 
-use aya_ebpf::bindings::BPF_NOEXIST;
+use aya_ebpf::bindings::{BPF_EXIST, BPF_NOEXIST};
+use aya_ebpf::helpers::bpf_probe_read_kernel;
 use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use aya_ebpf::programs::sk_buff::SkBuff;
 use enforcer_ebpf::address::{LOOPBACK_V4, LOOPBACK_V6};
@@ -14,6 +15,7 @@ use enforcer_ebpf::{FlowKey, Opening, OpeningKey, Origin, Reason};
 
 use super::maps::{LED, OPENING_KEY, OPENINGS, ORIGINS, config, is_own_port};
 use super::packet::{IpPacket, held_with_socket, left_with_socket, workload_of};
+use super::task::offset;
 
 const IPPROTO_TCP: u32 = 6;
 /// IPv6's headers behind which TCP would stand unseen.
@@ -22,6 +24,12 @@ const IPPROTO_DSTOPTS: u32 = 60;
 const SYN: u8 = 0x02;
 const ACK: u8 = 0x10;
 const WORD_BYTES: usize = 8;
+/// The bit in a packet's own structure that says that another has the same data (`CLONED_MASK`, where the lowest bit is the first).
+const CLONED: u8 = 1;
+
+/// Where that bit's byte is; the loader asks the running kernel's BTF.
+#[unsafe(no_mangle)]
+static OFFSET_SKB_CLONED: u32 = 0;
 
 /// Ties a first packet for a port of the daemon's to its socket's origin, in place of whatever stood there. One whose socket was not led here is
 /// refused; so is one that meets another's under the same numbers, since whose connection will stand cannot be told.
@@ -137,15 +145,33 @@ fn said(skb: &SkBuff, at: usize, from: u16, sequence: u32) -> Option<Reason> {
         return Some(Reason::ProxyDirect);
     };
     let key = OpeningKey::of(origin, from);
-    let Some(opening) = OPENINGS.get_ptr_mut(&key) else {
+    // SAFETY: copied at once. Where the entry has been given to another connection by then, it is written under this one's key all the same.
+    let Some(mut opening) = (unsafe { OPENINGS.get(&key) }.copied()) else {
         return None;
     };
-    // SAFETY: an entry of the map, which is this connection's alone: its packets leave one after the other.
-    let opening = unsafe { &mut *opening };
-    if opening.goes_on_at(sequence) && take_up(skb, opening, at) != end {
+    if !opening.goes_on_at(sequence) {
+        return None;
+    }
+    if !is_as_sent(skb) || take_up(skb, &mut opening, at) != end {
         opening.bytes = UNKNOWN;
     }
+    // What is forgotten by now stays so.
+    let _ = OPENINGS.insert(&key, &opening, u64::from(BPF_EXIST));
     None
+}
+
+/// Whether nobody has written into the packet since TCP made it. Before this program the rules of the network namespace have seen it, and its root's may
+/// hand packets to a program that puts other bytes in (`nfqueue`) or write some themselves. TCP sends a clone of what it keeps, and whoever writes into
+/// the data of a clone has a copy of it made first; rules that only change addresses and ports have not. What TCP sends again may be a copy, and is not
+/// taken up once more.
+#[inline(always)]
+fn is_as_sent(skb: &SkBuff) -> bool {
+    // SAFETY: the offset is the running kernel's own, and the read is checked by the kernel.
+    let bits = unsafe {
+        let at = skb.skb.cast::<u8>().byte_add(offset(&OFFSET_SKB_CLONED));
+        bpf_probe_read_kernel(at.cast_const())
+    };
+    bits.is_ok_and(|bits| bits & CLONED != 0)
 }
 
 /// Takes up what stands there, and gives where that ends. How much it is is known by where nothing can be read any more: the verifier counts a loop

@@ -693,7 +693,7 @@ pub enum Event {
         why: String,
     },
     /// An agent's workload is another container than before, or none any more, by what its runtime says: in it is all that the agent does until the
-    /// next of these.
+    /// next of these, or of the daemon's starts, after which it is said anew.
     ContainerChanged {
         /// The agent.
         agent: AgentName,

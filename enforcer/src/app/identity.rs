@@ -135,12 +135,13 @@ impl OriginSource for Origins {
             agent,
             process: process_of(&origin),
             destination: destination(origin.destination, origin.port),
+            is_apart: origin.netns != self.own_netns,
             origin,
             port,
         })
     }
 
-    fn has_said(&self, peer: &Peer, came: &[u8]) -> bool {
+    fn has_said(&self, peer: &Peer, came: &[u8]) -> Option<bool> {
         self.origins.has_said(&peer.origin, peer.port, came)
     }
 }

@@ -826,15 +826,15 @@ impl Origins {
         })
     }
 
-    /// Whether the socket at the other end of a connection, whose origin this is, has said exactly these bytes first, as they left it. Can be asked once:
+    /// Whether the socket at the other end of a connection, whose origin this is, has said exactly these bytes first, as they left it; `None` where that is not known any more. Can be asked once:
     /// the kernel's memory of it is let go.
     #[must_use]
-    pub fn has_said(&self, origin: &Origin, client_port: u16, came: &[u8]) -> bool {
+    pub fn has_said(&self, origin: &Origin, client_port: u16, came: &[u8]) -> Option<bool> {
         let key = OpeningKey::of(origin, client_port);
         let mut openings = self.openings.lock().unwrap_or_else(PoisonError::into_inner);
         let said = openings.get(&key, 0);
         let _ = openings.remove(&key);
-        said.is_ok_and(|said| said.is(self.secret, came))
+        said.ok().map(|said| said.is(self.secret, came))
     }
 
     /// The origin of a connection that the daemon has accepted; `None` where it was not led here by the kernel. The kernel has left it with

@@ -60,7 +60,9 @@ impl Proxy {
     ) where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let Accepted { stream, name, h2 } = accepted;
+        let Accepted {
+            stream, name, h2, ..
+        } = accepted;
         let session = Arc::new(Session {
             requester,
             name,

@@ -65,11 +65,7 @@ impl Proxy {
         barred: Option<&Refusal>,
     ) -> Result<Shaken, No> {
         let (hello, stream) = peek(stream).await.map_err(No::Reset)?;
-        // What else TLS agrees on grows from these bytes: who did not say them has no part in it, and who put others in their place gets nothing.
-        if !self.origins.has_said(peer, stream.came()) {
-            let what = "The TLS hello that came is not what the process that connected has sent";
-            return Err(No::Reset(Refusal::new(Code::HelloForeign, what)));
-        }
+        heard(peer, self.origins.has_said(peer, stream.came())).map_err(No::Reset)?;
         let serves = match way(&hello.name, &self.protected, self.who(peer, barred)) {
             Way::Splice => return Ok(Shaken::Splice(stream)),
             Way::Refused(refusal) => return Err(No::Reset(refusal)),
@@ -81,6 +77,11 @@ impl Proxy {
         };
         let accepted = self.tls.accept(stream).await;
         let accepted = accepted.map_err(|refusal| No::Alerted(tls_refusal(&refusal)))?;
+        // With TLS 1.2, and behind a second hello, whoever speaks after the hello has a say in the keys.
+        if peer.is_apart && !accepted.follows_from_hello {
+            let what = "TLS 1.3 without a second hello is needed in a network namespace of its own: by less it is not known who speaks";
+            return Err(No::Reset(Refusal::new(Code::HelloForeign, what)));
+        }
         if accepted.name == hello.name {
             return Ok(Shaken::Agent(Box::new(accepted), serves));
         }
@@ -109,6 +110,23 @@ impl Proxy {
             rules: self.rules.get(agent),
             has_window: window.is_some_and(|window| now_boot_ns < window.closes_boot_ns),
             barred,
+        }
+    }
+}
+
+/// What else TLS agrees on grows from the hello: who did not say it has no part in it, and who put another in its place gets nothing. Who is no agent is
+/// passed on, from this host's own network namespace alone, and may say more than a hello at once.
+fn heard(peer: &Peer, has_said: Option<bool>) -> Result<(), Refusal> {
+    match has_said {
+        Some(true) => Ok(()),
+        Some(false) | None if peer.agent.is_none() => Ok(()),
+        Some(false) => {
+            let what = "The TLS hello that came is not what the process that connected has sent";
+            Err(Refusal::new(Code::HelloForeign, what))
+        }
+        None => {
+            let what = "What the process that connected has sent first is not known any more, since too many connections have begun";
+            Err(Refusal::new(Code::Overloaded, what))
         }
     }
 }

@@ -4,9 +4,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use rustls::ServerConfig;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use rustls::{HandshakeKind, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -87,6 +87,8 @@ pub struct Accepted<S> {
     pub name: String,
     /// Whether HTTP/2 was agreed on.
     pub h2: bool,
+    /// Whether nobody but who has said the hello can have agreed on the keys: those of TLS 1.3 follow from the first hello, or from an earlier session.
+    pub follows_from_hello: bool,
 }
 
 /// Accepts handshakes for the protected names.
@@ -142,8 +144,21 @@ impl TlsFront {
             name: name.clone(),
             source,
         })?;
-        let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-        Ok(Accepted { stream, name, h2 })
+        let agreed = stream.get_ref().1;
+        let h2 = agreed.alpn_protocol() == Some(b"h2");
+        let follows_from_hello = match agreed.handshake_kind() {
+            Some(HandshakeKind::Full) => {
+                agreed.protocol_version() == Some(rustls::ProtocolVersion::TLSv1_3)
+            }
+            Some(HandshakeKind::Resumed) => true,
+            Some(HandshakeKind::FullWithHelloRetryRequest) | None => false,
+        };
+        Ok(Accepted {
+            stream,
+            name,
+            h2,
+            follows_from_hello,
+        })
     }
 
     fn judge(&self, asked: Option<&str>) -> Result<String, TlsRefusal> {

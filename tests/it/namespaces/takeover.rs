@@ -75,3 +75,55 @@ fn what_another_says_by_a_raw_socket_in_an_agents_place_does_not_leave_it_and_is
         refused.iter().any(|event| event["agent"] == "ops-bot")
     });
 }
+
+/// That it is on record that what came was not said by who connected.
+fn foreign_hello_is_on_record(world: &World) {
+    harness::world::wait_for("it is on record", || {
+        let refused = world.events("connection_refused");
+        let is_it = |event: &Value| event["refusal"]["code"] == "tls.foreign";
+        refused.iter().any(is_it)
+    });
+}
+
+#[test]
+fn what_the_rules_of_a_namespace_write_into_a_hello_is_not_taken_for_what_was_said_and_what_they_do_to_its_head_is()
+ {
+    let world = World::start(Family::V4);
+    let _ = world.open_window("demo-project.finance:read", "10m");
+    let mut agent = Apart::of(&world);
+    agent.goes_apart();
+    let _ = agent.must(&format!("reach {BIGQUERY4} 443"));
+    agent.runs("nft add table inet t");
+    agent.runs("nft add chain inet t out { type filter hook output priority 0 ; }");
+    agent.runs("nft add rule inet t out tcp dport 841 ip dscp set cs1");
+    let [status, body] = answer(agent.must(&format!("query {BIGQUERY4}")));
+    assert_eq!(status, 200, "{body}");
+    // A byte of the hello's random, as whoever has others handed to a program could change all of it.
+    agent.runs("nft add rule inet t out tcp dport 841 @ih,88,8 set 0x7");
+    let told = agent.does(&format!("query {BIGQUERY4}"));
+    assert!(told.get("error").is_some(), "{told}");
+    foreign_hello_is_on_record(&world);
+    agent.runs("nft delete table inet t");
+    let [status, body] = answer(agent.must(&format!("query {BIGQUERY4}")));
+    assert_eq!(status, 200, "{body}");
+}
+
+#[test]
+fn in_a_namespace_of_its_own_an_agent_speaks_tls_1_3_by_which_nobody_else_has_a_say_in_the_keys() {
+    let world = World::start(Family::V4);
+    let mut agent = Apart::of(&world);
+    agent.goes_apart();
+    let _ = agent.must(&format!("reach {BIGQUERY4} 443"));
+    let roots = world.stage.dir().join("run/ca.pem");
+    let mut asks = |most: &str| {
+        let url = "https://bigquery.googleapis.com/discovery/v1/apis";
+        let told = agent.must(&format!(
+            "run curl --silent --max-time 10 --tls-max {most} --cacert {} --resolve bigquery.googleapis.com:443:{BIGQUERY4} {url}",
+            roots.display()
+        ));
+        told[0].clone()
+    };
+    assert_eq!(asks("1.3"), 0);
+    assert_ne!(asks("1.2"), 0);
+    foreign_hello_is_on_record(&world);
+}

@@ -5,9 +5,10 @@ By sqlglot, an analyser that shares no code with the product. What it cannot ana
 
 import re
 
-import requests
 import sqlglot
 from sqlglot import exp
+
+from sql import PROJECT, VIEWS
 
 KINDS = {exp.Insert: "INSERT", exp.Update: "UPDATE", exp.Delete: "DELETE", exp.Merge: "MERGE", exp.TruncateTable: "TRUNCATE_TABLE"}
 #: Statements whose target BigQuery calls a definition's.
@@ -42,7 +43,7 @@ class Analyser:
     def __init__(self, engine):
         self.engine = engine
         #: Views by full name: the engine does not give their text back.
-        self.views = {}
+        self.views = {(PROJECT, "finance", name): sql for name, sql in VIEWS.items()}
 
     def read(self, sql, project, dataset=None):
         """(statement type, tables as (project, dataset, table), the one that is written), without tables where they are not known; UNREADABLE is no
@@ -110,8 +111,8 @@ class Analyser:
 
     def resource(self, name):
         project, dataset, table = name
-        answer = requests.get(f"{self.engine}/bigquery/v2/projects/{project}/datasets/{dataset}/tables/{table}", timeout=10)
-        return answer.json() if answer.status_code == 200 else {}
+        status, answer = self.engine.call("GET", f"/bigquery/v2/projects/{project}/datasets/{dataset}/tables/{table}")
+        return answer if status == 200 else {}
 
     def bytes(self, names):
         return sum(8 * int(self.resource(name).get("numRows", 0)) for name in names)

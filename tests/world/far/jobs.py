@@ -7,35 +7,16 @@ import secrets
 import threading
 import time
 
-import requests
-
 import router
 from analyser import DDL, EXPORT
+from sql import PROJECT, RESULTS
 
-PROJECT = "demo-project"
 MIB = 1024 * 1024
 DEFAULT_LOCATIONS = ["US", "EU"]
 #: The hidden dataset that holds the results of jobs that name no table for them.
 ANONYMOUS = "_" + secrets.token_hex(20)
-#: Where the engine is given results to keep that are read by the storage API: it has no hidden datasets.
-RESULTS = "results"
 #: How long a new job is waited for before it is answered as running, seconds.
 AT_ONCE_S = 0.3
-
-SEED = [
-    "CREATE TABLE finance.daily AS SELECT DATE_ADD(DATE '2026-01-01', INTERVAL n DAY) AS day, n * 7 AS amount "
-    "FROM UNNEST(GENERATE_ARRAY(1, 1000)) AS n",
-    "CREATE TABLE finance.accounts AS SELECT n AS id, CONCAT('account ', CAST(n AS STRING)) AS name FROM UNNEST(GENERATE_ARRAY(1, 20)) AS n",
-    "CREATE TABLE finance.invoices AS SELECT n AS id, [STRUCT(CONCAT('sku ', CAST(n AS STRING)) AS sku, n AS price)] AS parts "
-    "FROM UNNEST(GENERATE_ARRAY(1, 5)) AS n",
-    "CREATE TABLE scratch.notes (id INT64, text STRING)",
-    "CREATE TABLE hr.salaries AS SELECT 'ada' AS name, 100 AS salary UNION ALL SELECT 'grace', 120",
-]
-VIEWS = {
-    "hr_view": "SELECT name, salary FROM `demo-project.hr.salaries`",
-    "daily_view": "SELECT day, amount FROM `demo-project.finance.daily`",
-}
-
 
 #: Who may see a dataset, as BigQuery says it.
 ACCESS = [{"role": "READER", "userByEmail": "reader@example.com"},
@@ -87,34 +68,6 @@ class Jobs:
         self.lock = threading.Lock()
         self.jobs = {}
 
-    def call(self, method, path, query=None, body=None):
-        answer = requests.request(method, self.engine + path, params=query, data=body, timeout=600,
-                                  headers={"content-type": "application/json"})
-        if answer.status_code == 204:
-            return 204, b""
-        try:
-            return answer.status_code, answer.json()
-        except ValueError:
-            return answer.status_code, {"error": {"code": answer.status_code, "message": answer.text[:200]}}
-
-    def seed(self):
-        base = f"/bigquery/v2/projects/{PROJECT}"
-        for dataset in ("finance", "hr", "scratch", RESULTS):
-            reference = {"datasetReference": {"datasetId": dataset, "projectId": PROJECT}}
-            self.must("POST", f"{base}/datasets", reference)
-        for statement in SEED:
-            self.must("POST", f"{base}/queries", {"query": statement, "useLegacySql": False})
-        for name, sql in VIEWS.items():
-            reference = {"projectId": PROJECT, "datasetId": "finance", "tableId": name}
-            view = {"tableReference": reference, "view": {"query": sql, "useLegacySql": False}}
-            self.must("POST", f"{base}/datasets/finance/tables", view)
-            self.analyser.views[(PROJECT, "finance", name)] = sql
-
-    def must(self, method, path, body):
-        status, answer = self.call(method, path, None, json.dumps(body))
-        if status != 200:
-            raise SystemExit(f"seeding failed: {answer}")
-
     def serve(self, method, path, query, body):
         name, names, _ = router.read(method, path) or (None, {}, {})
         own = {
@@ -125,13 +78,13 @@ class Jobs:
             return self.rows(names["project"], names["table"], query, body)
         if name == "tabledata.list" and "pages" in self.faults():
             page = self.page_of(query)
-            return self.paged(page, self.call(method, path, query, body))
+            return self.paged(page, self.engine.call(method, path, query, body))
         serve = own.get(name)
-        return serve(*names.values(), query, body) if serve else self.call(method, path, query, body)
+        return serve(*names.values(), query, body) if serve else self.engine.call(method, path, query, body)
 
     def table(self, project, dataset, name, query, body):
         """A table, how long it is and the tag of its state, which the engine does not say."""
-        status, answer = self.call("GET", f"/bigquery/v2/projects/{project}/datasets/{dataset}/tables/{name}", query)
+        status, answer = self.engine.call("GET", f"/bigquery/v2/projects/{project}/datasets/{dataset}/tables/{name}", query)
         if status == 200:
             answer["etag"] = f'"{hashlib.sha256(json.dumps(answer, sort_keys=True).encode()).hexdigest()[:22]}"'
             answer["numBytes"] = str(self.analyser.bytes([(project, dataset, name)]))
@@ -155,7 +108,7 @@ class Jobs:
     def dataset(self, project, dataset, query, body):
         """A dataset, where it lies and who may see it, which the engine does not say; whatever view is asked for, where a fault says so."""
         view = query.pop("datasetView", ["FULL"])[0]
-        status, answer = self.call("GET", f"/bigquery/v2/projects/{project}/datasets/{dataset}", query)
+        status, answer = self.engine.call("GET", f"/bigquery/v2/projects/{project}/datasets/{dataset}", query)
         answer.pop("access", None)
         if status == 200:
             answer["location"] = "US"
@@ -231,7 +184,7 @@ class Jobs:
             sql["query"] = f"SELECT * FROM (\n{text.strip().rstrip(';')}\n) LIMIT 0"
         asked = json.loads(json.dumps(asked))
         destination = asked["configuration"]["query"].pop("destinationTable", None)
-        status, answer = self.call("POST", f"/bigquery/v2/projects/{project}/jobs", None, json.dumps(asked))
+        status, answer = self.engine.call("POST", f"/bigquery/v2/projects/{project}/jobs", None, json.dumps(asked))
         if status != 200:
             return status, answer
         answer["configuration"]["query"]["query"] = text
@@ -254,14 +207,14 @@ class Jobs:
                 job.done.set()
                 return
         elif data is None:
-            status, answer = self.call("POST", f"/bigquery/v2/projects/{project}/jobs", None, json.dumps(asked))
+            status, answer = self.engine.call("POST", f"/bigquery/v2/projects/{project}/jobs", None, json.dumps(asked))
         else:
             status, answer = self.load(project, asked, data)
         if status == 200 and kept:
             # The engine keeps no results in named tables by itself.
             name = ".".join(kept[part] for part in ("projectId", "datasetId", "tableId"))
             sql = f"CREATE OR REPLACE TABLE `{name}` AS {asked['configuration']['query']['query']}"
-            self.must("POST", f"/bigquery/v2/projects/{project}/queries", {"query": sql, "useLegacySql": False})
+            self.engine.must("POST", f"/bigquery/v2/projects/{project}/queries", {"query": sql, "useLegacySql": False})
         # A view that has become another since its dry run.
         also = [reference(table) for table in self.faults().get("reads_also", [])]
         if self.faults().get("names_no_table"):
@@ -293,7 +246,7 @@ class Jobs:
             export = EXPORT.fullmatch(configuration["query"]["query"])
             sql, uris = export["query"], re.findall(r"uri\s*=\s*['\"]([^'\"]+)", export["options"], re.IGNORECASE)
         asked = {"query": sql, "useLegacySql": False, "defaultDataset": configuration.get("query", {}).get("defaultDataset")}
-        _, result = self.call("POST", f"/bigquery/v2/projects/{project}/queries", None, json.dumps(asked))
+        _, result = self.engine.call("POST", f"/bigquery/v2/projects/{project}/queries", None, json.dumps(asked))
         for uri in uris:
             self.buckets.write(uri, result)
         job.is_export = True
@@ -303,9 +256,8 @@ class Jobs:
         boundary = secrets.token_hex(16)
         head = f'--{boundary}\r\nContent-Type: application/json\r\n\r\n{json.dumps(asked)}\r\n--{boundary}\r\nContent-Type: text/plain\r\n\r\n'
         body = head.encode() + data + f"\r\n--{boundary}--".encode()
-        answer = requests.post(f"{self.engine}/upload/bigquery/v2/projects/{project}/jobs", params={"uploadType": "multipart"}, data=body,
-                               headers={"content-type": f"multipart/related; boundary={boundary}"}, timeout=600)
-        return answer.status_code, answer.json()
+        return self.engine.call("POST", f"/upload/bigquery/v2/projects/{project}/jobs", {"uploadType": "multipart"}, body,
+                                f"multipart/related; boundary={boundary}")
 
     def query(self, project, query, body):
         asked = json.loads(body)
@@ -375,7 +327,7 @@ class Jobs:
             return 200, {"kind": "bigquery#getQueryResultsResponse", "jobReference": job.reference, "jobComplete": True, "schema": {"fields": []},
                          "totalRows": "0", "totalBytesProcessed": job.answer[1]["statistics"]["totalBytesProcessed"]}
         page = self.page_of(query)
-        status, answer = self.paged(page, self.call("GET", f"/bigquery/v2/projects/{project}/queries/{job.engine_id}", query))
+        status, answer = self.paged(page, self.engine.call("GET", f"/bigquery/v2/projects/{project}/queries/{job.engine_id}", query))
         answer["jobReference"] = job.reference
         answer["totalBytesProcessed"] = job.answer[1]["statistics"]["totalBytesProcessed"]
         return status, answer
@@ -412,7 +364,7 @@ class Jobs:
             if query.get("destinationTable", {}).get("tableId") == table:
                 asked = {part: query[part] for part in ("defaultDataset",) if part in query}
                 asked.update(query=f"CREATE OR REPLACE TABLE `{PROJECT}.{RESULTS}.{table}` AS {query['query']}", useLegacySql=False)
-                self.must("POST", f"/bigquery/v2/projects/{PROJECT}/queries", asked)
+                self.engine.must("POST", f"/bigquery/v2/projects/{PROJECT}/queries", asked)
                 return RESULTS, table
         return None
 

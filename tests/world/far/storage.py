@@ -1,12 +1,17 @@
 """BigQuery's storage API in front of the SQL engine's: over TLS, to whoever has a token, and with the results of queries among its tables."""
 
+import sys
 import time
 from concurrent import futures
 
 import grpc
+
+# What the messages come with is a client that would load it, for nothing and for longer than all else here takes.
+sys.modules["pandas"] = None
 from google.cloud.bigquery_storage_v1 import types
 
 from jobs import ANONYMOUS
+from places import STORAGE
 
 NAME = "bigquerystorage.googleapis.com"
 READ = "/google.cloud.bigquery.storage.v1.BigQueryRead/"
@@ -17,7 +22,11 @@ OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_leng
 class Storage(grpc.GenericRpcHandler):
     def __init__(self, world):
         self.world = world
-        self.engine = grpc.insecure_channel(world.storage, options=OPTIONS)
+        self.channel = grpc.insecure_channel("{}:{}".format(*STORAGE), options=OPTIONS)
+
+    def engine(self):
+        self.world.engine.wait()
+        return self.channel
 
     def service(self, details):
         """Puts on record what was called; whoever has no token is refused."""
@@ -39,7 +48,7 @@ class Storage(grpc.GenericRpcHandler):
 
     def ask(self, method, body, context):
         try:
-            return self.engine.unary_unary(READ + method)(body, timeout=60)
+            return self.engine().unary_unary(READ + method)(body, timeout=60)
         except grpc.RpcError as error:
             context.abort(error.code(), error.details())
 
@@ -69,7 +78,7 @@ class Storage(grpc.GenericRpcHandler):
             context.set_trailing_metadata((("grpc-status-details-bin", faults["rows_error"].encode()),))
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, faults["rows_error"])
         try:
-            for message in self.engine.unary_stream(READ + "ReadRows")(body, timeout=60):
+            for message in self.engine().unary_stream(READ + "ReadRows")(body, timeout=60):
                 for _ in range(faults.get("rows_again", 1)):
                     yield message
                     time.sleep(faults.get("rows_drip_ms", 0) / 1000)

@@ -18,7 +18,6 @@ import time
 import urllib.parse
 import zlib
 
-import requests
 import trustme
 
 import discovery
@@ -30,6 +29,7 @@ import tokens
 from analyser import Analyser
 from buckets import Buckets
 from jobs import Jobs
+from sql import Engine
 from uploads import Uploads
 
 NAMES = [
@@ -80,8 +80,7 @@ class World:
 
     def __init__(self, options):
         self.dir = pathlib.Path(options.dir)
-        self.engine = options.engine
-        self.storage = options.storage
+        self.engine = Engine()
         self.lock = threading.Lock()
         self.requests = open(self.dir / "requests.jsonl", "a", buffering=1)
         self.tokens = tokens.Tokens(self.dir, pathlib.Path(options.jwks), self.faults)
@@ -285,28 +284,14 @@ def serve_tls(world, zones):
         threading.Thread(target=Server(address, context).serve_forever, daemon=True).start()
 
 
-def wait_for_engine(url):
-    for _ in range(300):
-        try:
-            requests.get(f"{url}/bigquery/v2/projects", timeout=2)
-            return
-        except requests.ConnectionError:
-            time.sleep(0.1)
-    raise SystemExit("the SQL engine did not start")
-
-
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--dir", required=True)
-    parser.add_argument("--engine", default="http://127.0.0.1:9050")
-    parser.add_argument("--storage", default="127.0.0.1:9060", help="the engine's storage API")
     parser.add_argument("--jwks", required=True)
     parser.add_argument("--dns", nargs="+", required=True)
     parser.add_argument("--address", nargs="+", required=True, help="NAME=ADDRESS[,ADDRESS]")
     options = parser.parse_args()
     world = World(options)
-    wait_for_engine(options.engine)
-    world.jobs.seed()
     zones = {name: where.split(",") for name, where in (entry.split("=") for entry in options.address)}
     dns.serve(zones, options.dns, world.dir / "names.json")
     serve_tls(world, zones)

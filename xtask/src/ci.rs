@@ -3,31 +3,114 @@
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::{build_ebpf, fuzz, kernels, setup, sh};
 
+/// Where lints and documentation keep what they make of the source.
+const READ: &str = "target/read";
+
 /// Runs all checks and tests.
+///
+/// What waits for a network, a disk or one crate's compiler leaves a processor to something else: two things are done at a time throughout.
 pub(crate) fn test(root: &Path) -> Result<()> {
     setup::require_root("test")?;
-    setup::world(root)?;
-    setup::ci()?;
-    setup::ebpf()?;
     step(root, "formatting", &["fmt", "--all", "--check"])?;
-    step(
+    // Before they part: apt lets in one at a time.
+    setup::packages()?;
+    beside(
+        || {
+            setup::python_and_node(root)?;
+            read(root)
+        },
+        || {
+            setup::ci()?;
+            setup::bpf_linker()?;
+            bans(root)?;
+            sh::say("the kernel object");
+            build_ebpf::run(root, true)?;
+            step(
+                root,
+                "building",
+                &[
+                    "build",
+                    "--quiet",
+                    "--workspace",
+                    "--all-targets",
+                    "--locked",
+                ],
+            )
+        },
+    )?;
+    // The suite waits more than it computes: the emulated kernel takes what it leaves of the processors, and gives way.
+    beside(
+        || tests(root),
+        || {
+            let part = kernels::IN_CI.map(str::to_owned);
+            kernels::run(root, kernels::OLDEST, &part)?;
+            fuzz::build(root).map(drop)
+        },
+    )?;
+    // All of the processors are the fuzzing's.
+    fuzz::run(root, fuzz::IN_CI_S, &[])
+}
+
+/// Does both at once. Of two failures both are told.
+fn beside(
+    one: impl FnOnce() -> Result<()>,
+    other: impl FnOnce() -> Result<()> + Send,
+) -> Result<()> {
+    std::thread::scope(|scope| {
+        let other = scope.spawn(other);
+        let one = one();
+        let Ok(other) = other.join() else {
+            bail!("a part of the run panicked")
+        };
+        match (one, other) {
+            (Ok(()), Ok(())) => Ok(()),
+            (Err(error), Ok(())) | (Ok(()), Err(error)) => Err(error),
+            (Err(one), Err(other)) => Err(one.context(format!("{other:#}"))),
+        }
+    })
+}
+
+/// What reads the source and makes no programs. In a folder of its own: cargo lets in one at a time.
+fn read(root: &Path) -> Result<()> {
+    sh::say("lints");
+    let mut lints = cargo(
         root,
-        "lints",
         &[
             "clippy",
             "--quiet",
             "--workspace",
             "--all-targets",
             "--locked",
-            "--",
-            "-D",
-            "warnings",
         ],
-    )?;
+    );
+    lints
+        .arg("--target-dir")
+        .arg(root.join(READ))
+        .args(["--", "-D", "warnings"]);
+    sh::run(lints).context("lints: failed")?;
+    sh::say("documentation");
+    let mut doc = cargo(
+        root,
+        &[
+            "doc",
+            "--quiet",
+            "--workspace",
+            "--no-deps",
+            "--document-private-items",
+            "--locked",
+        ],
+    );
+    doc.arg("--target-dir")
+        .arg(root.join(READ))
+        .env("RUSTDOCFLAGS", "-D warnings");
+    sh::run(doc).context("documentation: failed")
+}
+
+fn bans(root: &Path) -> Result<()> {
     step(
         root,
         "bans, licences and sources",
@@ -41,61 +124,7 @@ pub(crate) fn test(root: &Path) -> Result<()> {
             "sources",
         ],
     )?;
-    advisories(root)?;
-    sh::say("documentation");
-    let mut doc = cargo(
-        root,
-        &[
-            "doc",
-            "--quiet",
-            "--workspace",
-            "--no-deps",
-            "--document-private-items",
-            "--locked",
-        ],
-    );
-    doc.env("RUSTDOCFLAGS", "-D warnings");
-    sh::run(doc)?;
-    sh::say("the kernel object");
-    build_ebpf::run(root, true)?;
-    step(
-        root,
-        "building",
-        &[
-            "build",
-            "--quiet",
-            "--workspace",
-            "--all-targets",
-            "--locked",
-        ],
-    )?;
-    tested_and_fuzzed(root)
-}
-
-/// The suite waits more than it computes: the emulated kernel takes what it leaves of the processors, and gives way. One after the other
-/// they take half as long again. Then all of the processors are the fuzzing's.
-fn tested_and_fuzzed(root: &Path) -> Result<()> {
-    // Before they part: apt lets in one at a time.
-    setup::fuzz()?;
-    setup::machine()?;
-    std::thread::scope(|scope| {
-        let beside = scope.spawn(|| {
-            let part = kernels::IN_CI.map(str::to_owned);
-            kernels::run(root, kernels::OLDEST, &part)?;
-            fuzz::build(root).map(drop)
-        });
-        let tested = tests(root);
-        let Ok(beside) = beside.join() else {
-            anyhow::bail!("the run of the emulated kernel panicked")
-        };
-        // Of two failures both are told.
-        match (tested, beside) {
-            (Ok(()), Ok(())) => Ok(()),
-            (Err(error), Ok(())) | (Ok(()), Err(error)) => Err(error),
-            (Err(tested), Err(beside)) => Err(tested.context(format!("{beside:#}"))),
-        }
-    })?;
-    fuzz::run(root, fuzz::IN_CI_S, &[])
+    advisories(root)
 }
 
 /// The Cloud SDK comes from Google alone: a machine that has none tests the other clients, and says so.

@@ -71,9 +71,19 @@ pub(crate) fn require_root(command: &str) -> Result<()> {
     Ok(())
 }
 
-/// The packages of the test world.
+/// What the demo and the tests run.
 pub(crate) fn world(root: &Path) -> Result<()> {
     apt(WORLD)?;
+    python_and_node(root)
+}
+
+/// The packages of all that CI does.
+pub(crate) fn packages() -> Result<()> {
+    apt(&[WORLD, BPF, FUZZ, MACHINE].concat())
+}
+
+/// The test world's Python and Node.
+pub(crate) fn python_and_node(root: &Path) -> Result<()> {
     venv(root, &VENV)?;
     node::install(root)
 }
@@ -140,6 +150,11 @@ pub(crate) fn ci() -> Result<()> {
 /// What builds the kernel object.
 pub(crate) fn ebpf() -> Result<()> {
     apt(BPF)?;
+    bpf_linker()
+}
+
+/// What links the kernel object. It is built with the packages.
+pub(crate) fn bpf_linker() -> Result<()> {
     let mut linker = Command::new("cargo");
     linker
         .args([

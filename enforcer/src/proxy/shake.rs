@@ -4,7 +4,7 @@ use enforcer_proto::refusal::{Code, Refusal};
 
 use super::peek::{Replayed, peek};
 use super::session::Serves;
-use super::tls::{Accepted, TlsRefusal};
+use super::tls::{Accepted, Resumption, TlsRefusal};
 use super::way::{Way, Who, way};
 use super::{HANDSHAKE, Peer, Proxy, reset};
 use crate::causes::Causes;
@@ -75,7 +75,12 @@ impl Proxy {
             }
             Way::Allowed => Serves::Allowed,
         };
-        let accepted = self.tls.accept(stream).await;
+        let resumption = if peer.is_apart {
+            Resumption::Never
+        } else {
+            Resumption::Allowed
+        };
+        let accepted = self.tls.accept(stream, resumption).await;
         let accepted = accepted.map_err(|refusal| No::Alerted(tls_refusal(&refusal)))?;
         // With TLS 1.2, and behind a second hello, whoever speaks after the hello has a say in the keys.
         if peer.is_apart && !accepted.follows_from_hello {

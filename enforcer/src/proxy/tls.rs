@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{HandshakeKind, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -87,14 +87,25 @@ pub struct Accepted<S> {
     pub name: String,
     /// Whether HTTP/2 was agreed on.
     pub h2: bool,
-    /// Whether nobody but who has said the hello can have agreed on the keys: those of TLS 1.3 follow from the first hello, or from an earlier session.
+    /// Whether nobody but who has said the first hello can have agreed on the keys: those of a full handshake of TLS 1.3 with no second hello follow
+    /// from it. Of a session that goes on the library does not say whether there was a second one.
     pub follows_from_hello: bool,
+}
+
+/// Whether a client may go on with an earlier session of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resumption {
+    /// It may.
+    Allowed,
+    /// Each handshake is a full one, and the client is given nothing to go on with.
+    Never,
 }
 
 /// Accepts handshakes for the protected names.
 #[derive(Debug, Clone)]
 pub struct TlsFront {
     config: Arc<ServerConfig>,
+    never_resumed: Arc<ServerConfig>,
     names: Arc<ProtectedNames>,
 }
 
@@ -119,8 +130,12 @@ impl TlsFront {
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(leaves));
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let mut never_resumed = config.clone();
+        never_resumed.session_storage = Arc::new(NoServerSessionStorage {});
+        never_resumed.send_tls13_tickets = 0;
         Ok(Self {
             config: Arc::new(config),
+            never_resumed: Arc::new(never_resumed),
             names,
         })
     }
@@ -129,7 +144,7 @@ impl TlsFront {
     ///
     /// # Errors
     /// [`TlsRefusal`]; the client has been sent an alert where it could still be.
-    pub async fn accept<S>(&self, io: S) -> Result<Accepted<S>, TlsRefusal>
+    pub async fn accept<S>(&self, io: S, resumption: Resumption) -> Result<Accepted<S>, TlsRefusal>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -138,7 +153,11 @@ impl TlsFront {
         let asked = start.client_hello().server_name().map(ToOwned::to_owned);
         let wanted = self.judge(asked.as_deref());
         // The same resolver sees the same name again: a refused one ends in an alert here.
-        let handshake = start.into_stream(Arc::clone(&self.config)).await;
+        let config = match resumption {
+            Resumption::Allowed => &self.config,
+            Resumption::Never => &self.never_resumed,
+        };
+        let handshake = start.into_stream(Arc::clone(config)).await;
         let name = wanted?;
         let stream = handshake.map_err(|source| TlsRefusal::Handshake {
             name: name.clone(),
@@ -150,8 +169,7 @@ impl TlsFront {
             Some(HandshakeKind::Full) => {
                 agreed.protocol_version() == Some(rustls::ProtocolVersion::TLSv1_3)
             }
-            Some(HandshakeKind::Resumed) => true,
-            Some(HandshakeKind::FullWithHelloRetryRequest) | None => false,
+            Some(HandshakeKind::FullWithHelloRetryRequest | HandshakeKind::Resumed) | None => false,
         };
         Ok(Accepted {
             stream,

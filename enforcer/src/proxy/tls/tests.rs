@@ -1,8 +1,14 @@
 //! Handshakes with a client that trusts only the authority.
 
+use std::sync::Mutex;
+
 use enforcer_proto::time::{NS_PER_S, Now};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::client::{ClientSessionStore, Tls12ClientSessionValue, Tls13ClientSessionValue};
+use rustls::crypto::aws_lc_rs::default_provider;
+use rustls::crypto::{ActiveKeyExchange, CryptoProvider, SharedSecret, SupportedKxGroup};
+use rustls::{ClientConfig, NamedGroup, RootCertStore};
 use rustls_pki_types::{ServerName, UnixTime};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::TlsConnector;
 
 use super::*;
@@ -65,19 +71,55 @@ impl World {
         std::io::Result<Client>,
         Result<Accepted<tokio::io::DuplexStream>, TlsRefusal>,
     ) {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = ClientConfig::builder_with_details(provider, Arc::new(Standing))
+        let mut config = self.client(default_provider(), versions);
+        config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+        self.shake_by(config, name, Resumption::Allowed).await
+    }
+
+    fn client(
+        &self,
+        provider: CryptoProvider,
+        versions: &[&'static rustls::SupportedProtocolVersion],
+    ) -> ClientConfig {
+        ClientConfig::builder_with_details(Arc::new(provider), Arc::new(Standing))
             .with_protocol_versions(versions)
             .unwrap()
             .with_root_certificates(Arc::clone(&self.roots))
-            .with_no_client_auth();
-        config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+            .with_no_client_auth()
+    }
+
+    async fn shake_by(
+        &self,
+        config: ClientConfig,
+        name: &str,
+        resumption: Resumption,
+    ) -> (
+        std::io::Result<Client>,
+        Result<Accepted<tokio::io::DuplexStream>, TlsRefusal>,
+    ) {
         let (ours, theirs) = tokio::io::duplex(64 * 1024);
         let name = ServerName::try_from(name.to_owned()).unwrap();
         let connector = TlsConnector::from(Arc::new(config));
         // The client stays until both sides are done: a TLS 1.3 server still writes tickets after the client is content.
         let client = connector.connect(name, ours);
-        tokio::join!(client, self.front.accept(theirs))
+        tokio::join!(client, self.front.accept(theirs, resumption))
+    }
+
+    /// How a client's handshake went by its own word, and whether the keys follow from its first hello by the front's. It has read then what the front gave
+    /// it to go on with.
+    async fn went(
+        &self,
+        config: &ClientConfig,
+        resumption: Resumption,
+    ) -> (Option<HandshakeKind>, bool) {
+        let name = "bigquery.googleapis.com";
+        let (client, server) = self.shake_by(config.clone(), name, resumption).await;
+        let (mut client, mut server) = (client.unwrap(), server.unwrap());
+        server.stream.write_all(b"x").await.unwrap();
+        server.stream.flush().await.unwrap();
+        assert_eq!(client.read_u8().await.unwrap(), b'x');
+        let kind = client.get_ref().1.handshake_kind();
+        (kind, server.follows_from_hello)
     }
 }
 
@@ -107,6 +149,91 @@ async fn a_protected_name_is_served_in_tls_1_2_and_1_3_with_http_2_and_1_1() {
     }
 }
 
+/// A group that the front has none of: who comes with a key of it is asked for a second hello.
+#[derive(Debug)]
+struct Unserved;
+
+impl SupportedKxGroup for Unserved {
+    fn start(&self) -> Result<Box<dyn ActiveKeyExchange>, rustls::Error> {
+        Ok(Box::new(Self))
+    }
+
+    fn name(&self) -> NamedGroup {
+        NamedGroup::secp521r1
+    }
+}
+
+impl ActiveKeyExchange for Unserved {
+    fn complete(self: Box<Self>, _: &[u8]) -> Result<SharedSecret, rustls::Error> {
+        Err(rustls::Error::General("nobody serves it".to_owned()))
+    }
+
+    fn pub_key(&self) -> &[u8] {
+        &[4; 133]
+    }
+
+    fn group(&self) -> NamedGroup {
+        NamedGroup::secp521r1
+    }
+}
+
+/// What a client was given to go on with. It does not keep which group a server took: so it comes with the same key each time.
+#[derive(Debug, Default)]
+struct Given(Mutex<Vec<Tls13ClientSessionValue>>);
+
+impl ClientSessionStore for Given {
+    fn set_kx_hint(&self, _: ServerName<'static>, _: NamedGroup) {}
+
+    fn kx_hint(&self, _: &ServerName<'_>) -> Option<NamedGroup> {
+        None
+    }
+
+    fn set_tls12_session(&self, _: ServerName<'static>, _: Tls12ClientSessionValue) {}
+
+    fn tls12_session(&self, _: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
+        None
+    }
+
+    fn remove_tls12_session(&self, _: &ServerName<'static>) {}
+
+    fn insert_tls13_ticket(&self, _: ServerName<'static>, value: Tls13ClientSessionValue) {
+        self.0.lock().unwrap().push(value);
+    }
+
+    fn take_tls13_ticket(&self, _: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
+        self.0.lock().unwrap().pop()
+    }
+}
+
+#[tokio::test]
+async fn keys_follow_from_the_first_hello_in_a_full_handshake_alone_and_no_session_goes_on_where_none_may()
+ {
+    use HandshakeKind::{Full, FullWithHelloRetryRequest, Resumed};
+    let world = world();
+    let mut asks_again = default_provider();
+    asks_again.kx_groups.insert(0, &Unserved);
+    for (provider, first, follows) in [
+        (default_provider(), Full, true),
+        (asks_again, FullWithHelloRetryRequest, false),
+    ] {
+        let mut config = world.client(provider, &[&rustls::version::TLS13]);
+        config.resumption = rustls::client::Resumption::store(Arc::new(Given::default()));
+        // Nothing is given where no session may go on.
+        for _ in 0..2 {
+            let went = world.went(&config, Resumption::Never).await;
+            assert_eq!(went, (Some(first), follows));
+        }
+        let went = world.went(&config, Resumption::Allowed).await;
+        assert_eq!(went, (Some(first), follows));
+        // Of a session that goes on behind a second hello the library says as much as of one that does without.
+        let went = world.went(&config, Resumption::Allowed).await;
+        assert_eq!(went, (Some(Resumed), false));
+        // What was given elsewhere is nothing here.
+        let went = world.went(&config, Resumption::Never).await;
+        assert_eq!(went, (Some(first), follows));
+    }
+}
+
 #[tokio::test]
 async fn a_foreign_name_and_no_name_are_refused_with_an_alert_and_a_reason() {
     let world = world();
@@ -127,13 +254,12 @@ async fn a_foreign_name_and_no_name_are_refused_with_an_alert_and_a_reason() {
 
 #[tokio::test]
 async fn bytes_that_are_no_hello_are_refused() {
-    use tokio::io::AsyncWriteExt;
     let world = world();
     let (mut ours, theirs) = tokio::io::duplex(1024);
     ours.write_all(b"GET / HTTP/1.1\r\nHost: bigquery.googleapis.com\r\n\r\n")
         .await
         .unwrap();
-    let refused = world.front.accept(theirs).await;
+    let refused = world.front.accept(theirs, Resumption::Allowed).await;
     assert!(matches!(refused, Err(TlsRefusal::Unreadable(_))));
 }
 

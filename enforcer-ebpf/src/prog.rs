@@ -17,5 +17,6 @@ mod sockaddr;
 mod socket;
 mod sockops;
 mod sockopt;
+mod stream;
 mod task;
 mod uplink;

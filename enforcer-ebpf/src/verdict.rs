@@ -93,6 +93,8 @@ pub enum Reason {
     OutsideWorkload = 21,
     /// A packet that was led to the daemon, and would leave by an interface.
     Astray = 22,
+    /// A connection's first packet whose number is another than its socket's.
+    Renumbered = 23,
 }
 
 impl Reason {
@@ -122,6 +124,7 @@ impl Reason {
             20 => Self::Encapsulated,
             21 => Self::OutsideWorkload,
             22 => Self::Astray,
+            23 => Self::Renumbered,
             _ => return None,
         })
     }
@@ -154,6 +157,7 @@ impl Reason {
             }
             Self::OutsideWorkload => "the process runs as an agent's uid, and outside its workload",
             Self::Astray => "what is led to the daemon does not leave by an interface",
+            Self::Renumbered => "the packet's number is not its socket's",
             Self::Encapsulated => "what the frame carries is not read",
             Self::KernelPrograms => "agents have no say over the kernel's programs",
         }

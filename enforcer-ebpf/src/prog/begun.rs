@@ -5,7 +5,6 @@
 //! number or an entry of the one before may be had again by somebody else.
 
 use aya_ebpf::bindings::{BPF_EXIST, BPF_NOEXIST};
-use aya_ebpf::helpers::bpf_probe_read_kernel;
 use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use aya_ebpf::programs::sk_buff::SkBuff;
 use enforcer_ebpf::address::{LOOPBACK_V4, LOOPBACK_V6};
@@ -15,7 +14,7 @@ use enforcer_ebpf::{FlowKey, Opening, OpeningKey, Origin, Reason};
 
 use super::maps::{LED, OPENING_KEY, OPENINGS, ORIGINS, config, is_own_port};
 use super::packet::{IpPacket, held_with_socket, left_with_socket, workload_of};
-use super::task::offset;
+use super::stream::{Stream, head_bytes, is_as_sent};
 
 const IPPROTO_TCP: u32 = 6;
 /// IPv6's headers behind which TCP would stand unseen.
@@ -24,12 +23,6 @@ const IPPROTO_DSTOPTS: u32 = 60;
 const SYN: u8 = 0x02;
 const ACK: u8 = 0x10;
 const WORD_BYTES: usize = 8;
-/// The bit in a packet's own structure that says that another has the same data (`CLONED_MASK`, where the lowest bit is the first).
-const CLONED: u8 = 1;
-
-/// Where that bit's byte is; the loader asks the running kernel's BTF.
-#[unsafe(no_mangle)]
-static OFFSET_SKB_CLONED: u32 = 0;
 
 /// Ties a first packet for a port of the daemon's to its socket's origin, in place of whatever stood there. One whose socket was not led here is
 /// refused; so is one that meets another's under the same numbers, since whose connection will stand cannot be told.
@@ -69,8 +62,9 @@ pub fn tie(skb: &SkBuff, packet: &IpPacket) -> Option<Reason> {
     ) else {
         return Some(Reason::Internal);
     };
+    let first_sequence = u32::from_be(first_sequence);
     if flags & SYN == 0 {
-        return said(skb, at, u16::from_be(from), u32::from_be(first_sequence));
+        return said(skb, packet, at, u16::from_be(from), first_sequence);
     }
     if flags & ACK != 0 {
         return None;
@@ -78,6 +72,12 @@ pub fn tie(skb: &SkBuff, packet: &IpPacket) -> Option<Reason> {
     let Some(mut origin) = left_with_socket(skb, &LED) else {
         return Some(Reason::ProxyDirect);
     };
+    // What is said later is known by where it stands in what the socket says, and so by the number that the socket began with.
+    match Stream::of(skb) {
+        Some(stream) if stream.acknowledged == first_sequence => {}
+        Some(_) => return Some(Reason::Renumbered),
+        None => return Some(Reason::Internal),
+    }
     // The socket is still in the cgroup in which it was made, also where it is one of the kernel's making, of which `connect()` knew no maker.
     if workload_of(skb) != origin.agent_cgroup {
         return Some(Reason::Ambiguous);
@@ -88,7 +88,7 @@ pub fn tie(skb: &SkBuff, packet: &IpPacket) -> Option<Reason> {
         client,
         client_port: u32::from(u16::from_be(from)),
         server_port: u32::from(to),
-        first_sequence: u32::from_be(first_sequence),
+        first_sequence,
         reserved: 0,
     };
     // SAFETY: the helper reads the clock.
@@ -132,13 +132,13 @@ fn is_begun(flow: &FlowKey, origin: &Origin) -> bool {
 
 /// Takes up what a connection's own socket says first. What was never led here says nothing at the daemon's ports, whoever it is that speaks so.
 #[inline(always)]
-fn said(skb: &SkBuff, at: usize, from: u16, sequence: u32) -> Option<Reason> {
+fn said(skb: &SkBuff, packet: &IpPacket, at: usize, from: u16, sequence: u32) -> Option<Reason> {
     let Ok(words) = skb.load::<u8>(at + 12) else {
         return Some(Reason::Internal);
     };
-    let at = at + usize::from(words >> 4) * 4;
+    let head = at + usize::from(words >> 4) * 4;
     let end = skb.len() as usize;
-    if at >= end {
+    if head >= end {
         return None;
     }
     let Some(origin) = held_with_socket(skb, &LED) else {
@@ -149,29 +149,22 @@ fn said(skb: &SkBuff, at: usize, from: u16, sequence: u32) -> Option<Reason> {
     let Some(mut opening) = (unsafe { OPENINGS.get(&key) }.copied()) else {
         return None;
     };
-    if !opening.goes_on_at(sequence) {
+    let Some(stream) = Stream::of(skb) else {
+        return Some(Reason::Internal);
+    };
+    // A packet's own numbers are what it says, and the socket's are what is so: where it stands while it sends what it has not sent before, and where
+    // that begins in the packet. What is sent again is not taken up once more.
+    if sequence != stream.next || !opening.goes_on_at(stream.next) {
         return None;
     }
-    if !is_as_sent(skb) || take_up(skb, &mut opening, at) != end {
+    let is_whole =
+        head_bytes(skb).is_some_and(|bytes| head == packet.begins_behind(bytes)) && is_as_sent(skb);
+    if !is_whole || take_up(skb, &mut opening, head) != end {
         opening.bytes = UNKNOWN;
     }
     // What is forgotten by now stays so.
     let _ = OPENINGS.insert(&key, &opening, u64::from(BPF_EXIST));
     None
-}
-
-/// Whether nobody has written into the packet since TCP made it. Before this program the rules of the network namespace have seen it, and its root's may
-/// hand packets to a program that puts other bytes in (`nfqueue`) or write some themselves. TCP sends a clone of what it keeps, and whoever writes into
-/// the data of a clone has a copy of it made first; rules that only change addresses and ports have not. What TCP sends again may be a copy, and is not
-/// taken up once more.
-#[inline(always)]
-fn is_as_sent(skb: &SkBuff) -> bool {
-    // SAFETY: the offset is the running kernel's own, and the read is checked by the kernel.
-    let bits = unsafe {
-        let at = skb.skb.cast::<u8>().byte_add(offset(&OFFSET_SKB_CLONED));
-        bpf_probe_read_kernel(at.cast_const())
-    };
-    bits.is_ok_and(|bits| bits & CLONED != 0)
 }
 
 /// Takes up what stands there, and gives where that ends. How much it is is known by where nothing can be read any more: the verifier counts a loop

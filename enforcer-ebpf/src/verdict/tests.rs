@@ -254,7 +254,7 @@ fn every_reason_reads_back_from_its_number() {
         .filter_map(Reason::from_number)
         .inspect(|reason| assert!(!reason.words().is_empty()))
         .count();
-    assert_eq!(known, 22);
+    assert_eq!(known, 23);
 }
 
 #[test]

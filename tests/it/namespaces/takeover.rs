@@ -112,6 +112,37 @@ fn what_the_rules_of_a_namespace_write_into_a_hello_is_not_taken_for_what_was_sa
 }
 
 #[test]
+fn the_middle_of_what_a_socket_says_is_not_taken_for_what_it_says_first_whatever_the_rules_of_a_namespace_write_into_heads()
+ {
+    let world = World::start(Family::V4);
+    let _ = world.open_window("demo-project.finance:read", "10m");
+    let mut agent = Apart::of(&world);
+    agent.goes_apart();
+    let _ = agent.must(&format!("reach {BIGQUERY4} 443"));
+    let roots = world.stage.dir().join("run/ca.pem");
+    let program = script("agent/middle.py");
+    for (before, how) in ["sequence", "offset", "first"].into_iter().enumerate() {
+        let told = agent.runs(&format!(
+            "/usr/bin/python3 {} {} {BIGQUERY4} {PROXY_PORT} {how}",
+            program.display(),
+            roots.display()
+        ));
+        assert!(told.contains("error"), "{how}: {told}");
+        if how == "first" {
+            harness::world::wait_for("it is on record", || {
+                let refused = world.events("kernel_refused");
+                let verdict = "egress refused: the packet's number is not its socket's";
+                refused.iter().any(|event| event["verdict"] == verdict)
+            });
+        } else {
+            foreign_hellos_are_on_record(&world, before + 1);
+        }
+    }
+    let [status, body] = answer(agent.must(&format!("query {BIGQUERY4}")));
+    assert_eq!(status, 200, "{body}");
+}
+
+#[test]
 fn in_a_namespace_of_its_own_an_agent_speaks_tls_1_3_by_which_nobody_else_has_a_say_in_the_keys() {
     let world = World::start(Family::V4);
     let mut agent = Apart::of(&world);

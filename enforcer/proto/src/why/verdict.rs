@@ -112,6 +112,10 @@ pub const fn explained(reason: Reason) -> Explained {
             "The process named an interface for a connection or a question that is led to the daemon. It would have gone out by that interface, past the daemon.",
             "Name no interface (SO_BINDTODEVICE, IP_UNICAST_IF, IP_PKTINFO; curl --interface) for what is BigQuery's, or a question for a name.",
         ),
+        Reason::Renumbered => (
+            "Rules of the network namespace wrote another number into a connection's first packet, by which what is said later would be taken for what was said first.",
+            "Take such rules out of the namespace; nothing needs them on the loopback.",
+        ),
         Reason::OutsideWorkload => (
             "The process runs as an agent's uid, as one that is subordinate to it, or in a user namespace that such a one made, outside that agent's workload: started by cron or a login, say, or by a file that is set-user-id.",
             "Start it inside the agent's workload: enforcer run --agent NAME -- COMMAND",
@@ -130,7 +134,7 @@ mod tests {
             let verdict = format!("connect4 refused: {}", reason.words());
             assert_eq!(named_in(&verdict), Some(reason));
         }
-        assert_eq!(all().count(), 22);
+        assert_eq!(all().count(), 23);
         assert_eq!(named_in("connect4 refused: another reason"), None);
     }
 }

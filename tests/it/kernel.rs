@@ -427,6 +427,27 @@ fn an_open_window_leads_to_the_proxy_and_says_whose_the_connection_is() {
 }
 
 #[test]
+fn what_a_socket_says_first_is_known_as_it_has_said_it() {
+    let mut kernel = Kernel::new(CLOSED_EXPLAIN);
+    kernel.open(LONG);
+    for (listener, to) in [(0, BIGQUERY4.to_string()), (1, BIGQUERY6.to_string())] {
+        for (first, is_said) in [(b's', true), (b't', false)] {
+            assert_eq!(kernel.agent("says", &to), "ok");
+            let (mut stream, peer) = kernel.listeners[listener].accept().expect("accepts");
+            let origins = &kernel.attached.origins;
+            let origin = origins.of_connection(stream.as_fd()).expect("an origin");
+            let mut came = Vec::new();
+            stream.read_to_end(&mut came).expect("reads");
+            assert_eq!(came, [b's'; 600]);
+            came[0] = first;
+            let known = origins.has_said(&origin, peer.port(), &came);
+            assert_eq!(known, Some(is_said));
+            assert_eq!(origins.has_said(&origin, peer.port(), &came), None);
+        }
+    }
+}
+
+#[test]
 fn without_a_window_an_agent_that_is_explained_to_reaches_the_proxy_with_no_grant() {
     let kernel = Kernel::new(CLOSED_EXPLAIN);
     assert_eq!(kernel.agent("tcp", BIGQUERY4), "ok");

@@ -23,6 +23,16 @@ def tcp():
     connection.connect((address, port))
 
 
+def says():
+    """Says 600 bytes in three pieces."""
+    connection = socket.socket(family, socket.SOCK_STREAM)
+    connection.settimeout(PATIENCE_S)
+    connection.connect((address, port))
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    for size in (13, 500, 87):
+        connection.sendall(b"s" * size)
+
+
 def led_then_elsewhere():
     """Is led to the proxy, lets go, and dials the proxy's port number on a host that nobody protects, from the source given."""
     connection = socket.socket(family, socket.SOCK_STREAM)
@@ -82,7 +92,7 @@ def fast_open():
     connection.sendto(b"payload", socket.MSG_FASTOPEN, (address, port))
 
 
-probes = [tcp, udp, udp_connected, ping, fast_open, led_then_elsewhere, raw_header, source_route, record_route]
+probes = [tcp, says, udp, udp_connected, ping, fast_open, led_then_elsewhere, raw_header, source_route, record_route]
 try:
     {probe.__name__: probe for probe in probes}[how]()
     print("ok")

@@ -169,6 +169,34 @@ fn questions_for_names_are_answered_in_a_namespace_as_from_the_server_that_was_a
 }
 
 #[test]
+fn a_client_whose_tls_is_too_old_for_a_namespace_of_its_own_is_refused_under_another_code_than_an_attack()
+ {
+    let world = World::start(Family::V4);
+    let mut agent = Apart::of(&world);
+    agent.goes_apart();
+    let _ = agent.must(&format!("reach {BIGQUERY4} 443"));
+    let roots = world.stage.dir().join("run/ca.pem");
+    let refused = |code: &str| {
+        let refused = world.events("connection_refused");
+        let is_it = |event: &&Value| event["refusal"]["code"] == code;
+        refused.iter().filter(is_it).count()
+    };
+    // The second asks with a key that the daemon has none for, and is asked for another hello.
+    for how in ["--tls-max 1.2", "--tlsv1.3 --curves P-521:X25519"] {
+        let before = refused("tls.insufficient_security");
+        let told = agent.must(&format!(
+            "run curl --silent --max-time 10 {how} --cacert {} --resolve bigquery.googleapis.com:443:{BIGQUERY4} https://bigquery.googleapis.com/discovery/v1/apis",
+            roots.display()
+        ));
+        assert_ne!(told[0], 0, "{how}: {told}");
+        wait_for("it is on record", || {
+            refused("tls.insufficient_security") > before
+        });
+        assert_eq!(refused("tls.foreign"), 0, "{how}");
+    }
+}
+
+#[test]
 fn an_interface_that_the_root_of_a_namespace_has_made_there_gets_no_other_names_asked_for() {
     let world = World::start(Family::V4);
     let mut agent = Apart::of(&world);

@@ -101,8 +101,9 @@ pub struct Peer {
 /// Asks the kernel whose an accepted connection is. `None` refuses it.
 #[async_trait]
 pub trait OriginSource: Send + Sync {
-    /// The origin of a connection.
-    async fn origin(&self, stream: &TcpStream) -> Option<Peer>;
+    /// The origin of a connection, with the address that it was accepted from: one that has been reset meanwhile does not know that any more, and is
+    /// still whose it was.
+    async fn origin(&self, stream: &TcpStream, from: SocketAddr) -> Option<Peer>;
     /// Whether these bytes, the first that came, are what the socket of that very connection has said: whoever may make packets in its network namespace
     /// can speak in its place. `None` where that is not known any more. Can be asked once.
     fn has_said(&self, peer: &Peer, came: &[u8]) -> Option<bool>;
@@ -221,7 +222,7 @@ impl Proxy {
         place: OwnedSemaphorePermit,
         gone: CancellationToken,
     ) {
-        let Some(peer) = self.origins.origin(&stream).await else {
+        let Some(peer) = self.origins.origin(&stream, from).await else {
             let what = format!("A connection from {from} was not led here by the kernel");
             self.refuse(None, Refusal::new(Code::CallerUnknown, what));
             return reset(&stream);

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use enforcer::clock::{Clock, SystemClock};
 use enforcer::proxy::quota::CONNECTIONS_PER_AGENT_MAX;
+use harness::programs::said;
 use harness::stage::Side;
 use harness::world::{Family, Who, World, wait_for};
 use serde_json::Value;
@@ -135,6 +136,50 @@ fn a_connection_that_the_kernel_did_not_lead_here_gets_not_one_byte_and_is_recor
             .iter()
             .any(|event| event["refusal"]["code"] == "caller.unknown")
     });
+}
+
+/// Connects so many times, and resets each connection at once. Prints its pid first.
+const RESETTER: &str = r#"
+import os, socket, struct, sys
+print(os.getpid(), flush=True)
+for _ in range(int(sys.argv[2])):
+    stream = socket.create_connection((sys.argv[1], 443), 10)
+    stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    stream.close()
+"#;
+
+fn is_on_record_when_it_resets_at_once(family: Family) {
+    const TIMES: u64 = 300;
+    let world = World::start(family);
+    let mut command = world.run_as(Who::Agent, "/usr/bin/python3");
+    let to = world.bigquery_here().to_string();
+    let printed = said(command.args(["-c", RESETTER, &to, &TIMES.to_string()]));
+    let pid: u64 = printed.trim().parse().expect("a pid");
+    let count = |event: &Value| event["count"].as_u64().expect("a number");
+    let mut refused = Vec::new();
+    wait_for("each of them on record", || {
+        refused = world.events("connection_refused");
+        refused.iter().map(count).sum::<u64>() >= TIMES
+    });
+    for event in &refused {
+        assert_eq!(
+            (&event["agent"], &event["process"]["pid"]),
+            (&"finance-bot".into(), &pid.into()),
+            "{event}"
+        );
+        assert_ne!(event["refusal"]["code"], "caller.unknown", "{event}");
+    }
+    assert_eq!(refused.iter().map(count).sum::<u64>(), TIMES);
+}
+
+#[test]
+fn an_agent_that_resets_its_connections_at_once_is_on_record_for_each_of_them_on_ipv4() {
+    is_on_record_when_it_resets_at_once(Family::V4);
+}
+
+#[test]
+fn an_agent_that_resets_its_connections_at_once_is_on_record_for_each_of_them_on_ipv6() {
+    is_on_record_when_it_resets_at_once(Family::V6);
 }
 
 #[test]

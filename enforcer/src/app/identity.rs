@@ -121,7 +121,7 @@ impl Callers for Origins {
 
 #[async_trait]
 impl OriginSource for Origins {
-    async fn origin(&self, stream: &TcpStream) -> Option<Peer> {
+    async fn origin(&self, stream: &TcpStream, from: SocketAddr) -> Option<Peer> {
         let origin = self.of_connection(stream).await?;
         // The kernel leaves no cgroup where the process is in no agent's; one that is not known any more is refused.
         let agent = match origin.agent_cgroup {
@@ -130,14 +130,13 @@ impl OriginSource for Origins {
             0 => None,
             cgroup => Some(self.agents.agent(cgroup)?),
         };
-        let port = stream.peer_addr().ok()?.port();
         Some(Peer {
             agent,
             process: process_of(&origin),
             destination: destination(origin.destination, origin.port),
             is_apart: origin.netns != self.own_netns,
             origin,
-            port,
+            port: from.port(),
         })
     }
 

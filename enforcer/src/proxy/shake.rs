@@ -85,7 +85,7 @@ impl Proxy {
         // With TLS 1.2, and behind a second hello, whoever speaks after the hello has a say in the keys.
         if peer.is_apart && !accepted.follows_from_hello {
             let what = "TLS 1.3 without a second hello is needed in a network namespace of its own: by less it is not known who speaks";
-            return Err(No::Reset(Refusal::new(Code::HelloForeign, what)));
+            return Err(No::Reset(Refusal::new(Code::TlsInsufficient, what)));
         }
         if accepted.name == hello.name {
             return Ok(Shaken::Agent(Box::new(accepted), serves));

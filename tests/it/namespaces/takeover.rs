@@ -7,6 +7,10 @@ use serde_json::{Value, json};
 use super::BIGQUERY4;
 use super::apart::{Apart, answer};
 
+/// The code of what somebody else has said.
+const FOREIGN: &str = "tls.foreign";
+/// That of keys in which somebody else may have a say.
+const INSUFFICIENT: &str = "tls.insufficient_security";
 /// The daemon's port for connections.
 const PROXY_PORT: &str = "841";
 
@@ -57,7 +61,7 @@ fn what_another_says_by_packets_of_its_own_making_in_an_agents_place_gets_nothin
     harness::world::wait_for("it is on record", || {
         let refused = world.events("connection_refused");
         let is_it = |event: &Value| {
-            event["refusal"]["code"] == "tls.foreign"
+            event["refusal"]["code"] == FOREIGN
                 && event["agent"] == "finance-bot"
                 && event["process"]["uid"] == AGENT_UID
         };
@@ -76,16 +80,16 @@ fn what_another_says_by_a_raw_socket_in_an_agents_place_does_not_leave_it_and_is
     });
 }
 
-/// How often it is on record that what came was not said by who connected.
-fn foreign_hellos(world: &World) -> usize {
+/// How often a connection was refused by this code.
+fn refused(world: &World, code: &str) -> usize {
     let refused = world.events("connection_refused");
-    let is_it = |event: &&Value| event["refusal"]["code"] == "tls.foreign";
+    let is_it = |event: &&Value| event["refusal"]["code"] == code;
     refused.iter().filter(is_it).count()
 }
 
-/// Waits until it is on record so often.
+/// Waits until it is on record so often that what came was not said by who connected.
 fn foreign_hellos_are_on_record(world: &World, times: usize) {
-    harness::world::wait_for("it is on record", || foreign_hellos(world) >= times);
+    harness::world::wait_for("it is on record", || refused(world, FOREIGN) >= times);
 }
 
 #[test]
@@ -172,8 +176,10 @@ fn in_a_namespace_of_its_own_an_agent_speaks_tls_1_3_by_which_nobody_else_has_a_
     let less = ["--tls-max 1.2", "--tlsv1.3 --curves P-521:X25519"];
     for (before, how) in less.into_iter().enumerate() {
         assert!(on_the_hosts(how), "{how}");
-        assert_eq!(foreign_hellos(&world), before);
+        assert_eq!(refused(&world, INSUFFICIENT), before);
         assert!(!in_its_own(&mut agent, how), "{how}");
-        foreign_hellos_are_on_record(&world, before + 1);
+        let is_it = || refused(&world, INSUFFICIENT) > before;
+        harness::world::wait_for("it is on record", is_it);
     }
+    assert_eq!(refused(&world, FOREIGN), 0);
 }

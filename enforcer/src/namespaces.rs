@@ -2,6 +2,7 @@
 //! Pure: what was seen, and what is served, give what is to be done. `look` sees, and `enter` binds.
 
 pub mod enter;
+mod interfaces;
 pub mod look;
 mod owner;
 

@@ -7,10 +7,9 @@ use std::net::{Ipv4Addr, UdpSocket};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 
-use nix::ifaddrs::getifaddrs;
-use nix::net::if_::InterfaceFlags;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+use super::interfaces::has_only_a_loopback;
 use super::{Door, Netns, owner};
 use crate::kernel::Ports;
 use crate::listeners::{Sockets, Unbound};
@@ -94,15 +93,6 @@ fn check_loopback() -> Result<(), EnterError> {
             not_entered(&error)
         }
     })
-}
-
-/// Whether nothing is up in this thread's network namespace but the loopback. Some kernels put tunnels into each new one, which are down. One that cannot
-/// be told has nothing else.
-fn has_only_a_loopback() -> bool {
-    let is_other = |flags: InterfaceFlags| {
-        flags.contains(InterfaceFlags::IFF_UP) && !flags.contains(InterfaceFlags::IFF_LOOPBACK)
-    };
-    getifaddrs().is_ok_and(|mut all| !all.any(|one| is_other(one.flags)))
 }
 
 fn not_entered(error: &io::Error) -> EnterError {
@@ -216,6 +206,9 @@ mod tests {
      {
         let down = "ip link add v0 type veth peer name v1";
         let up = "ip link add v0 type veth peer name v1 && ip link set v0 up";
+        // As many as keep whoever lists them all busy for a while: what is up is among the first, the last, or nowhere.
+        let many = "seq 1000 | sed 's/.*/link add type veth/' | ip -batch -";
+        let [first, last] = [format!("{up} && {many}"), format!("{many} && {up}")];
         let (own, roots) = (
             ["--net"].as_slice(),
             ["--net", "--map-root-user"].as_slice(),
@@ -224,6 +217,10 @@ mod tests {
             (own, "true", true),
             (own, down, true),
             (own, up, false),
+            (own, many, true),
+            (own, &first, false),
+            // Behind so many it is not looked for.
+            (own, &last, true),
             // Whoever is in it is its root, and could have made whatever there is.
             (roots, up, true),
         ];

@@ -5,6 +5,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
+use harness::programs::said;
 use harness::stage::Side;
 use harness::world::{Client, Family, Who, World, enforcer, policy};
 use serde_json::Value;
@@ -82,6 +83,39 @@ fn a_command_is_not_run_in_a_folder_by_which_a_sandbox_would_have_the_hosts_sock
     let mut at_the_root = in_a_sandbox_at(&world, Path::new("/"), &enforcer(), None);
     let (is_well, said) = done(at_the_root.args(["sh", "-c", "pwd; ls -A /run"]));
     assert!(is_well && said == "/tmp\n", "{said}");
+}
+
+#[test]
+fn a_command_is_not_run_in_a_folder_that_shows_the_hosts_run_elsewhere() {
+    let world = World::start(Family::V4);
+    world.stage.mount_small(Path::new("/run"));
+    let _bus = listens(&world, Path::new("/run/host/bus"));
+    let stage = world.stage.dir().to_owned();
+    let own = world.own_folder(Who::Agent, "own");
+    let shows = |what: &Path, name: &str| {
+        let at = world.own_folder(Who::Agent, name);
+        let mut command = world.stage.command(Side::Host, "mount");
+        let _ = said(command.arg("--bind").args([what, &at]));
+    };
+    shows(Path::new("/run"), "run-too");
+    shows(Path::new("/run/host"), "host-too");
+    shows(&own, "own-too");
+    for name in ["run-too", "run-too/host", "host-too"] {
+        let folder = stage.join(name);
+        let mut command = in_a_sandbox_at(&world, &folder, &enforcer(), None);
+        let ended = command.args(["echo", "it", "ran"]).output().expect("runs");
+        let told = String::from_utf8_lossy(&ended.stderr);
+        let why = format!(
+            "which is {}, and never this host's /run: cd",
+            folder.display()
+        );
+        assert!(told.contains(&why), "{name}: {told}");
+        assert_eq!(ended.status.code(), Some(2), "{name}");
+        assert!(ended.stdout.is_empty(), "{name}");
+    }
+    let mut command = in_a_sandbox_at(&world, &stage.join("own-too"), &enforcer(), None);
+    let (is_well, said) = done(command.args(["echo", "it", "ran"]));
+    assert!(is_well && said == "it ran\n", "{said}");
 }
 
 #[test]

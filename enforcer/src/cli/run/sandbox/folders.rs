@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// What is empty in a sandbox, and its own: sockets by which others could be had to act for the command are in the first. A socket that has a
@@ -54,7 +55,24 @@ impl Folders {
         let never = self.never.iter().find(or_below);
         never
             .or_else(|| self.never.iter().chain(&self.empty).find(or_above))
+            .or_else(|| self.shown_elsewhere(working))
             .map(PathBuf::as_path)
+    }
+
+    /// The same by what a folder is, whatever it is called: what is mounted in one place can be in another as well.
+    fn shown_elsewhere(&self, working: &Path) -> Option<&PathBuf> {
+        let given = Identity::of(working)?;
+        let above: Vec<Identity> = working.ancestors().filter_map(Identity::of).collect();
+        let is_or_below = |never: &&PathBuf| {
+            let is_it = |never: Identity| above.contains(&never);
+            Identity::of(never).is_some_and(is_it) || own_device(never) == Some(given.device)
+        };
+        let is_or_above = |own: &&PathBuf| {
+            let mut above = own.ancestors().filter_map(Identity::of);
+            above.any(|above| above == given)
+        };
+        let never = self.never.iter().find(is_or_below);
+        never.or_else(|| self.never.iter().chain(&self.empty).find(is_or_above))
     }
 
     /// bubblewrap's words for all that is not the host's as it is. `working` is what can be written.
@@ -124,6 +142,31 @@ impl Folders {
     }
 }
 
+/// What a folder is, as the kernel tells folders apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Identity {
+    device: u64,
+    inode: u64,
+}
+
+impl Identity {
+    /// None of one that cannot be looked at, as one of a user's own file system by root: that one is none of this host's, which can.
+    fn of(folder: &Path) -> Option<Self> {
+        let found = folder.metadata().ok()?;
+        Some(Self {
+            device: found.dev(),
+            inode: found.ino(),
+        })
+    }
+}
+
+/// The device of the file system that begins with this folder; none where the folder is one of what is above it.
+fn own_device(folder: &Path) -> Option<u64> {
+    let own = Identity::of(folder)?.device;
+    let above = Identity::of(folder.parent()?)?.device;
+    (own != above).then_some(own)
+}
+
 /// The file's place behind whatever links lead to its folder.
 fn real(file: &Path) -> Option<PathBuf> {
     let folder = file.parent()?.canonicalize().ok()?;
@@ -131,8 +174,12 @@ fn real(file: &Path) -> Option<PathBuf> {
 }
 
 #[cfg(test)]
+#[expect(unsafe_code, reason = "a thread's own mounts have no safe binding")]
 mod tests {
     use std::os::unix::net::UnixListener;
+
+    use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_change};
+    use rustix::thread::{UnshareFlags, unshare_unsafe};
 
     use super::*;
 
@@ -178,6 +225,58 @@ mod tests {
             let in_the_way = folders.in_the_way_of(Path::new(working));
             assert_eq!(in_the_way, None, "{working}");
         }
+    }
+
+    /// Does it on a thread whose mounts are its own.
+    fn with_mounts_of_its_own(work: impl FnOnce() + Send) {
+        let apart = || {
+            // SAFETY: only this thread's root, working folder and mounts are its own from now on, and it opens no file descriptor that others have.
+            unsafe { unshare_unsafe(UnshareFlags::NEWNS) }
+                .expect("unshares: run the tests as root");
+            let propagation = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+            mount_change("/", propagation).expect("keeps mounts to itself");
+            work();
+        };
+        std::thread::scope(|scope| scope.spawn(apart).join().expect("ends"));
+    }
+
+    #[test]
+    fn a_folder_is_known_for_what_it_is_wherever_it_is_mounted() {
+        let (_dir, at) = a_folder();
+        for name in [
+            "run/host", "tmp/job", "run_too", "host_too", "tmp_too", "all", "job",
+        ] {
+            std::fs::create_dir_all(at.join(name)).expect("makes a folder");
+        }
+        let (run, tmp) = (at.join("run"), at.join("tmp"));
+        let folders = Folders {
+            empty: BTreeSet::from([run.clone(), tmp.clone()]),
+            never: BTreeSet::from([run.clone()]),
+        };
+        let in_the_way = |name: &str| folders.in_the_way_of(&at.join(name));
+        with_mounts_of_its_own(|| {
+            let shows = |what: &str, name: &str| {
+                mount_bind(at.join(what), at.join(name)).expect("mounts");
+            };
+            shows("run", "run_too");
+            shows("tmp", "tmp_too");
+            shows(".", "all");
+            for name in ["run_too", "run_too/host", "all", "all/run"] {
+                assert_eq!(in_the_way(name), Some(run.as_path()), "{name}");
+            }
+            assert_eq!(in_the_way("tmp_too"), Some(tmp.as_path()));
+            for name in ["tmp_too/job", "all/job", "job", "host_too"] {
+                assert_eq!(in_the_way(name), None, "{name}");
+            }
+            // What is on no file system of its own is not known by that. Where there is one, each of its folders is.
+            shows("run/host", "host_too");
+            assert_eq!(in_the_way("host_too"), None);
+            mount("small", &run, "tmpfs", MountFlags::empty(), None).expect("mounts a tmpfs");
+            std::fs::create_dir(run.join("host")).expect("makes a folder");
+            shows("run/host", "host_too");
+            assert_eq!(in_the_way("host_too"), Some(run.as_path()));
+            assert_eq!(in_the_way("job"), None);
+        });
     }
 
     #[test]

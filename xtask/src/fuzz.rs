@@ -73,9 +73,11 @@ pub(crate) fn run(root: &Path, seconds: u64, only: &[String]) -> Result<()> {
 pub(crate) fn build(root: &Path) -> Result<PathBuf> {
     sh::say("building the fuzz targets");
     let target = root.join("target/fuzz");
-    let mut cargo = Command::new("cargo");
+    // The suite goes first, where it runs beside.
+    let mut cargo = Command::new("nice");
     cargo
         .current_dir(root.join("tests/fuzz"))
+        .args(["-n", "5", "cargo"])
         .args(["build", "--quiet", "--release", "--locked", "--bins"])
         .args(["--target", TRIPLE, "--target-dir"])
         .arg(&target)

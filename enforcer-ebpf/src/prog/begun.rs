@@ -146,7 +146,7 @@ fn said(skb: &SkBuff, packet: &IpPacket, at: usize, from: u16, sequence: u32) ->
     };
     let key = OpeningKey::of(origin, from);
     // SAFETY: copied at once. Where the entry has been given to another connection by then, it is written under this one's key all the same.
-    let Some(mut opening) = (unsafe { OPENINGS.get(&key) }.copied()) else {
+    let Some(mut opening) = unsafe { OPENINGS.get(&key) }.copied() else {
         return None;
     };
     let Some(stream) = Stream::of(skb) else {

@@ -174,6 +174,8 @@ def query(address, port=443, sql="SELECT COUNT(*) FROM finance.daily"):
     """A query over a connection of its own; the status and the beginning of what came."""
     context = ssl.create_default_context(cafile=sys.argv[1])
     with socket.create_connection((address, int(port)), 10) as plain, context.wrap_socket(plain, server_hostname="bigquery.googleapis.com") as agreed:
+        # Who speaks TLS with it will answer: the first who asks for rows waits until the far side has its engine.
+        agreed.settimeout(60)
         connection = http.client.HTTPSConnection("bigquery.googleapis.com")
         connection.sock = agreed
         body = json.dumps({"query": sql, "useLegacySql": False})

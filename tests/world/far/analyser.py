@@ -8,8 +8,6 @@ import re
 import sqlglot
 from sqlglot import exp
 
-from sql import PROJECT, VIEWS
-
 KINDS = {exp.Insert: "INSERT", exp.Update: "UPDATE", exp.Delete: "DELETE", exp.Merge: "MERGE", exp.TruncateTable: "TRUNCATE_TABLE"}
 #: Statements whose target BigQuery calls a definition's.
 DDL = ("CREATE_TABLE", "CREATE_TABLE_AS_SELECT", "DROP_TABLE", "TRUNCATE_TABLE")
@@ -40,10 +38,10 @@ def rows(select):
 
 
 class Analyser:
-    def __init__(self, engine):
+    def __init__(self, engine, views=()):
         self.engine = engine
         #: Views by full name: the engine does not give their text back.
-        self.views = {(PROJECT, "finance", name): sql for name, sql in VIEWS.items()}
+        self.views = dict(views)
 
     def read(self, sql, project, dataset=None):
         """(statement type, tables as (project, dataset, table), the one that is written), without tables where they are not known; UNREADABLE is no

@@ -29,7 +29,7 @@ import tokens
 from analyser import Analyser
 from buckets import Buckets
 from jobs import Jobs
-from sql import Engine
+from sql import PROJECT, VIEWS, Engine
 from uploads import Uploads
 
 NAMES = [
@@ -84,7 +84,7 @@ class World:
         self.lock = threading.Lock()
         self.requests = open(self.dir / "requests.jsonl", "a", buffering=1)
         self.tokens = tokens.Tokens(self.dir, pathlib.Path(options.jwks), self.faults)
-        self.analyser = Analyser(self.engine)
+        self.analyser = Analyser(self.engine, {(PROJECT, "finance", name): text for name, text in VIEWS.items()})
         self.jobs = Jobs(self.engine, self.analyser, Buckets(self.dir / "buckets"), self.faults)
         self.uploads = Uploads(self.jobs)
 

@@ -14,7 +14,7 @@ use enforcer_ebpf::{FlowKey, Opening, OpeningKey, Origin, Reason};
 
 use super::maps::{LED, OPENING_KEY, OPENINGS, ORIGINS, config, is_own_port};
 use super::packet::{IpPacket, held_with_socket, left_with_socket, workload_of};
-use super::stream::{Stream, head_bytes, is_as_sent};
+use super::stream::{Stream, is_connecting, sends_next};
 
 const IPPROTO_TCP: u32 = 6;
 /// IPv6's headers behind which TCP would stand unseen.
@@ -64,7 +64,7 @@ pub fn tie(skb: &SkBuff, packet: &IpPacket) -> Option<Reason> {
     };
     let first_sequence = u32::from_be(first_sequence);
     if flags & SYN == 0 {
-        return said(skb, packet, at, u16::from_be(from), first_sequence);
+        return said(skb, at, u16::from_be(from), first_sequence);
     }
     if flags & ACK != 0 {
         return None;
@@ -74,7 +74,7 @@ pub fn tie(skb: &SkBuff, packet: &IpPacket) -> Option<Reason> {
     };
     // What is said later is known by where it stands in what the socket says, and so by the number that the socket began with.
     match Stream::of(skb) {
-        Some(stream) if stream.acknowledged == first_sequence => {}
+        Some(stream) if stream.acknowledged == first_sequence && is_connecting(skb) => {}
         Some(_) => return Some(Reason::Renumbered),
         None => return Some(Reason::Internal),
     }
@@ -132,7 +132,7 @@ fn is_begun(flow: &FlowKey, origin: &Origin) -> bool {
 
 /// Takes up what a connection's own socket says first. What was never led here says nothing at the daemon's ports, whoever it is that speaks so.
 #[inline(always)]
-fn said(skb: &SkBuff, packet: &IpPacket, at: usize, from: u16, sequence: u32) -> Option<Reason> {
+fn said(skb: &SkBuff, at: usize, from: u16, sequence: u32) -> Option<Reason> {
     let Ok(words) = skb.load::<u8>(at + 12) else {
         return Some(Reason::Internal);
     };
@@ -157,8 +157,7 @@ fn said(skb: &SkBuff, packet: &IpPacket, at: usize, from: u16, sequence: u32) ->
     if sequence != stream.next || !opening.goes_on_at(stream.next) {
         return None;
     }
-    let is_whole =
-        head_bytes(skb).is_some_and(|bytes| head == packet.begins_behind(bytes)) && is_as_sent(skb);
+    let is_whole = sends_next(skb).is_some_and(|bytes| head + bytes == end);
     if !is_whole || take_up(skb, &mut opening, head) != end {
         opening.bytes = UNKNOWN;
     }

@@ -75,17 +75,6 @@ impl IpPacket {
         }
     }
 
-    /// Where data begins behind a head of so many bytes, in a packet of whose own head nothing stands that need not.
-    #[inline(always)]
-    pub const fn begins_behind(&self, bytes: usize) -> usize {
-        let own = if self.is_v4 {
-            HEADER4_BYTES
-        } else {
-            HEADER6_BYTES
-        };
-        self.at + own + bytes
-    }
-
     /// Where it says that it comes from; IPv4 in its mapped spelling.
     #[inline(always)]
     pub fn source(&self, skb: &SkBuff) -> Option<[u8; 16]> {

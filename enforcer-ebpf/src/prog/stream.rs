@@ -4,23 +4,26 @@
 use core::ptr::read_volatile;
 
 use aya_ebpf::helpers::bpf_probe_read_kernel;
-use aya_ebpf::helpers::generated::bpf_tcp_sock;
+use aya_ebpf::helpers::generated::{bpf_sk_fullsock, bpf_tcp_sock};
 use aya_ebpf::programs::sk_buff::SkBuff;
 
 use super::task::offset;
 
-/// The bit in a packet's own structure that says that another has the same data (`CLONED_MASK`, where the lowest bit is the first).
-const CLONED: u8 = 1;
+/// The state of a socket whose first packet is not answered yet (`TCP_SYN_SENT`).
+const SYN_SENT: u32 = 2;
 
-/// Where that bit's byte is; the loader asks the running kernel's BTF.
-#[unsafe(no_mangle)]
-static OFFSET_SKB_CLONED: u32 = 0;
-/// Offset of `sk_buff.sk`.
+/// Offset of `sk_buff.sk`; the loader reads it from the running kernel's BTF.
 #[unsafe(no_mangle)]
 static OFFSET_SKB_SK: u32 = 0;
-/// Offset of `tcp_sock.tcp_header_len`.
+/// Offset of `sk_buff.head`.
 #[unsafe(no_mangle)]
-static OFFSET_TCP_HEADER: u32 = 0;
+static OFFSET_SKB_HEAD: u32 = 0;
+/// Offset of `sk_buff.len`.
+#[unsafe(no_mangle)]
+static OFFSET_SKB_LEN: u32 = 0;
+/// Offset of `sock.sk_write_queue`, whose first member is the first packet in it, or the queue itself.
+#[unsafe(no_mangle)]
+static OFFSET_SOCK_QUEUE: u32 = 0;
 
 /// Where a socket stands.
 pub struct Stream {
@@ -52,29 +55,46 @@ impl Stream {
     }
 }
 
-/// How long the head of TCP is in what the packet's socket sends, bytes: what it agreed on at the beginning is in each packet. Those that say more
-/// besides (which packets are missing of what came) do not begin with data where this says.
+/// Whether the packet's socket has begun to connect, and has had no answer: later nothing begins any more.
 #[inline(always)]
-pub fn head_bytes(skb: &SkBuff) -> Option<usize> {
-    // SAFETY: the offsets are the running kernel's own, and the reads are checked by the kernel.
-    let bytes = unsafe {
-        let held = skb.skb.cast::<u8>().byte_add(offset(&OFFSET_SKB_SK));
-        let socket = bpf_probe_read_kernel(held.cast::<*const u8>().cast_const()).ok()?;
-        let head = socket.byte_add(offset(&OFFSET_TCP_HEADER));
-        bpf_probe_read_kernel(head.cast::<u16>()).ok()?
-    };
-    Some(usize::from(bytes))
+pub fn is_connecting(skb: &SkBuff) -> bool {
+    // SAFETY: the socket of a valid packet.
+    unsafe {
+        let socket = (*skb.skb).__bindgen_anon_2.sk;
+        if socket.is_null() {
+            return false;
+        }
+        let whole = bpf_sk_fullsock(socket);
+        !whole.is_null() && read_volatile(&raw const (*whole).state) == SYN_SENT
+    }
 }
 
-/// Whether nobody has written into the packet's data since TCP made it. The root of its network namespace may hand packets to a program that puts other
-/// bytes in (`nfqueue`) or have rules that write some. TCP sends a clone of what it keeps, and whoever writes into the data of a clone has a copy of it
-/// made first; what is written into heads alone has not. What TCP sends again may be a copy.
+/// How many bytes of data the packet has, where it is what its socket sends next and nobody has written into them: it has the very data of the first packet
+/// of the socket's queue, which stays there until it has gone. Whoever writes into data of which there are two, as the root of the network namespace may have
+/// a program do or a rule, is given a copy; so is what is put together of fragments.
 #[inline(always)]
-pub fn is_as_sent(skb: &SkBuff) -> bool {
-    // SAFETY: the offset is the running kernel's own, and the read is checked by the kernel.
-    let bits = unsafe {
-        let at = skb.skb.cast::<u8>().byte_add(offset(&OFFSET_SKB_CLONED));
-        bpf_probe_read_kernel(at.cast_const())
-    };
-    bits.is_ok_and(|bits| bits & CLONED != 0)
+pub fn sends_next(skb: &SkBuff) -> Option<usize> {
+    // SAFETY: the offsets are the running kernel's own, and the reads are checked by the kernel.
+    unsafe {
+        let own = skb.skb.cast::<u8>().cast_const();
+        let socket = bpf_probe_read_kernel(at::<*const u8>(own, &OFFSET_SKB_SK)).ok()?;
+        let queue = at::<*const u8>(socket, &OFFSET_SOCK_QUEUE);
+        let next = bpf_probe_read_kernel(queue).ok()?;
+        if next == queue.cast() {
+            return None;
+        }
+        let data = bpf_probe_read_kernel(at::<usize>(own, &OFFSET_SKB_HEAD)).ok()?;
+        if bpf_probe_read_kernel(at::<usize>(next, &OFFSET_SKB_HEAD)).ok()? != data {
+            return None;
+        }
+        let bytes = bpf_probe_read_kernel(at::<u32>(next, &OFFSET_SKB_LEN)).ok()?;
+        Some(bytes as usize)
+    }
+}
+
+/// Where a member of a structure is.
+#[inline(always)]
+unsafe fn at<T>(structure: *const u8, member: &'static u32) -> *const T {
+    // SAFETY: nothing is read here.
+    unsafe { structure.byte_add(offset(member)).cast() }
 }

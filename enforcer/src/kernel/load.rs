@@ -141,10 +141,11 @@ const AT_THE_ROOT: [(&str, u32); 14] = [
 ];
 
 /// The programs' globals, and the members of the kernel's structures whose offsets they are.
-const OFFSETS: [(&str, &str, &str); 9] = [
-    ("OFFSET_SKB_CLONED", "sk_buff", "__cloned_offset"),
+const OFFSETS: [(&str, &str, &str); 10] = [
     ("OFFSET_SKB_SK", "sk_buff", "sk"),
-    ("OFFSET_TCP_HEADER", "tcp_sock", "tcp_header_len"),
+    ("OFFSET_SKB_HEAD", "sk_buff", "head"),
+    ("OFFSET_SKB_LEN", "sk_buff", "len"),
+    ("OFFSET_SOCK_QUEUE", "sock", "sk_write_queue"),
     ("OFFSET_GROUP_LEADER", "task_struct", "group_leader"),
     ("OFFSET_START_BOOTTIME", "task_struct", "start_boottime"),
     ("OFFSET_TASK_CRED", "task_struct", "cred"),

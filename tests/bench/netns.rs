@@ -20,7 +20,7 @@ const READY: &str = "200";
 const COMING: usize = 1000;
 const NEXT: Duration = Duration::from_millis(10);
 const THERE_S: &str = "0.3";
-/// Of as many that have gone the kernel may count so many a while longer. It counts one or two so as well where nobody serves them.
+/// Of as many that have gone the kernel may count so many a while longer. It counts some so as well where nobody serves them.
 const KEPT_BY_THE_KERNEL: usize = COMING / 200;
 /// Namespaces that are there at once while their memory is looked at, of so many agents.
 const AT_ONCE: usize = 480;

@@ -93,8 +93,8 @@ pub enum Reason {
     OutsideWorkload = 21,
     /// A packet that was led to the daemon, and would leave by an interface.
     Astray = 22,
-    /// A connection's first packet whose number is another than its socket's.
-    Renumbered = 23,
+    /// A packet that looks like a connection's first, with another number than its socket's or after the socket was answered.
+    NotFirst = 23,
 }
 
 impl Reason {
@@ -124,7 +124,7 @@ impl Reason {
             20 => Self::Encapsulated,
             21 => Self::OutsideWorkload,
             22 => Self::Astray,
-            23 => Self::Renumbered,
+            23 => Self::NotFirst,
             _ => return None,
         })
     }
@@ -157,7 +157,7 @@ impl Reason {
             }
             Self::OutsideWorkload => "the process runs as an agent's uid, and outside its workload",
             Self::Astray => "what is led to the daemon does not leave by an interface",
-            Self::Renumbered => "the packet's number is not its socket's",
+            Self::NotFirst => "the packet is not the first of its socket's",
             Self::Encapsulated => "what the frame carries is not read",
             Self::KernelPrograms => "agents have no say over the kernel's programs",
         }

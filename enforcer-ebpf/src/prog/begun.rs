@@ -75,7 +75,7 @@ pub fn tie(skb: &SkBuff, packet: &IpPacket) -> Option<Reason> {
     // What is said later is known by where it stands in what the socket says, and so by the number that the socket began with.
     match Stream::of(skb) {
         Some(stream) if stream.acknowledged == first_sequence && is_connecting(skb) => {}
-        Some(_) => return Some(Reason::Renumbered),
+        Some(_) => return Some(Reason::NotFirst),
         None => return Some(Reason::Internal),
     }
     // The socket is still in the cgroup in which it was made, also where it is one of the kernel's making, of which `connect()` knew no maker.

@@ -123,27 +123,61 @@ fn the_middle_of_what_a_socket_says_is_not_taken_for_what_it_says_first_whatever
     let mut agent = Apart::of(&world);
     agent.goes_apart();
     let _ = agent.must(&format!("reach {BIGQUERY4} 443"));
-    let roots = world.stage.dir().join("run/ca.pem");
-    let program = script("agent/middle.py");
     for (before, how) in ["sequence", "offset", "first"].into_iter().enumerate() {
-        let told = agent.runs(&format!(
-            "/usr/bin/python3 {} {} {BIGQUERY4} {PROXY_PORT} {how}",
-            program.display(),
-            roots.display()
-        ));
-        assert!(told.contains("error"), "{how}: {told}");
+        is_answered_nothing(&world, &mut agent, "middle", how);
         if how == "first" {
-            harness::world::wait_for("it is on record", || {
-                let refused = world.events("kernel_refused");
-                let verdict = "egress refused: the packet's number is not its socket's";
-                refused.iter().any(|event| event["verdict"] == verdict)
-            });
+            a_packet_that_is_not_the_first_is_on_record(&world);
         } else {
             foreign_hellos_are_on_record(&world, before + 1);
         }
     }
     let [status, body] = answer(agent.must(&format!("query {BIGQUERY4}")));
     assert_eq!(status, 200, "{body}");
+}
+
+#[test]
+fn what_is_put_together_of_fragments_is_not_taken_for_what_the_socket_of_the_last_one_says() {
+    let world = World::start(Family::V4);
+    let _ = world.open_window("demo-project.finance:read", "10m");
+    let mut agent = Apart::of(&world);
+    agent.goes_apart();
+    let _ = agent.must(&format!("reach {BIGQUERY4} 443"));
+    is_answered_nothing(&world, &mut agent, "pieces", "");
+    foreign_hellos_are_on_record(&world, 1);
+    let [status, body] = answer(agent.must(&format!("query {BIGQUERY4}")));
+    assert_eq!(status, 200, "{body}");
+}
+
+#[test]
+fn what_a_socket_says_is_not_begun_anew_by_a_later_packet_that_rules_make_look_like_its_first() {
+    let world = World::start(Family::V4);
+    let _ = world.open_window("demo-project.finance:read", "10m");
+    let mut agent = Apart::of(&world);
+    agent.goes_apart();
+    let _ = agent.must(&format!("reach {BIGQUERY4} 443"));
+    is_answered_nothing(&world, &mut agent, "anew", "");
+    a_packet_that_is_not_the_first_is_on_record(&world);
+    let [status, body] = answer(agent.must(&format!("query {BIGQUERY4}")));
+    assert_eq!(status, 200, "{body}");
+}
+
+/// Has an agent's process do what the program does as root of its namespace, which must not come to an answer.
+fn is_answered_nothing(world: &World, agent: &mut Apart, program: &str, how: &str) {
+    let roots = world.stage.dir().join("run/ca.pem");
+    let told = agent.runs(&format!(
+        "/usr/bin/python3 {} {} {BIGQUERY4} {PROXY_PORT} {how}",
+        script(&format!("agent/{program}.py")).display(),
+        roots.display()
+    ));
+    assert!(told.contains("error"), "{program} {how}: {told}");
+}
+
+fn a_packet_that_is_not_the_first_is_on_record(world: &World) {
+    harness::world::wait_for("it is on record", || {
+        let refused = world.events("kernel_refused");
+        let verdict = "egress refused: the packet is not the first of its socket's";
+        refused.iter().any(|event| event["verdict"] == verdict)
+    });
 }
 
 #[test]

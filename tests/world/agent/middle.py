@@ -8,56 +8,36 @@ says is the hello's), `offset` (what goes before is in the hello's segment, and 
 
 import json
 import socket
-import ssl
-import struct
-import subprocess
 import sys
 import threading
 
-ROOTS, ADDRESS, PORT, HOW = sys.argv[1:5]
-NAME = "bigquery.googleapis.com"
-SYN, ACK = 0x02, 0x10
+from packets import ACK, SYN, Wire, hello, rules
+
+ROOTS, ADDRESS, PORT, HOW = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
 #: What TCP takes for options that say nothing.
 BEFORE = b"\1" * (28 if HOW == "offset" else 500)
 #: Where nobody listens.
 ELSEWHERE = 9
 
 
-def hello():
-    come, going = ssl.MemoryBIO(), ssl.MemoryBIO()
-    agreed = ssl.create_default_context(cafile=ROOTS).wrap_bio(come, going, server_hostname=NAME)
-    try:
-        agreed.do_handshake()
-    except ssl.SSLWantReadError:
-        return going.read()
-
-
-def rules(text):
-    subprocess.run(["nft", "-f", "-"], input=text, text=True, check=True)
-
-
-def first_number(seen):
+def first_number(wire):
     """The number of the first packet that goes to the daemon, or to where it is led instead."""
-    while True:
-        ip = seen.recv(65600)[14:]
-        _, to, number, _, _, flags = struct.unpack("!HHIIBB", ip[20:34])
-        if ip[9] == socket.IPPROTO_TCP and to in (int(PORT), ELSEWHERE) and flags & (SYN | ACK) == SYN:
-            return number
+    return wire.segment(lambda seen: seen.destination in (PORT, ELSEWHERE) and seen.flags & (SYN | ACK) == SYN).sequence
 
 
-def connected(seen):
+def connected(wire):
     """A connection, and the number of the first byte said on it."""
     made = socket.socket()
     made.settimeout(4)
     made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if HOW != "first":
         made.connect((ADDRESS, 443))
-        return made, first_number(seen) + 1
+        return made, first_number(wire) + 1
     # It goes elsewhere until its number is known; it is sent again after a second.
     rules(f"add rule inet t out tcp dport {PORT} tcp flags & (syn | ack) == syn tcp dport set {ELSEWHERE}")
     connects = threading.Thread(target=made.connect_ex, args=((ADDRESS, 443),))
     connects.start()
-    number = first_number(seen)
+    number = first_number(wire)
     other = (number + len(BEFORE)) % 2**32
     rules(f"""flush chain inet t out
         add rule inet t out tcp dport {PORT} tcp sequence {number} tcp sequence set {other}
@@ -67,7 +47,7 @@ def connected(seen):
 
 
 def says(made, first):
-    said = hello()
+    said = hello(ROOTS)
     after = (first + len(BEFORE)) % 2**32
     led_elsewhere = f"add rule inet t out tcp dport {PORT} tcp sequence {first} meta length > 60 tcp dport set {ELSEWHERE}"
     if HOW == "offset":
@@ -85,11 +65,8 @@ def says(made, first):
 rules("""add table inet t
     add chain inet t out { type filter hook output priority 0 ; }
     add chain inet t in { type filter hook input priority 0 ; }""")
-seen = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0800))
-seen.bind(("lo", 0x0800))
-seen.settimeout(10)
 try:
-    made, first = connected(seen)
+    made, first = connected(Wire())
     says(made, first % 2**32)
     told = {"ok": made.recv(3).hex()}
 except OSError as error:

@@ -112,8 +112,8 @@ pub const fn explained(reason: Reason) -> Explained {
             "The process named an interface for a connection or a question that is led to the daemon. It would have gone out by that interface, past the daemon.",
             "Name no interface (SO_BINDTODEVICE, IP_UNICAST_IF, IP_PKTINFO; curl --interface) for what is BigQuery's, or a question for a name.",
         ),
-        Reason::Renumbered => (
-            "Rules of the network namespace wrote another number into a connection's first packet, by which what is said later would be taken for what was said first.",
+        Reason::NotFirst => (
+            "Rules of the network namespace wrote another number into a connection's first packet, or made a later one look like a first, by which the middle of what is said would be taken for its beginning.",
             "Take such rules out of the namespace; nothing needs them on the loopback.",
         ),
         Reason::OutsideWorkload => (

@@ -27,14 +27,15 @@ impl Reader {
     /// The origin of a process that is in `agent`'s workload, or in none.
     pub async fn of(&self, process: &Process, agent: Option<&AgentName>) -> Option<ProcessOrigin> {
         let mut origin = of(process).await?;
-        if let Some(container) = agent.and_then(|agent| self.0.container(agent)) {
-            origin.container = Some(Box::new(ContainerOrigin {
-                name: container.shown().to_owned(),
-                image: container.image,
-            }));
-            origin.bound();
-        }
+        origin.container = agent.and_then(|agent| self.container(agent));
         Some(origin)
+    }
+
+    /// The container that an agent's workload is, as a runtime said last; none is asked.
+    #[must_use]
+    pub fn container(&self, agent: &AgentName) -> Option<Box<ContainerOrigin>> {
+        let container = self.0.container(agent)?;
+        Some(Box::new(container.origin()))
     }
 }
 

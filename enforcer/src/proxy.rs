@@ -297,6 +297,7 @@ impl Proxy {
             return;
         };
         let requester = Requester {
+            container: self.processes.container(&agent),
             agent,
             session: self.engine.begin_session(),
             process: peer.process.clone(),

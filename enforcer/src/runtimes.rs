@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use enforcer_proto::principal::ContainerOrigin;
 use futures_util::future::join_all;
 
 pub use trust::Untrusted;
@@ -52,6 +53,17 @@ impl Container {
         self.names
             .first()
             .map_or_else(|| self.short_id(), String::as_str)
+    }
+
+    /// What is recorded of it.
+    #[must_use]
+    pub fn origin(&self) -> ContainerOrigin {
+        let mut origin = ContainerOrigin {
+            name: self.shown().to_owned(),
+            image: self.image.clone(),
+        };
+        origin.bound();
+        origin
     }
 }
 

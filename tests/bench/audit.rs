@@ -315,6 +315,7 @@ fn life(at: u64) -> Event {
             agent: agent(),
             session: SessionId(9),
             process: process(),
+            container: None,
             method: Method::JobsInsert,
             sql: Some(
                 "SELECT region, SUM(amount) FROM `demo-project.finance.daily` GROUP BY region"

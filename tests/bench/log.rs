@@ -364,6 +364,7 @@ fn events(window: u64) -> Vec<Event> {
         agent: agent.clone(),
         session: SessionId(window),
         process,
+        container: None,
         request: "POST /bigquery/v2/projects/demo-project/jobs".into(),
         sql: Some("SELECT * FROM hr.salaries".into()),
         sql_cut: None,
@@ -381,6 +382,14 @@ fn events(window: u64) -> Vec<Event> {
         bytes: 8000 * QUERIES,
     });
     events
+}
+
+fn job(number: u64) -> JobRef {
+    JobRef {
+        project: "demo-project".into(),
+        job: format!("46ade285-bcaa-4e7b-9aef-{number:012}"),
+        location: Some("US".into()),
+    }
 }
 
 fn query(
@@ -404,11 +413,7 @@ fn query(
         number % 12 + 1,
         number / QUERIES
     );
-    let job = JobRef {
-        project: "demo-project".into(),
-        job: format!("46ade285-bcaa-4e7b-9aef-{number:012}"),
-        location: Some("US".into()),
-    };
+    let job = job(number);
     let session = SessionId(number / 8);
     [
         Event::QueryAsked {
@@ -425,6 +430,7 @@ fn query(
             agent: agent.clone(),
             session,
             process: process.clone(),
+            container: None,
             method: Method::JobsInsert,
             sql: Some(sql),
             tables: vec![

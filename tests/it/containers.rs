@@ -167,6 +167,15 @@ fn a_container_without_any_network_has_rows_within_a_window_and_no_way_out_and_i
     let kinds: Vec<bool> = lines.map(|line| line.contains("asks for")).collect();
     // Where it is served, and where it has asked for its window.
     assert!(kinds.contains(&true) && kinds.contains(&false), "{log}");
+    // So does every query, admitted or refused: "REFUSED" comes before who was.
+    for word in ["query ", "REFUSED "] {
+        let is_it = |line: &&str| line.contains(&format!(" {word}")) && line.contains(&told);
+        assert!(log.lines().any(|line| is_it(&line)), "{word}: {log}");
+    }
+    for kind in ["query_admitted", "query_refused"] {
+        let known = json!({"name": "agentbox", "image": IMAGE});
+        assert_eq!(world.events(kind)[0]["container"], known);
+    }
     let story = world.cli(Who::Operator, &["log", "show", &grant]);
     let story = String::from_utf8_lossy(&story.stdout).into_owned();
     let story = story.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -252,6 +261,8 @@ fn while_its_runtime_is_silent_a_container_that_is_known_keeps_its_window_and_no
     wait_until_said(&world, "which containers run is not known at");
     has_rows(&query(&podman, "agentbox"));
     assert_eq!(containers(&world).len(), 1, "it is the one that it was");
+    let asked = world.events("query_admitted").remove(0);
+    assert_eq!(asked["container"]["name"], "agentbox", "{asked}");
     podman.must(&["rm", "--force", "--time", "0", "agentbox"]);
     podman.start("agentbox", "a=b", "host");
     assert_ne!(connects(&podman, "agentbox"), "ok");

@@ -423,6 +423,9 @@ pub enum Event {
         session: SessionId,
         /// The process that connected.
         process: Process,
+        /// The container that it is in, as a runtime said by the time that it connected; absent where it is in none, and in older records.
+        #[serde(default)]
+        container: Option<Box<ContainerOrigin>>,
         /// The API method.
         method: Method,
         /// The SQL text, if it has one.
@@ -531,6 +534,9 @@ pub enum Event {
         session: SessionId,
         /// The process that connected.
         process: Process,
+        /// The container that it is in, as a runtime said by the time that it connected; absent where it is in none, and in older records.
+        #[serde(default)]
+        container: Option<Box<ContainerOrigin>>,
         /// Method and path, or the API method.
         request: String,
         /// The SQL text, if it was read; its beginning where `sql_cut` says so.

@@ -135,6 +135,15 @@ pub fn shown_name(comm: &str) -> String {
 }
 
 impl ContainerOrigin {
+    /// As people read it: its name, and what image it was made of.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        let image = self.image.as_ref().map_or_else(String::new, |image| {
+            format!(" of the image {}", safe_line(image, usize::MAX))
+        });
+        format!("{}{image}", safe_line(&self.name, usize::MAX))
+    }
+
     /// Keeps it within its bounds.
     pub fn bound(&mut self) {
         shorten(&mut self.name, CONTAINER_BYTES_MAX);
@@ -186,11 +195,7 @@ impl ProcessOrigin {
     /// The container as people read it, and what image it was made of; nothing where it is in none.
     #[must_use]
     pub fn container(&self) -> Option<String> {
-        let ContainerOrigin { name, image } = self.container.as_deref()?;
-        let image = image.as_ref().map_or_else(String::new, |image| {
-            format!(" of the image {}", safe_line(image, usize::MAX))
-        });
-        Some(format!("{}{image}", safe_line(name, usize::MAX)))
+        self.container.as_ref().map(|container| container.shown())
     }
 
     /// Keeps it within its bounds.

@@ -2,7 +2,7 @@
 
 use crate::asking::FromQuery;
 use crate::event::Event;
-use crate::principal::{AgentName, Process};
+use crate::principal::{AgentName, ContainerOrigin, Process};
 use crate::scope::TableRef;
 use crate::size;
 use crate::text::safe_line;
@@ -64,6 +64,13 @@ fn in_container(container: Option<&String>, image: Option<&String>) -> String {
         format!(" of the image {}", safe_line(image, 128))
     });
     format!("{container}{image}")
+}
+
+/// The same of one that a runtime told of.
+fn in_origin(container: Option<&ContainerOrigin>) -> String {
+    container.map_or_else(String::new, |container| {
+        in_container(Some(&container.name), container.image.as_ref())
+    })
 }
 
 /// How far the scope of a request can be trusted that was made of a query, and what BigQuery's dry run said of it.
@@ -271,6 +278,7 @@ pub fn sentence(event: &Event) -> String {
             agent,
             session,
             process,
+            container,
             method,
             sql: text,
             tables,
@@ -287,8 +295,9 @@ pub fn sentence(event: &Event) -> String {
                 .as_ref()
                 .map_or_else(String::new, |resource| format!(" of {resource}"));
             format!(
-                "query    {query} {grant} {agent} {session} {method}{dry}{resource} by {}{}{}{}{}{}",
+                "query    {query} {grant} {agent} {session} {method}{dry}{resource} by {}{}{}{}{}{}{}",
                 who(process),
+                in_origin(container.as_deref()),
                 reads(tables, *bytes),
                 listed("writes", writes),
                 listed("from", imports),
@@ -383,6 +392,7 @@ pub fn sentence(event: &Event) -> String {
             agent,
             session,
             process,
+            container,
             request,
             sql: text,
             refusal,
@@ -390,9 +400,10 @@ pub fn sentence(event: &Event) -> String {
         } => {
             let grant = grant.map_or_else(|| "no window".to_owned(), |grant| grant.to_string());
             format!(
-                "REFUSED  {grant} {agent} {session} {} by {}: {refusal}{}",
+                "REFUSED  {grant} {agent} {session} {} by {}{}: {refusal}{}",
                 safe_line(request, 80),
                 who(process),
+                in_origin(container.as_deref()),
                 sql(text.as_ref())
             )
         }

@@ -23,7 +23,7 @@ pub(super) async fn record(workloads: Arc<Workloads>, engine: Engine, stop: Canc
     let again = async {
         let mut known = BTreeMap::new();
         loop {
-            let now = there(&workloads, &known);
+            let now = there(&workloads);
             for event in changes(&known, &now) {
                 engine.note(event).await;
             }
@@ -34,22 +34,14 @@ pub(super) async fn record(workloads: Arc<Workloads>, engine: Engine, stop: Canc
     stop.run_until_cancelled(again).await;
 }
 
-/// The containers that agents' workloads are now. One in the cgroup of that which was there `before` is it, also while no runtime answers.
-fn there(workloads: &Workloads, before: &BTreeMap<AgentName, Known>) -> BTreeMap<AgentName, Known> {
+/// The containers that agents' workloads are now.
+fn there(workloads: &Workloads) -> BTreeMap<AgentName, Known> {
     let all = workloads.all().into_iter();
     let known = all.filter_map(|(agent, found)| {
         let below = found.folder.strip_prefix(workloads.mount());
         let below = below.unwrap_or(&found.folder).to_string_lossy();
-        let cgroup = format!("/{below}");
-        let told = workloads
-            .container(&agent)
-            .map(|container| ContainerOrigin {
-                name: container.shown().to_owned(),
-                image: container.image,
-            });
-        let was = before.get(&agent).filter(|(_, was)| *was == cgroup);
-        let container = told.or_else(|| was.map(|(container, _)| container.clone()))?;
-        Some((agent, (container, cgroup)))
+        let container = workloads.container(&agent)?.origin();
+        Some((agent, (container, format!("/{below}"))))
     });
     known.collect()
 }

@@ -10,7 +10,9 @@ use enforcer_proto::event::{CloseReason, Event, Refuser};
 use enforcer_proto::id::{GrantId, QueryId, RequestId, SessionId};
 use enforcer_proto::ledger::{Ceilings, UnsettledJob, Wanted};
 use enforcer_proto::policy::Policy;
-use enforcer_proto::principal::{AgentName, Approver, Caller, Process, ProcessOrigin};
+use enforcer_proto::principal::{
+    AgentName, Approver, Caller, ContainerOrigin, Process, ProcessOrigin,
+};
 use enforcer_proto::query::{JobRef, QueryFacts};
 use enforcer_proto::refusal::{Code, Refusal};
 use enforcer_proto::scope::Scope;
@@ -96,6 +98,8 @@ pub struct Requester {
     pub session: SessionId,
     /// The process that connected.
     pub process: Process,
+    /// The container that it is in, as a runtime has said by then.
+    pub container: Option<Box<ContainerOrigin>>,
 }
 
 /// That one request was admitted **and recorded**: the only key to the upstream. Made by the engine alone.

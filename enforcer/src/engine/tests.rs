@@ -419,6 +419,7 @@ async fn what_an_agent_asks_for_while_the_log_cannot_be_written_takes_no_revocat
         agent,
         session,
         process,
+        container: _,
     } = requester();
     let asked = Event::QueryAsked {
         grant: GrantId(1),
@@ -479,6 +480,7 @@ fn refused_query(session: enforcer_proto::id::SessionId) -> Event {
             uid: 2001,
             comm: "x".into(),
         },
+        container: None,
         request: "GET /".into(),
         sql: None,
         sql_cut: None,
@@ -559,6 +561,7 @@ fn requester() -> Requester {
             uid: 2001,
             comm: "x".into(),
         },
+        container: None,
     }
 }
 

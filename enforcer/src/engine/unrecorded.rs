@@ -231,6 +231,7 @@ mod tests {
             agent: "bot".parse().expect("a name"),
             session: SessionId(1),
             process: process(),
+            container: None,
             request: "GET /".into(),
             sql: Some("x".repeat(bytes)),
             sql_cut: None,

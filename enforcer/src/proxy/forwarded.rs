@@ -91,6 +91,7 @@ mod tests {
                 uid: 2001,
                 comm: "client".to_owned(),
             },
+            container: None,
         };
         for at in 0..100 {
             forwarded.add(&requester, &format!("GET a.example/{at}"));

@@ -224,6 +224,7 @@ mod tests {
                 uid: 2001,
                 comm: "client".to_owned(),
             },
+            container: None,
         }
     }
 

@@ -191,6 +191,7 @@ pub(super) async fn record(
         agent: session.requester.agent.clone(),
         session: session.requester.session,
         process: session.requester.process.clone(),
+        container: session.requester.container.clone(),
         request,
         sql,
         sql_cut: None,

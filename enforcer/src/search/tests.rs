@@ -73,6 +73,7 @@ fn events(n: u64) -> Vec<Event> {
             agent: agent.clone(),
             session: SessionId(n),
             process: process(),
+            container: None,
             method: Method::JobsQuery,
             sql: Some(format!(
                 "SELECT amount FROM d{}.daily WHERE day = {n}",
@@ -109,6 +110,7 @@ fn events(n: u64) -> Vec<Event> {
             agent: agent.clone(),
             session: SessionId(n),
             process: process(),
+            container: None,
             request: "POST /queries".into(),
             sql: Some("SELECT * FROM hr.salaries".into()),
             sql_cut: None,

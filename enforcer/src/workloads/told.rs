@@ -34,8 +34,9 @@ pub(super) struct Seen {
 pub(super) struct Told {
     /// Of every agent that is found by what runtimes tell.
     meant: BTreeMap<AgentName, Meant>,
-    /// The containers that run, by their ids.
-    containers: BTreeMap<String, Container>,
+    /// The containers that run, by their ids, and at which socket that was told. Those of one that does not answer are what they were: whose cgroup is there
+    /// still is told by its id.
+    containers: BTreeMap<String, (PathBuf, Container)>,
     /// What is wrong with runtimes: one sentence each.
     problems: Vec<String>,
 }
@@ -59,10 +60,7 @@ impl Told {
             let before = self.meant.get(agent).unwrap_or(&NOT_ASKED);
             (agent.clone(), meant(before, answers, workload))
         });
-        let running = answers
-            .iter()
-            .filter_map(|answer| answer.said.as_ref().ok());
-        let running = running.flatten();
+        let containers = answers.iter().flat_map(|answer| self.running(answer));
         let problems = answers.iter().filter_map(|answer| {
             let why = answer.said.as_ref().err()?;
             Some(format!(
@@ -72,11 +70,23 @@ impl Told {
         });
         Self {
             meant: meant.collect(),
-            containers: running
-                .map(|found| (found.id.clone(), found.clone()))
-                .collect(),
+            containers: containers.collect(),
             problems: problems.collect(),
         }
+    }
+
+    /// What runs by this answer, or ran when there was one.
+    fn running(&self, answer: &Answer) -> Vec<(String, (PathBuf, Container))> {
+        let Answer { socket, said } = answer;
+        if let Ok(running) = said {
+            let known = running.iter().map(|found| (socket.clone(), found.clone()));
+            return known.map(|known| (known.1.id.clone(), known)).collect();
+        }
+        let known = self.containers.iter();
+        let known = known.filter(|(_, (of, _))| of == socket);
+        known
+            .map(|(id, known)| (id.clone(), known.clone()))
+            .collect()
     }
 
     pub(super) fn of(&self, agent: &AgentName) -> &Meant {
@@ -84,7 +94,7 @@ impl Told {
     }
 
     pub(super) fn container(&self, id: &str) -> Option<&Container> {
-        self.containers.get(id)
+        self.containers.get(id).map(|(_, container)| container)
     }
 
     pub(super) fn problems(&self) -> &[String] {
@@ -222,6 +232,23 @@ mod tests {
             .iter()
             .filter_map(|seen| seen.id.chars().next());
         (ids.collect(), meant.doubt)
+    }
+
+    #[test]
+    fn what_a_runtime_that_does_not_answer_told_of_its_containers_is_known_until_it_tells_more() {
+        let (one, other) = (container('a', "one", ""), container('b', "other", ""));
+        let known = |rounds: &[&[Answer]]| {
+            let told = rounds.iter().fold(Told::default(), |told, answers| {
+                told.after(answers, std::iter::empty())
+            });
+            [&one, &other].map(|container| told.container(&container.id) == Some(container))
+        };
+        let both = [says("/p", &[&one]), says("/d", &[&other])];
+        assert_eq!(known(&[&both]), [true, true]);
+        let of_one = [silent("/p"), says("/d", &[])];
+        assert_eq!(known(&[&both, &of_one, &of_one]), [true, false]);
+        let none = [says("/p", &[]), silent("/d")];
+        assert_eq!(known(&[&both, &of_one, &none]), [false, false]);
     }
 
     #[test]

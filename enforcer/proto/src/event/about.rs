@@ -2,7 +2,7 @@
 
 use super::Event;
 use crate::id::{GrantId, QueryId, RequestId, SessionId};
-use crate::principal::{AgentName, Process};
+use crate::principal::{AgentName, ContainerOrigin, Process};
 use crate::refusal::{Code, Refusal};
 use crate::scope::{DatasetRef, Scope, TableRef};
 
@@ -27,6 +27,8 @@ pub struct About<'a> {
     pub code: Option<Code>,
     /// The process that acted.
     pub process: Option<&'a Process>,
+    /// The container that it is in.
+    pub container: Option<&'a ContainerOrigin>,
     /// The text of the query, or as much of it as is on record.
     pub sql: Option<&'a str>,
 }
@@ -42,11 +44,15 @@ impl<'a> About<'a> {
                 agent,
                 process,
                 ask,
+                origin,
                 ..
             } => Self {
                 request: Some(*request),
                 agent: Some(agent),
                 process: Some(process),
+                container: origin
+                    .as_ref()
+                    .and_then(|origin| origin.container.as_deref()),
                 datasets: datasets(&ask.scope),
                 ..Self::default()
             },
@@ -167,6 +173,7 @@ impl<'a> About<'a> {
                 agent,
                 session,
                 process,
+                container,
                 sql,
                 tables,
                 writes,
@@ -177,6 +184,7 @@ impl<'a> About<'a> {
                 agent: Some(agent),
                 session: Some(*session),
                 process: Some(process),
+                container: container.as_deref(),
                 tables: tables.iter().chain(writes).cloned().collect(),
                 sql: sql.as_deref(),
                 ..Self::default()
@@ -217,6 +225,7 @@ impl<'a> About<'a> {
                 agent,
                 session,
                 process,
+                container,
                 sql,
                 refusal,
                 ..
@@ -225,6 +234,7 @@ impl<'a> About<'a> {
                 agent: Some(agent),
                 session: Some(*session),
                 process: Some(process),
+                container: container.as_deref(),
                 tables: refused(refusal),
                 datasets: refused(refusal),
                 code: Some(refusal.code),

@@ -119,6 +119,7 @@ impl Event {
             }
             Self::QueryRefused {
                 process,
+                container,
                 request,
                 sql,
                 sql_cut,
@@ -126,6 +127,7 @@ impl Event {
                 ..
             } => {
                 bound_process(process);
+                bound_container(container);
                 shorten(request, REQUEST_LINE_BYTES_MAX);
                 if let Some(cut) = sql.as_mut().and_then(cut_sql) {
                     *sql_cut = Some(cut);
@@ -252,6 +254,10 @@ fn bound_refusal(refusal: &mut Refusal) {
 
 fn bound_process(process: &mut Process) {
     shorten(&mut process.comm, COMM_BYTES_MAX);
+}
+
+fn bound_container(container: &mut Option<Box<ContainerOrigin>>) {
+    container.iter_mut().for_each(|container| container.bound());
 }
 
 fn bound_caller(caller: &mut Caller) {
@@ -521,6 +527,10 @@ mod tests {
                 agent: agent.clone(),
                 session,
                 process: process.clone(),
+                container: Some(Box::new(ContainerOrigin {
+                    name: text(),
+                    image: Some(text()),
+                })),
                 request: text(),
                 sql: Some(text()),
                 sql_cut: None,
@@ -645,6 +655,7 @@ mod tests {
                 uid: 1,
                 comm: String::new(),
             },
+            container: None,
             method: Method::JobsInsert,
             sql: Some(sql),
             tables: vec![widest_table(); tables],

@@ -213,6 +213,7 @@ fn starting(query: QueryId, grant: GrantId, ceiling: Option<u64>) -> Event {
         agent: "bot".parse().expect("a name"),
         session: SessionId(1),
         process: bot().process,
+        container: None,
         method: Method::JobsInsert,
         sql: Some("SELECT 1".into()),
         tables: vec!["p.finance.daily".parse().expect("a table")],

@@ -28,6 +28,9 @@ pub(super) fn of<S: Records>(source: &S, record: &Record) -> Result<Facts, S::Er
     if let Some(process) = about.process {
         facts.add("process", who(process));
     }
+    if let Some(container) = about.container {
+        facts.add("container", safe_line(&container.shown(), TEXT_CHARS));
+    }
     let grant = about.grant;
     match (grant, about.request) {
         (Some(grant), _) => of_window(source, record, grant, &mut facts)?,

@@ -5,7 +5,7 @@ mod order;
 
 use enforcer_proto::audit::Record;
 use enforcer_proto::event::{About, Event};
-use enforcer_proto::principal::{Process, ProcessOrigin};
+use enforcer_proto::principal::{ContainerOrigin, Process, ProcessOrigin};
 use enforcer_proto::sentence::sentence;
 use enforcer_proto::size;
 use enforcer_proto::text::{safe_json, safe_line, utc, wrapped};
@@ -220,10 +220,17 @@ fn came_from(uid: u32, origin: &ProcessOrigin) -> Vec<String> {
     let chain = Some(origin.chain(uid)).filter(|chain| !chain.is_empty());
     let chain = chain.map(|chain| format!("started by {chain}"));
     let place = origin.place().map(|place| format!("in {place}"));
-    let container = origin.container();
-    let container = container.map(|container| format!("in the container {container}"));
-    let lines = chain.into_iter().chain(place).chain(container);
-    lines.flat_map(|line| wrapped(&line, WIDTH)).collect()
+    let lines = chain.into_iter().chain(place);
+    let lines = lines.flat_map(|line| wrapped(&line, WIDTH));
+    lines
+        .chain(container_of(origin.container.as_deref()))
+        .collect()
+}
+
+fn container_of(container: Option<&ContainerOrigin>) -> Vec<String> {
+    container.map_or_else(Vec::new, |container| {
+        wrapped(&format!("in the container {}", container.shown()), WIDTH)
+    })
 }
 
 /// What is said of an event in its story: a line, and what stands below it. The query's text is said by itself.
@@ -289,6 +296,7 @@ fn said(event: &Event) -> (String, Vec<String>) {
             query,
             session,
             process,
+            container,
             method,
             tables,
             writes,
@@ -299,10 +307,8 @@ fn said(event: &Event) -> (String, Vec<String>) {
             ..
         } => {
             let dry = if *is_dry_run { ", a dry run" } else { "" };
-            let mut below: Vec<String> = tables
-                .iter()
-                .map(|table| format!("reads {table}"))
-                .collect();
+            let mut below = container_of(container.as_deref());
+            below.extend(tables.iter().map(|table| format!("reads {table}")));
             below.extend(writes.iter().map(|table| format!("writes {table}")));
             let held = ceiling.map_or_else(String::new, |held| {
                 format!(", {} held for it", size::whole(held))
@@ -341,6 +347,7 @@ fn said(event: &Event) -> (String, Vec<String>) {
         Event::QueryRefused {
             session,
             process,
+            container,
             request,
             refusal,
             ..
@@ -351,7 +358,11 @@ fn said(event: &Event) -> (String, Vec<String>) {
                 safe_line(request, 80),
                 by(process)
             ),
-            wrapped(&refusal.what, WIDTH),
+            [
+                container_of(container.as_deref()),
+                wrapped(&refusal.what, WIDTH),
+            ]
+            .concat(),
         ),
         Event::Closed {
             grant,

@@ -5,12 +5,13 @@ use std::io::Write;
 
 use enforcer_proto::audit::Record;
 use enforcer_proto::event::About;
+use enforcer_proto::principal::ContainerOrigin;
 use enforcer_proto::sentence::sentence;
 
 use enforcer_proto::text::utc;
 
 /// The columns.
-const HEAD: [&str; 17] = [
+const HEAD: [&str; 18] = [
     "seq",
     "time",
     "kind",
@@ -23,6 +24,7 @@ const HEAD: [&str; 17] = [
     "pid",
     "uid",
     "process",
+    "container",
     "datasets",
     "tables",
     "sql",
@@ -59,6 +61,7 @@ impl<W: Write> Table<W> {
             said(process.map(|process| process.pid)),
             said(process.map(|process| process.uid)),
             said(process.map(|process| &process.comm)),
+            said(about.container.map(ContainerOrigin::shown)),
             joined(&about.datasets),
             joined(&about.tables),
             said(about.sql),
@@ -118,6 +121,7 @@ mod tests {
                     uid: 1,
                     comm: comm.into(),
                 },
+                container: None,
                 request: "POST /queries".into(),
                 sql: Some(sql.into()),
                 sql_cut: None,
@@ -153,10 +157,10 @@ mod tests {
         let sql = "=HYPERLINK(\"http://x\",\"y\")\nSELECT 1, 2";
         let rows = rows(&[refused(sql, "@SUM(1)"), refused("-1+1", "\tpy")]);
         assert_eq!(rows[0], HEAD);
-        assert_eq!(rows[1][14], format!("'{sql}"));
+        assert_eq!(rows[1][15], format!("'{sql}"));
         assert_eq!(rows[1][11], "'@SUM(1)");
         assert_eq!(
-            (rows[2][14].as_str(), rows[2][11].as_str()),
+            (rows[2][15].as_str(), rows[2][11].as_str()),
             ("'-1+1", "'\tpy")
         );
         assert_eq!(rows[1][8], "window.none");

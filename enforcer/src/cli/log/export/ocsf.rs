@@ -7,7 +7,7 @@
 
 use enforcer_proto::audit::Record;
 use enforcer_proto::event::{About, Event};
-use enforcer_proto::principal::Process;
+use enforcer_proto::principal::{ContainerOrigin, Process};
 use enforcer_proto::query::Method;
 use enforcer_proto::search::Filter;
 use enforcer_proto::sentence::sentence;
@@ -444,7 +444,12 @@ fn endpoint(destination: &str) -> Value {
 fn actor(about: &About<'_>) -> Value {
     let mut actor = Map::new();
     if let Some(process) = about.process {
-        actor.insert("process".to_owned(), of_process(process));
+        let mut process = of_process(process);
+        if let Some(ContainerOrigin { name, image }) = about.container {
+            let image = image.as_ref().map(|image| json!({"name": image}));
+            process["container"] = json!({"name": name, "image": image});
+        }
+        actor.insert("process".to_owned(), process);
     }
     if let Some(agent) = about.agent {
         actor.insert(

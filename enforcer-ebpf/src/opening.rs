@@ -82,11 +82,14 @@ impl Opening {
         }
     }
 
-    /// Whether what begins with this sequence number follows what is here, and there is room.
+    /// Whether what begins with this sequence number follows what is here, and there is room. Sequence numbers come round, so that one that fits says nothing
+    /// by itself: no more bytes than are here may ever have been acknowledged, the first packet counted as one.
     #[inline(always)]
     #[must_use]
-    pub const fn goes_on_at(&self, sequence: u32) -> bool {
-        self.bytes <= OPENING_BYTES_MAX && sequence == self.first.wrapping_add(self.bytes)
+    pub const fn goes_on_at(&self, sequence: u32, acknowledged: u64) -> bool {
+        self.bytes <= OPENING_BYTES_MAX
+            && sequence == self.first.wrapping_add(self.bytes)
+            && acknowledged <= self.bytes as u64 + 1
     }
 
     /// Whether a whole word can be taken up at once.
@@ -159,7 +162,7 @@ mod tests {
     fn in_packets(key: [u64; 2], bytes: &[u8], size: usize) -> Opening {
         let mut said = Opening::new(key, 100);
         for packet in bytes.chunks(size) {
-            assert!(said.goes_on_at(100 + said.bytes));
+            assert!(said.goes_on_at(100 + said.bytes, 1));
             let mut rest = packet;
             while let Some((byte, after)) = rest.split_first().filter(|_| !said.is_at_word()) {
                 said.byte(*byte);
@@ -218,11 +221,20 @@ mod tests {
         }
         assert!(!said.is(KEY, &bytes[..599]));
         assert!(!said.is([KEY[1], KEY[0]], &bytes));
-        assert!(!said.goes_on_at(100) && !said.goes_on_at(701) && said.goes_on_at(700));
+        assert!(!said.goes_on_at(100, 1) && !said.goes_on_at(701, 1) && said.goes_on_at(700, 1));
         let unknown = Opening {
             bytes: UNKNOWN,
             ..said
         };
-        assert!(!unknown.goes_on_at(99) && !unknown.is(KEY, &bytes));
+        assert!(!unknown.goes_on_at(99, 1) && !unknown.is(KEY, &bytes));
+    }
+
+    #[test]
+    fn what_is_said_when_the_numbers_have_come_round_is_not_the_beginning() {
+        let nothing = Opening::new(KEY, 100);
+        assert!(nothing.goes_on_at(100, 0) && nothing.goes_on_at(100, 1));
+        assert!(!nothing.goes_on_at(100, 2) && !nothing.goes_on_at(100, 1 << 32));
+        let said = in_packets(KEY, &bytes(), 600);
+        assert!(said.goes_on_at(700, 601) && !said.goes_on_at(700, 602));
     }
 }

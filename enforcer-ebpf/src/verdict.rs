@@ -29,6 +29,9 @@ pub struct Facts {
     pub port: u16,
     /// Whether the daemon listens in the socket's network namespace.
     pub is_served_netns: bool,
+    /// Whether this is multipath TCP in another network namespace than the daemon's: what is said then goes by several connections, whose ways the root of that
+    /// namespace chooses, so that what one of them says first need not be what the process says first.
+    pub is_multipath_apart: bool,
     /// The task's uid.
     pub uid: u32,
     /// Whether an agent is configured to run as that uid.
@@ -95,6 +98,8 @@ pub enum Reason {
     Astray = 22,
     /// A packet that looks like a connection's first, with another number than its socket's or after the socket was answered.
     NotFirst = 23,
+    /// Multipath TCP in another network namespace than the daemon's.
+    Multipath = 24,
 }
 
 impl Reason {
@@ -125,6 +130,7 @@ impl Reason {
             21 => Self::OutsideWorkload,
             22 => Self::Astray,
             23 => Self::NotFirst,
+            24 => Self::Multipath,
             _ => return None,
         })
     }
@@ -157,6 +163,7 @@ impl Reason {
             }
             Self::OutsideWorkload => "the process runs as an agent's uid, and outside its workload",
             Self::Astray => "what is led to the daemon does not leave by an interface",
+            Self::Multipath => "multipath TCP is served on this host's own network alone",
             Self::NotFirst => "the packet is not the first of its socket's",
             Self::Encapsulated => "what the frame carries is not read",
             Self::KernelPrograms => "agents have no say over the kernel's programs",
@@ -300,7 +307,10 @@ const fn not_served(facts: &Facts) -> Option<Reason> {
     if facts.port != ENDPOINT_PORT {
         return Some(Reason::WrongPort);
     }
-    cannot_lead(facts)
+    match cannot_lead(facts) {
+        None if facts.is_multipath_apart => Some(Reason::Multipath),
+        reason => reason,
+    }
 }
 
 /// Why nothing can be led to the daemon, if so.

@@ -154,7 +154,7 @@ fn said(skb: &SkBuff, at: usize, from: u16, sequence: u32) -> Option<Reason> {
     };
     // A packet's own numbers are what it says, and the socket's are what is so: where it stands while it sends what it has not sent before, and where
     // that begins in the packet. What is sent again is not taken up once more.
-    if sequence != stream.next || !opening.goes_on_at(stream.next) {
+    if sequence != stream.next || !opening.goes_on_at(stream.next, stream.acknowledged_bytes) {
         return None;
     }
     let is_whole = sends_next(skb).is_some_and(|bytes| head + bytes == end);

@@ -100,6 +100,9 @@ fn judge(ctx: &SockAddrContext, hook: u32, to: Destination) -> i32 {
         is_udp: socket_type == SOCK_DGRAM && protocol == IPPROTO_UDP,
         port: to.port,
         is_served_netns: is_served(&config, netns),
+        is_multipath_apart: is_tcp
+            && netns != config.daemon_netns
+            && is_multipath(ctx.sock_addr, protocol),
         uid: task.uid,
         is_agents_uid: task.is_of_agents_uid(),
         agent: match agent {
@@ -189,6 +192,19 @@ fn creator(addr: *mut bpf_sock_addr) -> u64 {
         } else {
             *held.cast::<u64>()
         }
+    }
+}
+
+/// Whether the socket is one of multipath TCP's, or the kernel's own for one.
+///
+/// A function of its own: the programs have half a kilobyte of stack.
+#[inline(never)]
+fn is_multipath(addr: *mut bpf_sock_addr, protocol: u32) -> bool {
+    // SAFETY: the kernel gives a valid context with a socket. Where it has no multipath TCP, it is not asked: the verifier knows the global.
+    unsafe {
+        let socket: *mut c_void = (*addr).__bindgen_anon_1.sk.cast();
+        protocol == IPPROTO_MPTCP
+            || (offset(&HAS_MPTCP) != 0 && !bpf_skc_to_mptcp_sock(socket).is_null())
     }
 }
 

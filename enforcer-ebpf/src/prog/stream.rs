@@ -31,6 +31,8 @@ pub struct Stream {
     pub next: u32,
     /// The number that all before is acknowledged; that of its first packet until that is answered.
     pub acknowledged: u32,
+    /// How many bytes that is in all, the first packet counted as one.
+    pub acknowledged_bytes: u64,
 }
 
 impl Stream {
@@ -50,6 +52,7 @@ impl Stream {
             Some(Self {
                 next: read_volatile(&raw const (*tcp).snd_nxt),
                 acknowledged: read_volatile(&raw const (*tcp).snd_una),
+                acknowledged_bytes: read_volatile(&raw const (*tcp).bytes_acked),
             })
         }
     }

@@ -38,11 +38,11 @@ fn endpoint() -> impl Strategy<Value = Option<Endpoint>> {
 
 prop_compose! {
     fn facts()(
-        now in 100_u64..=150, age in prop_oneof![0_u64..100, Just(HEARTBEAT_NS_MAX)], flags in any::<[bool; 7]>(),
+        now in 100_u64..=150, age in prop_oneof![0_u64..100, Just(HEARTBEAT_NS_MAX)], flags in any::<[bool; 8]>(),
         port in prop_oneof![Just(443_u16), Just(53), Just(80), Just(853), any::<u16>()], uid in 0_u32..3, agent in agent(),
         window in window(), endpoint in endpoint(), enforce in 0_u32..3, creator_cgroup in 0_u64..2
     ) -> Facts {
-        let [is_own_port, is_daemon, is_tcp_connect, is_served_netns, is_udp, has_metadata, is_agents_uid] = flags;
+        let [is_own_port, is_daemon, is_tcp_connect, is_served_netns, is_udp, has_metadata, is_agents_uid, is_multipath_apart] = flags;
         let is_udp = is_udp && !is_tcp_connect;
         let agent_cgroup = u64::from(agent.is_some());
         let now_boot_ns = now + HEARTBEAT_NS_MAX;
@@ -50,7 +50,7 @@ prop_compose! {
             opens_boot_ns: w.opens_boot_ns + HEARTBEAT_NS_MAX, closes_boot_ns: w.closes_boot_ns + HEARTBEAT_NS_MAX, ..w
         });
         Facts { now_boot_ns, heartbeat_boot_ns: now_boot_ns - age, endpoint, enforce, is_own_port, is_daemon, is_tcp_connect, is_udp,
-            port, is_served_netns, uid, is_agents_uid, agent, agent_cgroup, creator_cgroup, has_metadata, window }
+            port, is_served_netns, is_multipath_apart, uid, is_agents_uid, agent, agent_cgroup, creator_cgroup, has_metadata, window }
     }
 }
 
@@ -75,6 +75,7 @@ fn nobody() -> Facts {
         is_udp: false,
         port: 443,
         is_served_netns: true,
+        is_multipath_apart: false,
         uid: 0,
         is_agents_uid: false,
         agent: None,
@@ -163,7 +164,7 @@ proptest! {
     #[test]
     fn what_is_led_to_the_proxy_is_what_it_serves_while_it_lives(facts in facts()) {
         if let Verdict::Redirect { .. } = decide(&facts) {
-            prop_assert!(facts.is_tcp_connect && facts.is_served_netns && facts.port == 443);
+            prop_assert!(facts.is_tcp_connect && facts.is_served_netns && !facts.is_multipath_apart && facts.port == 443);
             prop_assert!(facts.now_boot_ns - facts.heartbeat_boot_ns < HEARTBEAT_NS_MAX);
         }
     }
@@ -243,6 +244,7 @@ fn who_is_no_agent_is_led_to_the_proxy_on_a_shared_address_and_only_for_tcp_to_p
         (|facts| facts.creator_cgroup = 7, Reason::Ambiguous),
         (|facts| facts.is_served_netns = false, Reason::OtherNetns),
         (|facts| facts.heartbeat_boot_ns = 0, Reason::DaemonSilent),
+        (|facts| facts.is_multipath_apart = true, Reason::Multipath),
     ] {
         assert_eq!(decided(change), Verdict::Deny(reason));
     }
@@ -254,7 +256,7 @@ fn every_reason_reads_back_from_its_number() {
         .filter_map(Reason::from_number)
         .inspect(|reason| assert!(!reason.words().is_empty()))
         .count();
-    assert_eq!(known, 23);
+    assert_eq!(known, 24);
 }
 
 #[test]

@@ -149,6 +149,29 @@ fn what_is_put_together_of_fragments_is_not_taken_for_what_the_socket_of_the_las
 }
 
 #[test]
+fn over_multipath_tcp_an_agent_in_a_namespace_of_its_own_is_refused_at_once_since_its_root_says_by_which_way_what_is_said_goes()
+ {
+    let world = World::start(Family::V4);
+    let mut agent = Apart::of(&world);
+    agent.goes_apart();
+    let _ = agent.must(&format!("reach {BIGQUERY4} 443"));
+    let told = agent.does(&format!("multipath {BIGQUERY4}"));
+    assert_eq!(told["error"], "EPERM", "{told}");
+    harness::world::wait_for("it is on record", || {
+        let refused = world.events("kernel_refused");
+        let verdict = "multipath TCP is served on this host's own network alone";
+        let is_it = |event: &Value| {
+            event["verdict"]
+                .as_str()
+                .is_some_and(|v| v.ends_with(verdict))
+        };
+        refused
+            .iter()
+            .any(|event| is_it(event) && event["agent"] == "finance-bot")
+    });
+}
+
+#[test]
 fn what_a_socket_says_is_not_begun_anew_by_a_later_packet_that_rules_make_look_like_its_first() {
     let world = World::start(Family::V4);
     let _ = world.open_window("demo-project.finance:read", "10m");

@@ -267,6 +267,13 @@ def flood(count, address, port):
         begun.acquire()
 
 
+def multipath(address):
+    """Connects over multipath TCP."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_MPTCP) as made:
+        made.settimeout(5)
+        made.connect((address, 443))
+
+
 def run(*words):
     """Runs a program; its exit code and words."""
     done = subprocess.run(words, capture_output=True, text=True, timeout=20)
@@ -277,7 +284,7 @@ def pid():
     return os.getpid()
 
 
-WORDS = {word.__name__: word for word in (unshare, again, lo, connect, reach, bind, listen, relay, setting, datagram, frame, ask, hold, opens, held, query, give, take, with_taken, thread, lost, tries, flood, run, pid)}
+WORDS = {word.__name__: word for word in (unshare, again, lo, connect, reach, bind, listen, relay, setting, datagram, frame, ask, hold, opens, held, query, multipath, give, take, with_taken, thread, lost, tries, flood, run, pid)}
 
 for line in sys.stdin:
     word, *arguments = line.split()

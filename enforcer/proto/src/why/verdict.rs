@@ -116,6 +116,10 @@ pub const fn explained(reason: Reason) -> Explained {
             "Rules of the network namespace wrote another number into a connection's first packet, or made a later one look like a first, by which the middle of what is said would be taken for its beginning.",
             "Take such rules out of the namespace; nothing needs them on the loopback.",
         ),
+        Reason::Multipath => (
+            "The client speaks multipath TCP in a network namespace of its own, whose root chooses by which of several connections what it says goes: what one of them says first need not be what the client says first.",
+            "Use plain TCP there, as clients do by themselves (no mptcpize, no curl --mptcp, no GODEBUG=multipathtcp=1).",
+        ),
         Reason::OutsideWorkload => (
             "The process runs as an agent's uid, as one that is subordinate to it, or in a user namespace that such a one made, outside that agent's workload: started by cron or a login, say, or by a file that is set-user-id.",
             "Start it inside the agent's workload: enforcer run --agent NAME -- COMMAND",
@@ -134,7 +138,7 @@ mod tests {
             let verdict = format!("connect4 refused: {}", reason.words());
             assert_eq!(named_in(&verdict), Some(reason));
         }
-        assert_eq!(all().count(), 23);
+        assert_eq!(all().count(), 24);
         assert_eq!(named_in("connect4 refused: another reason"), None);
     }
 }

@@ -16,6 +16,7 @@ use enforcer::clock::{Clock, SystemClock};
 use enforcer::config::AddressClass;
 use enforcer::engine::HEARTBEAT;
 use enforcer::kernel::{Attached, KernelConfig, Ports, attach};
+use enforcer::sockopt::netns_cookie;
 use enforcer::workload;
 use enforcer_ebpf::map::{CLOSED_DROP, CLOSED_DROP_DEDICATED, CLOSED_EXPLAIN, NAMES_FORWARD};
 use enforcer_ebpf::{Agent, Origin, Window};
@@ -840,6 +841,24 @@ fn a_network_namespace_without_the_proxy_is_refused_even_inside_a_window() {
             );
             assert_eq!(said, told, "{how} to {to}");
         }
+    }
+}
+
+#[test]
+fn a_network_namespace_that_is_served_is_led_to_the_proxy_there_but_for_multipath_tcp_which_is_on_the_hosts_alone()
+ {
+    let mut kernel = Kernel::new(CLOSED_EXPLAIN);
+    kernel.open(LONG);
+    let bind = || TcpListener::bind(("127.0.0.1", PORT)).expect("binds");
+    let there = cgroup::within(&kernel.daemon, || kernel.stage.on(Side::Internet, bind));
+    let cookie = netns_cookie(there.as_fd()).expect("it has one");
+    kernel.attached.namespaces.add(cookie).expect("writes");
+    let to = BIGQUERY4.to_string();
+    for (how, told) in [("tcp", "ok"), ("multipath", "EPERM")] {
+        let (args, agent) = ([how, &to, "443"], &kernel.agent);
+        let said = probe_with(&kernel.stage, Side::Internet, agent, AGENT_UID, &args);
+        assert_eq!(said, told, "{how}");
+        assert_eq!(kernel.agent(how, BIGQUERY4), "ok", "{how}");
     }
 }
 

@@ -23,6 +23,12 @@ def tcp():
     connection.connect((address, port))
 
 
+def multipath():
+    connection = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_MPTCP)
+    connection.settimeout(PATIENCE_S)
+    connection.connect((address, port))
+
+
 def says():
     """Says 600 bytes in three pieces."""
     connection = socket.socket(family, socket.SOCK_STREAM)
@@ -92,7 +98,7 @@ def fast_open():
     connection.sendto(b"payload", socket.MSG_FASTOPEN, (address, port))
 
 
-probes = [tcp, says, udp, udp_connected, ping, fast_open, led_then_elsewhere, raw_header, source_route, record_route]
+probes = [tcp, multipath, says, udp, udp_connected, ping, fast_open, led_then_elsewhere, raw_header, source_route, record_route]
 try:
     {probe.__name__: probe for probe in probes}[how]()
     print("ok")

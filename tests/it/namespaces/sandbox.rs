@@ -1,13 +1,16 @@
 //! Which of the host's folders the command of `enforcer run --sandbox` has: sockets of the host's services, which are reached from every network
 //! namespace, are in none of them.
 
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use harness::programs::said;
 use harness::stage::Side;
-use harness::world::{Client, Family, Who, World, enforcer, policy};
+use harness::world::{Client, Family, Who, World, enforcer, policy, wait_for};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::{done, in_a_sandbox, in_a_sandbox_at};
@@ -198,4 +201,87 @@ fn of_an_emptied_folder_a_sandbox_has_the_program_and_the_run_folder_and_nothing
     let (is_well, said) = done(command.args(["sh", "-c", &look]));
     let alone = "ca-bundle.pem\nca.pem\ncontrol.sock\nplaceholder-token\nasks\n";
     assert!(is_well && said == alone, "{said}");
+}
+
+/// Says that it is ready, and ends in its own way when it is to end.
+const ENDS_BY_ITSELF: &str = "
+import signal, sys
+def end(*_):
+    print('cleaned up', flush=True)
+    sys.exit(5)
+for passed_on in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+    signal.signal(passed_on, end)
+print('ready', flush=True)
+while True:
+    signal.pause()
+";
+
+#[test]
+fn a_signal_is_passed_on_to_a_command_in_a_sandbox_which_ends_as_it_chooses_and_with_who_ran_it() {
+    let world = World::start(Family::V4);
+    let run = || {
+        let mut command = in_a_sandbox(&world, None);
+        command.args(["/usr/bin/python3", "-c", ENDS_BY_ITSELF]);
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("starts");
+        let mut said = BufReader::new(child.stdout.take().expect("piped"));
+        let mut line = String::new();
+        said.read_line(&mut line).expect("reads");
+        assert_eq!(line, "ready\n");
+        (child, said)
+    };
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT] {
+        let (mut child, mut said) = run();
+        kill_process(Pid::from_child(&child), signal).expect("signals");
+        let mut rest = String::new();
+        said.read_to_string(&mut rest).expect("reads");
+        assert_eq!(rest, "cleaned up\n", "{signal:?}");
+        assert_eq!(child.wait().expect("ends").code(), Some(5), "{signal:?}");
+    }
+    let (mut child, mut said) = run();
+    child.kill().expect("kills");
+    child.wait().expect("ends");
+    // Nobody holds the other end any more.
+    let mut rest = String::new();
+    said.read_to_string(&mut rest).expect("reads");
+    assert_eq!(rest, "");
+    wait_for("nobody is left", || {
+        std::fs::read_to_string(world.cgroup_of(Who::Agent).join("cgroup.procs"))
+            .is_ok_and(|pids| pids.is_empty())
+    });
+}
+
+#[test]
+fn no_sandbox_is_made_for_root_who_could_undo_it_nor_where_the_agents_uid_cannot_be() {
+    let mut world = World::without_daemon(Family::V4);
+    world.edit_config("uid = 2001\n", "");
+    world.start_daemon();
+    let ended = in_a_sandbox(&world, None).args(["id", "-u"]).output();
+    let ended = ended.expect("runs");
+    let told = String::from_utf8_lossy(&ended.stderr);
+    assert!(told.contains("makes no sandbox for root"), "{told}");
+    assert_eq!(ended.status.code(), Some(2), "{told}");
+    assert!(ended.stdout.is_empty());
+
+    let world = World::start(Family::V4);
+    let roots = world.own_folder(Who::Operator, "roots");
+    let at = |mode: u32| {
+        std::fs::set_permissions(&roots, PermissionsExt::from_mode(mode)).expect("sets it");
+        let mut command = in_a_sandbox_at(&world, &roots, &enforcer(), None);
+        command.args(["echo", "it", "ran"]).output().expect("runs")
+    };
+    let ended = at(0o700);
+    let told = String::from_utf8_lossy(&ended.stderr);
+    let why = format!(
+        "uid 2001, as which the command runs, cannot be in the working folder {}",
+        roots.display()
+    );
+    assert!(told.contains(&why), "{told}");
+    assert_eq!(ended.status.code(), Some(2), "{told}");
+    let ended = at(0o755);
+    let told = String::from_utf8_lossy(&ended.stderr);
+    assert!(
+        told.contains("cannot write in the working folder"),
+        "{told}"
+    );
+    assert_eq!(ended.stdout, b"it ran\n", "{told}");
 }

@@ -2,7 +2,7 @@
 //! and becomes the command. Nothing of the caller's reaches the command but what is named here.
 #![expect(
     unsafe_code,
-    reason = "close_range has no safe binding, since it closes what others may own"
+    reason = "close_range and signal have no safe bindings: one closes what others may own, the other runs code in the middle of other code"
 )]
 
 use std::ffi::{OsStr, OsString};
@@ -25,6 +25,9 @@ const KEPT: [&str; 4] = ["PATH", "LANG", "TERM", "TZ"];
 /// Where programs are looked for when the caller has no PATH.
 const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
+/// What ends a command unless it sees to it itself, and is passed on to it.
+const PASSED_ON: [Signal; 4] = [Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT];
+
 /// Becomes the command inside the agent's workload. Returns only when that failed.
 pub(super) fn become_command(run: &Run<'_>) -> Result<(), Failure> {
     let (program, arguments) = run
@@ -46,12 +49,24 @@ pub(super) fn become_command(run: &Run<'_>) -> Result<(), Failure> {
     };
     let uid = joined.uid.map_or_else(Uid::current, Uid::from_raw);
     let user = User::from_uid(uid).ok().flatten();
+    if run.is_sandboxed && uid.is_root() {
+        return Err(Failure::Usage(format!(
+            "--sandbox makes no sandbox for root, who could undo it: give agent {} a `uid` in the configuration, or run this as a user other than root",
+            run.agent
+        )));
+    }
     become_user(uid, user.as_ref())?;
     // Whatever the command executes gains nothing by it: no set-user-id program, no file capability.
     rustix::thread::set_no_new_privs(true).context("giving up further privileges")?;
     confine().context("confining the command")?;
-    // Set after the uid, which would clear it: whoever ends `enforcer run` ends the command.
-    rustix::process::set_parent_process_death_signal(Some(Signal::TERM))
+    // Set after the uid, which would clear it: whoever ends `enforcer run` ends the command. bubblewrap does not hear the other, and has all end that is in
+    // the sandbox.
+    let ends = if run.is_sandboxed {
+        Signal::KILL
+    } else {
+        Signal::TERM
+    };
+    rustix::process::set_parent_process_death_signal(Some(ends))
         .context("being told of the caller's end")?;
     close_on_exec_from(3).context("closing the caller's files")?;
     let home = user.map_or_else(|| OsString::from("/"), |user| user.dir.into_os_string());
@@ -72,6 +87,8 @@ pub(super) fn become_command(run: &Run<'_>) -> Result<(), Failure> {
     }
     let mut command = if run.is_sandboxed {
         let sandbox = Sandbox::here()?;
+        sandbox.is_open_to(uid.as_raw())?;
+        hear(false);
         let (bubblewrap, first) = sandbox.program(shown(run.socket, &joined.env))?;
         let mut command = std::process::Command::new(bubblewrap);
         command.args(first).arg(program);
@@ -138,6 +155,20 @@ fn leave_the_callers_session() -> io::Result<()> {
         rustix::process::ioctl_tiocsctty(rustix::stdio::stderr())?;
     }
     Ok(())
+}
+
+/// Whether this process, and what it becomes until that sets otherwise, ends by the signals that are passed on. bubblewrap does not, so that the command in
+/// its sandbox ends as it chooses to, and says so by its exit code.
+pub(super) fn hear(is_heard: bool) {
+    let handler = if is_heard {
+        libc::SIG_DFL
+    } else {
+        libc::SIG_IGN
+    };
+    for passed_on in PASSED_ON {
+        // SAFETY: no code of ours runs in a handler: what is set is what the kernel itself does. These may be set, so that it cannot fail.
+        unsafe { libc::signal(passed_on.as_raw(), handler) };
+    }
 }
 
 /// Drops to `uid` for good: groups first, or they could not be dropped any more.

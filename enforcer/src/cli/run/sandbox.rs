@@ -11,8 +11,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use enforcer_ebpf::map::NAMES_PORT;
+use rustix::fs::{Access, access};
 
 use super::super::Failure;
+use super::inside::hear;
 use folders::Folders;
 pub(super) use folders::Shown;
 
@@ -61,6 +63,25 @@ impl Sandbox {
         })
     }
 
+    /// Whether this process, which is `uid`'s, can be in the working folder. That it cannot write there is its own affair, and said.
+    ///
+    /// # Errors
+    /// When it cannot.
+    pub(super) fn is_open_to(&self, uid: u32) -> Result<(), Failure> {
+        let working = self.working.display();
+        if let Err(error) = access(&self.working, Access::EXEC_OK) {
+            return Err(Failure::Usage(format!(
+                "uid {uid}, as which the command runs, cannot be in the working folder {working} ({error}): cd to a folder of its own first, such as its home"
+            )));
+        }
+        if access(&self.working, Access::WRITE_OK).is_err() && self.working != Path::new("/") {
+            eprintln!(
+                "enforcer: uid {uid}, as which the command runs, cannot write in the working folder {working}"
+            );
+        }
+        Ok(())
+    }
+
     /// The program, and its first arguments: the command and its own come after them. It is this program first, which waits in the sandbox until
     /// it is served, and becomes the command ([`become_command`]).
     ///
@@ -79,6 +100,8 @@ fn arguments(folders: &Folders, working: &Path, shown: &Shown) -> Vec<OsString> 
     let mut words: Vec<OsString> = [
         "--unshare-all",
         "--die-with-parent",
+        "--cap-drop",
+        "ALL",
         "--ro-bind",
         "/",
         "/",
@@ -102,6 +125,7 @@ fn arguments(folders: &Folders, working: &Path, shown: &Shown) -> Vec<OsString> 
 /// # Errors
 /// When the command cannot be run.
 pub(in crate::cli) fn become_command(command: &[OsString]) -> Result<()> {
+    hear(true);
     let (program, arguments) = command
         .split_first()
         .ok_or_else(|| anyhow!("there is no command to run"))?;
@@ -141,7 +165,8 @@ mod tests {
     #[test]
     fn nothing_of_the_host_can_be_written_but_the_working_folder_and_what_has_sockets_is_empty() {
         let all = words("/srv/bot");
-        let whole = "--unshare-all --die-with-parent --ro-bind / / --proc /proc --dev /dev ";
+        let whole =
+            "--unshare-all --die-with-parent --cap-drop ALL --ro-bind / / --proc /proc --dev /dev ";
         assert!(all.starts_with(whole), "{all}");
         for empty in ["--tmpfs /run ", "--tmpfs /tmp ", "--tmpfs /var/tmp "] {
             assert_eq!(all.matches(empty).count(), 1, "{all}");

@@ -23,6 +23,7 @@ mod verify;
 mod wait;
 
 use enforcer_proto::text::safe_json;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -47,6 +48,10 @@ const EXIT_USAGE: u8 = 2;
 const EXIT_REFUSED: u8 = 3;
 /// The daemon could not be reached.
 const EXIT_UNREACHABLE: u8 = 4;
+/// A command that was to be run is there, and cannot be; as of a shell.
+const EXIT_NOT_RUN: u8 = 126;
+/// It is not there; as of a shell.
+const EXIT_NOT_FOUND: u8 = 127;
 
 /// Just-in-time BigQuery access for agents: ask for a window, decide on it, watch it close by itself.
 #[derive(Parser, Debug)]
@@ -357,6 +362,8 @@ enum Failure {
     Unreachable(PathBuf, LinkError),
     /// The arguments do not go together.
     Usage(String),
+    /// A command that was to be run did not begin.
+    NotRun(OsString, std::io::Error),
     Other(anyhow::Error),
 }
 
@@ -452,7 +459,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
             });
         }
         Command::Sandboxed { command } => {
-            run::sandbox::become_command(&command).map_err(Failure::Other)
+            return Err(run::sandbox::become_command(&command));
         }
         Command::Notify { command } => return notify::run(&cli.socket, command, cli.json),
         Command::Client { command } => return client::run(&cli.socket, &command, cli.json),
@@ -599,6 +606,15 @@ fn report(failure: &Failure, json: bool) -> ExitCode {
             (EXIT_UNREACHABLE, "daemon.unreachable", message)
         }
         Failure::Usage(message) => (EXIT_USAGE, "usage", message.clone()),
+        Failure::NotRun(program, error) => {
+            let code = if error.kind() == std::io::ErrorKind::NotFound {
+                EXIT_NOT_FOUND
+            } else {
+                EXIT_NOT_RUN
+            };
+            let message = format!("cannot run {}: {error}", program.to_string_lossy());
+            (code, "command.not_run", message)
+        }
         Failure::Other(error) => (EXIT_ERROR, "failed", format!("{error:#}")),
     };
     if json {

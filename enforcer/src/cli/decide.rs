@@ -176,7 +176,12 @@ async fn waiting(socket: &Path, id: RequestId) -> Result<Option<(String, Request
     let reply = match ask::ask_once(socket, &Ask::Show { request: id }).await {
         Ok(reply) => reply,
         Err(Failure::Refused(_)) => return Ok(None),
-        Err(failure @ (Failure::Unreachable(..) | Failure::Usage(_) | Failure::Other(_))) => {
+        Err(
+            failure @ (Failure::Unreachable(..)
+            | Failure::Usage(_)
+            | Failure::NotRun(..)
+            | Failure::Other(_)),
+        ) => {
             return Err(failure);
         }
     };

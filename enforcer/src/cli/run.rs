@@ -115,7 +115,9 @@ async fn give_back(socket: &Path, grant: &GrantView) {
                 grant.grant
             );
         }
-        Err(Failure::Unreachable(..) | Failure::Usage(_) | Failure::Other(_)) => {
+        Err(
+            Failure::Unreachable(..) | Failure::Usage(_) | Failure::NotRun(..) | Failure::Other(_),
+        ) => {
             eprintln!(
                 "enforcer: the daemon was not reached to give back window {}; it ends with this process",
                 grant.grant

@@ -251,6 +251,25 @@ fn a_signal_is_passed_on_to_a_command_in_a_sandbox_which_ends_as_it_chooses_and_
 }
 
 #[test]
+fn a_command_that_is_not_there_or_cannot_be_run_is_said_and_told_by_the_exit_code_in_a_sandbox_and_out_of_it()
+ {
+    let world = World::start(Family::V4);
+    let plain = || {
+        let mut command = world.run_as(Who::Operator, enforcer());
+        command.args(["run", "--agent", "finance-bot", "--"]);
+        command
+    };
+    for (program, code) in [("/no/such-program", 127), ("/etc/passwd", 126)] {
+        for mut command in [plain(), in_a_sandbox(&world, None)] {
+            let ended = command.arg(program).output().expect("runs");
+            let told = String::from_utf8_lossy(&ended.stderr);
+            assert!(told.contains(&format!("cannot run {program}: ")), "{told}");
+            assert_eq!(ended.status.code(), Some(code), "{told}");
+        }
+    }
+}
+
+#[test]
 fn no_sandbox_is_made_for_root_who_could_undo_it_nor_where_the_agents_uid_cannot_be() {
     let mut world = World::without_daemon(Family::V4);
     world.edit_config("uid = 2001\n", "");

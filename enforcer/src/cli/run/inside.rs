@@ -97,10 +97,7 @@ pub(super) fn become_command(run: &Run<'_>) -> Result<(), Failure> {
         std::process::Command::new(program)
     };
     let error = command.args(arguments).env_clear().envs(environment).exec();
-    Err(Failure::Other(anyhow::Error::new(error).context(format!(
-        "cannot run {}",
-        program.to_string_lossy()
-    ))))
+    Err(Failure::NotRun(program.clone(), error))
 }
 
 /// What of the daemon's a client reads: its socket, and the files that it is named.

@@ -120,22 +120,19 @@ fn arguments(folders: &Folders, working: &Path, shown: &Shown) -> Vec<OsString> 
     words
 }
 
-/// Waits until the daemon listens in this sandbox, and becomes the command. Returns only when that failed.
-///
-/// # Errors
-/// When the command cannot be run.
-pub(in crate::cli) fn become_command(command: &[OsString]) -> Result<()> {
+/// Waits until the daemon listens in this sandbox, and becomes the command. Gives why it has not become it.
+pub(in crate::cli) fn become_command(command: &[OsString]) -> Failure {
     hear(true);
-    let (program, arguments) = command
-        .split_first()
-        .ok_or_else(|| anyhow!("there is no command to run"))?;
+    let Some((program, arguments)) = command.split_first() else {
+        return Failure::Other(anyhow!("there is no command to run"));
+    };
     if !is_served() {
         eprintln!(
             "enforcer: the daemon does not listen in this sandbox yet; what the command asks of BigQuery is refused until it does: see `enforcer status`"
         );
     }
     let error = std::process::Command::new(program).args(arguments).exec();
-    Err(anyhow::Error::new(error).context(format!("cannot run {}", program.to_string_lossy())))
+    Failure::NotRun(program.clone(), error)
 }
 
 /// Whether questions for names are led to the daemon, after a while. That they are not calls for it.

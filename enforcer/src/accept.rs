@@ -1,5 +1,6 @@
 //! Takes connections from a listener: each only once there is a place for it, so that those there is no room for wait with the kernel. A listener to
-//! which nobody comes holds no place.
+//! which nobody comes holds no place. One that listens no more is told from one that has no file descriptors to give: whoever has CAP_NET_ADMIN over its
+//! network namespace can end it.
 #![expect(
     unsafe_code,
     reason = "waiting for a listener without taking from it has no safe binding"
@@ -7,24 +8,73 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// How long nothing is taken after the kernel gave none: it may have no file descriptors to give.
 const PAUSE: Duration = Duration::from_millis(20);
+/// How often it is said at most that connections could not be accepted, of all listeners together: agents may bring that about on many.
+const SAID_EVERY: Duration = Duration::from_secs(10);
 
-/// Gives each connection of `listener`, which does not block, with its place, to `serve`, in a task of its own, until `stop`.
+static FAILURES: Mutex<Failures> = Mutex::new(Failures {
+    said: None,
+    unsaid: 0,
+});
+
+/// Why no more is taken from a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Ended {
+    /// As it was told to.
+    Stopped,
+    /// It listens no more, and nobody here has ended it.
+    Dead,
+}
+
+/// Connections that could not be accepted.
+#[derive(Debug)]
+struct Failures {
+    /// When one was said last.
+    said: Option<Instant>,
+    /// How many were not said since.
+    unsaid: u64,
+}
+
+impl Failures {
+    /// One more. How many came before it that were not said, where this one is to be.
+    fn come(&mut self, now: Instant) -> Option<u64> {
+        if self.said.is_some_and(|said| now < said + SAID_EVERY) {
+            self.unsaid = self.unsaid.saturating_add(1);
+            return None;
+        }
+        self.said = Some(now);
+        Some(std::mem::take(&mut self.unsaid))
+    }
+}
+
+/// What came of waiting for a connection.
+enum Next {
+    Taken(OwnedSemaphorePermit, TcpStream, SocketAddr),
+    /// Whoever came has gone again.
+    Gone,
+    Dead,
+}
+
+/// Gives each connection of `listener`, which does not block, with its place, to `serve`, in a task of its own, until `stop` or as long as it listens.
 pub async fn each<P, S>(
     listener: TcpListener,
     stop: CancellationToken,
     place: impl Fn() -> P + Send,
     serve: impl Fn(TcpStream, SocketAddr, OwnedSemaphorePermit) -> S + Send,
-) where
+) -> Ended
+where
     P: Future<Output = OwnedSemaphorePermit> + Send,
     S: Future<Output = ()> + Send + 'static,
 {
@@ -32,30 +82,46 @@ pub async fn each<P, S>(
     let registered = unsafe { AsyncFd::register_with_interest(listener, Interest::READABLE) };
     let listener = match registered {
         Ok(listener) => listener,
-        Err(error) => return tracing::error!(%error, "a listener cannot be waited for"),
+        Err(error) => {
+            tracing::error!(%error, "a listener cannot be waited for");
+            return Ended::Dead;
+        }
     };
     loop {
         let next = async {
             let mut comes = listener.readable().await?;
             let place = place().await;
             let taken = comes.try_io(|listener| listener.get_ref().accept());
-            // Whoever came has gone again, and the place is given back.
-            let Ok(taken) = taken else { return Ok(None) };
-            let (stream, peer) = taken?;
+            // The place is given back.
+            let Ok(taken) = taken else {
+                return Ok(Next::Gone);
+            };
+            let (stream, peer) = match taken {
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return Ok(Next::Dead),
+                taken => taken?,
+            };
             stream.set_nonblocking(true)?;
-            Ok::<_, io::Error>(Some((place, TcpStream::from_std(stream)?, peer)))
+            Ok::<_, io::Error>(Next::Taken(place, TcpStream::from_std(stream)?, peer))
         };
         match stop.run_until_cancelled(next).await {
-            None => return,
-            Some(Ok(Some((place, stream, peer)))) => {
+            None => return Ended::Stopped,
+            Some(Ok(Next::Dead)) => return Ended::Dead,
+            Some(Ok(Next::Taken(place, stream, peer))) => {
                 tokio::spawn(serve(stream, peer, place));
             }
-            Some(Ok(None)) => {}
+            Some(Ok(Next::Gone)) => {}
             Some(Err(error)) => {
-                tracing::warn!(%error, "a connection could not be accepted");
+                say(&error);
                 tokio::time::sleep(PAUSE).await;
             }
         }
+    }
+}
+
+fn say(error: &io::Error) {
+    let mut failures = FAILURES.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(others) = failures.come(Instant::now()) {
+        tracing::warn!(%error, others, "a connection could not be accepted");
     }
 }
 
@@ -84,7 +150,7 @@ mod tests {
                     let _ = to.send(());
                     async move { drop((stream, place)) }
                 };
-                each(listener, stop, place, serve).await;
+                let _ = each(listener, stop, place, serve).await;
             });
         }
         for address in addresses.iter().rev().take(3) {
@@ -92,5 +158,53 @@ mod tests {
             came.recv().await.expect("is served");
         }
         stop.cancel();
+    }
+
+    /// How waiting ends for a listener that somebody ends, before it is waited for or while it is.
+    async fn ended(is_waited_for: bool) -> Ended {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
+        listener.set_nonblocking(true).expect("sets it");
+        let to = listener.local_addr().expect("an address");
+        let other = listener.try_clone().expect("clones");
+        let end = || rustix::net::shutdown(&other, rustix::net::Shutdown::Both).expect("ends it");
+        if !is_waited_for {
+            end();
+        }
+        let places = Arc::new(Semaphore::new(1));
+        let (served, mut serves) = tokio::sync::mpsc::unbounded_channel();
+        let waits = tokio::spawn(async move {
+            let place = || async { Arc::clone(&places).acquire_owned().await.expect("open") };
+            let serve = |_, _, _| {
+                let _ = served.send(());
+                std::future::ready(())
+            };
+            each(listener, CancellationToken::new(), place, serve).await
+        });
+        if is_waited_for {
+            let _client = TcpStream::connect(to).await.expect("connects");
+            serves.recv().await.expect("is served");
+            end();
+        }
+        waits.await.expect("ends")
+    }
+
+    #[tokio::test]
+    async fn a_listener_that_listens_no_more_is_waited_for_no_more_and_said_to_be_dead() {
+        assert_eq!(ended(true).await, Ended::Dead);
+        assert_eq!(ended(false).await, Ended::Dead);
+    }
+
+    #[test]
+    fn what_fails_again_and_again_is_said_at_once_and_then_every_few_seconds_with_how_often() {
+        let mut failures = Failures {
+            said: None,
+            unsaid: 0,
+        };
+        let began = Instant::now();
+        let mut said = Vec::new();
+        for ms in (0..25_000).step_by(20) {
+            said.extend(failures.come(began + Duration::from_millis(ms)));
+        }
+        assert_eq!(said, [0, 499, 499]);
     }
 }

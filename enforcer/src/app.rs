@@ -10,6 +10,7 @@ mod log;
 mod minting;
 mod namespaces;
 mod policy;
+mod post;
 mod probes;
 mod runtimes;
 mod services;
@@ -34,7 +35,7 @@ use enforcer_proto::wire::Enforce;
 use ipnet::IpNet;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -58,6 +59,7 @@ use crate::helper;
 use crate::kernel::{Attached, KernelConfig, Ports};
 use crate::listeners::{Sockets, Unbound};
 use crate::loopback;
+use crate::namespaces::Site;
 use crate::notify::{self, Notifier};
 use crate::old_flows::{self, Whose};
 use crate::origin;
@@ -84,6 +86,7 @@ use crate::workloads::Workloads;
 use beside::Beside;
 use identity::Origins;
 use namespaces::hints::Hints;
+use post::Post;
 use services::Services;
 
 /// How long what is under way may take to end when the daemon is stopped.
@@ -318,8 +321,12 @@ async fn daemon((config, digest): (Config, String), policy: Policy, room: Room) 
     let namespace = Namespace {
         netns: here.netns,
         is_strict: false,
+        site: Site::default(),
     };
-    beside.serve(here.beside, namespace, &stop, &tasks)?;
+    // What came on this host's own loopback ends as it does, and by no namespace's end.
+    let deaths = Arc::new(Notify::new());
+    let post = Post::new(stop.clone(), Site::default(), &deaths);
+    beside.serve(here.beside, &namespace, &post, &tasks)?;
     tasks.spawn(probes::keep_asking(places.root.clone(), asks, stop.clone()));
     let proxy = Arc::new(Proxy {
         host: config.host.clone(),
@@ -352,8 +359,7 @@ async fn daemon((config, digest): (Config, String), policy: Policy, room: Room) 
     proxy::take_up(&proxy).await;
     let services = Services { proxy, beside };
     let hints = Hints::default();
-    // What came on this host's own loopback ends as it does, and by no namespace's end.
-    services.serve_proxy(here.proxy, (&stop, &CancellationToken::new()), &tasks);
+    services.serve_proxy(here.proxy, &post, &tasks);
     tasks.spawn(
         namespaces::Keep {
             services,
@@ -363,6 +369,8 @@ async fn daemon((config, digest): (Config, String), policy: Policy, room: Room) 
             engine: engine.clone(),
             clock: Arc::clone(&clock),
             hints: hints.clone(),
+            here: post,
+            deaths,
             told: told_namespaces,
             tasks: tasks.clone(),
         }

@@ -22,7 +22,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
-use crate::accept;
+use crate::accept::{self, Ended};
 use crate::callers::{Bounds, Caller, Callers, Places};
 use crate::clock::Clock;
 use crate::config;
@@ -68,8 +68,8 @@ impl std::fmt::Debug for Server {
     }
 }
 
-/// Serves one listener until `stop`.
-pub async fn serve(server: Arc<Server>, listener: TcpListener, stop: CancellationToken) {
+/// Serves one listener until `stop`, or as long as it listens.
+pub async fn serve(server: Arc<Server>, listener: TcpListener, stop: CancellationToken) -> Ended {
     let serve = |stream, _peer, place| {
         let (server, stop) = (Arc::clone(&server), stop.clone());
         async move {
@@ -77,7 +77,7 @@ pub async fn serve(server: Arc<Server>, listener: TcpListener, stop: Cancellatio
             drop(place);
         }
     };
-    accept::each(listener, stop.clone(), || server.places.connection(), serve).await;
+    accept::each(listener, stop.clone(), || server.places.connection(), serve).await
 }
 
 impl Server {

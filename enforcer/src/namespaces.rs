@@ -5,6 +5,7 @@ pub mod enter;
 mod interfaces;
 pub mod look;
 mod owner;
+mod site;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -12,6 +13,8 @@ use std::path::PathBuf;
 
 use enforcer_ebpf::map::NAMESPACES_MAX;
 use enforcer_proto::principal::AgentName;
+
+pub use site::Site;
 
 /// The most network namespaces that are served for one agent at a time; from one more it is refused.
 pub const PER_AGENT_MAX: usize = 64;

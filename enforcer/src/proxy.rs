@@ -55,16 +55,17 @@ use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
-use crate::accept;
+use crate::accept::{self, Ended};
 use crate::clock::Clock;
 use crate::engine::{Engine, OpenWindow, Requester};
+use crate::namespaces::Site;
 use crate::origin;
 use crate::shared::Shared;
 use crate::token::Credential;
 use crate::upstream::Upstream;
 use apis::Apis;
 use asking::Asking;
-pub use coalesce::Coalesce;
+pub use coalesce::{Came, Coalesce};
 use estimator::Estimator;
 pub use forwarded::Forwarded;
 pub use grpc::Reads;
@@ -200,31 +201,32 @@ pub async fn take_up(proxy: &Arc<Proxy>) {
     }
 }
 
-/// Serves one listener until `stop`, and agents' connections that came by it until `gone`.
+/// Serves one listener until `stop` or as long as it listens, and agents' connections that came by it until `gone`.
 pub async fn serve(
     proxy: Arc<Proxy>,
-    listener: TcpListener,
+    (listener, site): (TcpListener, Site),
     stop: CancellationToken,
     gone: CancellationToken,
-) {
+) -> Ended {
     let serve = |stream, peer, place| {
         let (proxy, gone) = (Arc::clone(&proxy), gone.clone());
-        proxy.connection(stream, peer, place, gone)
+        proxy.connection(stream, (peer, site.clone()), place, gone)
     };
-    accept::each(listener, stop, || proxy.quota.connection(), serve).await;
+    accept::each(listener, stop, || proxy.quota.connection(), serve).await
 }
 
 impl Proxy {
     async fn connection(
         self: Arc<Self>,
         stream: TcpStream,
-        from: SocketAddr,
+        (from, site): (SocketAddr, Site),
         place: OwnedSemaphorePermit,
         gone: CancellationToken,
     ) {
         let Some(peer) = self.origins.origin(&stream, from).await else {
-            let what = format!("A connection from {from} was not led here by the kernel");
-            self.refuse(None, Refusal::new(Code::CallerUnknown, what));
+            let what = format!("A connection from {from}{site} was not led here by the kernel");
+            let refusal = Refusal::new(Code::CallerUnknown, what);
+            self.refused.add_nobodys(Came::Connection, &site, refusal);
             return reset(&stream);
         };
         match peer.agent.clone() {
@@ -246,7 +248,7 @@ impl Proxy {
         let _place = match place {
             Ok(place) => place,
             Err(refusal) => {
-                self.refuse(Some(peer), refusal);
+                self.refuse(peer, refusal);
                 return reset(&stream);
             }
         };
@@ -282,7 +284,7 @@ impl Proxy {
         let _place = match self.quota.connection_of(&agent) {
             Ok(place) => place,
             Err(refusal) => {
-                self.refuse(Some(peer), refusal);
+                self.refuse(peer, refusal);
                 return reset(&stream);
             }
         };
@@ -312,12 +314,9 @@ impl Proxy {
         executables.look(agent, process).await.err()
     }
 
-    fn refuse(&self, peer: Option<&Peer>, refusal: Refusal) {
-        self.refused.add(
-            peer.and_then(|peer| peer.agent.clone()),
-            peer.map(|peer| peer.process.clone()),
-            refusal,
-        );
+    fn refuse(&self, peer: &Peer, refusal: Refusal) {
+        let (agent, process) = (peer.agent.clone(), peer.process.clone());
+        self.refused.add(agent, Some(process), refusal);
     }
 }
 

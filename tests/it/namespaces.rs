@@ -2,6 +2,7 @@
 
 mod apart;
 mod bridge;
+mod dead;
 mod flood;
 mod marks;
 mod newcomers;

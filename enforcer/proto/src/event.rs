@@ -679,15 +679,15 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         image: Option<String>,
     },
-    /// It does so no more for this agent: none of its processes is there. Recorded after; where another agent's are, it is served for that one, which
-    /// was recorded before.
+    /// It does so no more for this agent: none of its processes is there, or somebody who is has ended the daemon's listeners, which a
+    /// [`Event::NamespaceRefused`] says then. Recorded after; where another agent's are, it is served for that one, which was recorded before.
     NamespaceLeft {
-        /// The agent that it was served for, which is not there any more.
+        /// The agent that it was served for.
         agent: AgentName,
         /// The namespace.
         netns: u64,
     },
-    /// It cannot: what is asked from there is refused until it can.
+    /// It cannot, or not for a while, since the daemon's listeners were ended there: what is asked from there is refused until it can.
     NamespaceRefused {
         /// The agent.
         agent: AgentName,

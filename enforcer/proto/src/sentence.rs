@@ -499,7 +499,7 @@ pub fn sentence(event: &Event) -> String {
             in_container(container.as_ref(), image.as_ref())
         ),
         Event::NamespaceLeft { agent, netns } => {
-            format!("netns    {netns} is served no more for {agent}, which has left it")
+            format!("netns    {netns} is served no more for {agent}")
         }
         Event::ContainerChanged {
             agent,

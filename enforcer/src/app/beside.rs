@@ -5,9 +5,9 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use tokio::net::UdpSocket;
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::post::Post;
 use crate::callers::{Callers, Places};
 use crate::clock::Clock;
 use crate::config::Config;
@@ -57,35 +57,34 @@ impl Beside {
         })
     }
 
-    /// Serves these sockets, in that network namespace, until `stop`.
+    /// Serves these sockets, in that network namespace, until its post ends.
     pub(super) fn serve(
         &self,
         sockets: listeners::Beside,
-        namespace: Namespace,
-        stop: &CancellationToken,
+        namespace: &Namespace,
+        post: &Post,
         tasks: &TaskTracker,
     ) -> Result<()> {
         for listener in sockets.names {
             let responder = Arc::clone(&self.responder);
-            tasks.spawn(responder::serve_connections(
-                responder,
-                (listener, namespace),
-                stop.clone(),
-            ));
+            let listener = (listener, namespace.clone());
+            let serves = responder::serve_connections(responder, listener, post.stop.clone());
+            post.spawn(tasks, serves);
         }
         for socket in sockets.datagrams {
             let socket = UdpSocket::from_std(socket).context("waiting for questions for names")?;
             let responder = Arc::clone(&self.responder);
+            let socket = (socket, namespace.clone());
             tasks.spawn(responder::serve_datagrams(
                 responder,
-                (socket, namespace),
-                stop.clone(),
+                socket,
+                post.stop.clone(),
             ));
         }
         for listener in sockets.metadata {
             if let Some(server) = &self.metadata {
                 let server = Arc::clone(server);
-                tasks.spawn(metadata::serve(server, listener, stop.clone()));
+                post.spawn(tasks, metadata::serve(server, listener, post.stop.clone()));
             }
         }
         Ok(())

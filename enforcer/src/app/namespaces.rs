@@ -2,6 +2,8 @@
 //! then the kernel leads there; the kernel leads there no more, then it ends, then that is recorded. What there is to do is done in turns, a small piece
 //! for one agent at a time (`lanes`); a look at all that agents have goes on beside that, and only says what there is to do.
 
+mod bury;
+mod deaths;
 mod faults;
 pub(super) mod hints;
 mod lanes;
@@ -13,13 +15,14 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use enforcer_proto::event::Event;
 use enforcer_proto::principal::{AgentName, Process};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::faults::{Becomes, Faults};
 use self::hints::Hints;
 use self::lanes::{Lanes, SHARE, Turn};
+use super::post::Post;
 use super::services::Services;
 use crate::causes::Causes;
 use crate::clock::Clock;
@@ -28,7 +31,7 @@ use crate::kernel::{self, Ports};
 use crate::listeners::Sockets;
 use crate::namespaces::enter::{EnterError, enter};
 use crate::namespaces::look::{self, Depth};
-use crate::namespaces::{Netns, Place, Room, Seen, Step, changes, unserved};
+use crate::namespaces::{Netns, Place, Room, Seen, Site, Step, changes, unserved};
 use crate::workload;
 use crate::workloads::Workloads;
 
@@ -61,6 +64,10 @@ pub(super) struct Keep {
     pub(super) clock: Arc<dyn Clock>,
     /// Whom the kernel refused where nothing is served.
     pub(super) hints: Hints,
+    /// What is served on this host's own.
+    pub(super) here: Post,
+    /// A listener has died, wherever.
+    pub(super) deaths: Arc<Notify>,
     pub(super) told: watch::Sender<Told>,
     pub(super) tasks: TaskTracker,
 }
@@ -84,11 +91,11 @@ impl Now {
 
 struct Served {
     agent: AgentName,
+    /// One of its processes there, when it began.
+    process: Process,
     cookie: u64,
-    /// Ends its listeners.
-    stop: CancellationToken,
-    /// Ends what came by them: an open connection would keep the namespace alive.
-    gone: CancellationToken,
+    /// What came by its listeners ends with it: an open connection would keep the namespace alive.
+    post: Post,
 }
 
 /// What a look at all has seen.
@@ -126,6 +133,7 @@ impl Keep {
                     looks = Box::pin(self.look(&now, own, took));
                 }
                 () = rested => self.work(&mut now, &mut lanes, own, stop).await,
+                () = self.deaths.notified() => self.bury(&mut now).await,
                 () = self.hints.come() => {}
             }
         }
@@ -174,12 +182,14 @@ impl Keep {
         let Some(seen) = looked.seen else {
             return;
         };
+        // One that the kernel still leads to is tried again.
+        self.bury(now).await;
         now.faults.look(&seen, self.boot_ns());
         lanes.retain(&self.workloads.all().into_keys().collect());
         let mut handed_over = 0;
         for step in changes(&now.whose(), &looked.before, &seen) {
             match step {
-                Step::Leave(netns) => self.leave(now, netns).await,
+                Step::Leave(netns) => drop(self.leave(now, netns).await),
                 Step::HandOver(place) if handed_over < HANDED_OVER_PER_LOOK => {
                     handed_over += 1;
                     self.hand_over(now, place).await;
@@ -317,32 +327,35 @@ impl Keep {
         stop: &CancellationToken,
     ) -> Result<Served, Failed> {
         let cookie = sockets.netns;
-        let recorded = self.engine.record(self.is_served(place)).await;
+        let process = process(place.door.pid);
+        let event = self.is_served(place, process.clone());
+        let recorded = self.engine.record(event).await;
         recorded.map_err(|refusal| Failed::Why(refusal.to_string()))?;
-        let (stop, gone) = (stop.child_token(), CancellationToken::new());
-        let begun = self.services.serve(sockets, (&stop, &gone), &self.tasks);
+        let site = Site::apart(place.netns, place.agent.clone());
+        let post = Post::new(stop.child_token(), site, &self.deaths);
+        let begun = self.services.serve(sockets, &post, &self.tasks);
         let led = begun.and_then(|()| {
             self.kernel
                 .add(cookie)
                 .context("having the kernel lead there")
         });
         if let Err(error) = led {
-            stop.cancel();
+            post.end();
             return Err(Failed::Why(format!("{error:#}")));
         }
         Ok(Served {
             agent: place.agent.clone(),
+            process,
             cookie,
-            stop,
-            gone,
+            post,
         })
     }
 
-    fn is_served(&self, place: &Place) -> Event {
+    fn is_served(&self, place: &Place, process: Process) -> Event {
         let container = self.workloads.container(&place.agent);
         Event::NamespaceServed {
             agent: place.agent.clone(),
-            process: process(place.door.pid),
+            process,
             netns: place.netns,
             container: container.as_ref().map(|known| known.shown().to_owned()),
             image: container.and_then(|known| known.image),
@@ -351,36 +364,39 @@ impl Keep {
 
     /// The same listeners serve whoever is there: only whose room they take is another's.
     async fn hand_over(&mut self, now: &mut Now, place: Place) {
-        if self.engine.record(self.is_served(&place)).await.is_err() {
+        let process = process(place.door.pid);
+        let event = self.is_served(&place, process.clone());
+        if self.engine.record(event).await.is_err() {
             // What cannot be recorded is not served.
-            return self.leave(now, place.netns).await;
+            return drop(self.leave(now, place.netns).await);
         }
         let Some(served) = now.served.get_mut(&place.netns) else {
             return;
         };
         let (agent, netns) = (place.agent, place.netns);
+        served.process = process;
+        served.post.site.hand_over(agent.clone());
         let agent = std::mem::replace(&mut served.agent, agent);
         self.engine
             .note(Event::NamespaceLeft { agent, netns })
             .await;
     }
 
-    async fn leave(&mut self, now: &mut Now, netns: Netns) {
-        let Some(served) = now.served.remove(&netns) else {
-            return;
-        };
+    /// Gives what was left.
+    async fn leave(&mut self, now: &mut Now, netns: Netns) -> Option<Served> {
+        let served = now.served.remove(&netns)?;
         if let Err(error) = self.kernel.remove(served.cookie) {
             // Nobody is there whom it could lead anywhere; it is tried again.
             tracing::warn!(error = %Causes(&error), netns, "the kernel was not told that a namespace is left");
             now.served.insert(netns, served);
-            return;
+            return None;
         }
-        served.stop.cancel();
-        served.gone.cancel();
-        let agent = served.agent;
+        served.post.end();
+        let agent = served.agent.clone();
         self.engine
             .note(Event::NamespaceLeft { agent, netns })
             .await;
+        Some(served)
     }
 
     async fn say_refused(&self, place: Place, why: String) {
@@ -394,9 +410,10 @@ impl Keep {
     }
 
     fn tell(&self, now: &Now) {
+        let here = self.here.is_dead().then(|| deaths::HERE.to_owned());
         let told = Told {
             served: now.served.len(),
-            problems: now.faults.sentences(),
+            problems: here.into_iter().chain(now.faults.sentences()).collect(),
         };
         self.told
             .send_if_modified(|before| std::mem::replace(before, told.clone()) != told);

@@ -4,10 +4,10 @@ use std::net::TcpListener;
 use std::sync::Arc;
 
 use anyhow::Result;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::beside::Beside;
+use super::post::Post;
 use crate::dns::responder::Namespace;
 use crate::listeners::Sockets;
 use crate::proxy::{self, Proxy};
@@ -20,22 +20,18 @@ pub(super) struct Services {
 }
 
 impl Services {
-    /// Serves the sockets of one network namespace until `stop`, and what came by them until `gone`.
+    /// Serves the sockets of one network namespace until its post ends.
     ///
     /// # Errors
-    /// When the runtime cannot wait for one of them; what was begun ends with `stop`.
-    pub(super) fn serve(
-        &self,
-        sockets: Sockets,
-        (stop, gone): (&CancellationToken, &CancellationToken),
-        tasks: &TaskTracker,
-    ) -> Result<()> {
+    /// When the runtime cannot wait for one of them; what was begun ends with the post.
+    pub(super) fn serve(&self, sockets: Sockets, post: &Post, tasks: &TaskTracker) -> Result<()> {
         let namespace = Namespace {
             netns: sockets.netns,
             is_strict: sockets.is_strict,
+            site: post.site.clone(),
         };
-        self.beside.serve(sockets.beside, namespace, stop, tasks)?;
-        self.serve_proxy(sockets.proxy, (stop, gone), tasks);
+        self.beside.serve(sockets.beside, &namespace, post, tasks)?;
+        self.serve_proxy(sockets.proxy, post, tasks);
         Ok(())
     }
 
@@ -43,12 +39,14 @@ impl Services {
     pub(super) fn serve_proxy(
         &self,
         listeners: Vec<TcpListener>,
-        (stop, gone): (&CancellationToken, &CancellationToken),
+        post: &Post,
         tasks: &TaskTracker,
     ) {
         for listener in listeners {
             let proxy = Arc::clone(&self.proxy);
-            tasks.spawn(proxy::serve(proxy, listener, stop.clone(), gone.clone()));
+            let (stop, gone) = (post.stop.clone(), post.gone.clone());
+            let listener = (listener, post.site.clone());
+            post.spawn(tasks, proxy::serve(proxy, listener, stop, gone));
         }
     }
 }

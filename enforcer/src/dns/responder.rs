@@ -27,13 +27,14 @@ use super::Names;
 use super::marked::{self, Received};
 use super::questions::Questions;
 use super::told::{NamesRules, OWN_TTL_S, Told, answered, letters, told};
-use crate::accept;
+use crate::accept::{self, Ended};
 use crate::callers::{Bounds, Caller, Callers, Places};
 use crate::causes::Causes;
 use crate::clock::Clock;
+use crate::namespaces::Site;
 use crate::pace::Pace;
-use crate::proxy::Coalesce;
 use crate::proxy::tls::ProtectedNames;
+use crate::proxy::{Came, Coalesce};
 
 /// What agents may have here.
 pub const BOUNDS: Bounds = Bounds {
@@ -81,13 +82,15 @@ impl std::fmt::Debug for Responder {
 }
 
 /// In which network namespace questions come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Namespace {
     /// Its cookie.
     pub netns: u64,
     /// Whether it has no network that this host's root has given it: then nothing is told there but what any strict agent is, since who has no way out would have one by asking
     /// for names that it makes.
     pub is_strict: bool,
+    /// What is said of where it is.
+    pub site: Site,
 }
 
 /// What is said of a question.
@@ -131,28 +134,29 @@ pub async fn serve_datagrams(
             None => return,
             Some(Ok(received)) if received.length <= QUESTION_BYTES_MAX => {
                 responder.datagram(
-                    (&socket, namespace),
+                    (&socket, &namespace),
                     buffer[..received.length].to_vec(),
                     received,
                 );
             }
             Some(Ok(_)) => {}
-            // A client that has gone already, said by the kernel.
+            // A client that has gone already, said by the kernel. So it is where somebody destroys sockets (`ss -K`): one for datagrams stays as it was.
             Some(Err(error)) => tracing::debug!(%error, "a question could not be received"),
         }
     }
 }
 
-/// Serves connections in a network namespace until `stop`.
+/// Serves connections in a network namespace until `stop`, or as long as the listener listens.
 pub async fn serve_connections(
     responder: Arc<Responder>,
     (listener, namespace): (TcpListener, Namespace),
     stop: CancellationToken,
-) {
+) -> Ended {
+    let is_strict = namespace.is_strict;
     let serve = |stream, peer, place| {
         let (responder, stop) = (Arc::clone(&responder), stop.clone());
         async move {
-            let connection = responder.connection(stream, peer, namespace);
+            let connection = responder.connection(stream, peer, is_strict);
             // One that goes on would keep the namespace alive.
             if let Some(Err(error)) = stop.run_until_cancelled(connection).await {
                 tracing::debug!(%error, "a connection with questions ended");
@@ -166,13 +170,13 @@ pub async fn serve_connections(
         || responder.places.connection(),
         serve,
     )
-    .await;
+    .await
 }
 
 impl Responder {
     fn datagram(
         self: &Arc<Self>,
-        (socket, namespace): (&Arc<UdpSocket>, Namespace),
+        (socket, namespace): (&Arc<UdpSocket>, &Namespace),
         question: Vec<u8>,
         received: Received,
     ) {
@@ -189,7 +193,7 @@ impl Responder {
         };
         let to = (namespace.netns, port);
         let Some(caller) = self.callers.of_datagram(received.mark, peer, to) else {
-            return self.of_nobody();
+            return self.of_nobody(&namespace.site);
         };
         let Some(place) = self
             .places
@@ -198,8 +202,9 @@ impl Responder {
             return self.too_many(caller);
         };
         let (responder, socket) = (Arc::clone(self), Arc::clone(socket));
+        let is_strict = namespace.is_strict;
         tokio::spawn(async move {
-            let asked = responder.answer((&caller, namespace), question, peer, Protocol::Udp);
+            let asked = responder.answer((&caller, is_strict), question, peer, Protocol::Udp);
             let answer = asked.await;
             if let Some(answer) = answer
                 && let Err(error) = socket.send_to(&answer, peer).await
@@ -214,7 +219,7 @@ impl Responder {
         &self,
         mut stream: TcpStream,
         peer: SocketAddr,
-        namespace: Namespace,
+        is_strict: bool,
     ) -> io::Result<()> {
         let Some(caller) = self.callers.of_connection(&stream).await else {
             return Ok(());
@@ -238,7 +243,7 @@ impl Responder {
                 self.too_many(caller);
                 return Ok(());
             };
-            let asked = self.answer((&caller, namespace), question, peer, Protocol::Tcp);
+            let asked = self.answer((&caller, is_strict), question, peer, Protocol::Tcp);
             let Some(answer) = asked.await else {
                 return Ok(());
             };
@@ -249,11 +254,11 @@ impl Responder {
         Ok(())
     }
 
-    /// No program of ours has marked it: it was put on the loopback by hand, which takes rights that no agent has.
-    fn of_nobody(&self) {
-        let what = "A question for a name came without the mark of an agent's";
+    /// No program of ours has marked it: it was put on the loopback by hand, which on this host's own takes rights that no agent has.
+    fn of_nobody(&self, site: &Site) {
+        let what = format!("A question for a name{site} came without the mark of an agent's");
         let refusal = Refusal::new(Code::CallerUnknown, what);
-        self.refused.add(None, None, refusal);
+        self.refused.add_nobodys(Came::Question, site, refusal);
     }
 
     fn too_many(&self, caller: Caller) {
@@ -266,7 +271,7 @@ impl Responder {
     /// The answer as it goes out; `None` for what is no question.
     async fn answer(
         &self,
-        (caller, namespace): (&Caller, Namespace),
+        (caller, is_strict): (&Caller, bool),
         question: Vec<u8>,
         peer: SocketAddr,
         protocol: Protocol,
@@ -275,12 +280,12 @@ impl Responder {
         if request.metadata.message_type != hickory_resolver::proto::op::MessageType::Query {
             return None;
         }
-        let said = self.say(caller, namespace, &request).await;
+        let said = self.say(caller, is_strict, &request).await;
         self.questions.add(said.code);
         encode(&request, &said, protocol)
     }
 
-    async fn say(&self, caller: &Caller, namespace: Namespace, request: &Request) -> Said {
+    async fn say(&self, caller: &Caller, is_strict: bool, request: &Request) -> Said {
         if request.metadata.op_code != OpCode::Query {
             return Said::only(ResponseCode::NotImp);
         }
@@ -290,7 +295,7 @@ impl Responder {
         let name = Name::from(query.name().clone());
         let kind = query.query_type();
         let rules = self.rules.get(&caller.agent);
-        let rules = rules.map(|rules| rules.within(namespace.is_strict));
+        let rules = rules.map(|rules| rules.within(is_strict));
         let mut told = told(
             &caller.agent,
             rules.as_deref(),

@@ -54,7 +54,7 @@ impl Proxy {
                 refusal
             }
         };
-        self.refuse(Some(peer), refusal);
+        self.refuse(peer, refusal);
         None
     }
 

@@ -170,6 +170,15 @@ def held():
         return "reset"
 
 
+def holds():
+    """Whether what it has kept last is open, and nothing was said on it."""
+    KEPT[-1].setblocking(False)
+    try:
+        return KEPT[-1].recv(1) != b"" and "told more"
+    except ssl.SSLWantReadError:
+        return True
+
+
 def query(address, port=443, sql="SELECT COUNT(*) FROM finance.daily"):
     """A query over a connection of its own; the status and the beginning of what came."""
     context = ssl.create_default_context(cafile=sys.argv[1])
@@ -274,6 +283,17 @@ def multipath(address):
         made.connect((address, 443))
 
 
+def destroys():
+    """Ends whoever listens in its namespace, again and again as long as the process lives."""
+
+    def destroy():
+        while True:
+            subprocess.run(["ss", "-K", "-l", "-t", "-n", "-H"], stdout=subprocess.DEVNULL, check=False)
+            time.sleep(0.02)
+
+    threading.Thread(target=destroy, daemon=True).start()
+
+
 def run(*words):
     """Runs a program; its exit code and words."""
     done = subprocess.run(words, capture_output=True, text=True, timeout=20)
@@ -284,7 +304,7 @@ def pid():
     return os.getpid()
 
 
-WORDS = {word.__name__: word for word in (unshare, again, lo, connect, reach, bind, listen, relay, setting, datagram, frame, ask, hold, opens, held, query, multipath, give, take, with_taken, thread, lost, tries, flood, run, pid)}
+WORDS = {word.__name__: word for word in (unshare, again, lo, connect, reach, bind, listen, relay, setting, datagram, frame, ask, hold, opens, held, holds, query, multipath, give, take, with_taken, thread, lost, tries, flood, destroys, run, pid)}
 
 for line in sys.stdin:
     word, *arguments = line.split()

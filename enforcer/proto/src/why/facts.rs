@@ -227,7 +227,7 @@ fn decided(event: &Event, facts: &mut Facts) {
         } => of_container(container.as_ref(), cgroup.as_deref(), facts),
         Event::NamespaceLeft { netns, .. } => {
             facts.add("network namespace", netns);
-            facts.add("because", "no process of the agent's is in it any more");
+            facts.add("because", "no process of the agent's is in it any more, or somebody there has ended what the daemon served in it, which is the next record of it then");
         }
         Event::NamespaceRefused { netns, why, .. } => {
             facts.add("network namespace", netns);

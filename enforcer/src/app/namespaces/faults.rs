@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use enforcer_proto::principal::AgentName;
 
+use super::deaths::Deaths;
 use crate::namespaces::{Bound, Netns, PER_AGENT_MAX, Place, Seen};
 
 /// How long a namespace cannot be served before that is said, nanoseconds: its own are setting it up.
 const LASTING_NS: u64 = 500_000_000;
 /// How long it is remembered what could not be served and was not seen since: a thread that is alone in a namespace is seen only when the kernel refuses
 /// it. What is remembered is said and recorded once.
-const REMEMBERED_NS: u64 = 10_000_000_000;
+pub(super) const REMEMBERED_NS: u64 = 10_000_000_000;
 /// What cannot be served is tried again when as much time has gone by as it has been so, but after this much at the latest, nanoseconds.
 const PATIENCE_NS: u64 = 250_000_000;
 
@@ -24,6 +25,8 @@ pub(super) struct Faults {
     crowded: BTreeMap<(AgentName, Bound), u64>,
     /// Who has processes of which the kernel does not let the daemon see where they are.
     hidden: BTreeSet<AgentName>,
+    /// Where somebody has ended what was served.
+    deaths: Deaths,
 }
 
 /// Since when something cannot be served, and why; recorded once.
@@ -49,6 +52,9 @@ pub(super) enum Becomes {
 impl Faults {
     /// Whether it is not yet time to try again.
     pub(super) fn rests(&self, place: &Place, boot_ns: u64) -> bool {
+        if self.deaths.rests(place, boot_ns) {
+            return true;
+        }
         let of_agent = self.failed.get(&place.agent);
         let known = of_agent.and_then(|failed| failed.get(&place.netns));
         known.is_some_and(|fails| {
@@ -82,6 +88,11 @@ impl Faults {
         }
     }
 
+    /// It was served for that agent, and somebody there has ended that.
+    pub(super) fn die(&mut self, agent: &AgentName, netns: Netns, boot_ns: u64) {
+        self.deaths.die(agent, netns, boot_ns);
+    }
+
     /// It is served, for whomever.
     pub(super) fn serves(&mut self, netns: Netns) {
         for of_agent in self.failed.values_mut() {
@@ -111,6 +122,7 @@ impl Faults {
         }
         self.failed.retain(|_, failed| !failed.is_empty());
         self.crowded.retain(|_, then| is_fresh(*then));
+        self.deaths.forget(boot_ns);
         self.hidden.clone_from(seen.hidden());
     }
 
@@ -123,19 +135,26 @@ impl Faults {
         let hidden = self.hidden.iter().map(|agent| {
             format!("the kernel does not let the daemon see in which network namespaces processes of agent {agent} are, so what they ask from another than this host's is refused: run the daemon as root of this host, with CAP_SYS_PTRACE")
         });
-        failed.chain(crowded).chain(hidden).collect()
+        let died = self.deaths.sentences();
+        failed.chain(died).chain(crowded).chain(hidden).collect()
     }
 }
 
-/// Names the one that has been so the longest, so that it says the same as long as that is so. How many more there are is counted roughly, so that it
-/// does not say something new with each of them.
+/// How many more there are than the one that is named, in words that begin so: counted roughly, so that not something new is said with each of them.
+pub(super) fn more(count: usize, words: &str) -> String {
+    count
+        .saturating_sub(1)
+        .checked_ilog2()
+        .map_or_else(String::new, |log| {
+            format!(", {words} at least {} more of its", 1_u32 << log)
+        })
+}
+
+/// Names the one that has been so the longest, so that it says the same as long as that is so.
 fn failed_sentence((agent, failed): (&AgentName, &BTreeMap<Netns, Fails>)) -> Option<String> {
     let said = || failed.iter().filter(|(_, fails)| fails.is_said);
     let (netns, fails) = said().min_by_key(|(_, fails)| fails.since_boot_ns)?;
-    let others = match said().count() - 1 {
-        0 => String::new(),
-        more => format!(", nor are at least {} more of its", 1_u32 << more.ilog2()),
-    };
+    let others = more(said().count(), "nor are");
     let why = &fails.why;
     Some(format!(
         "network namespace {netns} of agent {agent} is not served{others}, so what it asks from there is refused: {why}"

@@ -147,7 +147,10 @@ fn child(
     window_of: Option<RequestId>,
 ) -> std::io::Result<Child> {
     let mut command = tokio::process::Command::new("/proc/self/exe");
-    command.arg("--socket").arg(run.socket);
+    // As a command has it whose folder is another: a sandbox's, or one that it goes to.
+    command
+        .arg("--socket")
+        .arg(std::path::absolute(run.socket)?);
     if run.json {
         command.arg("--json");
     }

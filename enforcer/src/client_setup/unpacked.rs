@@ -13,10 +13,12 @@ use super::{Files, PLACEHOLDER_TOKEN};
 
 /// Where the copies are. Not below `/run`, upon which runtimes and inits mount something empty.
 const COPIES: &str = "/usr/local/share/enforcer";
-/// Bundles of roots that tools make and clients read: Debian's and Alpine's, and Red Hat's.
-const MADE: [&str; 2] = [
+/// Bundles of roots that tools make and clients read: Debian's and Alpine's, Red Hat's, Arch's and openSUSE's. Of the latter two clients know a link to it.
+const MADE: [&str; 4] = [
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/ca-certificates/extracted/tls-ca-bundle.pem",
+    "/var/lib/ca-certificates/ca-bundle.pem",
 ];
 
 /// The files that a root's clients are told of, as they are named in it.
@@ -136,6 +138,28 @@ mod tests {
             let removed = host.remove(false);
             assert!(removed.iter().all(|one| one.removal == Removal::Restored));
             assert_eq!(host.everything(), before);
+        }
+    }
+
+    #[test]
+    fn the_bundle_that_clients_of_arch_or_opensuse_know_by_a_link_has_our_ca() {
+        for (link, bundle) in [
+            (ROOTS, "etc/ca-certificates/extracted/tls-ca-bundle.pem"),
+            (
+                "etc/ssl/ca-bundle.pem",
+                "var/lib/ca-certificates/ca-bundle.pem",
+            ),
+        ] {
+            let host = Unpacked::new();
+            host.write(bundle, &pem_of(b"one"));
+            host.write(link, "");
+            std::fs::remove_file(host.path(link)).expect("removes");
+            symlink(Path::new("/").join(bundle), host.path(link)).expect("links");
+            let before = host.everything();
+            host.set_up().expect("sets up");
+            assert_eq!(host.text(bundle), pem_of(b"one") + &pem_of(b"ours"));
+            host.remove(false);
+            assert_eq!(host.everything(), before, "{bundle}");
         }
     }
 

@@ -5,7 +5,8 @@ use std::sync::{Arc, PoisonError};
 use enforcer_proto::principal::AgentName;
 
 use super::Workloads;
-use super::find::{self, Sought, find};
+use super::called::container_ids;
+use super::find::{Sought, find};
 use super::told::{Meant, Told};
 use crate::config::Workload;
 use crate::runtimes::{Answer, Container};
@@ -113,7 +114,7 @@ impl Workloads {
     pub fn container(&self, agent: &AgentName) -> Option<Container> {
         let folder = self.of(agent)?.folder;
         let told = self.told();
-        let mut ids = find::container_ids(folder.file_name()?.to_str()?);
+        let mut ids = container_ids(folder.file_name()?.to_str()?);
         ids.find_map(|id| told.container(id)).cloned()
     }
 }

@@ -3,6 +3,8 @@
 //! Inside a container its own root calls cgroups as it likes, and where it is the host's root too (no user namespace), what it makes is root's: so
 //! nothing that lies in what is called like a container is what its name says.
 
+use std::path::Path;
+
 use crate::runtimes::ID_CHARS;
 
 /// How runtimes name a container's cgroup, before and after its id: Docker, Podman, containerd (Kubernetes' and nerdctl's) and CRI-O under systemd,
@@ -68,6 +70,21 @@ pub(super) fn is_container(above: Option<&str>, name: &str) -> bool {
     !is_slice && !is_pod && (FOLDERS.contains(&name) || OTHERS.iter().any(is_of) || has_id())
 }
 
+/// The container that a cgroup is, or lies in: its own cgroup and its id. Of one in another it is the outer one: what lies in that is called so by its root.
+pub(super) fn container_at(cgroup: &Path) -> Option<(&Path, &str)> {
+    fn name(path: &Path) -> Option<&str> {
+        path.file_name()?.to_str()
+    }
+    let mut paths: Vec<&Path> = cgroup.ancestors().collect();
+    paths.reverse();
+    let outermost = paths.into_iter().find(|path| {
+        let above = path.parent().and_then(name);
+        name(path).is_some_and(|name| is_container(above, name))
+    })?;
+    let id = container_ids(name(outermost)?).next()?;
+    Some((outermost, id))
+}
+
 /// Whether the service manager puts units into a cgroup of this name.
 pub(super) fn is_slice(name: &str) -> bool {
     name.ends_with(".slice")
@@ -105,6 +122,35 @@ mod tests {
             assert!(is_container(None, &name), "{name}");
         }
         assert!(is_container(Some("docker"), ID));
+    }
+
+    #[test]
+    fn a_cgroup_is_in_the_outermost_container_above_it_whatever_that_makes_in_its_own() {
+        let other = ID.replace('0', "f");
+        for (container, rest) in [
+            (format!("/machine.slice/libpod-{ID}.scope"), String::new()),
+            (
+                format!("/machine.slice/libpod-{ID}.scope"),
+                "/container/x".to_owned(),
+            ),
+            (format!("/libpod_parent/{other}/libpod-{ID}"), String::new()),
+            (
+                format!("/kubepods/burstable/pod1/{ID}"),
+                format!("/system.slice/docker-{other}.scope"),
+            ),
+        ] {
+            let cgroup = format!("{container}{rest}");
+            let found = container_at(Path::new(&cgroup));
+            assert_eq!(found, Some((Path::new(&container), ID)), "{cgroup}");
+        }
+        for none in [
+            "/".to_owned(),
+            "/system.slice/bot.service".to_owned(),
+            format!("/lxc.payload.web/docker-{ID}.scope"),
+            format!("/machine.slice/libpod-conmon-{ID}.scope"),
+        ] {
+            assert_eq!(container_at(Path::new(&none)), None, "{none}");
+        }
     }
 
     #[test]

@@ -356,3 +356,16 @@ fn a_container_or_pod_that_a_container_makes_in_its_cgroup_closes_nobodys() {
     assert_eq!(looked.found[&bot()].folder, root.path().join(&at[0]));
     assert!(looked.problems.is_empty());
 }
+
+#[test]
+fn a_container_in_what_a_user_owns_is_called_so_by_the_user_and_one_that_is_given_its_own_cgroup_is_not()
+ {
+    let (root, workloads) = world(&["a.slice/b/c"], "enforcer");
+    let is_made = || workloads.is_made_by_root(Path::new("/a.slice/b/c"));
+    assert!(is_made().expect("reads"));
+    chown(root.path().join("a.slice/b/c"), Some(3003), None).expect("gives it away");
+    assert!(is_made().expect("reads"));
+    chown(root.path().join("a.slice"), Some(3003), None).expect("gives it away");
+    assert!(!is_made().expect("reads"));
+    assert!(workloads.is_made_by_root(Path::new("/gone/c")).is_err());
+}

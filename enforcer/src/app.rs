@@ -470,7 +470,6 @@ impl Places {
         workload::make(&daemon)
             .with_context(|| format!("making the daemon's cgroup {}", daemon.display()))?;
         let workloads = Workloads::new(mount, root.clone(), daemon.clone(), &config.agents);
-        workloads.tell(told);
         if let Some(problem) = workloads.daemon_problem()? {
             bail!("{problem}: name another as `kernel.daemon_cgroup`");
         }
@@ -487,10 +486,12 @@ impl Places {
             .with_context(|| format!("moving into {}", daemon.display()))?;
         workloads.make().context("making the agents' cgroups")?;
         // A cgroup that is named by its path is there from the start, so what is wrong with it is wrong with the configuration.
-        let looked = workloads.look();
-        if let (true, Some(problem)) = (are_fixed(config), looked.problems.first()) {
+        if let (true, Some(problem)) = (are_fixed(config), workloads.look().problems.first()) {
             bail!("{problem}");
         }
+        // A runtime that does not say what such a cgroup's containers are called keeps nobody out of it.
+        workloads.tell(told);
+        let looked = workloads.look();
         workloads.set(looked.found, looked.closed);
         Ok(Self {
             root,

@@ -252,8 +252,7 @@ async fn link(mut stream: UnixStream, control: &Control, mut peer: Peer) -> Resu
             }
             ask @ Ask::Request(_) => {
                 let caller = caller_now(control, &mut peer)?.clone();
-                let (process, agent) = (&caller.process, caller.agent.as_ref());
-                let origin = control.processes.of(process, agent).await;
+                let origin = control.processes.of(&caller.process).await;
                 // Whoever it was read of is still at the other end.
                 caller_now(control, &mut peer)?;
                 let reply = control.engine.control_from(caller, ask, origin).await;

@@ -6,9 +6,7 @@
 use std::io;
 use std::sync::Arc;
 
-use enforcer_proto::principal::{
-    ANCESTORS_MAX, AgentName, ContainerOrigin, Process, ProcessOrigin,
-};
+use enforcer_proto::principal::{ANCESTORS_MAX, ContainerOrigin, Process, ProcessOrigin};
 
 use crate::workload::{self, Stat};
 use crate::workloads::Workloads;
@@ -24,27 +22,33 @@ impl Reader {
         Self(workloads)
     }
 
-    /// The origin of a process that is in `agent`'s workload, or in none.
-    pub async fn of(&self, process: &Process, agent: Option<&AgentName>) -> Option<ProcessOrigin> {
-        let mut origin = of(process).await?;
-        origin.container = agent.and_then(|agent| self.container(agent));
-        Some(origin)
+    /// The origin of a process. None where it is gone, or its pid means another.
+    pub async fn of(&self, process: &Process) -> Option<ProcessOrigin> {
+        let (process, workloads) = (process.clone(), Arc::clone(&self.0));
+        let origin = on_thread(move || {
+            let mut origin = read(&process)?;
+            // What cannot be read of it leaves the rest.
+            let container = container(&workloads, &process).unwrap_or_default();
+            origin.container = container.map(Box::new);
+            Ok(origin)
+        });
+        origin.await
     }
 
-    /// The container that an agent's workload is, as a runtime said last; none is asked.
-    #[must_use]
-    pub fn container(&self, agent: &AgentName) -> Option<Box<ContainerOrigin>> {
-        let container = self.0.container(agent)?;
-        Some(Box::new(container.origin()))
+    /// The container that a process is in, as is known of it by now; no runtime is asked. None where it is in none, and where that cannot be read.
+    pub async fn container(&self, process: &Process) -> Option<Box<ContainerOrigin>> {
+        let (process, workloads) = (process.clone(), Arc::clone(&self.0));
+        let read = on_thread(move || container(&workloads, &process));
+        read.await.flatten().map(Box::new)
     }
 }
 
-/// The origin of a process, read on a thread that may wait for files. None where the process is gone, or its pid means another.
-async fn of(process: &Process) -> Option<ProcessOrigin> {
-    let process = process.clone();
-    let read = tokio::task::spawn_blocking(move || read(&process)).await;
-    match read {
-        Ok(Ok(origin)) => Some(origin),
+/// Reads on a thread that may wait for files.
+async fn on_thread<T: Send + 'static>(
+    read: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Option<T> {
+    match tokio::task::spawn_blocking(read).await {
+        Ok(Ok(read)) => Some(read),
         Ok(Err(error)) => {
             tracing::debug!(%error, "where a process comes from could not be read");
             None
@@ -56,11 +60,11 @@ async fn of(process: &Process) -> Option<ProcessOrigin> {
     }
 }
 
-/// The same, at once.
+/// What is read of a process: certainly of it, and not of a later one with its pid.
 ///
 /// # Errors
 /// When the process is gone, its pid means another, or its start is not known.
-pub fn read(process: &Process) -> io::Result<ProcessOrigin> {
+fn certain<T>(process: &Process, read: impl FnOnce(Stat) -> io::Result<T>) -> io::Result<T> {
     let is_it = |stat: &Stat| {
         process.start_boot_ns != 0
             && workload::is_same_start(stat.start_boot_ns, process.start_boot_ns)
@@ -70,21 +74,35 @@ pub fn read(process: &Process) -> io::Result<ProcessOrigin> {
     if !is_it(&stat) {
         return Err(changed());
     }
-    let ancestors = above(process.pid, stat);
-    // One in a cgroup that cannot be named is still one of which the rest is told.
-    let cgroup = workload::cgroup_of(process.pid).unwrap_or_default();
-    let mut origin = ProcessOrigin {
-        ancestors,
-        cgroup: cgroup.to_string_lossy().into_owned(),
-        ..ProcessOrigin::default()
-    };
-    origin.bound();
-    // Only now is it certain that all of this was read of the process and not of a later one with its pid.
+    let read = read(stat)?;
     if is_it(&workload::stat(process.pid)?) {
-        Ok(origin)
+        Ok(read)
     } else {
         Err(changed())
     }
+}
+
+fn container(workloads: &Workloads, process: &Process) -> io::Result<Option<ContainerOrigin>> {
+    certain(process, |_| workloads.container_of(process.pid))
+}
+
+/// Where a process comes from but for its container, at once.
+///
+/// # Errors
+/// When the process is gone, its pid means another, or its start is not known.
+pub fn read(process: &Process) -> io::Result<ProcessOrigin> {
+    certain(process, |stat| {
+        let ancestors = above(process.pid, stat);
+        // One in a cgroup that cannot be named is still one of which the rest is told.
+        let cgroup = workload::cgroup_of(process.pid).unwrap_or_default();
+        let mut origin = ProcessOrigin {
+            ancestors,
+            cgroup: cgroup.to_string_lossy().into_owned(),
+            ..ProcessOrigin::default()
+        };
+        origin.bound();
+        Ok(origin)
+    })
 }
 
 /// The processes above one, the next above it first.

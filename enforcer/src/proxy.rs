@@ -299,7 +299,7 @@ impl Proxy {
             return;
         };
         let requester = Requester {
-            container: self.processes.container(&agent),
+            container: self.processes.container(&peer.process).await,
             agent,
             session: self.engine.begin_session(),
             process: peer.process.clone(),

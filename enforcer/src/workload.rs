@@ -321,6 +321,23 @@ pub fn cgroup_of(pid: u32) -> io::Result<PathBuf> {
     .ok_or_else(|| io::Error::other(format!("process {pid} is in no cgroup that can be named")))
 }
 
+/// Whether a process sees the files that this one sees, or that the host's first one does, and so is in no container: it shares their mount namespace, or, as
+/// a unit with a mount namespace of its own, their root.
+///
+/// # Errors
+/// When the process is gone, or may not be looked at.
+pub fn is_among_our_files(pid: u32) -> io::Result<bool> {
+    let files = |who: &str| {
+        let root = std::fs::metadata(format!("/proc/{who}/root"))?;
+        let mounts = std::fs::read_link(format!("/proc/{who}/ns/mnt"))?;
+        io::Result::Ok((mounts, (root.dev(), root.ino())))
+    };
+    let its = files(&pid.to_string())?;
+    let is_shared = |ours: (PathBuf, (u64, u64))| ours.0 == its.0 || ours.1 == its.1;
+    // Where this one is in a container itself the first may be another one's, and not be looked at.
+    Ok(is_shared(files("self")?) || files("1").is_ok_and(is_shared))
+}
+
 /// What `/proc/PID/stat` says of a process at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stat {

@@ -1,6 +1,7 @@
 //! Which cgroup is whose workload, now: what the configuration names is found among the host's cgroups, and found anew as units restart and
 //! containers come and go. Nothing here writes to the kernel or to a cgroup, but for the cgroups that the configuration has the daemon make.
 
+mod called;
 mod containers;
 mod find;
 mod told;

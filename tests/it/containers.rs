@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use harness::capture::Capture;
+use harness::stage::Side;
 use harness::world::{Family, Who, World, client_script, enforcer, venv_python, wait_for};
 use serde_json::{Value, json};
 
@@ -392,6 +393,71 @@ fn a_container_of_an_image_that_was_set_up_unpacked_has_rows_with_nothing_of_the
     assert!(heard.contains("[window."), "{heard}");
     let _ = open_window_by(&world, |args| podman.bare("agentbox", &enforcer(), args));
     has_rows(&query());
+}
+
+/// The container that the last refused query came from, as the log says.
+fn container_of_last(world: &World) -> Value {
+    let mut refused = world.events("query_refused");
+    let last = refused.pop().expect("it is on record");
+    last["container"].clone()
+}
+
+#[test]
+fn a_query_is_on_record_as_of_the_container_below_the_workload_that_its_process_is_in_and_of_none_where_it_was_put_there()
+ {
+    // All containers of the test's lie in there.
+    let mut world = world("cgroup = \"containers\"");
+    world.start_daemon();
+    let world = world;
+    let mut podman = Podman::new(&world);
+    let id = podman.start("agentbox", "a=b", "host");
+    // While no runtime tells of it, by the beginning of its id.
+    is_refused(&query(&podman, "agentbox"));
+    let untold = json!({"name": id[..12], "image": null});
+    assert_eq!(container_of_last(&world), untold);
+    podman.serve();
+    let told = json!({"name": "agentbox", "image": IMAGE});
+    wait_for("its runtime to tell", || {
+        is_refused(&query(&podman, "agentbox"));
+        container_of_last(&world) == told
+    });
+    let asked = podman.inside(
+        "agentbox",
+        &enforcer(),
+        &[
+            "request",
+            "--scope",
+            "demo-project.finance:read",
+            "--ttl",
+            "10m",
+            "--json",
+            "--reason",
+            "month-end",
+        ],
+    );
+    assert!(asked.status.success(), "{asked:?}");
+    assert_eq!(world.events("requested")[0]["origin"]["container"], told);
+    // A process of the host's in the container's own cgroup.
+    let cgroup = world
+        .stage
+        .cgroups
+        .root()
+        .join("containers")
+        .join(format!("libpod-{id}"));
+    let like = world.run_as(Who::Agent, "true");
+    let mut client =
+        world
+            .stage
+            .command_in(Side::Host, Some(&cgroup), Who::Agent.uid(), venv_python());
+    client.env_clear();
+    client.envs(
+        like.get_envs()
+            .filter_map(|(name, value)| Some((name, value?))),
+    );
+    client.arg(client_script()).arg(DAILY);
+    is_refused(&self::told(&client.output().expect("runs")));
+    assert_eq!(container_of_last(&world), Value::Null);
+    assert_eq!(containers(&world), []);
 }
 
 /// Answers every question at a socket in the same way, until it is dropped with the process.

@@ -423,7 +423,8 @@ pub enum Event {
         session: SessionId,
         /// The process that connected.
         process: Process,
-        /// The container that it is in, as a runtime said by the time that it connected; absent where it is in none, and in older records.
+        /// The container that the process is in, as was known by the time that it connected; absent where it is in none or that could not be read, and
+        /// in older records.
         #[serde(default)]
         container: Option<Box<ContainerOrigin>>,
         /// The API method.
@@ -534,7 +535,8 @@ pub enum Event {
         session: SessionId,
         /// The process that connected.
         process: Process,
-        /// The container that it is in, as a runtime said by the time that it connected; absent where it is in none, and in older records.
+        /// The container that the process is in, as was known by the time that it connected; absent where it is in none or that could not be read, and
+        /// in older records.
         #[serde(default)]
         container: Option<Box<ContainerOrigin>>,
         /// Method and path, or the API method.
@@ -698,8 +700,9 @@ pub enum Event {
         /// Why, and what is to be done.
         why: String,
     },
-    /// An agent's workload is another container than before, or none any more, by what its runtime says: in it is all that the agent does until the
-    /// next of these, or of the daemon's starts, after which it is said anew.
+    /// An agent's workload is another container than before, or none any more, by what its runtime says. It is of the workload's cgroup, not of each process
+    /// there: a container that lies below a workload has none of these, and what is put into the cgroup from the host is not in the container. Each query's record is of
+    /// its process. Said anew after the daemon's start.
     ContainerChanged {
         /// The agent.
         agent: AgentName,

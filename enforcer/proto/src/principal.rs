@@ -106,18 +106,18 @@ pub struct ProcessOrigin {
     pub ancestors: Vec<Process>,
     /// Its cgroup in the v2 hierarchy, as a path from the hierarchy's root; empty where it could not be told.
     pub cgroup: String,
-    /// The container that it is in; absent where no runtime tells of one, and in older records.
+    /// The container that it is in; absent where it is in none, where that could not be read, and in older records.
     // Never left out, as none of what goes over the control socket is: nothing there tells one field from the next.
     #[serde(default)]
     pub container: Option<Box<ContainerOrigin>>,
 }
 
-/// A container, as its runtime says.
+/// A container, as its runtime says; by its id alone where none that is asked tells of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerOrigin {
     /// Its name, or the beginning of its id.
     pub name: String,
-    /// What image it was made of; absent where it was made of none.
+    /// What image it was made of; absent where it was made of none, or no runtime tells.
     pub image: Option<String>,
 }
 

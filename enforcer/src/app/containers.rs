@@ -1,4 +1,5 @@
-//! Puts on record in which container each agent is, whenever that is another one: what an agent does is in it until the next such record.
+//! Puts on record which container each agent's workload is, whenever that is another one. It is of the cgroup: in which container a process is that asks, or
+//! queries, is read of that process (`origin`).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

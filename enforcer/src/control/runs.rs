@@ -87,8 +87,7 @@ pub(super) async fn request(control: &Control, peer: &Peer, agent: AgentName, as
     };
     caller.agent = Some(agent.clone());
     let asked = Ask::RequestForRun { agent, ask };
-    // Whoever asks for it is outside the agent's workload, and so not where its container is.
-    let origin = control.processes.of(&caller.process, None).await;
+    let origin = control.processes.of(&caller.process).await;
     let reply = control
         .engine
         .control_from(caller.clone(), asked, origin)

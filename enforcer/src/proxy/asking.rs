@@ -25,7 +25,7 @@ use crate::bigquery::job::Job;
 use crate::bigquery::needs;
 use crate::bigquery::route::Target;
 use crate::config::WhenAsked;
-use crate::engine::{Decided, NewQuery, OpenWindow, Requester, Waits};
+use crate::engine::{Decided, NewQuery, OpenWindow, Waits};
 
 /// How long a client is held at most, with the time in which BigQuery is asked what its query needs: clients wait for 130 s without complaint.
 pub const HOLD: Duration = Duration::from_secs(110);
@@ -109,8 +109,7 @@ pub(super) fn asks(proxy: &Proxy, session: &Session) -> Option<Asks> {
 }
 
 async fn origin_of(proxy: &Proxy, session: &Session) -> Option<ProcessOrigin> {
-    let Requester { agent, process, .. } = &session.requester;
-    proxy.processes.of(process, Some(agent)).await
+    proxy.processes.of(&session.requester.process).await
 }
 
 /// A window for a request that has none; `none` is what it would be told otherwise, `line` its method and path.

@@ -1,11 +1,16 @@
 //! Agents' containers that runtimes tell of, among the workloads: what was told becomes cgroups that are looked for by their ids. Speaks to no runtime.
 
+use std::collections::BTreeMap;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::{Arc, PoisonError};
 
-use enforcer_proto::principal::AgentName;
+use enforcer_proto::principal::{AgentName, ContainerOrigin};
 
 use super::Workloads;
-use super::find::{self, Sought, find};
+use super::called::{container_at, container_ids};
+use super::find::{Sought, find};
 use super::told::{Meant, Told};
 use crate::config::Workload;
 use crate::runtimes::{Answer, Container};
@@ -108,12 +113,49 @@ impl Workloads {
         Arc::clone(&self.told.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// What a runtime said of the container whose cgroup an agent's is.
+    /// The container that a process is in: as a runtime said last, or by the beginning of its id where none tells of it (containerd, CRI-O). None
+    /// where it is in none, and where others than root could have called its cgroup so.
+    ///
+    /// # Errors
+    /// When the process is gone, or what is asked cannot be read.
+    pub fn container_of(&self, pid: u32) -> io::Result<Option<ContainerOrigin>> {
+        let cgroup = workload::cgroup_of(pid)?;
+        let Some((container, id)) = container_at(&cgroup) else {
+            return Ok(None);
+        };
+        // One that was put into its cgroup from outside sees the host's files, and is not in it.
+        if workload::is_among_our_files(pid)? || !self.is_made_by_root(container)? {
+            return Ok(None);
+        }
+        let told = self.told();
+        let untold = || Container {
+            id: id.to_owned(),
+            names: Vec::new(),
+            labels: BTreeMap::new(),
+            image: None,
+        };
+        let known = told.container(id).cloned().unwrap_or_else(untold);
+        Ok(Some(known.origin()))
+    }
+
+    /// Whether root alone could make a cgroup there: all that is above it is root's. Itself it may be its container's, where that has a user namespace.
+    pub(super) fn is_made_by_root(&self, cgroup: &Path) -> io::Result<bool> {
+        let folder = self.mount.join(cgroup.strip_prefix("/").unwrap_or(cgroup));
+        let above = folder.ancestors().skip(1);
+        for above in above.take_while(|path| path.starts_with(&self.mount)) {
+            if std::fs::metadata(above)?.uid() != 0 {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// What a runtime said of the container whose cgroup an agent's is, whoever is in that.
     #[must_use]
     pub fn container(&self, agent: &AgentName) -> Option<Container> {
         let folder = self.of(agent)?.folder;
         let told = self.told();
-        let mut ids = find::container_ids(folder.file_name()?.to_str()?);
+        let mut ids = container_ids(folder.file_name()?.to_str()?);
         ids.find_map(|id| told.container(id)).cloned()
     }
 }

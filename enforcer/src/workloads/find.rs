@@ -1,6 +1,7 @@
 //! Finds the cgroups that configured workloads mean. By its name, below folders that root alone made: whoever owns a folder of cgroups (a
-//! user's own service manager) gives them whatever names he likes, so nothing is looked for there. What could not be looked at is no proof that
-//! nothing is there: it is a doubt, and said.
+//! user's own service manager) gives them whatever names he likes, so nothing is looked for there. Nor in a container, whose root may be the host's
+//! by its number and makes what it likes; a unit only where the service manager puts units. What could not be looked at is no proof that nothing is
+//! there: it is a doubt, and said.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::DirEntry;
@@ -8,27 +9,13 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use super::called::{container_ids, is_container, is_slice};
 use crate::config::{AGENTS_MAX, Workload};
-use crate::runtimes::ID_CHARS;
 use crate::workload::is_gone;
 
 /// The most cgroups that are looked at: four for each agent that a host may have. On a host with more it is in doubt where those are that are
 /// found by their names.
 const LOOKED_AT_MAX: usize = 4 * AGENTS_MAX;
-/// How runtimes name a container's cgroup, before and after its id: Docker, Podman, containerd (Kubernetes' and nerdctl's) and CRI-O under systemd,
-/// and those that make cgroups themselves; Podman has a third way within a unit that starts it (`--cgroups=split`, quadlets).
-const CONTAINERS: [(&str, &str); 9] = [
-    ("docker-", ".scope"),
-    ("libpod-", ".scope"),
-    ("cri-containerd-", ".scope"),
-    ("nerdctl-", ".scope"),
-    ("crio-", ".scope"),
-    ("libpod-", ""),
-    ("libpod-payload-", ""),
-    ("crio-", ""),
-    ("", ""),
-];
-
 /// What there is of one workload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Sought {
@@ -63,7 +50,12 @@ pub fn find(root: &Path, workloads: &[&Workload]) -> Vec<Sought> {
         unseen: None,
     };
     if !walk.matching.is_empty() {
-        walk.below(root);
+        let top = Place {
+            folder: root,
+            name: None,
+            is_for_units: true,
+        };
+        walk.below(&top);
     }
     let found = workloads.iter().map(|workload| match workload {
         Workload::Cgroup(path) => there(root.join(path)),
@@ -116,6 +108,15 @@ fn id_chars(workload: &Workload) -> Option<usize> {
     }
 }
 
+/// A folder that is walked through.
+struct Place<'a> {
+    folder: &'a Path,
+    /// What it is called; nothing where it is the top.
+    name: Option<&'a str>,
+    /// Whether the service manager puts units there: it and all above it, up to the top, are slices.
+    is_for_units: bool,
+}
+
 /// One walk over the cgroups, for all workloads that are found by name.
 struct Walk<'a> {
     /// Those, each with what is called so.
@@ -128,33 +129,38 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    /// Looks at the folders below `folder`, but for what lies below one that is not root's.
-    fn below(&mut self, folder: &Path) {
-        let entries = std::fs::read_dir(folder);
-        let Some(entries) = self.seen(folder, entries) else {
+    /// Looks at the folders in a place, but for what lies below one that is not root's, or is a container's.
+    fn below(&mut self, place: &Place<'_>) {
+        let entries = std::fs::read_dir(place.folder);
+        let Some(entries) = self.seen(place.folder, entries) else {
             return;
         };
         for entry in entries {
-            let Some(entry) = self.seen(folder, entry) else {
+            let Some(entry) = self.seen(place.folder, entry) else {
                 continue;
             };
             if self.looked_at > LOOKED_AT_MAX {
                 return;
             }
-            self.at(&entry);
+            self.at(&entry, place);
         }
     }
 
-    /// Looks at one entry of a folder. Its name comes first: one that is called like a workload and is not root's is no less called so.
-    fn at(&mut self, entry: &DirEntry) {
+    /// Looks at one entry of a place. Its name comes first: one that is called like a workload and is not root's is no less called so.
+    fn at(&mut self, entry: &DirEntry, place: &Place<'_>) {
         let path = entry.path();
         // A cgroup has dozens of files: what an entry is stands in its folder already.
         let kind = entry.file_type();
         if !self.seen(&path, kind).is_some_and(|kind| kind.is_dir()) {
             return;
         }
-        if let Some(name) = entry.file_name().to_str() {
-            self.called(name, &path);
+        let name = entry.file_name();
+        let name = name.to_str();
+        if let Some(name) = name {
+            self.called(name, &path, place.is_for_units);
+        }
+        if name.is_some_and(|name| is_container(place.name, name)) {
+            return;
         }
         let meta = entry.metadata();
         if self.seen(&path, meta).is_none_or(|meta| meta.uid() != 0) {
@@ -166,7 +172,11 @@ impl Walk<'_> {
             self.unseen.get_or_insert(why);
             return;
         }
-        self.below(&path);
+        self.below(&Place {
+            folder: &path,
+            name,
+            is_for_units: place.is_for_units && name.is_some_and(is_slice),
+        });
     }
 
     /// What came of a look at a folder. What has gone meanwhile is not there; any other failure leaves a doubt.
@@ -182,13 +192,13 @@ impl Walk<'_> {
     }
 
     /// Takes in a cgroup of this name, for the workloads that are called so.
-    fn called(&mut self, name: &str, path: &Path) {
+    fn called(&mut self, name: &str, path: &Path, is_for_units: bool) {
         let ids = container_ids(name);
         let beginnings = ids.flat_map(|id| self.id_chars.iter().map(|chars| &id[..*chars]));
         let containers = beginnings.map(|id| Workload::Container(id.to_owned()));
         let pod = pod_uid(name).map(Workload::Pod);
-        let unit = Workload::Unit(name.to_owned());
-        let named: BTreeSet<Workload> = containers.chain(pod).chain([unit]).collect();
+        let unit = is_for_units.then(|| Workload::Unit(name.to_owned()));
+        let named: BTreeSet<Workload> = containers.chain(pod).chain(unit).collect();
         for workload in &named {
             if let Some(matching) = self.matching.get_mut(workload) {
                 matching.push(path.to_owned());
@@ -220,17 +230,6 @@ impl Walk<'_> {
             },
         }
     }
-}
-
-/// The ids of containers whose cgroup may be called so.
-pub(super) fn container_ids(name: &str) -> impl Iterator<Item = &str> {
-    let is_id =
-        |text: &&str| text.len() == ID_CHARS && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let inner = CONTAINERS.iter().filter_map(|(before, after)| {
-        let inner = name.strip_prefix(before)?;
-        inner.strip_suffix(after)
-    });
-    inner.filter(is_id)
 }
 
 /// The uid of the pod whose cgroup is called so: `podUID`, or `kubepods-QUALITY-podUID.slice` with underscores in it, whatever slice the node's are in.
@@ -387,7 +386,7 @@ mod tests {
     fn what_cannot_be_looked_at_leaves_a_doubt_about_all_that_are_found_by_name() {
         let root = tree(&["a.slice/bot.service"]);
         // A folder that no number of open files leads into: its path is longer than one may be.
-        let deep = "d".repeat(200);
+        let deep = "n".repeat(200);
         let mut folder = rustix::fs::openat(
             rustix::fs::CWD,
             root.path(),

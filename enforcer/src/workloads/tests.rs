@@ -118,7 +118,7 @@ fn a_workload_and_the_daemons_cgroup_do_not_lie_inside_one_another() {
     for (unit, daemon, is_closed) in [
         ("bot.service", "bot.service/enforcer", false),
         ("bot.service", "bot.service", false),
-        ("enforcer/bot.service", "enforcer", true),
+        ("enforcer.slice/bot.service", "enforcer.slice", true),
     ] {
         let (root, workloads) = world(&[unit], daemon);
         let looked = workloads.look();
@@ -130,9 +130,9 @@ fn a_workload_and_the_daemons_cgroup_do_not_lie_inside_one_another() {
 #[test]
 fn of_one_that_lies_too_deep_the_last_cgroup_above_it_is_closed_that_the_kernel_sees() {
     let levels = usize::try_from(CGROUP_LEVELS).expect("some");
-    let seen = ["d"; 16].join("/");
+    let seen = ["d.slice"; 16].join("/");
     assert_eq!(levels, seen.split('/').count());
-    let (root, workloads) = world(&[&format!("{seen}/e/bot.service")], "enforcer");
+    let (root, workloads) = world(&[&format!("{seen}/e.slice/bot.service")], "enforcer");
     let looked = workloads.look();
     is_said(&looked, "levels below the cgroup root");
     assert_eq!(closed(&root, &looked), [PathBuf::from(seen)].into());
@@ -280,4 +280,92 @@ fn a_container_whose_runtime_never_answered_is_refused_and_nothing_is_settled_by
     );
     assert!(looked.is_partial && closed(&root, &looked).is_empty());
     assert_eq!(looked.problems.len(), 2, "{:?}", looked.problems);
+}
+
+/// What a container's root, which is the host's without a user namespace, makes in its own cgroup where it can write that.
+const OTHERS: [&str; 4] = [
+    "machine.slice/libpod-cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc.scope",
+    "system.slice/box.service/libpod-payload-cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc",
+    "lxc.payload.box",
+    r"machine.slice/machine-box.scope/payload",
+];
+
+#[test]
+fn a_unit_that_a_container_makes_in_its_cgroup_is_not_the_agents_while_its_own_is_stopped_or_runs()
+{
+    for container in OTHERS {
+        let faked = format!("{container}/system.slice/bot.service");
+        let (root, workloads) = world(&[&faked], "enforcer");
+        assert_eq!(look(&workloads), Looked::default(), "{container}");
+        let unit = root.path().join("system.slice/bot.service");
+        std::fs::create_dir_all(&unit).expect("makes a folder");
+        let looked = look(&workloads);
+        assert_eq!(looked.found[&bot()].folder, unit, "{container}");
+        assert!(looked.problems.is_empty() && looked.closed.is_empty());
+    }
+}
+
+#[test]
+fn a_unit_is_one_only_where_the_service_manager_puts_units() {
+    for elsewhere in [
+        "bots/bot.service",
+        "system.slice/other.service/bot.service",
+        "system.slice/other.service/system.slice/bot.service",
+        "user.slice/user-0.slice/user@0.service/app.slice/bot.service",
+    ] {
+        let (_root, workloads) = world(&[elsewhere], "enforcer");
+        assert_eq!(look(&workloads), Looked::default(), "{elsewhere}");
+    }
+    for there in ["bot.service", "a.slice/a-b.slice/bot.service"] {
+        let (root, workloads) = world(&[there], "enforcer");
+        let looked = look(&workloads);
+        assert_eq!(looked.found[&bot()].folder, root.path().join(there));
+    }
+}
+
+#[test]
+fn a_container_or_pod_that_a_container_makes_in_its_cgroup_closes_nobodys() {
+    const POD: &str = "8dbc0b14-47a8-4b23-9f0e-6a2d1c3b4a5f";
+    let cases = [
+        (
+            Workload::Container(id('a')),
+            format!("docker/{}", id('a')),
+            format!("docker-{}.scope", id('a')),
+        ),
+        (
+            Workload::Pod(POD.to_owned()),
+            format!("kubepods/pod{POD}"),
+            format!("kubepods/pod{POD}"),
+        ),
+    ];
+    for (workload, own, faked) in &cases {
+        for container in OTHERS {
+            let faked = format!("{container}/{faked}");
+            let folders = [own.as_str(), &faked];
+            let (root, workloads) = world_of(workload.clone(), &folders, "enforcer");
+            let looked = look(&workloads);
+            assert_eq!(looked.found[&bot()].folder, root.path().join(own));
+            assert!(looked.problems.is_empty() && looked.closed.is_empty());
+        }
+    }
+    let (root, workloads, at) = containers(&['a', 'b']);
+    let faked = root.path().join(&at[1]).join(format!("docker/{}", id('a')));
+    std::fs::create_dir_all(faked).expect("makes folders");
+    workloads.tell(&says(&[('a', "agentbox")]));
+    let looked = look(&workloads);
+    assert_eq!(looked.found[&bot()].folder, root.path().join(&at[0]));
+    assert!(looked.problems.is_empty());
+}
+
+#[test]
+fn a_container_in_what_a_user_owns_is_called_so_by_the_user_and_one_that_is_given_its_own_cgroup_is_not()
+ {
+    let (root, workloads) = world(&["a.slice/b/c"], "enforcer");
+    let is_made = || workloads.is_made_by_root(Path::new("/a.slice/b/c"));
+    assert!(is_made().expect("reads"));
+    chown(root.path().join("a.slice/b/c"), Some(3003), None).expect("gives it away");
+    assert!(is_made().expect("reads"));
+    chown(root.path().join("a.slice"), Some(3003), None).expect("gives it away");
+    assert!(!is_made().expect("reads"));
+    assert!(workloads.is_made_by_root(Path::new("/gone/c")).is_err());
 }

@@ -1,5 +1,6 @@
 //! Workloads: cgroups of the v2 hierarchy, and the processes in them, as `/proc` and the cgroup file system show them.
 
+use rustix::fs::{AtFlags, StatxFlags};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -328,9 +329,16 @@ pub fn cgroup_of(pid: u32) -> io::Result<PathBuf> {
 /// When the process is gone, or may not be looked at.
 pub fn is_among_our_files(pid: u32) -> io::Result<bool> {
     let files = |who: &str| {
-        let root = std::fs::metadata(format!("/proc/{who}/root"))?;
+        // As the kernel knows it: the root may be on a file system that an agent answers for, which is not asked.
+        let root = rustix::fs::statx(
+            rustix::fs::CWD,
+            format!("/proc/{who}/root"),
+            AtFlags::STATX_DONT_SYNC,
+            StatxFlags::INO,
+        )?;
+        let device = rustix::fs::makedev(root.stx_dev_major, root.stx_dev_minor);
         let mounts = std::fs::read_link(format!("/proc/{who}/ns/mnt"))?;
-        io::Result::Ok((mounts, (root.dev(), root.ino())))
+        io::Result::Ok((mounts, (device, root.stx_ino)))
     };
     let its = files(&pid.to_string())?;
     let is_shared = |ours: (PathBuf, (u64, u64))| ours.0 == its.0 || ours.1 == its.1;

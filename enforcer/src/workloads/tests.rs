@@ -154,6 +154,7 @@ fn says(containers: &[(char, &str)]) -> [Answer; 1] {
     [Answer {
         socket: "/run/runtime.sock".into(),
         said: Ok(containers.collect()),
+        unheard: BTreeSet::new(),
     }]
 }
 
@@ -161,6 +162,7 @@ fn is_silent() -> [Answer; 1] {
     [Answer {
         socket: "/run/runtime.sock".into(),
         said: Err("nobody listens there".to_owned()),
+        unheard: BTreeSet::new(),
     }]
 }
 

@@ -14,6 +14,12 @@ impl<T> Default for Apart<T> {
 }
 
 impl<T> Apart<T> {
+    /// Whose this very path is.
+    #[must_use]
+    pub fn at(&self, path: &Path) -> Option<&T> {
+        self.0.get(path)
+    }
+
     /// Whose a folder's is that is this one, or that it lies in.
     #[must_use]
     pub fn holding(&self, path: &Path) -> Option<&T> {

@@ -155,7 +155,8 @@ fn first_project(policy: &Policy) -> Option<String> {
 async fn daemon((config, digest): (Config, String), policy: Policy, room: Room) -> Result<()> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     crate::kernel::check_clock(clock.as_ref())?;
-    let told = crate::runtimes::ask_all(&config.runtimes).await;
+    let wanted = crate::runtimes::Wanted::of(&config.agents);
+    let told = crate::runtimes::ask_all(&config.runtimes, &wanted).await;
     let places = Places::prepare(&config, &told)?;
     let random = u64::from_ne_bytes(random::bytes().context("making the marks of questions")?);
     let marks = Marks::new(config.mark_mask, config.agents.len(), random);

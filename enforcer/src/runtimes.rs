@@ -3,25 +3,29 @@
 //! be: a runtime says names, and the kernel's cgroups say what is there.
 
 mod ask;
+mod question;
 mod trust;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use enforcer_proto::principal::ContainerOrigin;
 use futures_util::future::join_all;
 
+pub use question::Wanted;
 pub use trust::Untrusted;
+
+use crate::config::Workload;
 
 /// How long one runtime may take to answer.
 pub const ASK_MAX: Duration = Duration::from_secs(2);
 /// How long after one answer the next is asked for.
 pub const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// The longest answer, bytes.
-const ANSWER_BYTES_MAX: usize = 1 << 20;
+pub(crate) const ANSWER_BYTES_MAX: usize = 1 << 20;
 /// The most containers of one answer.
-const CONTAINERS_MAX: usize = 1024;
+pub(crate) const CONTAINERS_MAX: usize = 1024;
 /// The length of a container's id, in hexadecimal digits.
 pub const ID_CHARS: usize = 64;
 /// How much of an id people are shown.
@@ -74,6 +78,17 @@ pub struct Answer {
     pub socket: PathBuf,
     /// The containers that run there; or why that is not known, in words.
     pub said: Result<Vec<Container>, String>,
+    /// Of which workloads that is not known all the same: what is said of theirs alone is too long, or was not asked for.
+    pub unheard: BTreeSet<Workload>,
+}
+
+impl Answer {
+    /// The containers among which those are that a workload means; nothing where that is not known.
+    #[must_use]
+    pub fn of(&self, workload: &Workload) -> Option<&[Container]> {
+        let said = self.said.as_deref().ok()?;
+        (!self.unheard.contains(workload)).then_some(said)
+    }
 }
 
 /// Why what a runtime says is not known, or not believed; the text names the cure where there is one.
@@ -115,17 +130,22 @@ pub enum Unheard {
     NoId,
 }
 
-/// Asks each runtime once, all at the same time. Takes no longer than [`ASK_MAX`].
-pub async fn ask_all(sockets: &[PathBuf]) -> Vec<Answer> {
-    join_all(sockets.iter().map(|socket| ask(socket))).await
+/// Asks each runtime, all at the same time: which containers run and, where that is too long an answer, which of those that are wanted. Takes no longer
+/// than [`ASK_MAX`].
+pub async fn ask_all(sockets: &[PathBuf], wanted: &Wanted) -> Vec<Answer> {
+    join_all(sockets.iter().map(|socket| ask(socket, wanted))).await
 }
 
-async fn ask(socket: &Path) -> Answer {
-    let asked = tokio::time::timeout(ASK_MAX, ask::containers(socket)).await;
-    let said = asked.unwrap_or(Err(Unheard::Slow));
+async fn ask(socket: &Path, wanted: &Wanted) -> Answer {
+    let asked = tokio::time::timeout(ASK_MAX, ask::containers(socket, wanted)).await;
+    let (said, unheard) = match asked.unwrap_or(Err(Unheard::Slow)) {
+        Ok((containers, unheard)) => (Ok(containers), unheard),
+        Err(why) => (Err(why.to_string()), BTreeSet::new()),
+    };
     Answer {
         socket: socket.to_owned(),
-        said: said.map_err(|why| why.to_string()),
+        said,
+        unheard,
     }
 }
 

@@ -282,6 +282,11 @@ impl Workloads {
                 "{shown} and the daemon's cgroup lie inside one another"
             ));
         }
+        if let Some(other) = seen.others.at(&folder) {
+            return Err(format!(
+                "{shown} is the workload of agent {other} already: the one unit, container or cgroup is called what both are known by"
+            ));
+        }
         if let Some(other) = seen.others.related(&folder) {
             return Err(format!(
                 "{shown} and the workload of agent {other} lie inside one another"

@@ -395,6 +395,45 @@ fn a_container_of_an_image_that_was_set_up_unpacked_has_rows_with_nothing_of_the
     has_rows(&query());
 }
 
+/// A container of an image whose labels are longer than a daemon reads.
+fn start_vast(world: &World, podman: &Podman<'_>, name: &str) {
+    let tar = world
+        .stage
+        .dir()
+        .join("podman/tree.tar")
+        .display()
+        .to_string();
+    let image = "localhost/vast:1";
+    let labels: Vec<String> = (0..12)
+        .map(|number| format!("LABEL l{number}={}", "x".repeat(100 << 10)))
+        .collect();
+    let mut args = vec!["import", "--quiet"];
+    args.extend(labels.iter().flat_map(|label| ["--change", label]));
+    args.extend([&tar, image]);
+    podman.must(&args);
+    let options = ["--network", "none", "--volume", "/usr:/usr:ro"];
+    podman.run(image, name, "a=b", &options);
+}
+
+#[test]
+fn labels_of_another_container_however_long_keep_no_agent_from_its_window_and_its_own_are_said() {
+    let mut world = world(NAME);
+    world.start_daemon();
+    let world = world;
+    let mut podman = Podman::new(&world);
+    podman.serve();
+    start_vast(&world, &podman, "vast");
+    podman.start("agentbox", "a=b", "host");
+    assert!(podman.listed().len() > 1 << 20, "more than is read");
+    let _ = open_window(&world, &podman, "agentbox");
+    has_rows(&query(&podman, "agentbox"));
+    wait_until_well(&world);
+    podman.must(&["rm", "--all", "--force", "--time", "0"]);
+    start_vast(&world, &podman, "agentbox");
+    wait_until_said(&world, "so these agents are not found: finance-bot");
+    assert_ne!(connects(&podman, "agentbox"), "ok");
+}
+
 /// The container that the last refused query came from, as the log says.
 fn container_of_last(world: &World) -> Value {
     let mut refused = world.events("query_refused");

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
-use crate::runtimes::{ASK_AGAIN, ask_all};
+use crate::runtimes::{ASK_AGAIN, Wanted, ask_all};
 use crate::workloads::Workloads;
 
 /// Asks the runtimes that the configuration names, if any, until `stop`.
@@ -21,11 +21,12 @@ pub(super) fn keep(
     if sockets.is_empty() {
         return;
     }
+    let wanted = Wanted::of(&config.agents);
     tasks.spawn(async move {
         let again = async {
             loop {
                 tokio::time::sleep(ASK_AGAIN).await;
-                workloads.tell(&ask_all(&sockets).await);
+                workloads.tell(&ask_all(&sockets, &wanted).await);
             }
         };
         stop.run_until_cancelled(again).await;

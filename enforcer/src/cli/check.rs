@@ -18,7 +18,7 @@ use enforcer_proto::policy::Policy;
 
 use crate::config::{Config, Format, Hook, KeyStore, Send};
 use crate::kernel::why_no_hooks;
-use crate::runtimes::{Answer, ask_all};
+use crate::runtimes::{Answer, Wanted, ask_all};
 use crate::subordinate::Subordinate;
 use crate::workload;
 use crate::workloads::{Looked, Workloads};
@@ -222,5 +222,6 @@ fn told(config: &Config) -> Result<Vec<Answer>, Failure> {
     if config.runtimes.is_empty() {
         return Ok(Vec::new());
     }
-    Ok(super::ask::runtime()?.block_on(ask_all(&config.runtimes)))
+    let wanted = Wanted::of(&config.agents);
+    Ok(super::ask::runtime()?.block_on(ask_all(&config.runtimes, &wanted)))
 }

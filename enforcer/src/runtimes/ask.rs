@@ -1,6 +1,6 @@
-//! One question to one runtime: a connection of its own, one request, an answer within bounds. Whoever calls bounds the time.
+//! Questions to one runtime: for each a connection of its own, one request, an answer within bounds. Whoever calls bounds the time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 
@@ -13,14 +13,10 @@ use serde::Deserialize;
 use tokio::net::UnixStream;
 use tokio::task::JoinSet;
 
+use super::question::{QUESTIONS_MAX, Question, STATES, Wanted};
 use super::trust::Untrusted;
 use super::{ANSWER_BYTES_MAX, CONTAINERS_MAX, Container, ID_CHARS, Unheard, trust};
-
-/// What is asked for: the containers whose processes there are, those that are paused among them. `{"status":["running","paused"]}`, escaped.
-const LIST: &str =
-    "/containers/json?filters=%7B%22status%22%3A%5B%22running%22%2C%22paused%22%5D%7D";
-/// What a container's state is while it has processes, as the API spells it.
-const STATES: [&str; 2] = ["running", "paused"];
+use crate::config::Workload;
 
 /// A container as the API lists it. What else it says is not read.
 #[derive(Deserialize)]
@@ -34,8 +30,42 @@ struct Listed {
     labels: Option<BTreeMap<String, String>>,
 }
 
-/// Asks which containers run.
-pub(super) async fn containers(socket: &Path) -> Result<Vec<Container>, Unheard> {
+/// Asks which containers run; where that is too long, which of those that are wanted. With of which of these it does not say it.
+pub(super) async fn containers(
+    socket: &Path,
+    wanted: &Wanted,
+) -> Result<(Vec<Container>, BTreeSet<Workload>), Unheard> {
+    let mut questions = wanted.questions();
+    match listed(socket, &Question::All).await {
+        Err(Unheard::TooLong | Unheard::TooMany) if !questions.is_empty() => {}
+        all => return Ok((all?, BTreeSet::new())),
+    }
+    let (mut found, mut unheard) = (BTreeMap::new(), BTreeSet::new());
+    let mut asked = 0;
+    while let Some(question) = questions.pop_front() {
+        if asked == QUESTIONS_MAX {
+            unheard.extend(question.workloads());
+            continue;
+        }
+        asked += 1;
+        match (listed(socket, &question).await, question.halves()) {
+            (Ok(containers), _) => {
+                let containers = containers.into_iter();
+                found.extend(containers.map(|container| (container.id.clone(), container)));
+            }
+            // What one container makes too long is not the others' fault.
+            (Err(Unheard::TooLong | Unheard::TooMany), Some(halves)) => questions.extend(halves),
+            (Err(Unheard::TooLong | Unheard::TooMany), None) => {
+                unheard.extend(question.workloads());
+            }
+            (Err(why), _) => return Err(why),
+        }
+    }
+    Ok((found.into_values().collect(), unheard))
+}
+
+/// Asks one question.
+async fn listed(socket: &Path, question: &Question) -> Result<Vec<Container>, Unheard> {
     trust::check(socket).map_err(|error| of_io(&error))??;
     let stream = UnixStream::connect(socket).await;
     let stream = stream.map_err(|error| of_io(&error))?;
@@ -44,10 +74,10 @@ pub(super) async fn containers(socket: &Path) -> Result<Vec<Container>, Unheard>
     if listener != 0 {
         return Err(Untrusted::Listener(listener).into());
     }
-    read(&exchange(stream).await?)
+    read(&exchange(stream, question).await?)
 }
 
-async fn exchange(stream: UnixStream) -> Result<Bytes, Unheard> {
+async fn exchange(stream: UnixStream, question: &Question) -> Result<Bytes, Unheard> {
     let failed = |error: hyper::Error| Unheard::Failed(error.to_string());
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
         .await
@@ -55,7 +85,7 @@ async fn exchange(stream: UnixStream) -> Result<Bytes, Unheard> {
     // Ends with this function, however that ends.
     let mut tasks = JoinSet::new();
     tasks.spawn(connection);
-    let request = Request::get(LIST)
+    let request = Request::get(question.path())
         .header(header::HOST, "runtime")
         .header(header::CONNECTION, "close")
         .body(Empty::<Bytes>::new())

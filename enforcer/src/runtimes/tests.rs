@@ -1,6 +1,8 @@
 //! Runtimes that are what they should be, and some that are not.
 
 use std::os::unix::fs::{PermissionsExt, chown};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -30,6 +32,38 @@ fn runtime(folder: &Path, said: Vec<u8>) -> PathBuf {
     socket
 }
 
+/// A runtime that answers whoever asks by what the question holds, whose socket this is, and how often it was asked.
+fn answering(
+    folder: &Path,
+    body: impl Fn(&str) -> String + Send + 'static,
+) -> (PathBuf, Arc<AtomicUsize>) {
+    let socket = folder.join("runtime.sock");
+    let listener = UnixListener::bind(&socket).expect("binds");
+    mode(&socket, 0o660);
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.expect("is asked");
+            count.fetch_add(1, Ordering::Relaxed);
+            let mut asked = [0; 8192];
+            let read = stream.read(&mut asked).await.expect("reads");
+            let asked = String::from_utf8_lossy(&asked[..read]).into_owned();
+            let _ = stream.write_all(&http("200 OK", &body(&asked))).await;
+        }
+    });
+    (socket, asked)
+}
+
+/// What is wanted of these names and labels.
+fn wanted(names: &[&str], labels: &[&str]) -> Wanted {
+    let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+    Wanted {
+        names: texts(names),
+        labels: texts(labels),
+    }
+}
+
 fn mode(path: &Path, mode: u32) {
     std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).expect("sets a mode");
 }
@@ -40,7 +74,7 @@ fn http(status: &str, body: &str) -> Vec<u8> {
 }
 
 async fn said(socket: &Path) -> Result<Vec<Container>, String> {
-    ask(socket).await.said
+    ask(socket, &Wanted::default()).await.said
 }
 
 async fn said_of(body: &str) -> Result<Vec<Container>, String> {
@@ -65,6 +99,69 @@ async fn a_runtime_tells_of_the_containers_that_run_or_are_paused() {
         ("agentbox", "1123456789ab")
     );
     assert_eq!(found[1].image, None);
+}
+
+/// A list of one container of this digit and name.
+fn one(digit: &str, name: &str) -> String {
+    let id = ID.replace('0', digit);
+    json!([{"Id": id, "Names": [format!("/{name}")], "Labels": {}, "State": "running"}]).to_string()
+}
+
+fn too_long() -> String {
+    " ".repeat(ANSWER_BYTES_MAX + 1)
+}
+
+#[tokio::test]
+async fn where_the_list_is_too_long_those_that_agents_are_known_by_are_asked_for_and_what_is_too_long_of_one_is_not_known_of_that_one_alone()
+ {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (socket, asked) = answering(folder.path(), |asked| {
+        let is_after = |what: &str| asked.contains(what);
+        match (is_after("%3Fsmall%24"), is_after("%3Fvast%24")) {
+            (true, false) => one("1", "small"),
+            (false, false) if is_after("role%3Dbot") => one("2", "labelled"),
+            (true | false, true | false) => too_long(),
+        }
+    });
+    let wanted = wanted(&["small", "vast"], &["role=bot", "role=vast"]);
+    let answer = ask(&socket, &wanted).await;
+    let found = answer.said.clone().expect("is believed");
+    let shown: Vec<&str> = found.iter().map(Container::shown).collect();
+    assert_eq!(shown, ["small", "labelled"]);
+    let known = [
+        Workload::ContainerName("small".to_owned()),
+        Workload::ContainerLabel("role=bot".to_owned()),
+    ];
+    assert!(known.iter().all(|known| answer.of(known).is_some()));
+    let unheard = [
+        Workload::ContainerName("vast".to_owned()),
+        Workload::ContainerLabel("role=vast".to_owned()),
+    ];
+    assert_eq!(answer.unheard, unheard.into());
+    // All, both names, each label, each name.
+    assert_eq!(asked.load(Ordering::Relaxed), 6);
+}
+
+#[tokio::test]
+async fn a_runtime_is_asked_no_more_than_so_many_questions_and_what_was_not_asked_for_is_not_known()
+{
+    let folder = tempfile::tempdir().expect("a folder");
+    let (socket, asked) = answering(folder.path(), |asked| {
+        if asked.contains("%22label%22") {
+            return "[]".to_owned();
+        }
+        too_long()
+    });
+    let labels: Vec<String> = (10..80).map(|number| format!("a={number}")).collect();
+    let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
+    let answer = ask(&socket, &wanted(&[], &labels)).await;
+    assert_eq!(answer.said, Ok(Vec::new()));
+    assert_eq!(asked.load(Ordering::Relaxed), 33);
+    assert_eq!(answer.unheard.len(), labels.len() - 32);
+    // Where nobody is known so, there is nothing else to ask for.
+    let answer = ask(&socket, &Wanted::default()).await;
+    assert!(answer.said.expect_err("is too long").contains("more than"));
+    assert_eq!(asked.load(Ordering::Relaxed), 34);
 }
 
 /// What Docker's Engine answers (20.10, API 1.41): in chunks, with much that is not asked about, each container's state in a word of its own.
@@ -179,7 +276,7 @@ async fn one_that_hangs_holds_up_nobody_for_longer_than_it_may_take() {
     mode(&socket, 0o600);
     let began = tokio::time::Instant::now();
     let sockets = [socket, folder.path().join("missing.sock")];
-    let answers = ask_all(&sockets).await;
+    let answers = ask_all(&sockets, &Wanted::default()).await;
     assert_eq!(began.elapsed().as_secs(), ASK_MAX.as_secs());
     let why = answers.map_why();
     assert!(why[0].contains("did not answer within 2 s"), "{why:?}");

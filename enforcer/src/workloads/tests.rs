@@ -14,19 +14,10 @@ fn bot() -> AgentName {
     "bot".parse().expect("a name")
 }
 
-/// An agent that is a unit, under a root with these folders and the daemon's cgroup.
-fn world(folders: &[&str], daemon: &str) -> (tempfile::TempDir, Workloads) {
-    world_of(Workload::Unit(UNIT.to_owned()), folders, daemon)
-}
-
-/// The same, the agent being another workload.
-fn world_of(workload: Workload, folders: &[&str], daemon: &str) -> (tempfile::TempDir, Workloads) {
-    let root = tempfile::tempdir().expect("a folder");
-    for folder in folders.iter().chain([&daemon]) {
-        std::fs::create_dir_all(root.path().join(folder)).expect("makes a folder");
-    }
-    let agent = Agent {
-        name: bot(),
+/// One that is this workload.
+fn agent(name: AgentName, workload: Workload) -> Agent {
+    Agent {
+        name,
         workload,
         uid: None,
         executables: Vec::new(),
@@ -38,7 +29,21 @@ fn world_of(workload: Workload, folders: &[&str], daemon: &str) -> (tempfile::Te
         minter: crate::config::MinterKind::Federation,
         service_account: None,
         quota_project: None,
-    };
+    }
+}
+
+/// An agent that is a unit, under a root with these folders and the daemon's cgroup.
+fn world(folders: &[&str], daemon: &str) -> (tempfile::TempDir, Workloads) {
+    world_of(Workload::Unit(UNIT.to_owned()), folders, daemon)
+}
+
+/// The same, the agent being another workload.
+fn world_of(workload: Workload, folders: &[&str], daemon: &str) -> (tempfile::TempDir, Workloads) {
+    let root = tempfile::tempdir().expect("a folder");
+    for folder in folders.iter().chain([&daemon]) {
+        std::fs::create_dir_all(root.path().join(folder)).expect("makes a folder");
+    }
+    let agent = agent(bot(), workload);
     let [mount, below] = [(); 2].map(|()| root.path().to_owned());
     let workloads = Workloads::new(mount, below, root.path().join(daemon), &[agent]);
     (root, workloads)
@@ -154,6 +159,7 @@ fn says(containers: &[(char, &str)]) -> [Answer; 1] {
     [Answer {
         socket: "/run/runtime.sock".into(),
         said: Ok(containers.collect()),
+        unheard: BTreeSet::new(),
     }]
 }
 
@@ -161,6 +167,7 @@ fn is_silent() -> [Answer; 1] {
     [Answer {
         socket: "/run/runtime.sock".into(),
         said: Err("nobody listens there".to_owned()),
+        unheard: BTreeSet::new(),
     }]
 }
 
@@ -368,4 +375,24 @@ fn a_container_in_what_a_user_owns_is_called_so_by_the_user_and_one_that_is_give
     chown(root.path().join("a.slice"), Some(3003), None).expect("gives it away");
     assert!(!is_made().expect("reads"));
     assert!(workloads.is_made_by_root(Path::new("/gone/c")).is_err());
+}
+
+#[test]
+fn of_two_agents_that_one_container_is_the_second_is_said_to_be_the_same_one() {
+    let (root, _, at) = containers(&['a']);
+    let other: AgentName = "other".parse().expect("a name");
+    let agents = [
+        agent(other, Workload::ContainerName("agentbox".to_owned())),
+        agent(bot(), Workload::Container(id('a'))),
+    ];
+    let [mount, below] = [(); 2].map(|()| root.path().to_owned());
+    let workloads = Workloads::new(mount, below, root.path().join("enforcer"), &agents);
+    workloads.tell(&says(&[('a', "agentbox")]));
+    let looked = look(&workloads);
+    assert_eq!(looked.found.len(), 1, "the first keeps it");
+    let said = format!(
+        "agent bot has no workload, so no window opens for it: {} is the workload of agent other already: the one unit, container or cgroup is called what both are known by",
+        root.path().join(&at[0]).display()
+    );
+    assert_eq!(looked.problems, [said]);
 }

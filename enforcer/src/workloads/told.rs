@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use enforcer_proto::principal::AgentName;
 
 use crate::config::Workload;
-use crate::runtimes::{Answer, Container};
+use crate::runtimes::{ANSWER_BYTES_MAX, Answer, CONTAINERS_MAX, Container};
 
 /// What an agent's container is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +41,9 @@ pub(super) struct Told {
     problems: Vec<String>,
 }
 
+/// How many agents one sentence names.
+const AGENTS_NAMED_MAX: usize = 16;
+
 /// Where no runtime was asked yet.
 static NOT_ASKED: Meant = Meant {
     containers: Vec::new(),
@@ -55,19 +58,13 @@ impl Told {
         answers: &[Answer],
         agents: impl Iterator<Item = (&'a AgentName, &'a Workload)>,
     ) -> Self {
-        let agents = agents.filter(|(_, workload)| workload.is_told());
-        let meant = agents.map(|(agent, workload)| {
+        let agents: Vec<_> = agents.filter(|(_, workload)| workload.is_told()).collect();
+        let meant = agents.iter().copied().map(|(agent, workload)| {
             let before = self.meant.get(agent).unwrap_or(&NOT_ASKED);
             (agent.clone(), meant(before, answers, workload))
         });
         let containers = answers.iter().flat_map(|answer| self.running(answer));
-        let problems = answers.iter().filter_map(|answer| {
-            let why = answer.said.as_ref().err()?;
-            Some(format!(
-                "which containers run is not known at {}: {why}",
-                answer.socket.display()
-            ))
-        });
+        let problems = answers.iter().filter_map(|answer| problem(answer, &agents));
         Self {
             meant: meant.collect(),
             containers: containers.collect(),
@@ -77,16 +74,17 @@ impl Told {
 
     /// What runs by this answer, or ran when there was one.
     fn running(&self, answer: &Answer) -> Vec<(String, (PathBuf, Container))> {
-        let Answer { socket, said } = answer;
-        if let Ok(running) = said {
-            let known = running.iter().map(|found| (socket.clone(), found.clone()));
-            return known.map(|known| (known.1.id.clone(), known)).collect();
-        }
+        let socket = &answer.socket;
+        let is_untold = |container: &Container| {
+            let mut unheard = answer.unheard.iter();
+            answer.said.is_err() || unheard.any(|workload| means(workload, container))
+        };
         let known = self.containers.iter();
-        let known = known.filter(|(_, (of, _))| of == socket);
-        known
-            .map(|(id, known)| (id.clone(), known.clone()))
-            .collect()
+        let known = known.filter(|(_, (of, container))| of == socket && is_untold(container));
+        let known = known.map(|(id, known)| (id.clone(), known.clone()));
+        let running = answer.said.iter().flatten();
+        let running = running.map(|found| (found.id.clone(), (socket.clone(), found.clone())));
+        known.chain(running).collect()
     }
 
     pub(super) fn of(&self, agent: &AgentName) -> &Meant {
@@ -100,6 +98,33 @@ impl Told {
     pub(super) fn problems(&self) -> &[String] {
         &self.problems
     }
+}
+
+/// What is wrong with an answer, if anything is.
+fn problem(answer: &Answer, agents: &[(&AgentName, &Workload)]) -> Option<String> {
+    let socket = answer.socket.display();
+    if let Err(why) = &answer.said {
+        return Some(format!(
+            "which containers run is not known at {socket}: {why}"
+        ));
+    }
+    let concerned = agents.iter();
+    let mut concerned = concerned.filter(|(_, workload)| answer.unheard.contains(workload));
+    let shown: Vec<&str> = concerned
+        .by_ref()
+        .take(AGENTS_NAMED_MAX)
+        .map(|(agent, _)| agent.as_str())
+        .collect();
+    let more = match concerned.count() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    (!shown.is_empty()).then(|| {
+        format!(
+            "which containers run is not wholly known at {socket}, so these agents are not found: {}{more}; it answered more than {ANSWER_BYTES_MAX} bytes or {CONTAINERS_MAX} containers, also where it was asked for what these are known by alone, or there is more to ask for than it is asked: run images with fewer or shorter labels there, or give containers names and labels of their own",
+            shown.join(", ")
+        )
+    })
 }
 
 /// Whether a workload means this container; of one that runtimes are not asked for, none is.
@@ -121,9 +146,10 @@ fn means(workload: &Workload, container: &Container) -> bool {
 fn meant(before: &Meant, answers: &[Answer], workload: &Workload) -> Meant {
     let mut found: BTreeMap<String, Seen> = BTreeMap::new();
     let mut unheard: Option<&PathBuf> = None;
-    for Answer { socket, said } in answers {
-        match said {
-            Ok(running) => {
+    for answer in answers {
+        let socket = &answer.socket;
+        match answer.of(workload) {
+            Some(running) => {
                 for container in running
                     .iter()
                     .filter(|container| means(workload, container))
@@ -137,7 +163,7 @@ fn meant(before: &Meant, answers: &[Answer], workload: &Workload) -> Meant {
                     found.insert(container.id.clone(), seen);
                 }
             }
-            Err(_) => {
+            None => {
                 unheard.get_or_insert(socket);
                 let known = before
                     .containers
@@ -190,6 +216,8 @@ fn short(id: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     fn bot() -> AgentName {
@@ -209,6 +237,7 @@ mod tests {
         Answer {
             socket: socket.into(),
             said: Ok(containers.iter().copied().cloned().collect()),
+            unheard: BTreeSet::new(),
         }
     }
 
@@ -216,6 +245,7 @@ mod tests {
         Answer {
             socket: socket.into(),
             said: Err("it did not answer".to_owned()),
+            unheard: BTreeSet::new(),
         }
     }
 
@@ -249,6 +279,36 @@ mod tests {
         assert_eq!(known(&[&both, &of_one, &of_one]), [true, false]);
         let none = [says("/p", &[]), silent("/d")];
         assert_eq!(known(&[&both, &of_one, &none]), [false, false]);
+    }
+
+    #[test]
+    fn a_runtime_that_says_too_much_of_one_agents_container_is_silent_about_that_one_alone() {
+        let [name, label] = [
+            Workload::ContainerName("one".to_owned()),
+            Workload::ContainerLabel("role=bot".to_owned()),
+        ];
+        let (one, other) = (container('a', "one", ""), container('b', "other", "bot"));
+        let whole = [says("/p", &[&one, &other])];
+        let mut part = [says("/p", &[&other])];
+        part[0].unheard.insert(name.clone());
+        let why = "whether its container runs, and is the only one that is called so, is not known while /p does not say which run";
+        assert_eq!(
+            after(&name, &[&part]),
+            (String::new(), Some(why.to_owned()))
+        );
+        assert_eq!(after(&name, &[&whole, &part]), ("a".to_owned(), None));
+        assert_eq!(after(&label, &[&part]), ("b".to_owned(), None));
+        let agents = ["bot", "ops"].map(|name| name.parse().expect("a name"));
+        let agents = || agents.iter().zip([&name, &label]);
+        let told = Told::default().after(&whole, agents());
+        assert_eq!(told.problems(), Vec::<String>::new());
+        let told = told.after(&part, agents());
+        assert_eq!(told.container(&one.id), Some(&one), "as it was");
+        let said = told.problems().join("; ");
+        assert!(
+            said.contains("not wholly known at /p, so these agents are not found: bot; it answered more than 1048576 bytes or 1024"),
+            "{said}"
+        );
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use rustix::net::sockopt::socket_acceptconn;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::TcpStream;
@@ -90,6 +91,10 @@ where
     loop {
         let next = async {
             let mut comes = listener.readable().await?;
+            // Told at once, also while there is no place for whoever comes.
+            if !socket_acceptconn(listener.get_ref())? {
+                return Ok(Next::Dead);
+            }
             let place = place().await;
             let taken = comes.try_io(|listener| listener.get_ref().accept());
             // The place is given back.

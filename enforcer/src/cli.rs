@@ -268,6 +268,9 @@ enum Command {
     /// The command of `run --sandbox`, in its sandbox.
     #[command(hide = true)]
     Sandboxed {
+        /// A signal that the command was not to hear from the start.
+        #[arg(long)]
+        unheard: Vec<i32>,
         /// The command and its arguments.
         #[arg(trailing_var_arg = true, required = true)]
         command: Vec<std::ffi::OsString>,
@@ -458,8 +461,8 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
                 command: &command,
             });
         }
-        Command::Sandboxed { command } => {
-            return Err(run::sandbox::become_command(&command));
+        Command::Sandboxed { unheard, command } => {
+            return Err(run::sandbox::become_command(&unheard, &command));
         }
         Command::Notify { command } => return notify::run(&cli.socket, command, cli.json),
         Command::Client { command } => return client::run(&cli.socket, &command, cli.json),

@@ -14,6 +14,8 @@ use std::path::PathBuf;
 use enforcer_ebpf::map::NAMESPACES_MAX;
 use enforcer_proto::principal::AgentName;
 
+use crate::pace::Pace;
+
 pub use site::Site;
 
 /// The most network namespaces that are served for one agent at a time; from one more it is refused.
@@ -113,6 +115,12 @@ pub struct Place {
     /// A thread of the agent's there, by which it can be entered.
     pub door: Door,
 }
+
+/// How fast network namespaces of one agent are served: each is on record as it is, and as it is left. As fast as BigQuery is asked.
+pub const PACE: Pace = Pace {
+    burst: 2000,
+    per_second: 50,
+};
 
 /// Which bound there is no room under.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

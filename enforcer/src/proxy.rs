@@ -99,12 +99,16 @@ pub struct Peer {
     pub is_apart: bool,
 }
 
-/// Asks the kernel whose an accepted connection is. `None` refuses it.
+/// Asks the kernel whose an accepted connection is.
 #[async_trait]
 pub trait OriginSource: Send + Sync {
     /// The origin of a connection, with the address that it was accepted from: one that has been reset meanwhile does not know that any more, and is
     /// still whose it was.
-    async fn origin(&self, stream: &TcpStream, from: SocketAddr) -> Option<Peer>;
+    ///
+    /// # Errors
+    /// The process that it is of, where it was led here and is no agent's that may come by this way, or no agent's any more; nothing where the kernel led
+    /// none such here.
+    async fn origin(&self, stream: &TcpStream, from: SocketAddr) -> Result<Peer, Option<Process>>;
     /// Whether these bytes, the first that came, are what the socket of that very connection has said: whoever may make packets in its network namespace
     /// can speak in its place. `None` where that is not known any more. Can be asked once.
     fn has_said(&self, peer: &Peer, came: &[u8]) -> Option<bool>;
@@ -223,11 +227,20 @@ impl Proxy {
         place: OwnedSemaphorePermit,
         gone: CancellationToken,
     ) {
-        let Some(peer) = self.origins.origin(&stream, from).await else {
-            let what = format!("A connection from {from}{site} was not led here by the kernel");
-            let refusal = Refusal::new(Code::CallerUnknown, what);
-            self.refused.add_nobodys(Came::Connection, &site, refusal);
-            return reset(&stream);
+        let peer = match self.origins.origin(&stream, from).await {
+            Ok(peer) => peer,
+            Err(None) => {
+                let what = format!("A connection from {from}{site} was not led here by the kernel");
+                let refusal = Refusal::new(Code::CallerUnknown, what);
+                self.refused.add_nobodys(Came::Connection, &site, refusal);
+                return reset(&stream);
+            }
+            Err(process) => {
+                let what = format!("A process that is no agent's is served nothing{site}");
+                let refusal = Refusal::new(Code::CallerUnknown, what);
+                self.refused.add(None, process, refusal);
+                return reset(&stream);
+            }
         };
         match peer.agent.clone() {
             Some(agent) => {

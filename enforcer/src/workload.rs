@@ -340,7 +340,11 @@ pub fn is_among_our_files(pid: u32) -> io::Result<bool> {
         let mounts = std::fs::read_link(format!("/proc/{who}/ns/mnt"))?;
         io::Result::Ok((mounts, (device, root.stx_ino)))
     };
-    let its = files(&pid.to_string())?;
+    let its = match files(&pid.to_string()) {
+        // This host's own root can be looked at: one that cannot is another, such as an agent's own that lets nobody in.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(false),
+        its => its?,
+    };
     let is_shared = |ours: (PathBuf, (u64, u64))| ours.0 == its.0 || ours.1 == its.1;
     // Where this one is in a container itself the first may be another one's, and not be looked at.
     Ok(is_shared(files("self")?) || files("1").is_ok_and(is_shared))

@@ -430,7 +430,10 @@ fn labels_of_another_container_however_long_keep_no_agent_from_its_window_and_it
     wait_until_well(&world);
     podman.must(&["rm", "--all", "--force", "--time", "0"]);
     start_vast(&world, &podman, "agentbox");
-    wait_until_said(&world, "so these agents are not found: finance-bot");
+    wait_until_said(
+        &world,
+        "so no new container becomes one of these agents: finance-bot",
+    );
     assert_ne!(connects(&podman, "agentbox"), "ok");
 }
 

@@ -121,16 +121,17 @@ impl Callers for Origins {
 
 #[async_trait]
 impl OriginSource for Origins {
-    async fn origin(&self, stream: &TcpStream, from: SocketAddr) -> Option<Peer> {
-        let origin = self.of_connection(stream).await?;
+    async fn origin(&self, stream: &TcpStream, from: SocketAddr) -> Result<Peer, Option<Process>> {
+        let origin = self.of_connection(stream).await.ok_or(None)?;
+        let nobodys = || Some(process_of(&origin));
         // The kernel leaves no cgroup where the process is in no agent's; one that is not known any more is refused.
         let agent = match origin.agent_cgroup {
             // Where the daemon listens for agents, nobody else gets a way out by it.
-            0 if origin.netns != self.own_netns => return None,
+            0 if origin.netns != self.own_netns => return Err(nobodys()),
             0 => None,
-            cgroup => Some(self.agents.agent(cgroup)?),
+            cgroup => Some(self.agents.agent(cgroup).ok_or_else(nobodys)?),
         };
-        Some(Peer {
+        Ok(Peer {
             agent,
             process: process_of(&origin),
             destination: destination(origin.destination, origin.port),

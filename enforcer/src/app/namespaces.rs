@@ -9,6 +9,7 @@ pub(super) mod hints;
 mod lanes;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,7 +32,8 @@ use crate::kernel::{self, Ports};
 use crate::listeners::Sockets;
 use crate::namespaces::enter::{EnterError, enter};
 use crate::namespaces::look::{self, Depth};
-use crate::namespaces::{Netns, Place, Room, Seen, Site, Step, changes, unserved};
+use crate::namespaces::{Netns, PACE, Place, Room, Seen, Site, Step, changes, unserved};
+use crate::pace::Bucket;
 use crate::workload;
 use crate::workloads::Workloads;
 
@@ -77,9 +79,17 @@ pub(super) struct Keep {
 struct Now {
     served: BTreeMap<Netns, Served>,
     faults: Faults,
+    /// How many more of each agent's may be served now; those of which nothing is spent are not remembered.
+    paces: BTreeMap<AgentName, Bucket>,
 }
 
 impl Now {
+    /// Whether one more of an agent's may be served now: it is on record, and so is its end.
+    fn takes_one_more(&mut self, agent: &AgentName, boot_ns: u64) -> bool {
+        let pace = self.paces.entry(agent.clone());
+        pace.or_insert_with(|| Bucket::new(PACE)).take(1, boot_ns)
+    }
+
     /// What is served, each for whom.
     fn whose(&self) -> BTreeMap<Netns, AgentName> {
         let served = self.served.iter();
@@ -185,6 +195,8 @@ impl Keep {
         // One that the kernel still leads to is tried again.
         self.bury(now).await;
         now.faults.look(&seen, self.boot_ns());
+        let boot_ns = self.boot_ns();
+        now.paces.retain(|_, pace| !pace.is_full(boot_ns));
         lanes.retain(&self.workloads.all().into_keys().collect());
         let mut handed_over = 0;
         for step in changes(&now.whose(), &looked.before, &seen) {
@@ -277,6 +289,7 @@ impl Keep {
         stop: &CancellationToken,
     ) -> Becomes {
         let served = match entered {
+            Ok(_) if !now.takes_one_more(&place.agent, self.boot_ns()) => Err(Failed::TooFast),
             Ok(sockets) => self.serve(&place, sockets, stop).await,
             Err(failed) => Err(failed),
         };
@@ -291,7 +304,8 @@ impl Keep {
                 now.faults.has_gone(&place);
                 Becomes::Remembered
             }
-            Err(Failed::Why(why)) => {
+            Err(failed @ (Failed::TooFast | Failed::Why(_))) => {
+                let why = failed.to_string();
                 let becomes = now.faults.fail(&place, why.clone(), self.boot_ns());
                 if becomes == Becomes::Said {
                     self.say_refused(place, why).await;
@@ -328,7 +342,7 @@ impl Keep {
     ) -> Result<Served, Failed> {
         let cookie = sockets.netns;
         let process = process(place.door.pid);
-        let event = self.is_served(place, process.clone());
+        let event = self.is_served(place, process.clone()).await;
         let recorded = self.engine.record(event).await;
         recorded.map_err(|refusal| Failed::Why(refusal.to_string()))?;
         let site = Site::apart(place.netns, place.agent.clone());
@@ -341,6 +355,10 @@ impl Keep {
         });
         if let Err(error) = led {
             post.end();
+            let (agent, netns) = (place.agent.clone(), place.netns);
+            self.engine
+                .note(Event::NamespaceLeft { agent, netns })
+                .await;
             return Err(Failed::Why(format!("{error:#}")));
         }
         Ok(Served {
@@ -351,21 +369,30 @@ impl Keep {
         })
     }
 
-    fn is_served(&self, place: &Place, process: Process) -> Event {
-        let container = self.workloads.container(&place.agent);
+    async fn is_served(&self, place: &Place, process: Process) -> Event {
+        let (workloads, pid) = (Arc::clone(&self.workloads), place.door.pid);
+        let read = tokio::task::spawn_blocking(move || workloads.container_of(pid)).await;
+        let container = read.ok().and_then(Result::ok).flatten();
+        // A runtime's own first process sees the host's files still.
+        let container = container.or_else(|| {
+            let known = self.workloads.container(&place.agent)?;
+            Some(known.origin())
+        });
+        let container = container.map(|known| (known.name, known.image));
+        let (container, image) = container.unzip();
         Event::NamespaceServed {
             agent: place.agent.clone(),
             process,
             netns: place.netns,
-            container: container.as_ref().map(|known| known.shown().to_owned()),
-            image: container.and_then(|known| known.image),
+            container,
+            image: image.flatten(),
         }
     }
 
     /// The same listeners serve whoever is there: only whose room they take is another's.
     async fn hand_over(&mut self, now: &mut Now, place: Place) {
         let process = process(place.door.pid);
-        let event = self.is_served(&place, process.clone());
+        let event = self.is_served(&place, process.clone()).await;
         if self.engine.record(event).await.is_err() {
             // What cannot be recorded is not served.
             return drop(self.leave(now, place.netns).await);
@@ -447,8 +474,24 @@ fn enter_one(workloads: &Workloads, place: &Place, ports: Ports) -> Result<Socke
 enum Failed {
     /// Nobody is there any more.
     Gone,
+    /// The agent has had too many served in too little time.
+    TooFast,
     /// Anything else, in words.
     Why(String),
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Gone => f.write_str("nobody is there any more"),
+            Self::TooFast => write!(
+                f,
+                "the agent is in more new ones than are served of one: {} at once and {} a second from then on, since each is on record: make fewer, or wait",
+                PACE.burst, PACE.per_second
+            ),
+            Self::Why(why) => f.write_str(why),
+        }
+    }
 }
 
 /// A process as this host sees it; one that has gone is known by its number.

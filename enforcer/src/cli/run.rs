@@ -17,12 +17,13 @@ use enforcer_proto::policy::Ask as Terms;
 use enforcer_proto::principal::AgentName;
 use enforcer_proto::refusal::Code;
 use enforcer_proto::wire::{Ask, GrantView, Reply};
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use rustix::process::{Pid, Signal, getpgid, kill_process, kill_process_group};
 use tokio::process::Child;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::wait::{self, Pending};
 use super::{Failure, ask};
+use crate::workload;
 use terminal::{Relay, Terminal};
 
 /// What is to be run, and for whom.
@@ -133,7 +134,7 @@ async fn outside(run: &Run<'_>, window_of: Option<RequestId>) -> anyhow::Result<
         .map(Terminal::relay)
         .transpose()
         .context("connecting the terminals")?;
-    let status = ended(&mut child, relay.as_ref()).await?;
+    let status = ended(&mut child, run.is_sandboxed, relay.as_ref()).await?;
     if let Some(relay) = relay {
         relay.finish();
     }
@@ -177,7 +178,11 @@ fn child(
 }
 
 /// Waits for the command's end, passing on signals and the size of the window.
-async fn ended(child: &mut Child, relay: Option<&Relay>) -> anyhow::Result<ExitStatus> {
+async fn ended(
+    child: &mut Child,
+    is_sandboxed: bool,
+    relay: Option<&Relay>,
+) -> anyhow::Result<ExitStatus> {
     let pid = child
         .id()
         .and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
@@ -202,9 +207,33 @@ async fn ended(child: &mut Child, relay: Option<&Relay>) -> anyhow::Result<ExitS
         };
         // The child leads a group of its own as soon as it has left our session. One that has ended needs no signal.
         if let Some(pid) = pid
-            && kill_process_group(pid, passed_on).is_err()
+            && kill_process_group(group(pid, is_sandboxed), passed_on).is_err()
         {
             let _ = kill_process(pid, passed_on);
         }
     }
+}
+
+/// The group of the command's that signals are for. In a sandbox the child is bubblewrap, whose child is the first process in it, and that one's child is
+/// the command: a shell with jobs is in another group than those two.
+fn group(child: Pid, is_sandboxed: bool) -> Pid {
+    if !is_sandboxed {
+        return child;
+    }
+    let command = first_child(child).and_then(first_child);
+    let group = command.and_then(|command| getpgid(Some(command)).ok());
+    group.unwrap_or(child)
+}
+
+/// The first that a process has started, of those that there are still.
+fn first_child(parent: Pid) -> Option<Pid> {
+    let parent = u32::try_from(parent.as_raw_nonzero().get()).ok()?;
+    let all = std::fs::read_dir("/proc").ok()?.flatten();
+    let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let children = pids.filter_map(|pid| {
+        let stat = workload::stat(pid).ok()?;
+        (stat.parent == parent).then_some((stat.start_boot_ns, pid))
+    });
+    let (_, pid) = children.min()?;
+    Pid::from_raw(i32::try_from(pid).ok()?)
 }

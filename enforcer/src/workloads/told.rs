@@ -121,7 +121,7 @@ fn problem(answer: &Answer, agents: &[(&AgentName, &Workload)]) -> Option<String
     };
     (!shown.is_empty()).then(|| {
         format!(
-            "which containers run is not wholly known at {socket}, so these agents are not found: {}{more}; it answered more than {ANSWER_BYTES_MAX} bytes or {CONTAINERS_MAX} containers, also where it was asked for what these are known by alone, or there is more to ask for than it is asked: run images with fewer or shorter labels there, or give containers names and labels of their own",
+            "which containers run is not wholly known at {socket}, so no new container becomes one of these agents: {}{more}; it answered more than {ANSWER_BYTES_MAX} bytes or {CONTAINERS_MAX} containers, also where it was asked for what these are known by alone, or there is more to ask for than it is asked: run images with fewer or shorter labels there, or give containers names and labels of their own",
             shown.join(", ")
         )
     })
@@ -306,7 +306,7 @@ mod tests {
         assert_eq!(told.container(&one.id), Some(&one), "as it was");
         let said = told.problems().join("; ");
         assert!(
-            said.contains("not wholly known at /p, so these agents are not found: bot; it answered more than 1048576 bytes or 1024"),
+            said.contains("not wholly known at /p, so no new container becomes one of these agents: bot; it answered more than 1048576 bytes or 1024"),
             "{said}"
         );
     }

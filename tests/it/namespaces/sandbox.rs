@@ -203,9 +203,11 @@ fn of_an_emptied_folder_a_sandbox_has_the_program_and_the_run_folder_and_nothing
     assert!(is_well && said == alone, "{said}");
 }
 
-/// Says that it is ready, and ends in its own way when it is to end.
+/// Says that it is ready, and ends in its own way when it is to end. With an argument it leads a group of its own, as a shell with jobs does.
 const ENDS_BY_ITSELF: &str = "
-import os, signal
+import os, signal, sys
+if len(sys.argv) > 1:
+    os.setpgid(0, 0)
 def end(*_):
     os.write(1, b'cleaned up\\n')
     os._exit(5)
@@ -219,9 +221,10 @@ while True:
 #[test]
 fn a_signal_is_passed_on_to_a_command_in_a_sandbox_which_ends_as_it_chooses_and_with_who_ran_it() {
     let world = World::start(Family::V4);
-    let run = || {
+    let run = |further: &[&str]| {
         let mut command = in_a_sandbox(&world, None);
         command.args(["/usr/bin/python3", "-c", ENDS_BY_ITSELF]);
+        command.args(further);
         let mut child = command.stdout(Stdio::piped()).spawn().expect("starts");
         let mut said = BufReader::new(child.stdout.take().expect("piped"));
         let mut line = String::new();
@@ -229,15 +232,17 @@ fn a_signal_is_passed_on_to_a_command_in_a_sandbox_which_ends_as_it_chooses_and_
         assert_eq!(line, "ready\n");
         (child, said)
     };
-    for signal in [Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT] {
-        let (mut child, mut said) = run();
+    let signals = [Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT];
+    let leads: [&[&str]; 2] = [&[], &["leads"]];
+    for (signal, further) in signals.into_iter().zip(leads.into_iter().cycle()) {
+        let (mut child, mut said) = run(further);
         kill_process(Pid::from_child(&child), signal).expect("signals");
         let mut rest = String::new();
         said.read_to_string(&mut rest).expect("reads");
         assert_eq!(rest, "cleaned up\n", "{signal:?}");
         assert_eq!(child.wait().expect("ends").code(), Some(5), "{signal:?}");
     }
-    let (mut child, mut said) = run();
+    let (mut child, mut said) = run(&[]);
     child.kill().expect("kills");
     child.wait().expect("ends");
     // Nobody holds the other end any more.

@@ -88,8 +88,8 @@ pub(super) fn become_command(run: &Run<'_>) -> Result<(), Failure> {
     let mut command = if run.is_sandboxed {
         let sandbox = Sandbox::here()?;
         sandbox.is_open_to(uid.as_raw())?;
-        hear(false);
-        let (bubblewrap, first) = sandbox.program(shown(run.socket, &joined.env))?;
+        let unheard = become_deaf();
+        let (bubblewrap, first) = sandbox.program(shown(run.socket, &joined.env), &unheard)?;
         let mut command = std::process::Command::new(bubblewrap);
         command.args(first).arg(program);
         command
@@ -97,7 +97,7 @@ pub(super) fn become_command(run: &Run<'_>) -> Result<(), Failure> {
         std::process::Command::new(program)
     };
     let error = command.args(arguments).env_clear().envs(environment).exec();
-    Err(Failure::NotRun(program.clone(), error))
+    Err(Failure::NotRun(command.get_program().to_owned(), error))
 }
 
 /// What of the daemon's a client reads: its socket, and the files that it is named.
@@ -154,17 +154,22 @@ fn leave_the_callers_session() -> io::Result<()> {
     Ok(())
 }
 
-/// Whether this process, and what it becomes until that sets otherwise, ends by the signals that are passed on. bubblewrap does not, so that the command in
-/// its sandbox ends as it chooses to, and says so by its exit code.
-pub(super) fn hear(is_heard: bool) {
-    let handler = if is_heard {
-        libc::SIG_DFL
-    } else {
-        libc::SIG_IGN
-    };
-    for passed_on in PASSED_ON {
-        // SAFETY: no code of ours runs in a handler: what is set is what the kernel itself does. These may be set, so that it cannot fail.
-        unsafe { libc::signal(passed_on.as_raw(), handler) };
+/// From now on this process, and what it becomes, hears none of what is passed on: bubblewrap does not end by it, so that the command in its sandbox ends as
+/// it chooses to, and says so by its exit code. What comes until the command hears it again is lost. Gives what it has not heard before either, as a
+/// command of nohup's.
+fn become_deaf() -> Vec<i32> {
+    let numbers = PASSED_ON.map(Signal::as_raw).into_iter();
+    // SAFETY: no code of ours runs in a handler: what is set is what the kernel itself does. These may be set, so that it cannot fail.
+    let before = |number: &i32| unsafe { libc::signal(*number, libc::SIG_IGN) } == libc::SIG_IGN;
+    numbers.filter(before).collect()
+}
+
+/// The command hears it again, but for what it was not to hear from the start.
+pub(super) fn hear_but_for(unheard: &[i32]) {
+    let numbers = PASSED_ON.map(Signal::as_raw).into_iter();
+    for number in numbers.filter(|number| !unheard.contains(number)) {
+        // SAFETY: as above.
+        unsafe { libc::signal(number, libc::SIG_DFL) };
     }
 }
 

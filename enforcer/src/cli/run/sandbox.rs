@@ -14,7 +14,7 @@ use enforcer_ebpf::map::NAMES_PORT;
 use rustix::fs::{Access, access};
 
 use super::super::Failure;
-use super::inside::hear;
+use super::inside::hear_but_for;
 use folders::Folders;
 pub(super) use folders::Shown;
 
@@ -83,15 +83,25 @@ impl Sandbox {
     }
 
     /// The program, and its first arguments: the command and its own come after them. It is this program first, which waits in the sandbox until
-    /// it is served, and becomes the command ([`become_command`]).
+    /// it is served, and becomes the command ([`become_command`]), which hears no signal that is `unheard`.
     ///
     /// # Errors
     /// When this program is nowhere.
-    pub(super) fn program(&self, mut shown: Shown) -> Result<(&Path, Vec<OsString>)> {
+    pub(super) fn program(
+        &self,
+        mut shown: Shown,
+        unheard: &[i32],
+    ) -> Result<(&Path, Vec<OsString>)> {
         let me = std::env::current_exe().context("looking for this program")?;
         shown.files.push(me.clone());
         let mut words = arguments(&self.folders, &self.working, &shown);
-        words.extend([me.into(), "sandboxed".into(), "--".into()]);
+        words.extend([me.into(), "sandboxed".into()]);
+        words.extend(
+            unheard
+                .iter()
+                .map(|signal| format!("--unheard={signal}").into()),
+        );
+        words.push("--".into());
         Ok((&self.bubblewrap, words))
     }
 }
@@ -121,8 +131,8 @@ fn arguments(folders: &Folders, working: &Path, shown: &Shown) -> Vec<OsString> 
 }
 
 /// Waits until the daemon listens in this sandbox, and becomes the command. Gives why it has not become it.
-pub(in crate::cli) fn become_command(command: &[OsString]) -> Failure {
-    hear(true);
+pub(in crate::cli) fn become_command(unheard: &[i32], command: &[OsString]) -> Failure {
+    hear_but_for(unheard);
     let Some((program, arguments)) = command.split_first() else {
         return Failure::Other(anyhow!("there is no command to run"));
     };

@@ -100,6 +100,8 @@ pub enum Reason {
     NotFirst = 23,
     /// Multipath TCP in another network namespace than the daemon's.
     Multipath = 24,
+    /// Data in a connection's first packet.
+    DataWithFirst = 25,
 }
 
 impl Reason {
@@ -131,6 +133,7 @@ impl Reason {
             22 => Self::Astray,
             23 => Self::NotFirst,
             24 => Self::Multipath,
+            25 => Self::DataWithFirst,
             _ => return None,
         })
     }
@@ -164,6 +167,7 @@ impl Reason {
             Self::OutsideWorkload => "the process runs as an agent's uid, and outside its workload",
             Self::Astray => "what is led to the daemon does not leave by an interface",
             Self::Multipath => "multipath TCP is served on this host's own network alone",
+            Self::DataWithFirst => "data does not go with a connection's first packet",
             Self::NotFirst => "the packet is not the first of its socket's",
             Self::Encapsulated => "what the frame carries is not read",
             Self::KernelPrograms => "agents have no say over the kernel's programs",

@@ -72,6 +72,12 @@ pub fn tie(skb: &SkBuff, packet: &IpPacket) -> Option<Reason> {
     let Some(mut origin) = left_with_socket(skb, &LED) else {
         return Some(Reason::ProxyDirect);
     };
+    // Of what goes with it nothing could be taken up: its socket has it in no queue yet. The kernel sends it again without.
+    match data_at(skb, at) {
+        Some(data) if data >= skb.len() as usize => {}
+        Some(_) => return Some(Reason::DataWithFirst),
+        None => return Some(Reason::Internal),
+    }
     // What is said later is known by where it stands in what the socket says, and so by the number that the socket began with.
     match Stream::of(skb) {
         Some(stream) if stream.acknowledged == first_sequence && is_connecting(skb) => {}
@@ -130,13 +136,19 @@ fn is_begun(flow: &FlowKey, origin: &Origin) -> bool {
     OPENINGS.insert(&key, &opening, 0).is_ok()
 }
 
+/// Where a segment's data begins, if it has any.
+#[inline(always)]
+fn data_at(skb: &SkBuff, at: usize) -> Option<usize> {
+    let words = skb.load::<u8>(at + 12).ok()?;
+    Some(at + usize::from(words >> 4) * 4)
+}
+
 /// Takes up what a connection's own socket says first. What was never led here says nothing at the daemon's ports, whoever it is that speaks so.
 #[inline(always)]
 fn said(skb: &SkBuff, at: usize, from: u16, sequence: u32) -> Option<Reason> {
-    let Ok(words) = skb.load::<u8>(at + 12) else {
+    let Some(head) = data_at(skb, at) else {
         return Some(Reason::Internal);
     };
-    let head = at + usize::from(words >> 4) * 4;
     let end = skb.len() as usize;
     if head >= end {
         return None;

@@ -144,6 +144,17 @@ print(listed(s))
 "#
 );
 
+/// The same with the connection's first packet put off until there is data to go with it.
+const OVER_FAST_OPEN: &str = concat!(
+    python_tls!(),
+    r#"
+s = socket.socket(); s.settimeout(10)
+s.setsockopt(socket.IPPROTO_TCP, 30, 1); s.setsockopt(socket.IPPROTO_TCP, 34, 1)
+s.connect((sys.argv[1], 443))
+print(listed(s))
+"#
+);
+
 /// Tries to connect so many times, and says how often that was not refused at once.
 const LOOP: &str = r#"
 import socket, sys
@@ -490,6 +501,16 @@ cases! {
     /// TCP Fast Open
     5 Refused fn data_with_the_first_packet_does_not_leave() {
         refused(&[Way::TcpFastOpen, Way::TcpFastOpenConnect], "connect4");
+    }
+
+    /// data with the first packet of a connection to the daemon: it goes without
+    5 Refused fn data_with_a_first_packet_to_the_daemon_is_sent_again_behind_it() {
+        let lock = Lock::new();
+        let _ = lock.world.open_window("demo-project.finance:read", "5m");
+        assert_eq!(python(&lock, Who::Agent, OVER_FAST_OPEN, &[&BIGQUERY4.to_string()]), "HTTP/1.1 403");
+        super::refusal_is_on_record(&lock.world, "token.unavailable", agents);
+        lock.is_on_record("egress refused: data does not go with a connection's first packet", agents);
+        lock.nothing_got_out();
     }
 
     /// multipath TCP

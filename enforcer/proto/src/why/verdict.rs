@@ -120,6 +120,10 @@ pub const fn explained(reason: Reason) -> Explained {
             "The client speaks multipath TCP in a network namespace of its own, whose root chooses by which of several connections what it says goes: what one of them says first need not be what the client says first.",
             "Use plain TCP there, as clients do by themselves (no mptcpize, no curl --mptcp, no GODEBUG=multipathtcp=1).",
         ),
+        Reason::DataWithFirst => (
+            "The client uses TCP Fast Open toward the daemon. What a socket says first is taken up behind its first packet; this one was dropped, and the kernel sends it again without data, so that the connection goes on.",
+            "Nothing need be done. To have no such records turn TCP Fast Open off in the client.",
+        ),
         Reason::OutsideWorkload => (
             "The process runs as an agent's uid, as one that is subordinate to it, or in a user namespace that such a one made, outside that agent's workload: started by cron or a login, say, or by a file that is set-user-id.",
             "Start it inside the agent's workload: enforcer run --agent NAME -- COMMAND",
@@ -138,7 +142,7 @@ mod tests {
             let verdict = format!("connect4 refused: {}", reason.words());
             assert_eq!(named_in(&verdict), Some(reason));
         }
-        assert_eq!(all().count(), 24);
+        assert_eq!(all().count(), 25);
         assert_eq!(named_in("connect4 refused: another reason"), None);
     }
 }

@@ -674,7 +674,7 @@ pub enum Event {
         process: Process,
         /// The namespace, as `/proc/PID/ns/net` numbers it.
         netns: u64,
-        /// The container that the process is in, or else that the agent's workload is: by its name, as its runtime says, or the beginning of its id.
+        /// The container that is the agent's workload, by its name or the beginning of its id, as its runtime says.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         container: Option<String>,
         /// What image that was made of, likewise.

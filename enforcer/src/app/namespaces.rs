@@ -342,7 +342,7 @@ impl Keep {
     ) -> Result<Served, Failed> {
         let cookie = sockets.netns;
         let process = process(place.door.pid);
-        let event = self.is_served(place, process.clone()).await;
+        let event = self.is_served(place, process.clone());
         let recorded = self.engine.record(event).await;
         recorded.map_err(|refusal| Failed::Why(refusal.to_string()))?;
         let site = Site::apart(place.netns, place.agent.clone());
@@ -369,30 +369,21 @@ impl Keep {
         })
     }
 
-    async fn is_served(&self, place: &Place, process: Process) -> Event {
-        let (workloads, pid) = (Arc::clone(&self.workloads), place.door.pid);
-        let read = tokio::task::spawn_blocking(move || workloads.container_of(pid)).await;
-        let container = read.ok().and_then(Result::ok).flatten();
-        // A runtime's own first process sees the host's files still.
-        let container = container.or_else(|| {
-            let known = self.workloads.container(&place.agent)?;
-            Some(known.origin())
-        });
-        let container = container.map(|known| (known.name, known.image));
-        let (container, image) = container.unzip();
+    fn is_served(&self, place: &Place, process: Process) -> Event {
+        let container = self.workloads.container(&place.agent);
         Event::NamespaceServed {
             agent: place.agent.clone(),
             process,
             netns: place.netns,
-            container,
-            image: image.flatten(),
+            container: container.as_ref().map(|known| known.shown().to_owned()),
+            image: container.and_then(|known| known.image),
         }
     }
 
     /// The same listeners serve whoever is there: only whose room they take is another's.
     async fn hand_over(&mut self, now: &mut Now, place: Place) {
         let process = process(place.door.pid);
-        let event = self.is_served(&place, process.clone()).await;
+        let event = self.is_served(&place, process.clone());
         if self.engine.record(event).await.is_err() {
             // What cannot be recorded is not served.
             return drop(self.leave(now, place.netns).await);

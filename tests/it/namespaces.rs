@@ -548,7 +548,8 @@ fn nothing_of_the_daemons_is_left_of_namespaces_that_have_gone_and_one_agents_ar
     });
     wait_for("nothing is left", || {
         let now = held(&world);
-        now[0] <= before[0] + 1 && now[1] <= before[1] + 1
+        // Threads that wait for files go when they have had nothing to do for ten seconds, and looks take turns among a few: one for each namespace would be seventy.
+        now[0] <= before[0] + 1 && now[1] <= before[1] + 4
     });
     wait_for("nothing is wrong", || problems(&world).is_empty());
 }

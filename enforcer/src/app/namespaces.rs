@@ -382,6 +382,10 @@ impl Keep {
 
     /// The same listeners serve whoever is there: only whose room they take is another's.
     async fn hand_over(&mut self, now: &mut Now, place: Place) {
+        if !now.takes_one_more(&place.agent, self.boot_ns()) {
+            // It is served on as it is until a later look: that takes two records, too.
+            return;
+        }
         let process = process(place.door.pid);
         let event = self.is_served(&place, process.clone());
         if self.engine.record(event).await.is_err() {

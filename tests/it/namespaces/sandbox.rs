@@ -255,6 +255,34 @@ fn a_signal_is_passed_on_to_a_command_in_a_sandbox_which_ends_as_it_chooses_and_
     });
 }
 
+/// Goes to a folder and becomes a command that is not to hear the end of a terminal, as nohup has it.
+const NOT_HUNG_UP: &str = "trap '' HUP; cd \"$0\" && exec \"$@\"";
+
+#[test]
+fn a_signal_that_was_not_to_be_heard_from_the_start_is_not_heard_by_a_command_in_a_sandbox_nor_out_of_it()
+ {
+    let world = World::start(Family::V4);
+    let work = world.own_folder(Who::Agent, "work");
+    for further in [&["--sandbox"][..], &[]] {
+        let mut command = world.run_as(Who::Operator, "sh");
+        command.args(["-c", NOT_HUNG_UP]).arg(&work).arg(enforcer());
+        command
+            .args(["run", "--agent", "finance-bot"])
+            .args(further);
+        let (is_well, said) = done(command.args(["--", "grep", "SigIgn", "/proc/self/status"]));
+        let ignored = said.trim().trim_start_matches("SigIgn:").trim();
+        let ignored = u64::from_str_radix(ignored, 16);
+        let is_ignored = |signal: Signal| {
+            let bit = 1 << (signal.as_raw() - 1);
+            ignored.as_ref().is_ok_and(|ignored| ignored & bit != 0)
+        };
+        assert!(is_well && is_ignored(Signal::HUP), "{further:?}: {said}");
+        for heard in [Signal::TERM, Signal::INT, Signal::QUIT] {
+            assert!(!is_ignored(heard), "{further:?}: {said}");
+        }
+    }
+}
+
 #[test]
 fn a_command_that_is_not_there_or_cannot_be_run_is_said_and_told_by_the_exit_code_in_a_sandbox_and_out_of_it()
  {

@@ -1,17 +1,21 @@
 //! Starts everything in order, and stops it in the reverse one. Enforcement comes first and is never taken back: whatever fails after it,
 //! the kernel goes on refusing.
 
+mod authority;
 mod beside;
 mod containers;
 mod doctor;
+mod ends;
 mod identity;
 mod kernel;
 mod log;
 mod minting;
 mod namespaces;
+mod places;
 mod policy;
 mod post;
 mod probes;
+mod protect;
 mod runtimes;
 mod services;
 mod tokens;
@@ -23,36 +27,29 @@ pub(crate) use tokens::publish as publish_keys;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use enforcer_proto::policy::Policy;
 use enforcer_proto::principal::AgentName;
-use enforcer_proto::wire::Enforce;
-use ipnet::IpNet;
 use sd_notify::NotifyState;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::audit;
-use crate::causes::Causes;
 use crate::client_setup::Files;
 use crate::clock::{Clock, SystemClock};
-use crate::config::{self, AddressClass, Config, WhenClosed};
+use crate::config::{Config, WhenClosed};
 use crate::control::peer::Identify;
 use crate::control::{self, Control};
-use crate::dns::endpoints::{self, EndpointSet, Endpoints, Kept};
+use crate::dns::Names;
 use crate::dns::heard::Heard;
 use crate::dns::marks::Marks;
-use crate::dns::protected::{class_of, permitted_subtrees, vips};
 use crate::dns::questions::Questions;
 use crate::dns::responder::Namespace;
-use crate::dns::{Lookup, METADATA_SERVERS, Names, SYNTHETIC};
 use crate::engine::{self, Engine, Parts, Running};
 use crate::executables::Executables;
 use crate::helper;
@@ -61,12 +58,9 @@ use crate::listeners::{Sockets, Unbound};
 use crate::loopback;
 use crate::namespaces::Site;
 use crate::notify::{self, Notifier};
-use crate::old_flows::{self, Whose};
 use crate::origin;
-use crate::prove::canary;
 use crate::proxy::apis::Apis;
 use crate::proxy::asking::{Asking, Asks};
-use crate::proxy::authority::{Authority, AuthorityOptions};
 use crate::proxy::closer::Closer;
 use crate::proxy::estimator::Estimator;
 use crate::proxy::pages::Pages;
@@ -77,26 +71,23 @@ use crate::proxy::way::Rules;
 use crate::proxy::{self, Coalesce, Forwarded, Presented, Proxy, Reads};
 use crate::random;
 use crate::roots;
-use crate::runtimes::Answer;
 use crate::subordinate::Subordinate;
 use crate::token::{self, Minter};
 use crate::upstream::{self, Upstream, UpstreamOptions};
 use crate::workload;
-use crate::workloads::Workloads;
 use beside::Beside;
+use ends::{shut_down, tell_service_manager, wait_for_signal};
 use identity::Origins;
 use namespaces::hints::Hints;
+use places::Places;
 use post::Post;
+use protect::OldFlows;
 use services::Services;
 
-/// How long what is under way may take to end when the daemon is stopped.
-const DRAIN: Duration = Duration::from_secs(5);
 /// How long the daemon waits at its end for threads of its own that look at files.
 const STOP: Duration = Duration::from_secs(2);
 /// How long the service manager is asked to wait for the start where the log has to be read whole, microseconds.
 const READ_LOG_US: u32 = 3_600_000_000;
-/// How often the authority is asked whether it must be renewed.
-const RENEW: Duration = Duration::from_secs(3600);
 
 /// Runs the daemon until it is told to stop.
 ///
@@ -215,13 +206,14 @@ async fn daemon((config, digest): (Config, String), policy: Policy, room: Room) 
         Arc::clone(&clock),
     ));
     let lookup = Arc::clone(&heard) as _;
-    let endpoints = protect(&config, &names, (lookup, old), maps, &clock, &stop, &tasks).await?;
+    let endpoints =
+        protect::keep(&config, &names, (lookup, old), maps, &clock, &stop, &tasks).await?;
     let uplinks = uplinks::keep(uplinks, stop.clone(), &tasks).await?;
     let looked_at = places.looked_at(&config, uplinks.clone(), endpoints.clone());
     let (asks, asked) = tokio::sync::watch::channel(probes::Asked::NotYet);
     let quota = Arc::new(Quota::new(room));
     let served = served(&config, &names);
-    let authority = open_authority(&config, &served, clock.as_ref(), &files)?;
+    let authority = authority::open(&config, &served, clock.as_ref(), &files)?;
     let upstream = open_upstream(&config, &tls, Some(Arc::new(deadlines)))?;
     let helpers = places.root.join(config.helpers_cgroup());
     if config.has_helpers() {
@@ -405,7 +397,7 @@ async fn daemon((config, digest): (Config, String), policy: Policy, room: Room) 
     if let Some(signs) = signs {
         tasks.spawn(tokens::record_keys(signs, engine.clone(), stop.clone()));
     }
-    tasks.spawn(renew(
+    tasks.spawn(authority::renew(
         authority,
         files.clone(),
         Arc::clone(&clock),
@@ -449,116 +441,6 @@ async fn daemon((config, digest): (Config, String), policy: Policy, room: Room) 
     publishing.await.context("signing the last checkpoint")
 }
 
-/// The cgroups: found, made and entered.
-struct Places {
-    root: PathBuf,
-    daemon: PathBuf,
-    workloads: Arc<Workloads>,
-}
-
-impl Places {
-    /// `told`: what container runtimes said.
-    fn prepare(config: &Config, told: &[Answer]) -> Result<Self> {
-        let mount = workload::find_mount()?;
-        let root = config.cgroup_root.clone().unwrap_or_else(|| mount.clone());
-        ensure!(
-            root.starts_with(&mount),
-            "kernel.cgroup_root {} is not below the cgroup v2 mount {}",
-            root.display(),
-            mount.display()
-        );
-        let daemon = root.join(&config.daemon_cgroup);
-        workload::make(&daemon)
-            .with_context(|| format!("making the daemon's cgroup {}", daemon.display()))?;
-        let workloads = Workloads::new(mount, root.clone(), daemon.clone(), &config.agents);
-        if let Some(problem) = workloads.daemon_problem()? {
-            bail!("{problem}: name another as `kernel.daemon_cgroup`");
-        }
-        // A service manager may have put this process there already.
-        let mut others = workload::processes(&daemon)?;
-        others.retain(|pid| *pid != std::process::id());
-        if !others.is_empty() {
-            bail!(
-                "processes {others:?} are in the daemon's own cgroup {}, which is its alone: stop the other enforcer, or move them out",
-                daemon.display()
-            );
-        }
-        workload::move_into(&daemon, std::process::id())
-            .with_context(|| format!("moving into {}", daemon.display()))?;
-        workloads.make().context("making the agents' cgroups")?;
-        // A cgroup that is named by its path is there from the start, so what is wrong with it is wrong with the configuration.
-        if let (true, Some(problem)) = (are_fixed(config), workloads.look().problems.first()) {
-            bail!("{problem}");
-        }
-        // A runtime that does not say what such a cgroup's containers are called keeps nobody out of it.
-        workloads.tell(told);
-        let looked = workloads.look();
-        workloads.set(looked.found, looked.closed);
-        Ok(Self {
-            root,
-            daemon,
-            workloads: Arc::new(workloads),
-        })
-    }
-
-    fn looked_at(
-        &self,
-        config: &Config,
-        uplinks: watch::Receiver<uplinks::Guarded>,
-        endpoints: watch::Receiver<Protected>,
-    ) -> probes::Host {
-        probes::Host {
-            root: match config.enforce {
-                Enforce::Host => Some(self.root.clone()),
-                Enforce::Agents => None,
-            },
-            daemon: self.daemon.clone(),
-            uplinks,
-            endpoints,
-            turn: Arc::default(),
-            workloads: Arc::clone(&self.workloads),
-            probing: Arc::default(),
-        }
-    }
-}
-
-/// Whether every workload is a cgroup named by its path.
-fn are_fixed(config: &Config) -> bool {
-    config.agents.iter().all(|agent| match agent.workload {
-        config::Workload::Cgroup(_) => true,
-        config::Workload::Unit(_)
-        | config::Workload::User(_)
-        | config::Workload::Container(_)
-        | config::Workload::Pod(_)
-        | config::Workload::ContainerName(_)
-        | config::Workload::ContainerLabel(_) => false,
-    })
-}
-
-/// What is protected on every host: what stands for BigQuery when the lock is proven, what agents are told for its names, and the metadata
-/// servers of the clouds' hosts. The addresses of Private Google Access are protected beside these.
-fn everywhere() -> impl Iterator<Item = (IpNet, AddressClass)> {
-    let bigquerys = [
-        IpAddr::from(canary::CANARY4),
-        canary::CANARY6.into(),
-        SYNTHETIC.into(),
-    ];
-    let bigquerys = bigquerys.map(|ip| (ip, AddressClass::Dedicated));
-    let metadata = METADATA_SERVERS.map(|ip| (ip, AddressClass::Metadata));
-    bigquerys
-        .into_iter()
-        .chain(metadata)
-        .map(|(ip, class)| (ip.into(), class))
-}
-
-/// The addresses of BigQuery that are protected, those that `always` are not among them: of a network its first.
-fn known(endpoints: &Endpoints, always: &Endpoints) -> Arc<[IpAddr]> {
-    let is_bigquerys = |entry: &(&IpNet, &AddressClass)| !always.contains_key(entry.0);
-    let found = endpoints.iter().filter(is_bigquerys);
-    let found = found.filter(|(_, class)| **class != AddressClass::Metadata);
-    found.map(|(net, _)| net.addr()).collect()
-}
-
 /// The names that agents are spoken to under: BigQuery's, and what any of them is allowed besides.
 fn served(config: &Config, protected: &[String]) -> Vec<String> {
     let allowed = config.agents.iter().flat_map(|agent| &agent.allow);
@@ -591,206 +473,6 @@ fn rules(config: &Config) -> BTreeMap<AgentName, Rules> {
         (agent.name.clone(), rules)
     });
     each.collect()
-}
-
-/// How often the addresses in the kernel are compared with those that were written.
-const ENDPOINTS_LOOK: Duration = Duration::from_secs(3);
-/// For how long what was wrong with them is said, so that whoever looks as seldom sees it though it has been put right.
-const ENDPOINTS_SAID: Duration = Duration::from_secs(10);
-
-/// What is protected.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Protected {
-    /// The addresses of BigQuery.
-    known: Arc<[IpAddr]>,
-    /// What is wrong with them in the kernel.
-    problem: Option<String>,
-}
-
-/// Puts the protected addresses into the kernel, and keeps them true. Gives how many there are.
-async fn protect(
-    config: &Config,
-    names: &[String],
-    (lookup, old): (Arc<dyn Lookup>, OldFlows),
-    mut maps: crate::kernel::EndpointMaps,
-    clock: &Arc<dyn Clock>,
-    stop: &CancellationToken,
-    tasks: &TaskTracker,
-) -> Result<watch::Receiver<Protected>> {
-    let classed = names
-        .iter()
-        .map(|name| (name.clone(), class_of(name, &config.universe)));
-    let prefixes = config.prefixes.iter().copied();
-    let always: Endpoints = everywhere().chain(vips(&config.prefixes)).collect();
-    let mut set = EndpointSet::new(classed, prefixes.chain(always.clone()));
-    set.inherit(maps.held()?, clock.now().boot_ns);
-    // What does not depend on a look-up holds from now on, however long the resolvers are silent.
-    maps.set(&set.current())?;
-    let (sender, mut current) = watch::channel(Kept::default());
-    tasks.spawn(endpoints::keep(
-        set,
-        lookup,
-        Arc::clone(clock),
-        sender,
-        stop.clone(),
-    ));
-    // The first round of look-ups, whatever came of it: static prefixes hold in any case.
-    current
-        .changed()
-        .await
-        .context("resolving the protected names")?;
-    ensure!(
-        !known(&current.borrow().endpoints, &always).is_empty(),
-        "no address of BigQuery is known, so nothing would be protected: no resolver answered for {}, and no prefix is named. Check `names.resolvers`, or name Google's ranges in `names.prefixes`",
-        names.join(", ")
-    );
-    let protected_now = current.borrow_and_update().endpoints.clone();
-    maps.set(&protected_now)?;
-    old.end(protected_now.clone()).await;
-    let (sender, protected) = watch::channel(Protected {
-        known: known(&current.borrow().endpoints, &always),
-        problem: None,
-    });
-    let stop = stop.clone();
-    tasks.spawn(async move {
-        let mut look = tokio::time::interval(ENDPOINTS_LOOK);
-        let mut before = protected_now;
-        let mut said: Option<(String, tokio::time::Instant)> = None;
-        loop {
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return,
-                changed = current.changed() => if changed.is_err() {
-                    return;
-                },
-                _ = look.tick() => {}
-            }
-            let Kept {
-                endpoints,
-                overfull,
-            } = current.borrow_and_update().clone();
-            let wrong = keep_true(&mut maps, &before, &endpoints);
-            if let Some(wrong) = wrong {
-                said = Some((wrong, tokio::time::Instant::now()));
-            }
-            said.take_if(|(_, since)| since.elapsed() >= ENDPOINTS_SAID);
-            let wrong = said.as_ref().map(|(wrong, _)| wrong.clone());
-            let problem = wrong.or_else(|| too_many(&overfull));
-            if endpoints != before {
-                let learnt = endpoints
-                    .iter()
-                    .filter(|(net, _)| !before.contains_key(*net));
-                old.end(learnt.map(|(net, class)| (*net, *class)).collect())
-                    .await;
-                before.clone_from(&endpoints);
-            }
-            let now = Protected {
-                known: known(&endpoints, &always),
-                problem,
-            };
-            sender.send_if_modified(|before| std::mem::replace(before, now.clone()) != now);
-        }
-    });
-    Ok(protected)
-}
-
-/// Ends what is connected to BigQuery past this daemon by those who are enforced on.
-struct OldFlows {
-    enforce: Enforce,
-    /// The id of the daemon's own cgroup.
-    daemon: u64,
-    workloads: Arc<Workloads>,
-}
-
-impl OldFlows {
-    /// What is connected to these addresses, which are protected from now on. A kernel that cannot still sends nothing of it.
-    async fn end(&self, endpoints: Endpoints) {
-        if endpoints.is_empty() {
-            return;
-        }
-        let (enforce, daemon) = (self.enforce, self.daemon);
-        let workloads = Arc::clone(&self.workloads);
-        let ended = tokio::task::spawn_blocking(move || {
-            let whose = match enforce {
-                Enforce::Host => Whose::AllBut(daemon),
-                Enforce::Agents => Whose::Of(workloads.cgroup_ids()),
-            };
-            old_flows::end(&endpoints, &whose)
-        });
-        match ended.await.map_err(std::io::Error::other).flatten() {
-            Ok(0) => {}
-            Ok(ended) => tracing::warn!(
-                ended,
-                "connections to BigQuery that were older than enforcement"
-            ),
-            Err(error) => {
-                tracing::warn!(%error, "connections to BigQuery that are older than enforcement cannot be ended; nothing of them leaves this host, and they wait for a timeout")
-            }
-        }
-    }
-}
-
-/// What is wrong where names have more addresses than are held.
-fn too_many(overfull: &[String]) -> Option<String> {
-    (!overfull.is_empty()).then(|| {
-        format!(
-            "{} answers with so many addresses that some it gave lately are not protected any more: name the prefixes they are in (`names.prefixes`)",
-            overfull.join(", ")
-        )
-    })
-}
-
-/// Writes the addresses where they are others than before, or where the kernel holds others than were written; says what went wrong.
-fn keep_true(
-    maps: &mut crate::kernel::EndpointMaps,
-    before: &Endpoints,
-    endpoints: &Endpoints,
-) -> Option<String> {
-    let is_edited = match maps.held() {
-        Ok(held) => held != *before,
-        Err(error) => return Some(Causes(&error).to_string()),
-    };
-    if before == endpoints && !is_edited {
-        return None;
-    }
-    match maps.set(endpoints) {
-        Ok(()) => is_edited.then(|| {
-            "somebody else wrote the protected addresses in the kernel; they are put right again"
-                .to_owned()
-        }),
-        Err(error) => Some(format!(
-            "new addresses of BigQuery could not be protected, the known ones still are: {}",
-            Causes(&error)
-        )),
-    }
-}
-
-fn open_authority(
-    config: &Config,
-    names: &[String],
-    clock: &dyn Clock,
-    files: &Files,
-) -> Result<Arc<Authority>> {
-    make_dir(&config.state_dir, 0o700)?;
-    make_dir(&config.run_dir, 0o755)?;
-    let options = AuthorityOptions {
-        dir: config.state_dir.clone(),
-        host: config.host.clone(),
-        permitted: permitted_subtrees(names, &config.universe),
-    };
-    let authority = Authority::open(options, clock.now())?;
-    files.publish(&authority.pem(), &roots::system(&files.bundle))?;
-    Ok(Arc::new(authority))
-}
-
-/// Makes a folder with these rights; one that exists keeps its own.
-fn make_dir(path: &Path, mode: u32) -> Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    let made = std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(mode)
-        .create(path);
-    made.with_context(|| format!("making the folder {}", path.display()))
 }
 
 fn open_upstream(
@@ -860,73 +542,5 @@ fn serve_control(
         stop.run_until_cancelled(control::serve(listener, Arc::new(control)))
             .await;
     });
-    Ok(())
-}
-
-async fn renew(
-    authority: Arc<Authority>,
-    files: Files,
-    clock: Arc<dyn Clock>,
-    stop: CancellationToken,
-) {
-    while stop
-        .run_until_cancelled(tokio::time::sleep(RENEW))
-        .await
-        .is_some()
-    {
-        let renewed = authority.renew(clock.now()).map_err(anyhow::Error::from);
-        let done = renewed.and_then(|renewed| {
-            if renewed {
-                files.publish(&authority.pem(), &roots::system(&files.bundle))
-            } else {
-                Ok(())
-            }
-        });
-        if let Err(error) = done {
-            tracing::error!(error = %format!("{error:#}"), "the certificate authority could not be renewed");
-        }
-    }
-}
-
-/// Agents that require this service start only then. Where there is no service manager nobody listens.
-fn tell_service_manager(state: NotifyState<'_>) {
-    if let Err(error) = sd_notify::notify(&[state]) {
-        tracing::warn!(%error, "the service manager was not told");
-    }
-}
-
-async fn wait_for_signal() -> Result<()> {
-    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    Ok(())
-}
-
-/// Lets tasks end, then the engine: its last record is the last thing that happens.
-async fn shut_down(
-    stop: CancellationToken,
-    tasks: &TaskTracker,
-    engine: Engine,
-    thread: std::thread::JoinHandle<()>,
-) -> Result<()> {
-    tracing::info!("stopping; the kernel goes on refusing");
-    tell_service_manager(NotifyState::Stopping);
-    stop.cancel();
-    tasks.close();
-    if tokio::time::timeout(DRAIN, tasks.wait()).await.is_err() {
-        tracing::warn!("something is still under way, and is cut");
-    }
-    engine.stop().await;
-    drop(engine);
-    let joined = tokio::task::spawn_blocking(move || thread.join())
-        .await
-        .context("waiting for the engine")?;
-    ensure!(
-        joined.is_ok(),
-        "the engine ended badly; its last words are above"
-    );
     Ok(())
 }

@@ -11,10 +11,10 @@ use enforcer_proto::principal::AgentName;
 use enforcer_proto::wire::{CheckState, CheckView, Enforce, KernelCounters};
 use tokio::sync::watch;
 
-use super::Protected;
 use super::minting::Minting;
 use super::namespaces::Told;
 use super::probes::{Asked, Probed};
+use super::protect::Protected;
 use super::uplinks::Guarded;
 use crate::causes::Causes;
 use crate::dns::heard::Heard;

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::Protected;
+use super::protect::Protected;
 use super::uplinks::Guarded;
 use crate::abilities;
 use crate::dns::marks::Marks;

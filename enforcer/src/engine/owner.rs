@@ -1,8 +1,10 @@
 //! The owner itself: takes messages, lets the ledger decide, performs what it says.
 
 mod deciding;
+mod performing;
 mod pressing;
 mod recording;
+mod telling;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -13,15 +15,12 @@ use enforcer_proto::admission::{Admitted, admit};
 use enforcer_proto::asking::beyond_text;
 use enforcer_proto::audit::fits;
 use enforcer_proto::event::Event;
-use enforcer_proto::id::{GrantId, QueryId, RequestId};
-use enforcer_proto::ledger::{
-    ApproveTerms, Ceilings, Command, Decision, Effect, Grant, Ledger, Request, RequestState,
-};
+use enforcer_proto::id::{GrantId, QueryId};
+use enforcer_proto::ledger::{ApproveTerms, Ceilings, Command, Grant, Ledger, RequestState};
 use enforcer_proto::principal::{AgentName, Caller, ProcessOrigin};
 use enforcer_proto::refusal::{Code, Refusal};
-use enforcer_proto::text::safe_line;
 use enforcer_proto::time::Now;
-use enforcer_proto::wire::{Ask, LogView, Reply};
+use enforcer_proto::wire::{Ask, Reply};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use super::asking::{Waiting as WhoWaits, lost, with_origin};
@@ -31,10 +30,10 @@ use super::snapshots::Snapshots;
 use super::unrecorded::{Unrecorded, is_by_record};
 use super::{
     ClosedWindow, HEARTBEAT, OpenWindow, OpenWindows, Parts, Permit, StartError, at,
-    only_restricts, too_long_to_record, views,
+    too_long_to_record, views,
 };
+use performing::closed_window;
 use pressing::{Waiters, as_recorded};
-use views::Shown;
 
 use crate::audit::{End, Log};
 use crate::tally::{FLUSH, Refusals, Refused};
@@ -43,13 +42,6 @@ use crate::tally::{FLUSH, Refusals, Refused};
 const BATCH_MAX: usize = 256;
 /// How long a record that nobody waits for may wait for the sync of one that somebody does.
 const IDLE_SYNC: Duration = Duration::from_millis(5);
-/// How much room the file system of the log must have, bytes: with less, `status` says that the host is not well.
-const LOG_RESERVE_BYTES: u64 = 256 * 1024 * 1024;
-
-/// What an agent is told of whatever is wrong with the host.
-const UNWELL_FOR_AGENTS: &str =
-    "something on this host needs its operator, who sees what (enforcer status)";
-
 /// How often the enforcement itself is looked at.
 const DRIFT_LOOK: Duration = Duration::from_secs(3);
 
@@ -592,289 +584,6 @@ impl Owner {
         }
     }
 
-    /// Whether the caller may see windows, an agent its own.
-    fn check_may_see(&self, caller: &Caller) -> Result<(), Refusal> {
-        let may_see = caller.agent.is_some()
-            || caller.process.uid == 0
-            || self.parts.policy.rules.iter().any(|rule| {
-                let glass = rule.break_glass.as_ref();
-                rule.approvers.names(caller) || glass.is_some_and(|glass| glass.who.names(caller))
-            });
-        if may_see {
-            return Ok(());
-        }
-        Err(Refusal::new(
-            Code::CallerForbidden,
-            format!("Uid {} may not see the windows", caller.process.uid),
-        ))
-    }
-
-    fn status(&self, now: Now, caller: &Caller) -> Reply {
-        match self.check_may_see(caller) {
-            Ok(()) => self.shown(now, caller, Shown::All),
-            Err(refusal) => Reply::Refused(refusal),
-        }
-    }
-
-    /// One request, however many wait: what nobody can see nobody can decide on.
-    fn show(&self, now: Now, caller: &Caller, id: RequestId) -> Reply {
-        let own = |held: &&Request| caller.agent.as_ref().is_none_or(|own| *own == held.agent);
-        let found = self.check_may_see(caller).and_then(|()| {
-            self.ledger.request(id).filter(own).ok_or_else(|| {
-                let what =
-                    format!("Request {id} is none of the caller's to see, or is not remembered");
-                Refusal::new(Code::NotPending, what)
-            })
-        });
-        match found {
-            Ok(request) => self.shown(now, caller, Shown::One(request)),
-            Err(refusal) => Reply::Refused(refusal),
-        }
-    }
-
-    fn shown(&self, now: Now, caller: &Caller, what: Shown<'_>) -> Reply {
-        let mut status = views::status(
-            now,
-            &self.parts,
-            &self.ledger,
-            &self.waiting,
-            (caller, what),
-            LogView {
-                checkpoint: self.parts.watched.checkpoint(),
-                ..self.log.room()
-            },
-            self.faults(caller),
-        );
-        if caller.agent.is_none() {
-            status.started_unix_ns = self.started_unix_ns;
-        }
-        for agent in &mut status.agents {
-            agent.refused = self.refused.get(&agent.agent).copied().unwrap_or(0);
-        }
-        Reply::Status(Box::new(status))
-    }
-
-    /// What is wrong with the host, whoever's windows are open: for people.
-    fn faults_of_host(&self) -> Vec<String> {
-        let mut faults = self.parts.kernel.drift();
-        match self.log.room().free_bytes {
-            Some(free) if free < LOG_RESERVE_BYTES => faults.push(format!(
-                "the file system of the audit log has {free} bytes left, less than the {LOG_RESERVE_BYTES} it should have: when it is full, nothing is allowed"
-            )),
-            Some(_) => {}
-            None => faults.push("how much room the audit log has cannot be told".to_owned()),
-        }
-        faults.extend(self.disk_fault(self.parts.clock.now()));
-        if let Some(fault) = &self.audit_fault {
-            faults.push(format!(
-                "the audit log cannot be written, so nothing is allowed: {fault}"
-            ));
-        }
-        if self.log.is_dirty() {
-            faults.push("what was refused, since it could not be recorded, may still be in the audit log's file: it could not be cut off, or not durably, and a daemon that starts now would take it for what has happened. It is tried again until it is cut off".to_owned());
-        }
-        if self.unrecorded.lost() > 0 {
-            faults.push(format!(
-                "{} events could not be recorded, and there was no room to keep them: that they are lost is put on record once the log can be written",
-                self.unrecorded.lost()
-            ));
-        }
-        if let Some(fault) = &self.policy_fault {
-            faults.push(format!(
-                "the changed policy file cannot be used, and the rules stay as they were: {fault}"
-            ));
-        }
-        faults
-    }
-
-    /// What is wrong, as far as it is the caller's to know. What the host's faults say names agents, people, files and interfaces that are
-    /// nothing to an agent: it is told that there are some.
-    fn faults(&self, caller: &Caller) -> Vec<String> {
-        let mut faults = self.faults_of_host();
-        if caller.agent.is_some() && !faults.is_empty() {
-            faults = vec![UNWELL_FOR_AGENTS.to_owned()];
-        }
-        let own = |agent: &AgentName| caller.agent.as_ref().is_none_or(|own| own == agent);
-        for (grant, how) in self.ledger.unreviewed().filter(|(_, how)| own(&how.agent)) {
-            faults.push(format!(
-                "window {grant} of agent {} was opened in an emergency by {}, and nobody else has looked at it yet (enforcer review {grant} --note WHAT): {}",
-                how.agent,
-                how.by,
-                safe_line(&how.reason, 200)
-            ));
-        }
-        // Where the log is kept besides is nothing to an agent.
-        if caller.agent.is_none() {
-            faults.extend(self.parts.watched.faults());
-        }
-        for agent in self.stuck.iter().filter(|agent| own(agent)) {
-            faults.push(format!(
-                "the kernel did not let go of the window of agent {agent}; the proxy refuses it"
-            ));
-        }
-        faults
-    }
-
-    /// Performs a decision: closings, then the records, then openings. Gives the grant that was opened.
-    pub(super) fn perform(
-        &mut self,
-        now: Now,
-        decision: &Decision,
-    ) -> Result<Option<GrantId>, Refusal> {
-        if decision.then.is_empty() && decision.events.iter().all(only_restricts) {
-            self.restrict(now, decision);
-            return Ok(None);
-        }
-        self.append(&at(now, &decision.events))?;
-        for event in &decision.events {
-            self.ledger.apply(now, event);
-        }
-        let opened = self.open(now, decision);
-        self.tell(now, &decision.events);
-        opened
-    }
-
-    fn open(&mut self, now: Now, decision: &Decision) -> Result<Option<GrantId>, Refusal> {
-        let mut opened = None;
-        for effect in &decision.then {
-            if let Effect::OpenWindow {
-                agent,
-                grant,
-                opens_boot_ns,
-                closes_boot_ns,
-            } = effect
-            {
-                self.open_in_kernel(now, agent, *grant, *opens_boot_ns, *closes_boot_ns)?;
-                opened = Some(*grant);
-            }
-        }
-        Ok(opened)
-    }
-
-    /// Performs what only takes away: in force at once, recorded some milliseconds later, or as soon as the log can be written.
-    pub(super) fn restrict(&mut self, now: Now, decision: &Decision) {
-        let mut closed = Vec::new();
-        for effect in &decision.first {
-            if let Effect::CloseWindow { agent, grant, .. } = effect {
-                self.close_in_kernel(agent);
-                closed.push((agent, *grant));
-            }
-        }
-        let mut left = Vec::new();
-        for event in &decision.events {
-            self.ledger.apply(now, event);
-            // Each at once: where very many close together the ledger does not remember all of them to the end.
-            if let Event::Closed { grant, .. } = event {
-                left.extend(self.ledger.grant(*grant).and_then(closed_window));
-            }
-        }
-        self.withdraw(&closed);
-        for window in left {
-            self.hand_over(window);
-        }
-        // Whoever is refused next because of it, on record first, shares its sync.
-        self.staged.extend(at(now, &decision.events));
-        self.tell(now, &decision.events);
-    }
-
-    /// Gives a closed window's jobs to whoever cancels them.
-    fn hand_over(&self, window: ClosedWindow) {
-        // Nobody listens any more only when the daemon stops; the next start finds what is left.
-        let _ = self.news.closed.send(Arc::new(window));
-    }
-
-    /// A job that is heard of only after its window's close: its start was under way.
-    fn hand_over_late(&self, event: &Event) {
-        let Event::JobSeen { grant, job, .. } = event else {
-            return;
-        };
-        let grant = self.ledger.grant(*grant);
-        if let Some(closed) = grant.and_then(closed_window)
-            && closed.jobs.iter().any(|left| left.job.is_same_job(job))
-        {
-            self.hand_over(closed);
-        }
-    }
-
-    fn open_in_kernel(
-        &mut self,
-        now: Now,
-        agent: &AgentName,
-        grant: GrantId,
-        opens: u64,
-        closes: u64,
-    ) -> Result<(), Refusal> {
-        if let Err(fault) = self.parts.kernel.open(agent, grant, opens, closes) {
-            tracing::error!(%agent, %grant, %fault, "the kernel did not take the window");
-            let decision = self.ledger.open_failed(grant);
-            self.restrict(now, &decision);
-            return Err(Refusal::new(
-                Code::KernelFailed,
-                format!("The kernel did not take window {grant}, so it was closed"),
-            ));
-        }
-        // The entry that the kernel did not let go is overwritten: taking it away now would take the new window.
-        self.stuck.remove(agent);
-        self.publish(grant);
-        // The window is open and its approval is on disk; a lost "opened" takes nothing from the record of who allowed what. Windows may have been
-        // ended while the approval was written: it comes after those.
-        let now = self.parts.clock.now();
-        let staged = at(
-            now,
-            &[Event::Opened {
-                grant,
-                agent: agent.clone(),
-            }],
-        );
-        if self.append(&staged).is_err() {
-            self.keep_unrecorded(staged);
-        }
-        Ok(())
-    }
-
-    fn close_in_kernel(&mut self, agent: &AgentName) {
-        if let Err(fault) = self.parts.kernel.close(agent) {
-            tracing::error!(%agent, %fault, "the kernel did not let go of the window; retrying");
-            self.stuck.insert(agent.clone());
-        }
-    }
-
-    /// Shows everybody all windows that are open at `now`.
-    fn publish_all(&self, now: Now) {
-        let open = self.ledger.open_grants();
-        let open = open.filter(|grant| grant.is_open_at(now));
-        let windows = open
-            .map(|grant| (grant.agent.clone(), Arc::new(open_window(grant))))
-            .collect();
-        self.news.windows.send_replace(Arc::new(windows));
-    }
-
-    /// Shows everybody one more. The others are not looked at: there may be ten thousand.
-    fn publish(&self, grant: GrantId) {
-        let Some(grant) = self.ledger.grant(grant) else {
-            return;
-        };
-        let window = Arc::new(open_window(grant));
-        self.news
-            .windows
-            .send_modify(|open| drop(Arc::make_mut(open).insert(grant.agent.clone(), window)));
-    }
-
-    /// Shows these windows to nobody any more.
-    fn withdraw(&self, closed: &[(&AgentName, GrantId)]) {
-        if closed.is_empty() {
-            return;
-        }
-        self.news.windows.send_modify(|open| {
-            let open = Arc::make_mut(open);
-            for (agent, grant) in closed {
-                if open.get(*agent).is_some_and(|held| held.grant == *grant) {
-                    open.remove(*agent);
-                }
-            }
-        });
-    }
-
     /// Says that the daemon stopped. Windows stay as they are: the kernel holds their deadlines, and nothing is served without the proxy.
     fn stop(&mut self) {
         let now = self.parts.clock.now();
@@ -900,16 +609,6 @@ fn audit_unavailable() -> Refusal {
         Code::AuditUnavailable,
         "The audit log cannot be written, and nothing is allowed that cannot be recorded",
     )
-}
-
-/// What a closed window leaves behind; `None` while it is open.
-fn closed_window(grant: &Grant) -> Option<ClosedWindow> {
-    let (reason, _) = grant.closed?;
-    Some(ClosedWindow {
-        window: Arc::new(open_window(grant)),
-        reason,
-        jobs: grant.unsettled_jobs(),
-    })
 }
 
 pub(super) fn open_window(grant: &Grant) -> OpenWindow {

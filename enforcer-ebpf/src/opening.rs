@@ -60,6 +60,17 @@ pub struct Opening {
     pub bytes: u32,
 }
 
+/// What a socket has said first, beside what came by its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Said {
+    /// Exactly that.
+    This,
+    /// More: what came may be its beginning.
+    More,
+    /// Something else, or more than is known.
+    Other,
+}
+
 const _: () = assert!(size_of::<OpeningKey>() == 32);
 const _: () = assert!(size_of::<Opening>() == 48);
 
@@ -139,9 +150,20 @@ impl Opening {
         self.state = [a, b, c, d];
     }
 
-    /// Whether exactly these bytes were said.
+    /// What was said, beside what came.
     #[must_use]
-    pub fn is(&self, key: [u64; 2], came: &[u8]) -> bool {
+    pub fn beside(&self, key: [u64; 2], came: &[u8]) -> Said {
+        if self.is(key, came) {
+            Said::This
+        } else if self.bytes != UNKNOWN && self.bytes as usize > came.len() {
+            Said::More
+        } else {
+            Said::Other
+        }
+    }
+
+    /// Whether exactly these bytes were said.
+    fn is(&self, key: [u64; 2], came: &[u8]) -> bool {
         let mut said = Self::new(key, self.first);
         came.iter().for_each(|byte| said.byte(*byte));
         said == *self
@@ -220,6 +242,11 @@ mod tests {
             assert!(!said.is(KEY, &other), "{at}");
         }
         assert!(!said.is(KEY, &bytes[..599]));
+        assert_eq!(said.beside(KEY, &bytes[..599]), Said::More);
+        assert_eq!(said.beside(KEY, &bytes), Said::This);
+        let mut long = said;
+        long.bytes = UNKNOWN;
+        assert_eq!(long.beside(KEY, &bytes[..599]), Said::Other);
         assert!(!said.is([KEY[1], KEY[0]], &bytes));
         assert!(!said.goes_on_at(100, 1) && !said.goes_on_at(701, 1) && said.goes_on_at(700, 1));
         let unknown = Opening {

@@ -8,19 +8,22 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::net::sockopt::socket_acceptconn;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// How long nothing is taken after the kernel gave none: it may have no file descriptors to give.
 const PAUSE: Duration = Duration::from_millis(20);
+/// How many connections of one listener may be under way of which it is not known whose they are, which takes some milliseconds at most. Whoever may make
+/// packets in a network namespace makes any number there that are nobody's, and does not take everybody's places by them.
+const UNKNOWN_MAX: usize = 32;
 /// How often it is said at most that connections could not be accepted, of all listeners together: agents may bring that about on many.
 const SAID_EVERY: Duration = Duration::from_secs(10);
 
@@ -37,6 +40,21 @@ pub enum Ended {
     Stopped,
     /// It listens no more, and nobody here has ended it.
     Dead,
+}
+
+/// A connection's place.
+#[derive(Debug)]
+pub struct Place {
+    among_all: OwnedSemaphorePermit,
+    /// Among those of its listener of which it is not known whose they are.
+    _unknown: OwnedSemaphorePermit,
+}
+
+impl Place {
+    /// It is known now whose it is.
+    pub fn known(self) -> OwnedSemaphorePermit {
+        self.among_all
+    }
 }
 
 /// Connections that could not be accepted.
@@ -62,7 +80,7 @@ impl Failures {
 
 /// What came of waiting for a connection.
 enum Next {
-    Taken(OwnedSemaphorePermit, TcpStream, SocketAddr),
+    Taken(Place, TcpStream, SocketAddr),
     /// Whoever came has gone again.
     Gone,
     Dead,
@@ -73,7 +91,7 @@ pub async fn each<P, S>(
     listener: TcpListener,
     stop: CancellationToken,
     place: impl Fn() -> P + Send,
-    serve: impl Fn(TcpStream, SocketAddr, OwnedSemaphorePermit) -> S + Send,
+    serve: impl Fn(TcpStream, SocketAddr, Place) -> S + Send,
 ) -> Ended
 where
     P: Future<Output = OwnedSemaphorePermit> + Send,
@@ -88,6 +106,7 @@ where
             return Ended::Dead;
         }
     };
+    let unknown = Arc::new(Semaphore::new(UNKNOWN_MAX));
     loop {
         let next = async {
             let mut comes = listener.readable().await?;
@@ -95,7 +114,11 @@ where
             if !socket_acceptconn(listener.get_ref())? {
                 return Ok(Next::Dead);
             }
-            let place = place().await;
+            let unknown = Arc::clone(&unknown).acquire_owned().await;
+            let place = Place {
+                _unknown: unknown.expect("the semaphore is never closed"),
+                among_all: place().await,
+            };
             let taken = comes.try_io(|listener| listener.get_ref().accept());
             // The place is given back.
             let Ok(taken) = taken else {
@@ -163,6 +186,40 @@ mod tests {
             came.recv().await.expect("is served");
         }
         stop.cancel();
+    }
+
+    #[tokio::test]
+    async fn whoever_makes_connections_that_are_nobodys_takes_few_of_everybodys_places() {
+        let all = Arc::new(Semaphore::new(10 * UNKNOWN_MAX));
+        let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
+        listener.set_nonblocking(true).expect("sets it");
+        let to = listener.local_addr().expect("an address");
+        let (held, mut holds) = tokio::sync::mpsc::unbounded_channel();
+        tokio::spawn({
+            let all = Arc::clone(&all);
+            async move {
+                let place = || async { Arc::clone(&all).acquire_owned().await.expect("open") };
+                let serve = |stream, _, place| {
+                    let _ = held.send((stream, place));
+                    std::future::ready(())
+                };
+                each(listener, CancellationToken::new(), place, serve).await
+            }
+        });
+        let mut clients = Vec::new();
+        for _ in 0..3 * UNKNOWN_MAX {
+            clients.push(TcpStream::connect(to).await.expect("connects"));
+        }
+        let mut unknown = Vec::new();
+        for _ in 0..UNKNOWN_MAX {
+            unknown.push(holds.recv().await.expect("is taken"));
+        }
+        assert!(holds.is_empty());
+        // Who is known makes room for one that is not, and keeps its place.
+        let known = unknown.pop().map(|(stream, place)| (stream, place.known()));
+        let _next = holds.recv().await.expect("is taken");
+        assert_eq!(all.available_permits(), 9 * UNKNOWN_MAX - 1);
+        drop(known);
     }
 
     /// How waiting ends for a listener that somebody ends, before it is waited for or while it is.

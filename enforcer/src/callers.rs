@@ -1,11 +1,13 @@
-//! Who asks at the ports to which the kernel leads agents, besides the proxy's, and how much each agent may have of what is served at any of
-//! them, the proxy's included. What the kernel did not lead there has no caller, and gets not one byte.
+//! Who asks at the ports to which the kernel leads agents, and how much each agent may have of what is served at any of them. What the kernel did
+//! not lead there has no caller, and gets not one byte.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
+use enforcer_ebpf::Origin;
+use enforcer_ebpf::opening::Said;
 use enforcer_proto::principal::{AgentName, Process};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -21,16 +23,71 @@ pub struct Caller {
     pub process: Process,
 }
 
+/// Whose a connection is, as the kernel says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// The agent whose workload the process is in, if any.
+    pub agent: Option<AgentName>,
+    /// The process that connected.
+    pub process: Process,
+    /// Where it wanted to go.
+    pub destination: SocketAddr,
+    /// What the kernel left of it.
+    pub origin: Origin,
+    /// The port of its end.
+    pub port: u16,
+    /// Whether that is in a network namespace which others may be the root of.
+    pub is_apart: bool,
+}
+
+impl Peer {
+    /// Whose it is, where it is an agent's.
+    #[must_use]
+    pub fn caller(&self) -> Option<Caller> {
+        Some(Caller {
+            agent: self.agent.clone()?,
+            process: self.process.clone(),
+        })
+    }
+}
+
 /// Asks the kernel whose something is that came to a port of the daemon's.
 #[async_trait]
 pub trait Callers: Send + Sync {
-    /// Who made a connection; `None` where it was not led here, or is no agent's.
-    async fn of_connection(&self, stream: &TcpStream) -> Option<Caller>;
+    /// The origin of a connection, with the address that it was accepted from: one that has been reset meanwhile does not know that any more, and is
+    /// still whose it was.
+    ///
+    /// # Errors
+    /// The process that it is of, where it was led here and is no agent's that may come by this way, or no agent's any more; nothing where the kernel led
+    /// none such here.
+    async fn origin(&self, stream: &TcpStream, from: SocketAddr) -> Result<Peer, Option<Process>>;
+    /// Whether these bytes, the first that came, are what the socket of that very connection has said: whoever may make packets in its network namespace
+    /// can speak in its place. `None` where that is not known any more. Can be asked once, but where there is more to come.
+    fn has_said(&self, peer: &Peer, came: &[u8]) -> Option<Said>;
     /// Whether the kernel has given a datagram, in the network namespace with that cookie, the mark of the daemon's own probe.
     fn is_probe(&self, mark: u32, netns: u64) -> bool;
-    /// Who sent a datagram from `peer` to a port in the network namespace with that cookie, which the kernel has given this mark, likewise. The process is
-    /// not always known; in another namespace than the daemon's own it is, or the datagram is nobody's.
-    fn of_datagram(&self, mark: u32, peer: SocketAddr, to: (u64, u16)) -> Option<Caller>;
+    /// Who sent a datagram from `peer` to a port in the daemon's own network namespace, which the kernel has given this mark; `None` where it was not led here,
+    /// or is no agent's. The process is not always known.
+    fn of_datagram(&self, mark: u32, peer: SocketAddr, port: u16) -> Option<Caller>;
+    /// Whether somebody's datagrams were led from `peer` to a port in the network namespace with that cookie. Whether this one was, and whose it is, cannot be
+    /// told where others than this host's root may make packets.
+    fn is_led(&self, peer: SocketAddr, to: (u64, u16)) -> bool;
+}
+
+/// An agent's connection, and whose it is.
+///
+/// # Errors
+/// As [`Callers::origin`]; so is the process that is no agent's.
+pub async fn of_agent(
+    callers: &dyn Callers,
+    stream: &TcpStream,
+    from: SocketAddr,
+) -> Result<(Peer, Caller), Option<Process>> {
+    let peer = callers.origin(stream, from).await?;
+    match peer.caller() {
+        Some(caller) => Ok((peer, caller)),
+        None => Err(Some(peer.process)),
+    }
 }
 
 /// What one agent may have of a service at once.

@@ -8,7 +8,7 @@ mod answer;
 pub(crate) mod placeholder;
 
 use std::convert::Infallible;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,10 +22,11 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
-use crate::accept::{self, Ended};
-use crate::callers::{Bounds, Caller, Callers, Places};
+use crate::accept::{self, Ended, Place};
+use crate::callers::{Bounds, Caller, Callers, Places, of_agent};
 use crate::clock::Clock;
 use crate::config;
+use crate::namespaces::Site;
 use crate::pace::Pace;
 use crate::proxy::Coalesce;
 
@@ -69,22 +70,28 @@ impl std::fmt::Debug for Server {
 }
 
 /// Serves one listener until `stop`, or as long as it listens.
-pub async fn serve(server: Arc<Server>, listener: TcpListener, stop: CancellationToken) -> Ended {
-    let serve = |stream, _peer, place| {
-        let (server, stop) = (Arc::clone(&server), stop.clone());
+pub async fn serve(
+    server: Arc<Server>,
+    (listener, site): (TcpListener, Site),
+    stop: CancellationToken,
+) -> Ended {
+    let serve = |stream, from, place| {
+        let (server, stop, site) = (Arc::clone(&server), stop.clone(), site.clone());
         async move {
-            stop.run_until_cancelled(server.connection(stream)).await;
-            drop(place);
+            let connection = server.connection(stream, (from, place), &site);
+            stop.run_until_cancelled(connection).await;
         }
     };
     accept::each(listener, stop.clone(), || server.places.connection(), serve).await
 }
 
 impl Server {
-    async fn connection(&self, stream: TcpStream) {
-        let Some(caller) = self.callers.of_connection(&stream).await else {
-            return;
+    async fn connection(&self, stream: TcpStream, (from, place): (SocketAddr, Place), site: &Site) {
+        let caller = match of_agent(self.callers.as_ref(), &stream, from).await {
+            Ok((_, caller)) => caller,
+            Err(process) => return self.refused.add_unknown(from, site, process),
         };
+        let _among_all = place.known();
         let Some(_place) = self.places.connection_of(&caller.agent) else {
             return self.too_many(&caller);
         };

@@ -47,15 +47,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use enforcer_ebpf::Origin;
 use enforcer_proto::id::GrantId;
 use enforcer_proto::principal::{AgentName, Process};
-use enforcer_proto::refusal::{Code, Refusal};
+use enforcer_proto::refusal::Refusal;
 use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
-use crate::accept::{self, Ended};
+use crate::accept::{self, Ended, Place};
+use crate::callers::{Callers, Peer};
 use crate::clock::Clock;
 use crate::engine::{Engine, OpenWindow, Requester};
 use crate::namespaces::Site;
@@ -81,38 +80,6 @@ use way::Rules;
 
 /// How long a TLS handshake may take, its hello included.
 pub const HANDSHAKE: Duration = Duration::from_secs(10);
-
-/// Whose a connection is, as the kernel says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Peer {
-    /// The agent whose workload the process is in, if any.
-    pub agent: Option<AgentName>,
-    /// The process that connected.
-    pub process: Process,
-    /// Where it wanted to go.
-    pub destination: SocketAddr,
-    /// What the kernel left of it.
-    pub origin: Origin,
-    /// The port of its end.
-    pub port: u16,
-    /// Whether that is in a network namespace which others may be the root of.
-    pub is_apart: bool,
-}
-
-/// Asks the kernel whose an accepted connection is.
-#[async_trait]
-pub trait OriginSource: Send + Sync {
-    /// The origin of a connection, with the address that it was accepted from: one that has been reset meanwhile does not know that any more, and is
-    /// still whose it was.
-    ///
-    /// # Errors
-    /// The process that it is of, where it was led here and is no agent's that may come by this way, or no agent's any more; nothing where the kernel led
-    /// none such here.
-    async fn origin(&self, stream: &TcpStream, from: SocketAddr) -> Result<Peer, Option<Process>>;
-    /// Whether these bytes, the first that came, are what the socket of that very connection has said: whoever may make packets in its network namespace
-    /// can speak in its place. `None` where that is not known any more. Can be asked once.
-    fn has_said(&self, peer: &Peer, came: &[u8]) -> Option<bool>;
-}
 
 /// Tokens by window. They never leave the daemon.
 #[async_trait]
@@ -145,7 +112,7 @@ pub struct Proxy {
     /// Decides and records.
     pub engine: Engine,
     /// Knows whose a connection is.
-    pub origins: Arc<dyn OriginSource>,
+    pub origins: Arc<dyn Callers>,
     /// Where the processes come from that ask.
     pub processes: origin::Reader,
     /// Speaks TLS to agents.
@@ -224,24 +191,17 @@ impl Proxy {
         self: Arc<Self>,
         stream: TcpStream,
         (from, site): (SocketAddr, Site),
-        place: OwnedSemaphorePermit,
+        place: Place,
         gone: CancellationToken,
     ) {
         let peer = match self.origins.origin(&stream, from).await {
             Ok(peer) => peer,
-            Err(None) => {
-                let what = format!("A connection from {from}{site} was not led here by the kernel");
-                let refusal = Refusal::new(Code::CallerUnknown, what);
-                self.refused.add_nobodys(Came::Connection, &site, refusal);
-                return reset(&stream);
-            }
             Err(process) => {
-                let what = format!("A process that is no agent's is served nothing{site}");
-                let refusal = Refusal::new(Code::CallerUnknown, what);
-                self.refused.add(None, process, refusal);
+                self.refused.add_unknown(from, &site, process);
                 return reset(&stream);
             }
         };
+        let place = place.known();
         match peer.agent.clone() {
             Some(agent) => {
                 self.of_agent(stream, &peer, agent, &gone).await;

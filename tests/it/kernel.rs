@@ -19,6 +19,7 @@ use enforcer::kernel::{Attached, KernelConfig, Ports, attach};
 use enforcer::sockopt::netns_cookie;
 use enforcer::workload;
 use enforcer_ebpf::map::{CLOSED_DROP, CLOSED_DROP_DEDICATED, CLOSED_EXPLAIN, NAMES_FORWARD};
+use enforcer_ebpf::opening::Said;
 use enforcer_ebpf::{Agent, Origin, Window};
 use enforcer_proto::wire::Enforce;
 use harness::capture::Capture;
@@ -432,7 +433,7 @@ fn what_a_socket_says_first_is_known_as_it_has_said_it() {
     let mut kernel = Kernel::new(CLOSED_EXPLAIN);
     kernel.open(LONG);
     for (listener, to) in [(0, BIGQUERY4.to_string()), (1, BIGQUERY6.to_string())] {
-        for (first, is_said) in [(b's', true), (b't', false)] {
+        for (first, said) in [(b's', Said::This), (b't', Said::Other)] {
             assert_eq!(kernel.agent("says", &to), "ok");
             let (mut stream, peer) = kernel.listeners[listener].accept().expect("accepts");
             let origins = &kernel.attached.origins;
@@ -440,9 +441,12 @@ fn what_a_socket_says_first_is_known_as_it_has_said_it() {
             let mut came = Vec::new();
             stream.read_to_end(&mut came).expect("reads");
             assert_eq!(came, [b's'; 600]);
+            // What came is not yet all, and may be asked about again.
+            let part = origins.has_said(&origin, peer.port(), &came[..599]);
+            assert_eq!(part, Some(Said::More));
             came[0] = first;
             let known = origins.has_said(&origin, peer.port(), &came);
-            assert_eq!(known, Some(is_said));
+            assert_eq!(known, Some(said));
             assert_eq!(origins.has_said(&origin, peer.port(), &came), None);
         }
     }

@@ -4,7 +4,7 @@ mod apart;
 mod bridge;
 mod dead;
 mod flood;
-mod marks;
+mod names;
 mod newcomers;
 mod sandbox;
 mod takeover;

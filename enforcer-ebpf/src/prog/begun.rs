@@ -20,6 +20,9 @@ const IPPROTO_TCP: u32 = 6;
 /// IPv6's headers behind which TCP would stand unseen.
 const IPPROTO_HOPOPTS: u32 = 0;
 const IPPROTO_DSTOPTS: u32 = 60;
+const IPPROTO_ROUTING: u32 = 43;
+const IPPROTO_FRAGMENT: u32 = 44;
+const IPPROTO_MOBILITY: u32 = 135;
 const SYN: u8 = 0x02;
 const ACK: u8 = 0x10;
 const WORD_BYTES: usize = 8;
@@ -32,6 +35,10 @@ pub fn tie(skb: &SkBuff, packet: &IpPacket) -> Option<Reason> {
         return None;
     }
     let (mut protocol, mut at) = (packet.protocol, packet.payload_at);
+    // The kernel has put nothing together or apart yet.
+    if packet.destination == LOOPBACK_V6 && is_never_the_kernels(protocol) {
+        return Some(Reason::Internal);
+    }
     // One such header is behind the kernel's own segments of more than 64 KiB; TCP that hides behind more is nobody's.
     if packet.destination == LOOPBACK_V6 && is_extension(protocol) {
         let (Ok(next), Ok(words)) = (skb.load::<u8>(at), skb.load::<u8>(at + 1)) else {
@@ -125,7 +132,10 @@ pub fn tie(skb: &SkBuff, packet: &IpPacket) -> Option<Reason> {
 /// Keeps that nothing was said yet.
 #[inline(always)]
 fn is_begun(flow: &FlowKey, origin: &Origin) -> bool {
-    if flow.server_port != config().proxy_port {
+    let config = config();
+    // Questions for names are asked in the clear: what of them is the socket's matters where others may make packets.
+    let is_question = flow.server_port == config.names_port && flow.netns != config.daemon_netns;
+    if flow.server_port != config.proxy_port && !is_question {
         return true;
     }
     let key = OpeningKey::of(origin, flow.client_port as u16);
@@ -215,4 +225,10 @@ fn take_up(skb: &SkBuff, opening: &mut Opening, mut at: usize) -> usize {
 #[inline(always)]
 const fn is_extension(protocol: u32) -> bool {
     protocol == IPPROTO_HOPOPTS || protocol == IPPROTO_DSTOPTS
+}
+
+/// Whether it is a header behind which another would stand unseen, and which the kernel itself puts before nothing until later.
+#[inline(always)]
+const fn is_never_the_kernels(protocol: u32) -> bool {
+    protocol == IPPROTO_ROUTING || protocol == IPPROTO_FRAGMENT || protocol == IPPROTO_MOBILITY
 }

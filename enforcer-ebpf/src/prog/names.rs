@@ -1,5 +1,5 @@
-//! Questions for names in datagrams: who asks is tied to the client's end as the question leaves, and an answer is shown as if it came from
-//! the server that was asked.
+//! Questions for names in datagrams: who asks is tied to the client's end as the question leaves, where that can be believed; and an answer is shown as
+//! if it came from the server that was asked.
 
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
@@ -15,8 +15,8 @@ use super::sockaddr::Place;
 const GO_ON: i32 = 1;
 const IPPROTO_UDP: u32 = 17;
 
-/// Marks a question as its agent's, and ties the client's end to its asker, before it is delivered. What is for the daemon's port and
-/// was not led there, or cannot be read, is refused: the daemon believes the mark.
+/// Marks a question as its agent's in the daemon's own network namespace, and ties the client's end to its asker, before it is delivered. What is for the
+/// daemon's port and was not led there, or cannot be read, is refused: the daemon believes the mark.
 #[inline(always)]
 pub fn tie(skb: &SkBuff, packet: &IpPacket) -> Option<Reason> {
     if packet.protocol != IPPROTO_UDP
@@ -44,6 +44,12 @@ pub fn tie(skb: &SkBuff, packet: &IpPacket) -> Option<Reason> {
     };
     let Some(client) = packet.source(skb).filter(|_| mark != 0) else {
         return Some(Reason::Internal);
+    };
+    // Elsewhere others may read it and put it on what they send, so that it would say nothing there, and tell them that of every other agent.
+    let mark = if origin.netns == config.daemon_netns {
+        mark
+    } else {
+        0
     };
     // SAFETY: the field is writable in this hook.
     unsafe { (*skb.skb).mark = mark };

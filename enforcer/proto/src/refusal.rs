@@ -162,6 +162,8 @@ codes! {
     HelloUnreadable = "tls.hello", "Use TLS with a server name (SNI) and without Encrypted Client Hello.";
     /// A TLS hello that the process which connected did not send: somebody else who may make packets in its network namespace spoke in its place.
     HelloForeign = "tls.foreign", "Share a network namespace with nobody who may make packets in it (CAP_NET_RAW, or its root); then try again.";
+    /// A question for a name that the process which connected did not send, likewise.
+    QuestionForeign = "names.foreign", "Share a network namespace with nobody who may make packets in it (CAP_NET_RAW, or its root); then try again.";
     /// TLS 1.2 or a second hello (HelloRetryRequest) from a network namespace of its own: with less than TLS 1.3 from the first hello on, it is not known there who speaks.
     TlsInsufficient = "tls.insufficient_security", "Use TLS 1.3 there, with a key share of X25519 in the first hello, as current clients do.";
     /// A name besides BigQuery's that is not on the agent's list.

@@ -84,6 +84,7 @@ impl Beside {
         for listener in sockets.metadata {
             if let Some(server) = &self.metadata {
                 let server = Arc::clone(server);
+                let listener = (listener, namespace.site.clone());
                 post.spawn(tasks, metadata::serve(server, listener, post.stop.clone()));
             }
         }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use enforcer_ebpf::opening::Said;
 use enforcer_ebpf::record::hook;
 use enforcer_ebpf::{Origin, Reason};
 use enforcer_proto::event::{Event, Refuser};
@@ -15,13 +16,12 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use super::namespaces::hints::Hints;
-use crate::callers::{Caller, Callers};
+use crate::callers::{Caller, Callers, Peer};
 use crate::causes::Causes;
 use crate::dns::marks::Marks;
 use crate::engine::Engine;
 use crate::kernel::Events;
 use crate::prove::canary;
-use crate::proxy::{OriginSource, Peer};
 use crate::sockopt::{netns_cookie, own_netns};
 use crate::tally::{FLUSH, Tally};
 use crate::workloads::Workloads;
@@ -87,40 +87,6 @@ impl Origins {
 
 #[async_trait]
 impl Callers for Origins {
-    async fn of_connection(&self, stream: &TcpStream) -> Option<Caller> {
-        self.caller(&Self::of_connection(self, stream).await?)
-    }
-
-    fn is_probe(&self, mark: u32, netns: u64) -> bool {
-        netns == self.own_netns && self.marks.number(mark) == Some(self.marks.probe())
-    }
-
-    fn of_datagram(
-        &self,
-        mark: u32,
-        peer: SocketAddr,
-        (netns, port): (u64, u16),
-    ) -> Option<Caller> {
-        let number = self.marks.number(mark)?;
-        let place = usize::try_from(number).ok()?.checked_sub(1)?;
-        let agent = self.numbered.get(place)?.clone();
-        // The process is known while the port is its agent's still.
-        let origin = self.origins.of_datagram(peer, netns, port);
-        let known = origin.and_then(|origin| self.caller(&origin));
-        let of_agent = known.filter(|known| known.agent == agent);
-        if netns != self.own_netns {
-            // Whoever is in it may be its root, and have rules of its own put any agent's mark on what it asks.
-            return of_agent;
-        }
-        Some(of_agent.unwrap_or_else(|| Caller {
-            agent,
-            process: process(0, 0, 0, &[0; 16]),
-        }))
-    }
-}
-
-#[async_trait]
-impl OriginSource for Origins {
     async fn origin(&self, stream: &TcpStream, from: SocketAddr) -> Result<Peer, Option<Process>> {
         let origin = self.of_connection(stream).await.ok_or(None)?;
         let nobodys = || Some(process_of(&origin));
@@ -141,8 +107,30 @@ impl OriginSource for Origins {
         })
     }
 
-    fn has_said(&self, peer: &Peer, came: &[u8]) -> Option<bool> {
+    fn has_said(&self, peer: &Peer, came: &[u8]) -> Option<Said> {
         self.origins.has_said(&peer.origin, peer.port, came)
+    }
+
+    fn is_probe(&self, mark: u32, netns: u64) -> bool {
+        netns == self.own_netns && self.marks.number(mark) == Some(self.marks.probe())
+    }
+
+    fn of_datagram(&self, mark: u32, peer: SocketAddr, port: u16) -> Option<Caller> {
+        let number = self.marks.number(mark)?;
+        let place = usize::try_from(number).ok()?.checked_sub(1)?;
+        let agent = self.numbered.get(place)?.clone();
+        // The process is known while the port is its agent's still.
+        let origin = self.origins.of_datagram(peer, self.own_netns, port);
+        let known = origin.and_then(|origin| self.caller(&origin));
+        let of_agent = known.filter(|known| known.agent == agent);
+        Some(of_agent.unwrap_or_else(|| Caller {
+            agent,
+            process: process(0, 0, 0, &[0; 16]),
+        }))
+    }
+
+    fn is_led(&self, peer: SocketAddr, (netns, port): (u64, u16)) -> bool {
+        self.origins.of_datagram(peer, netns, port).is_some()
     }
 }
 

@@ -3,6 +3,8 @@
 //!
 //! The messages are the library's; its sockets are not used: it bounds neither connections nor questions.
 
+mod apart;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -12,7 +14,7 @@ use std::time::Duration;
 use enforcer_proto::principal::AgentName;
 use enforcer_proto::refusal::{Code, Refusal};
 use hickory_resolver::net::{DnsError, NetError};
-use hickory_resolver::proto::op::{Edns, Metadata, OpCode, ResponseCode};
+use hickory_resolver::proto::op::{Edns, MessageType, Metadata, OpCode, ResponseCode};
 use hickory_resolver::proto::rr::rdata::A;
 use hickory_resolver::proto::rr::{Name, RData, Record};
 use hickory_resolver::proto::serialize::binary::BinEncoder;
@@ -27,12 +29,12 @@ use super::Names;
 use super::marked::{self, Received};
 use super::questions::Questions;
 use super::told::{NamesRules, OWN_TTL_S, Told, answered, letters, told};
-use crate::accept::{self, Ended};
-use crate::callers::{Bounds, Caller, Callers, Places};
+use crate::accept::{self, Ended, Place};
+use crate::callers::{Bounds, Caller, Callers, Places, of_agent};
 use crate::causes::Causes;
 use crate::clock::Clock;
 use crate::namespaces::Site;
-use crate::pace::Pace;
+use crate::pace::{Bucket, Pace};
 use crate::proxy::tls::ProtectedNames;
 use crate::proxy::{Came, Coalesce};
 
@@ -99,6 +101,8 @@ struct Said {
     code: ResponseCode,
     records: Vec<Record>,
     authority: Vec<Record>,
+    /// Whether it is to be asked again by a connection.
+    is_cut: bool,
 }
 
 impl Said {
@@ -107,6 +111,22 @@ impl Said {
             code,
             records: Vec::new(),
             authority: Vec::new(),
+            is_cut: false,
+        }
+    }
+
+    /// Of a name, what was decided.
+    fn of(name: Name, told: Told) -> Self {
+        match told {
+            Told::Address(ip) => {
+                Self::records(vec![Record::from_rdata(name, OWN_TTL_S, RData::A(A(ip)))])
+            }
+            Told::Records(records) => Self::records(records),
+            Told::Nothing => Self::only(ResponseCode::NoError),
+            Told::NotServed => Self::only(ResponseCode::NotImp),
+            // What was looked up is not looked up again.
+            Told::LookUp => Self::only(ResponseCode::ServFail),
+            Told::Refused(_) => Self::only(ResponseCode::Refused),
         }
     }
 
@@ -126,6 +146,8 @@ pub async fn serve_datagrams(
 ) {
     let socket = Arc::new(socket);
     let mut buffer = vec![0; QUESTION_BYTES_MAX + 1];
+    // All that come here together have one agent's, where it cannot be told whose each is.
+    let mut pace = Bucket::new(BOUNDS.pace);
     loop {
         match stop
             .run_until_cancelled(marked::receive(&socket, &mut buffer))
@@ -133,11 +155,13 @@ pub async fn serve_datagrams(
         {
             None => return,
             Some(Ok(received)) if received.length <= QUESTION_BYTES_MAX => {
-                responder.datagram(
-                    (&socket, &namespace),
-                    buffer[..received.length].to_vec(),
-                    received,
-                );
+                let question = &buffer[..received.length];
+                let here = (&socket, &namespace);
+                if namespace.site.is_apart() {
+                    responder.to_anybody(here, (question, received.peer), &mut pace);
+                } else {
+                    responder.datagram(here, question.to_vec(), received);
+                }
             }
             Some(Ok(_)) => {}
             // A client that has gone already, said by the kernel. So it is where somebody destroys sockets (`ss -K`): one for datagrams stays as it was.
@@ -152,16 +176,15 @@ pub async fn serve_connections(
     (listener, namespace): (TcpListener, Namespace),
     stop: CancellationToken,
 ) -> Ended {
-    let is_strict = namespace.is_strict;
-    let serve = |stream, peer, place| {
+    let serve = |stream, from, place| {
         let (responder, stop) = (Arc::clone(&responder), stop.clone());
+        let namespace = namespace.clone();
         async move {
-            let connection = responder.connection(stream, peer, is_strict);
+            let connection = responder.connection(stream, (from, place), &namespace);
             // One that goes on would keep the namespace alive.
             if let Some(Err(error)) = stop.run_until_cancelled(connection).await {
                 tracing::debug!(%error, "a connection with questions ended");
             }
-            drop(place);
         }
     };
     accept::each(
@@ -191,8 +214,7 @@ impl Responder {
         let Ok(port) = socket.local_addr().map(|own| own.port()) else {
             return;
         };
-        let to = (namespace.netns, port);
-        let Some(caller) = self.callers.of_datagram(received.mark, peer, to) else {
+        let Some(caller) = self.callers.of_datagram(received.mark, peer, port) else {
             return self.of_nobody(&namespace.site);
         };
         let Some(place) = self
@@ -218,16 +240,30 @@ impl Responder {
     async fn connection(
         &self,
         mut stream: TcpStream,
-        peer: SocketAddr,
-        is_strict: bool,
+        (from, place): (SocketAddr, Place),
+        namespace: &Namespace,
     ) -> io::Result<()> {
-        let Some(caller) = self.callers.of_connection(&stream).await else {
-            return Ok(());
+        let (peer, caller) = match of_agent(self.callers.as_ref(), &stream, from).await {
+            Ok(of_agent) => of_agent,
+            Err(process) => {
+                self.refused.add_unknown(from, &namespace.site, process);
+                return Ok(());
+            }
         };
+        let _among_all = place.known();
         let Some(_place) = self.places.connection_of(&caller.agent) else {
             self.too_many(caller);
             return Ok(());
         };
+        let asks = (&caller, namespace.is_strict);
+        if peer.is_apart {
+            for question in self.first_questions(&mut stream, &peer).await? {
+                if !self.reply(&mut stream, asks, question, from).await? {
+                    break;
+                }
+            }
+            return Ok(());
+        }
         // Each message begins with its length (RFC 1035, 4.2.2).
         while let Ok(length) = tokio::time::timeout(IDLE, stream.read_u16()).await {
             let length = usize::from(length?);
@@ -236,22 +272,34 @@ impl Responder {
                 return Ok(());
             }
             tokio::time::timeout(IDLE, stream.read_exact(&mut question)).await??;
-            let Some(_place) = self
-                .places
-                .question_of(&caller.agent, self.clock.now().boot_ns)
-            else {
-                self.too_many(caller);
+            if !self.reply(&mut stream, asks, question, from).await? {
                 return Ok(());
-            };
-            let asked = self.answer((&caller, is_strict), question, peer, Protocol::Tcp);
-            let Some(answer) = asked.await else {
-                return Ok(());
-            };
-            let length = u16::try_from(answer.len()).map_err(io::Error::other)?;
-            let whole = [&length.to_be_bytes(), answer.as_slice()].concat();
-            tokio::time::timeout(IDLE, stream.write_all(&whole)).await??;
+            }
         }
         Ok(())
+    }
+
+    /// Answers a question by the connection that it came by; whether another may follow.
+    async fn reply(
+        &self,
+        stream: &mut TcpStream,
+        (caller, is_strict): (&Caller, bool),
+        question: Vec<u8>,
+        from: SocketAddr,
+    ) -> io::Result<bool> {
+        let now_boot_ns = self.clock.now().boot_ns;
+        let Some(_place) = self.places.question_of(&caller.agent, now_boot_ns) else {
+            self.too_many(caller.clone());
+            return Ok(false);
+        };
+        let asked = self.answer((caller, is_strict), question, from, Protocol::Tcp);
+        let Some(answer) = asked.await else {
+            return Ok(false);
+        };
+        let length = u16::try_from(answer.len()).map_err(io::Error::other)?;
+        let whole = [&length.to_be_bytes(), answer.as_slice()].concat();
+        tokio::time::timeout(IDLE, stream.write_all(&whole)).await??;
+        Ok(true)
     }
 
     /// No program of ours has marked it: it was put on the loopback by hand, which on this host's own takes rights that no agent has.
@@ -276,10 +324,7 @@ impl Responder {
         peer: SocketAddr,
         protocol: Protocol,
     ) -> Option<Vec<u8>> {
-        let request = Request::from_bytes(question, peer, protocol).ok()?;
-        if request.metadata.message_type != hickory_resolver::proto::op::MessageType::Query {
-            return None;
-        }
+        let request = read(question, peer, protocol)?;
         let said = self.say(caller, is_strict, &request).await;
         self.questions.add(said.code);
         encode(&request, &said, protocol)
@@ -309,22 +354,19 @@ impl Responder {
                 Err(error) => return not_found(&error),
             };
         }
-        match told {
-            Told::Address(ip) => {
-                Said::records(vec![Record::from_rdata(name, OWN_TTL_S, RData::A(A(ip)))])
-            }
-            Told::Records(records) => Said::records(records),
-            Told::Nothing => Said::only(ResponseCode::NoError),
-            Told::NotServed => Said::only(ResponseCode::NotImp),
-            // What was looked up is not looked up again.
-            Told::LookUp => Said::only(ResponseCode::ServFail),
-            Told::Refused(refusal) => {
-                let (agent, process) = (caller.agent.clone(), caller.process.clone());
-                self.refused.add(Some(agent), Some(process), refusal);
-                Said::only(ResponseCode::Refused)
-            }
+        if let Told::Refused(refusal) = &told {
+            let (agent, process) = (caller.agent.clone(), caller.process.clone());
+            self.refused
+                .add(Some(agent), Some(process), refusal.clone());
         }
+        Said::of(name, told)
     }
+}
+
+/// A question; `None` for what is none.
+fn read(question: Vec<u8>, from: SocketAddr, protocol: Protocol) -> Option<Request> {
+    let request = Request::from_bytes(question, from, protocol).ok()?;
+    (request.metadata.message_type == MessageType::Query).then_some(request)
 }
 
 /// That the resolvers said there is none, or said nothing, in our words.
@@ -344,6 +386,7 @@ fn encode(request: &Request, said: &Said, protocol: Protocol) -> Option<Vec<u8>>
     let mut metadata = Metadata::response_from_request(&request.metadata);
     metadata.response_code = said.code;
     metadata.recursion_available = true;
+    metadata.truncation = said.is_cut;
     let mut edns = Edns::new();
     edns.set_max_payload(DATAGRAM_BYTES_MAX);
     let mut builder = MessageResponseBuilder::from_message_request(request);

@@ -84,6 +84,15 @@ pub(super) enum Told {
     Refused(Refusal),
 }
 
+/// What anybody is told of a name, whoever asks: of BigQuery's and of the metadata server's. None for others.
+pub(super) fn told_anybody(
+    protected: &ProtectedNames,
+    name: &str,
+    kind: RecordType,
+) -> Option<Told> {
+    Some(of_own(own(protected, name)?, kind))
+}
+
 /// Decides on a question of `agent`'s for a name in lower case, without the trailing dot.
 pub(super) fn told(
     agent: &AgentName,
@@ -92,8 +101,8 @@ pub(super) fn told(
     name: &str,
     kind: RecordType,
 ) -> Told {
-    if let Some(address) = own(protected, name) {
-        return of_own(address, kind);
+    if let Some(told) = told_anybody(protected, name, kind) {
+        return told;
     }
     let is_told = rules.is_some_and(|rules| match rules.which {
         WhichNames::Forward => true,

@@ -15,6 +15,7 @@ use enforcer_ebpf::map::{
     AGENTS_MAX, CLASS_DEDICATED, CLASS_METADATA, CLASS_SHARED, ENDPOINTS_MAX, ENFORCE_AGENTS,
     ENFORCE_HOST, SUBUIDS_MAX, UIDS_MAX, WINDOWS_MAX,
 };
+use enforcer_ebpf::opening::Said;
 use enforcer_ebpf::{
     Agent, Config, Counters, Endpoint, Opening, OpeningKey, Origin, PortKey, Window,
 };
@@ -826,15 +827,18 @@ impl Origins {
         })
     }
 
-    /// Whether the socket at the other end of a connection, whose origin this is, has said exactly these bytes first, as they left it; `None` where that is not known any more. Can be asked once:
-    /// the kernel's memory of it is let go.
+    /// What the socket at the other end of a connection, whose origin this is, has said first as it left it, beside what came; `None` where that is not known
+    /// any more. Can be asked once, but where there is more to come: the kernel's memory of it is let go.
     #[must_use]
-    pub fn has_said(&self, origin: &Origin, client_port: u16, came: &[u8]) -> Option<bool> {
+    pub fn has_said(&self, origin: &Origin, client_port: u16, came: &[u8]) -> Option<Said> {
         let key = OpeningKey::of(origin, client_port);
         let mut openings = self.openings.lock().unwrap_or_else(PoisonError::into_inner);
-        let said = openings.get(&key, 0);
-        let _ = openings.remove(&key);
-        said.ok().map(|said| said.is(self.secret, came))
+        let opening = openings.get(&key, 0).ok();
+        let said = opening.map(|opening| opening.beside(self.secret, came));
+        if said != Some(Said::More) {
+            let _ = openings.remove(&key);
+        }
+        said
     }
 
     /// The origin of a connection that the daemon has accepted; `None` where it was not led here by the kernel. The kernel has left it with

@@ -38,6 +38,12 @@ impl Site {
         }
     }
 
+    /// Whether it is another than this host's own: whoever is its root makes packets there, and changes others'.
+    #[must_use]
+    pub const fn is_apart(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// Which one it is and for whom it is served, but for this host's own.
     #[must_use]
     pub fn whose(&self) -> Option<(Netns, AgentName)> {

@@ -1,10 +1,11 @@
 //! Connections that were refused, counted and recorded once a second.
 
+use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use enforcer_proto::event::{Event, Refuser};
 use enforcer_proto::principal::{AgentName, Process};
-use enforcer_proto::refusal::Refusal;
+use enforcer_proto::refusal::{Code, Refusal};
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::Engine;
@@ -57,6 +58,22 @@ impl Coalesce {
         self.tallies()
             .nobodys
             .add(Some(agent), (netns, came), refusal);
+    }
+
+    /// Counts a connection that is no agent's, or no agent's any more: whose it is then, if the kernel led it here.
+    pub fn add_unknown(&self, from: SocketAddr, site: &Site, process: Option<Process>) {
+        let unknown = |what| Refusal::new(Code::CallerUnknown, what);
+        let Some(process) = process else {
+            let what = format!("A connection from {from}{site} was not led here by the kernel");
+            return self.add_nobodys(Came::Connection, site, unknown(what));
+        };
+        let what = if site.is_apart() {
+            format!("A process that is no agent's is served nothing{site}")
+        } else {
+            "A process is served nothing any more, since its workload is no agent's by now"
+                .to_owned()
+        };
+        self.add(None, Some(process), unknown(what));
     }
 
     /// Records what was counted, until `stop` and once more then.
@@ -115,8 +132,6 @@ fn without_agent(event: Event) -> Event {
 
 #[cfg(test)]
 mod tests {
-    use enforcer_proto::refusal::Code;
-
     use super::*;
     use crate::tally::KINDS_PER_AGENT_MAX;
 

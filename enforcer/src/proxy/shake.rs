@@ -1,12 +1,14 @@
 //! From the first byte to agreed TLS: reads the hello, asks where it may go, and answers only an agent's. One bound on the time of it all.
 
+use enforcer_ebpf::opening::Said;
 use enforcer_proto::refusal::{Code, Refusal};
 
 use super::peek::{Replayed, peek};
 use super::session::Serves;
 use super::tls::{Accepted, Resumption, TlsRefusal};
 use super::way::{Way, Who, way};
-use super::{HANDSHAKE, Peer, Proxy, reset};
+use super::{HANDSHAKE, Proxy, reset};
+use crate::callers::Peer;
 use crate::causes::Causes;
 use crate::shared::Shared;
 
@@ -121,11 +123,12 @@ impl Proxy {
 
 /// What else TLS agrees on grows from the hello: who did not say it has no part in it, and who put another in its place gets nothing. Who is no agent is
 /// passed on, from this host's own network namespace alone, and may say more than a hello at once.
-fn heard(peer: &Peer, has_said: Option<bool>) -> Result<(), Refusal> {
-    match has_said {
-        Some(true) => Ok(()),
-        Some(false) | None if peer.agent.is_none() => Ok(()),
-        Some(false) => {
+fn heard(peer: &Peer, said: Option<Said>) -> Result<(), Refusal> {
+    match said {
+        Some(Said::This) => Ok(()),
+        Some(Said::More | Said::Other) | None if peer.agent.is_none() => Ok(()),
+        // A hello that goes on says more than it is.
+        Some(Said::More | Said::Other) => {
             let what = "The TLS hello that came is not what the process that connected has sent";
             Err(Refusal::new(Code::HelloForeign, what))
         }

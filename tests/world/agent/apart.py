@@ -131,12 +131,15 @@ def frame(device, router, source, to):
         wire.send(bytes.fromhex(router.replace(":", "")) + b"\2\0\0\0\0\1\x08\0" + head + struct.pack("!HHHH", 5000, 443, 8, 0))
 
 
-def ask(name, server, how, port=53):
-    """A question for a name's IPv4 address, in a datagram or over a connection: the addresses that are told."""
+def ask(name, server, how, port=53, own=0):
+    """A question for a name's IPv4 address, in a datagram or over a connection: the addresses that are told. One whose answer was cut is asked again over a
+    connection, as every resolver does."""
     asked = struct.pack("!6H", 7, 0x100, 1, 0, 0, 0) + b"".join(bytes([len(part)]) + part.encode() for part in name.split(".")) + b"\0\0\1\0\1"
     family = socket.AF_INET6 if ":" in server else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM if how == "tcp" else socket.SOCK_DGRAM) as made:
         made.settimeout(5)
+        if own:
+            made.bind(("", int(own)))
         if how == "tcp":
             made.connect((server, int(port)))
             made.sendall(struct.pack("!H", len(asked)) + asked)
@@ -145,8 +148,21 @@ def ask(name, server, how, port=53):
             made.sendto(asked, (server, int(port)))
             told, whence = made.recvfrom(4096)
             assert whence[0] == server, whence
-    count = struct.unpack("!6H", told[:12])[3]
+    _, flags, _, count, *_ = struct.unpack("!6H", told[:12])
+    if how == "udp" and flags & 0x0200:
+        return ask(name, server, "tcp", port)
     return [socket.inet_ntoa(told[-4:])] if count else []
+
+
+def pair(name, server):
+    """Questions for both families' addresses in one write over a connection: how many each is told."""
+    head = b"".join(bytes([len(part)]) + part.encode() for part in name.split(".")) + b"\0"
+    asked = [struct.pack("!6H", kind, 0x100, 1, 0, 0, 0) + head + struct.pack("!2H", kind, 1) for kind in (1, 28)]
+    with socket.create_connection((server, 53), 5) as made:
+        made.sendall(b"".join(struct.pack("!H", len(one)) + one for one in asked))
+        told = made.makefile("rb")
+        answers = [told.read(*struct.unpack("!H", told.read(2))) for _ in asked]
+    return [struct.unpack("!6H", answer[:12])[3] for answer in answers]
 
 
 def hold(address):
@@ -304,7 +320,7 @@ def pid():
     return os.getpid()
 
 
-WORDS = {word.__name__: word for word in (unshare, again, lo, connect, reach, bind, listen, relay, setting, datagram, frame, ask, hold, opens, held, holds, query, multipath, give, take, with_taken, thread, lost, tries, flood, destroys, run, pid)}
+WORDS = {word.__name__: word for word in (unshare, again, lo, connect, reach, bind, listen, relay, setting, datagram, frame, ask, pair, hold, opens, held, holds, query, multipath, give, take, with_taken, thread, lost, tries, flood, destroys, run, pid)}
 
 for line in sys.stdin:
     word, *arguments = line.split()

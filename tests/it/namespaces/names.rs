@@ -1,0 +1,143 @@
+//! Questions for names where others may make packets and change them: each is told what everybody is in a datagram, and what is its own by a connection.
+
+use harness::stage::{OTHER6, Side};
+use harness::world::{AGENT_UID, Client, Family, Who, World, script, wait_for};
+use serde_json::{Value, json};
+
+use super::OTHER4;
+use super::apart::{Apart, beside};
+
+/// The port that the one agent asks from.
+const PORT: &str = "40007";
+/// The daemon's for questions.
+const NAMES_PORT: &str = "842";
+
+/// A namespace with a network that this host's root has given it, in which both agents are: the one is told any name, the other those on its list.
+fn shared(world: &mut World) -> (Apart, Apart) {
+    world.edit_config("uid = 2001\n", "uid = 2001\ndns = \"forward\"\n");
+    world.edit_config(
+        "name = \"ops-bot\"\n",
+        "name = \"ops-bot\"\ndns = \"strict\"\n",
+    );
+    world.start_daemon();
+    let mut root = Apart::whose(world, Who::Operator);
+    root.must("again");
+    root.runs("ip link add wire0 type veth peer name wire1");
+    root.runs("ip link set wire0 up");
+    root.must("lo up");
+    let pid = root.must("pid");
+    let mut agent = beside(world, Who::Agent, &pid);
+    let _ = agent.must(&format!("reach {OTHER4} 53"));
+    (root, agent)
+}
+
+/// What another agent's process there is told that has what a container has by default: it may make packets.
+fn asks_in_its_place(world: &World, root: &mut Apart, names: [&str; 2]) -> Value {
+    let pid = root.must("pid");
+    let cgroup = world.cgroup_of(Who::OtherAgent);
+    let mut command = world
+        .stage
+        .command_in(Side::Host, Some(&cgroup), None, "nsenter");
+    let uid = Who::OtherAgent.uid().expect("it has one");
+    command.arg(format!("--net=/proc/{pid}/ns/net"));
+    command.args(["setpriv", "--clear-groups"]);
+    command.args([format!("--reuid={uid}"), format!("--regid={uid}")]);
+    command.args(["--inh-caps=+net_raw", "--ambient-caps=+net_raw"]);
+    command
+        .args(["/usr/bin/python3"])
+        .arg(script("agent/asks.py"))
+        .args([NAMES_PORT, PORT])
+        .args(names);
+    Client::start(command).receive()
+}
+
+#[test]
+fn who_may_make_packets_asks_for_no_name_in_another_agents_place_and_what_is_told_in_datagrams_is_what_everybody_is_told()
+ {
+    let mut world = World::without_daemon(Family::V4);
+    let (mut root, mut agent) = shared(&mut world);
+    let told = agent.must(&format!("ask example.com {OTHER6} udp 53 {PORT}"));
+    assert_eq!(told, json!([OTHER4]));
+    let asked = world.asked_names();
+    assert!(asked.contains(&"example.com".to_owned()), "{asked:?}");
+
+    let names = ["frame.example.com", "fragment.example.com"];
+    let told = asks_in_its_place(&world, &mut root, names);
+    assert_eq!(told, json!(["cut", "EPERM"]));
+    let names = ["bigquery.googleapis.com", "bigquery.googleapis.com"];
+    let told = asks_in_its_place(&world, &mut root, names);
+    assert_eq!(told, json!([0, "EPERM"]));
+    let asked = world.asked_names();
+    let is_stolen = |name: &String| name.ends_with(".example.com");
+    assert!(!asked.iter().any(is_stolen), "{asked:?}");
+    // Nor is anything of it on record as the other's.
+    let refused = world.events("connection_refused");
+    let is_agents = |event: &Value| event["agent"] == "finance-bot";
+    assert!(!refused.iter().any(is_agents), "{refused:?}");
+}
+
+#[test]
+fn what_the_rules_of_a_namespace_write_into_a_question_is_not_asked_for_the_agent_and_is_on_record()
+{
+    let mut world = World::without_daemon(Family::V4);
+    let (mut root, mut agent) = shared(&mut world);
+    let ask = format!("ask example.com {OTHER4} udp");
+    assert_eq!(agent.must(&ask), json!([OTHER4]));
+    root.runs("nft add table inet t");
+    root.runs("nft add chain inet t out { type filter hook output priority 0 ; }");
+    // The first letter of the name, behind the message's length and head: in the last packets of a question, and in no empty ones.
+    root.runs("nft add rule inet t out tcp dport 842 ip length > 70 @ih,120,8 set 0x78");
+    let told = agent.does(&ask);
+    assert!(told.get("error").is_some(), "{told}");
+    wait_for("it is on record", || {
+        let refused = world.events("connection_refused");
+        let is_it = |event: &Value| {
+            event["refusal"]["code"] == "names.foreign"
+                && event["agent"] == "finance-bot"
+                && event["process"]["uid"] == AGENT_UID
+        };
+        refused.iter().any(is_it)
+    });
+    assert!(!world.asked_names().contains(&"xxample.com".to_owned()));
+    root.runs("nft delete table inet t");
+    assert_eq!(agent.must(&ask), json!([OTHER4]));
+}
+
+#[test]
+fn questions_that_come_by_one_connection_are_all_answered_where_they_are_all_that_was_said_first() {
+    let mut world = World::without_daemon(Family::V4);
+    let (_root, mut agent) = shared(&mut world);
+    // As the C library asks for both families by one connection.
+    let told = agent.must(&format!("pair example.com {OTHER4}"));
+    assert_eq!(told, json!([1, 0]));
+}
+
+#[test]
+fn a_question_has_no_mark_where_others_could_read_it_and_one_that_they_put_on_it_says_nothing() {
+    let world = World::start(Family::V4);
+    let mut agent = Apart::of(&world);
+    agent.goes_apart();
+    let _ = agent.must(&format!("reach {OTHER4} 53"));
+    agent.runs("nft add table inet m");
+    agent.runs("nft add set inet m seen { typeof meta mark ; flags dynamic ; }");
+    agent.runs("nft add chain inet m in { type filter hook prerouting priority 0 ; }");
+    agent.runs("nft add rule inet m in udp dport 842 add @seen { meta mark }");
+    let ask = format!("ask bigquery.googleapis.com {OTHER4} udp");
+    let told = agent.must(&ask);
+    let listed: Value =
+        serde_json::from_str(&agent.runs("nft --json list set inet m seen")).expect("JSON");
+    let seen = listed["nftables"].as_array().expect("a list");
+    let seen: Vec<_> = seen
+        .iter()
+        .filter_map(|part| part["set"]["elem"].as_array())
+        .flatten()
+        .collect();
+    assert_eq!(seen, [&json!(0)]);
+    for mark in [1, 2, 0x7fff_ffff, 0xffff_ffff_u32] {
+        agent.runs("nft flush chain inet m in");
+        agent.runs(&format!(
+            "nft add rule inet m in udp dport 842 meta mark set {mark}"
+        ));
+        assert_eq!(agent.must(&ask), told, "{mark}");
+    }
+}

@@ -9,7 +9,7 @@ use enforcer::clock::{Clock, SystemClock};
 use enforcer_ebpf::confine::FAMILIES;
 use enforcer_proto::wire::{self, Ask, Hello};
 use harness::programs::said;
-use harness::world::{Family, Who, World, enforcer};
+use harness::world::{Family, Who, World, enforcer, script};
 
 /// Sends what it reads to the control socket, and takes what comes back until the daemon closes or says nothing for so many seconds.
 const RAW: &str = r#"
@@ -355,6 +355,19 @@ fn a_command_runs_in_a_session_and_a_terminal_of_its_own_with_little_of_the_call
         !said.contains("SECRET") && said.contains("REQUESTS_CA_BUNDLE="),
         "{said}"
     );
+}
+
+#[test]
+fn a_command_is_a_job_of_a_shell_in_the_background_in_the_foreground_in_a_pipeline_and_when_it_goes_on()
+ {
+    let world = World::start(Family::V4);
+    let mut command = world.run_as(Who::Operator, "/usr/bin/python3");
+    command.arg(script("agent/shell.py")).arg(enforcer());
+    command.args(["run", "--agent", "finance-bot", "--"]);
+    let ended = command.stdin(Stdio::null()).output().expect("runs");
+    let said = String::from_utf8_lossy(&ended.stdout);
+    let said: Vec<&str> = said.lines().collect();
+    assert_eq!(said, ["true"; 4], "{ended:?}");
 }
 
 /// Makes a socket of each family, a ring of io_uring, a socket by a call of x32, and one of SMC by a family of IP's; prints what worked.

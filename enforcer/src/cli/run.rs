@@ -10,6 +10,7 @@ use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{ExitCode, ExitStatus, Stdio};
+use std::time::Duration;
 
 use anyhow::Context;
 use enforcer_proto::id::RequestId;
@@ -20,11 +21,24 @@ use enforcer_proto::wire::{Ask, GrantView, Reply};
 use rustix::process::{Pid, Signal, getpgid, kill_process, kill_process_group};
 use tokio::process::Child;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 
 use super::wait::{self, Pending};
 use super::{Failure, ask};
 use crate::workload;
 use terminal::{Relay, Terminal};
+
+/// What ends a command unless it sees to it itself, and is passed on to it.
+const PASSED_ON: [Signal; 6] = [
+    Signal::TERM,
+    Signal::INT,
+    Signal::HUP,
+    Signal::QUIT,
+    Signal::USR1,
+    Signal::USR2,
+];
+/// How often it is looked whether a command that was started in the background is in the foreground by now.
+const FOREGROUND_LOOK: Duration = Duration::from_millis(200);
 
 /// What is to be run, and for whom.
 pub(super) struct Run<'a> {
@@ -130,11 +144,8 @@ async fn give_back(socket: &Path, grant: &GrantView) {
 async fn outside(run: &Run<'_>, window_of: Option<RequestId>) -> anyhow::Result<ExitStatus> {
     let terminal = Terminal::replacing_the_callers().context("making a terminal")?;
     let mut child = child(run, terminal.as_ref(), window_of).context("starting a process")?;
-    let relay = terminal
-        .map(Terminal::relay)
-        .transpose()
-        .context("connecting the terminals")?;
-    let status = ended(&mut child, run.is_sandboxed, relay.as_ref()).await?;
+    let mut relay = terminal.map(Terminal::relay);
+    let status = ended(&mut child, run.is_sandboxed, relay.as_mut()).await?;
     if let Some(relay) = relay {
         relay.finish();
     }
@@ -181,29 +192,39 @@ fn child(
 async fn ended(
     child: &mut Child,
     is_sandboxed: bool,
-    relay: Option<&Relay>,
+    mut relay: Option<&mut Relay>,
 ) -> anyhow::Result<ExitStatus> {
     let pid = child
         .id()
         .and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
     let mut resized = signal(SignalKind::window_change())?;
-    let mut terminated = signal(SignalKind::terminate())?;
-    let mut interrupted = signal(SignalKind::interrupt())?;
-    let mut hung_up = signal(SignalKind::hangup())?;
-    let mut quit = signal(SignalKind::quit())?;
+    let mut signals = signals()?;
+    let mut resumed = signal(SignalKind::from_raw(libc::SIGCONT))?;
+    // A shell that brings a job to the foreground says so to none that runs.
+    let mut look = tokio::time::interval(FOREGROUND_LOOK);
     loop {
+        let is_to_listen = relay.as_ref().is_some_and(|relay| relay.is_to_listen());
         let passed_on = tokio::select! {
             status = child.wait() => return Ok(status?),
             _ = resized.recv() => {
-                if let Some(relay) = relay {
+                if let Some(relay) = &relay {
                     relay.resize();
                 }
                 continue;
             }
-            _ = terminated.recv() => Signal::TERM,
-            _ = interrupted.recv() => Signal::INT,
-            _ = hung_up.recv() => Signal::HUP,
-            _ = quit.recv() => Signal::QUIT,
+            _ = resumed.recv() => {
+                if let Some(relay) = &mut relay {
+                    relay.resume();
+                }
+                continue;
+            }
+            _ = look.tick(), if is_to_listen => {
+                if let Some(relay) = &mut relay {
+                    relay.listen();
+                }
+                continue;
+            }
+            Some(signal) = signals.recv() => signal,
         };
         // The child leads a group of its own as soon as it has left our session. One that has ended needs no signal.
         if let Some(pid) = pid
@@ -212,6 +233,19 @@ async fn ended(
             let _ = kill_process(pid, passed_on);
         }
     }
+}
+
+/// What this process is told, and has the command told.
+fn signals() -> std::io::Result<mpsc::UnboundedReceiver<Signal>> {
+    let (to, signals) = mpsc::unbounded_channel();
+    for passed_on in PASSED_ON {
+        let mut comes = signal(SignalKind::from_raw(passed_on.as_raw()))?;
+        let to = to.clone();
+        tokio::spawn(
+            async move { while comes.recv().await.is_some() && to.send(passed_on).is_ok() {} },
+        );
+    }
+    Ok(signals)
 }
 
 /// The group of the command's that signals are for. In a sandbox the child is bubblewrap, whose child is the first process in it, and that one's child is

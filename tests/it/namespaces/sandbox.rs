@@ -211,7 +211,7 @@ if len(sys.argv) > 1:
 def end(*_):
     os.write(1, b'cleaned up\\n')
     os._exit(5)
-for passed_on in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+for passed_on in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2):
     signal.signal(passed_on, end)
 os.write(1, b'ready\\n')
 while True:
@@ -232,7 +232,14 @@ fn a_signal_is_passed_on_to_a_command_in_a_sandbox_which_ends_as_it_chooses_and_
         assert_eq!(line, "ready\n");
         (child, said)
     };
-    let signals = [Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT];
+    let signals = [
+        Signal::TERM,
+        Signal::INT,
+        Signal::HUP,
+        Signal::QUIT,
+        Signal::USR1,
+        Signal::USR2,
+    ];
     let leads: [&[&str]; 2] = [&[], &["leads"]];
     for (signal, further) in signals.into_iter().zip(leads.into_iter().cycle()) {
         let (mut child, mut said) = run(further);

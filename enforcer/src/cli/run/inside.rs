@@ -16,17 +16,14 @@ use nix::unistd::{Gid, Uid, User, setgid, setgroups, setuid};
 use rustix::process::Signal;
 
 use super::super::{Failure, ask};
-use super::Run;
 use super::confine::confine;
 use super::sandbox::{self, Sandbox, Shown};
+use super::{PASSED_ON, Run};
 
 /// What a command gets of the caller's environment without being asked for.
 const KEPT: [&str; 4] = ["PATH", "LANG", "TERM", "TZ"];
 /// Where programs are looked for when the caller has no PATH.
 const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
-
-/// What ends a command unless it sees to it itself, and is passed on to it.
-const PASSED_ON: [Signal; 4] = [Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT];
 
 /// Becomes the command inside the agent's workload. Returns only when that failed.
 pub(super) fn become_command(run: &Run<'_>) -> Result<(), Failure> {

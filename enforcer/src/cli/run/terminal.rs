@@ -7,8 +7,11 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
+use rustix::process::getpgrp;
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize};
+use rustix::termios::{
+    OptionalActions, Termios, tcgetattr, tcgetpgrp, tcgetwinsize, tcsetattr, tcsetwinsize,
+};
 
 /// How long the command's last words may take to be passed on after it has ended. What it left running may hold the terminal for longer.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -52,22 +55,9 @@ impl Terminal {
     }
 
     /// Passes on between the terminals until the relay is dropped. The command has been started: its end is let go of here.
-    pub(super) fn relay(self) -> io::Result<Relay> {
+    pub(super) fn relay(self) -> Relay {
         let Self { ours, theirs } = self;
         drop(theirs);
-        let raw = if io::stdin().is_terminal() {
-            let saved = tcgetattr(rustix::stdio::stdin())?;
-            let mut raw = saved.clone();
-            raw.make_raw();
-            // What was typed ahead is kept.
-            tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, &raw)?;
-            let to = Arc::clone(&ours);
-            // It ends with this process: nothing else ends a read of a terminal.
-            std::thread::spawn(move || pass_on(rustix::stdio::stdin(), to.as_fd()));
-            Some(saved)
-        } else {
-            None
-        };
         let (said, all_said) = channel();
         let from = Arc::clone(&ours);
         std::thread::spawn(move || {
@@ -76,11 +66,14 @@ impl Terminal {
             }
             drop(said);
         });
-        Ok(Relay {
+        let mut relay = Relay {
             ours,
-            raw,
+            raw: None,
+            is_listening: false,
             all_said,
-        })
+        };
+        relay.listen();
+        relay
     }
 }
 
@@ -90,11 +83,52 @@ pub(super) struct Relay {
     ours: Arc<OwnedFd>,
     /// How the caller's terminal was, where it was changed.
     raw: Option<Termios>,
+    /// Whether what is typed is passed on.
+    is_listening: bool,
     /// Ends when the command's terminal has nothing more to say.
     all_said: Receiver<()>,
 }
 
 impl Relay {
+    /// Whether what is typed is to be passed on, and is not yet.
+    pub(super) fn is_to_listen(&self) -> bool {
+        !self.is_listening && io::stdin().is_terminal()
+    }
+
+    /// Passes on what is typed, where this process is in the foreground of its terminal: in the background whoever reads one, or changes it, is stopped.
+    pub(super) fn listen(&mut self) {
+        if self.is_to_listen() && is_in_foreground() {
+            self.is_listening = true;
+            self.make_raw();
+            let to = Arc::clone(&self.ours);
+            // It ends with this process: nothing else ends a read of a terminal.
+            std::thread::spawn(move || pass_on(rustix::stdio::stdin(), to.as_fd()));
+        }
+    }
+
+    /// It was stopped, and goes on: the shell has had the terminal meanwhile.
+    pub(super) fn resume(&mut self) {
+        if self.is_listening && is_in_foreground() {
+            self.make_raw();
+        }
+        self.listen();
+    }
+
+    /// What else writes to the terminal, such as the next program of a pipeline, needs it as it is.
+    fn make_raw(&mut self) {
+        if !io::stdout().is_terminal() {
+            return;
+        }
+        let Ok(now) = tcgetattr(rustix::stdio::stdin()) else {
+            return;
+        };
+        let before = self.raw.get_or_insert(now);
+        let mut raw = before.clone();
+        raw.make_raw();
+        // What was typed ahead is kept. One that cannot be changed has gone, which its reader hears as well.
+        let _ = tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, &raw);
+    }
+
     /// Gives the command's terminal the size that the caller's has now.
     pub(super) fn resize(&self) {
         if let Some(size) = callers().and_then(|callers| tcgetwinsize(callers).ok()) {
@@ -111,7 +145,7 @@ impl Relay {
 
 impl Drop for Relay {
     fn drop(&mut self) {
-        if let Some(saved) = &self.raw {
+        if let Some(saved) = self.raw.as_ref().filter(|_| is_in_foreground()) {
             // There is nobody left to tell if this fails.
             let _ = tcsetattr(rustix::stdio::stdin(), OptionalActions::Drain, saved);
         }
@@ -129,6 +163,11 @@ fn callers() -> Option<BorrowedFd<'static>> {
     } else {
         None
     }
+}
+
+/// Whether this process may read its terminal, and change it.
+fn is_in_foreground() -> bool {
+    tcgetpgrp(rustix::stdio::stdin()).is_ok_and(|foreground| foreground == getpgrp())
 }
 
 /// Passes bytes on until either side ends: a terminal does with EIO.

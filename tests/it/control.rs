@@ -370,6 +370,21 @@ fn a_command_is_a_job_of_a_shell_in_the_background_in_the_foreground_in_a_pipeli
     assert_eq!(said, ["true"; 4], "{ended:?}");
 }
 
+#[test]
+fn commands_that_are_run_at_once_wait_for_each_other_where_the_daemon_takes_few_connections() {
+    let world = World::start(Family::V4);
+    let run = || {
+        let mut command = world.run_as(Who::Operator, enforcer());
+        command.args(["run", "--agent", "finance-bot", "--", "true"]);
+        command.stderr(Stdio::piped()).spawn().expect("starts")
+    };
+    let all: Vec<_> = (0..48).map(|_| run()).collect();
+    for child in all {
+        let ended = child.wait_with_output().expect("ends");
+        assert!(ended.status.success(), "{ended:?}");
+    }
+}
+
 /// Makes a socket of each family, a ring of io_uring, a socket by a call of x32, and one of SMC by a family of IP's; prints what worked.
 const MAKE: &str = r#"
 import ctypes, os, socket

@@ -35,6 +35,8 @@ pub enum CloseReason {
     Revoked,
     /// The agent gave it back.
     GivenBack,
+    /// The process that it was asked for, and was to end with, has ended.
+    ProcessEnded,
     /// Its budget of bytes was spent, or that of rows.
     BudgetSpent,
     /// A job of its read a table outside its scope.
@@ -51,6 +53,7 @@ impl std::fmt::Display for CloseReason {
             Self::Expired => "its time was up",
             Self::Revoked => "it was revoked",
             Self::GivenBack => "the agent gave it back",
+            Self::ProcessEnded => "the process that it was asked for has ended",
             Self::BudgetSpent => "its budget was spent",
             Self::ScopeViolated => "a job of its read outside its scope",
             Self::Rebooted => "the host was booted anew",

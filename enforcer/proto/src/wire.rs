@@ -16,7 +16,7 @@ use crate::scope::Scope;
 use crate::time::{Now, Ttl};
 
 /// The version of everything below. Both sides must have the same: the formats tolerate no added field.
-pub const VERSION: u32 = 18;
+pub const VERSION: u32 = 19;
 /// What a hello starts with.
 pub const MAGIC: [u8; 8] = *b"enforcer";
 /// The longest frame, bytes; a longer one ends the connection. Any record of the log passes in one.

@@ -170,7 +170,7 @@ fn a_command_waits_for_its_window_runs_in_it_and_the_window_ends_with_it() {
     assert!(open(&world).is_empty(), "closed when the caller goes on");
     let closed = world.events("closed");
     assert_eq!(closed[0]["grant"], grant.as_str());
-    assert_eq!(closed[0]["reason"], "given_back");
+    assert_eq!(closed[0]["reason"], "process_ended");
 
     let started = run(&world, &["/bin/echo", "ran"]);
     let one = waiting(&world);

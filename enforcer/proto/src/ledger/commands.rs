@@ -135,13 +135,15 @@ impl Ledger {
         if own.closed.is_some() && ends_with_caller(own) {
             return Ok(Decision::default());
         }
+        // The daemon may see its end as soon as it is told of it.
+        let reason = if ends_with_caller(own) {
+            CloseReason::ProcessEnded
+        } else {
+            CloseReason::GivenBack
+        };
         let grant = self.held(id)?;
         let mut decision = Decision::default();
-        grant.close(
-            CloseReason::GivenBack,
-            Some(caller.process.clone()),
-            &mut decision,
-        );
+        grant.close(reason, Some(caller.process.clone()), &mut decision);
         Ok(decision)
     }
 

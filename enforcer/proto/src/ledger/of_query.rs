@@ -174,7 +174,7 @@ impl Ledger {
         let mut held = self.grants_of(agent);
         let held = held.find(|grant| grant.request == id && grant.closed.is_none());
         if let Some(held) = held {
-            held.close(CloseReason::GivenBack, by, &mut decision);
+            held.close(CloseReason::ProcessEnded, by, &mut decision);
         }
         decision
     }

@@ -9,8 +9,10 @@ use std::ffi::{OsStr, OsString};
 use std::io::{self, IsTerminal};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use enforcer_proto::refusal::Code;
 use enforcer_proto::wire::{Ask, Reply};
 use nix::unistd::{Gid, Uid, User, setgid, setgroups, setuid};
 use rustix::process::Signal;
@@ -25,6 +27,10 @@ const KEPT: [&str; 4] = ["PATH", "LANG", "TERM", "TZ"];
 /// Where programs are looked for when the caller has no PATH.
 const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
+/// How often the workload is joined again where the daemon has no place for one more who asks, and how long after.
+const JOIN_TRIES: u32 = 100;
+const JOIN_AGAIN: Duration = Duration::from_millis(100);
+
 /// Becomes the command inside the agent's workload. Returns only when that failed.
 pub(super) fn become_command(run: &Run<'_>) -> Result<(), Failure> {
     let (program, arguments) = run
@@ -32,13 +38,7 @@ pub(super) fn become_command(run: &Run<'_>) -> Result<(), Failure> {
         .split_first()
         .ok_or_else(|| anyhow!("there is no command to run"))?;
     leave_the_callers_session().context("leaving the caller's session")?;
-    let reply = ask::runtime()?.block_on(ask::ask_once(
-        run.socket,
-        &Ask::Join {
-            agent: run.agent.clone(),
-            run: run.window_of,
-        },
-    ))?;
+    let reply = ask::runtime()?.block_on(join(run))?;
     let Reply::Joined(joined) = reply else {
         return Err(Failure::Other(anyhow!(
             "the daemon answered something else than the workload"
@@ -95,6 +95,23 @@ pub(super) fn become_command(run: &Run<'_>) -> Result<(), Failure> {
     };
     let error = command.args(arguments).env_clear().envs(environment).exec();
     Err(Failure::NotRun(command.get_program().to_owned(), error))
+}
+
+/// Joins the workload. Many commands that are run at once wait for each other: the daemon takes few connections of one who asks.
+async fn join(run: &Run<'_>) -> Result<Reply, Failure> {
+    let join = Ask::Join {
+        agent: run.agent.clone(),
+        run: run.window_of,
+    };
+    for _ in 0..JOIN_TRIES {
+        match ask::ask_once(run.socket, &join).await {
+            Err(Failure::Refused(refusal)) if refusal.code == Code::Overloaded => {
+                tokio::time::sleep(JOIN_AGAIN).await;
+            }
+            joined => return joined,
+        }
+    }
+    ask::ask_once(run.socket, &join).await
 }
 
 /// What of the daemon's a client reads: its socket, and the files that it is named.

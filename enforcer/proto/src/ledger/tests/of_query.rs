@@ -289,7 +289,10 @@ fn what_ends_with_a_process_is_withdrawn_or_given_back_and_joined_by_no_query() 
         .collect();
     assert_eq!(watched, [(request, 7)]);
     let closed = host.run(at(5), &policy(false), &bot(), Command::Withdraw(request));
-    assert_eq!(closed.expect("closed").first.len(), 1);
+    let closed = closed.expect("closed");
+    assert_eq!(closed.first.len(), 1);
+    let is_why = |event: &Event| matches!(event, Event::Closed { reason, .. } if *reason == CloseReason::ProcessEnded);
+    assert!(closed.events.iter().any(is_why), "{closed:?}");
     assert_eq!(host.ledger.ending_with_processes().count(), 0);
     assert_eq!(host.rebuilt(), host.ledger);
 }

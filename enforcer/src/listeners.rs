@@ -23,6 +23,8 @@ pub struct Sockets {
     /// Whether it has no network that this host's root has given it: whoever is in it is to have no way out but what a window opens, and no names are
     /// asked for that carry word out.
     pub is_strict: bool,
+    /// Whether it has ::1 now, to which agents' IPv6 sockets are led. The daemon listens there in any case.
+    pub has_ipv6: bool,
     /// For what is led to the proxy.
     pub proxy: Vec<TcpListener>,
     /// For what is served beside it.
@@ -108,6 +110,7 @@ impl Sockets {
         Ok(Self {
             netns: netns.map_err(at_all)?,
             is_strict: false,
+            has_ipv6: loopback::has_ipv6(),
             proxy,
             beside: Beside {
                 names,

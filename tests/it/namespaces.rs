@@ -4,6 +4,7 @@ mod apart;
 mod bridge;
 mod dead;
 mod flood;
+mod loopback;
 mod marks;
 mod newcomers;
 mod sandbox;

@@ -473,9 +473,9 @@ impl Windows for AgentWindows {
             &namespaces.problems,
         ));
         checks.push(watched.quota.check());
-        if !has_ipv6() {
-            checks.push(CheckView::of("IPv6", WITHOUT_IPV6, &[]));
-        }
+        let here = (!has_ipv6()).then(|| WITHOUT_IPV6.to_owned());
+        let without = here.into_iter().chain(namespaces.without_ipv6.clone());
+        checks.extend(without.map(|said| CheckView::of("IPv6", said, &[])));
         checks
     }
 

@@ -232,6 +232,34 @@ mod tests {
     }
 
     #[test]
+    fn what_is_served_but_for_moments_is_not_said_and_whoever_goes_on_with_more_has_little_said() {
+        let there = place(7, "one");
+        // How often it is said of what is looked at so often and cannot be served so many times out of eleven.
+        let said = |bad: u64| {
+            let mut faults = Faults::default();
+            let mut said = 0;
+            for at in 0..200 {
+                if at % 11 < bad {
+                    said += u64::from(fails(&mut faults, &there, at * 50 * MS) == Becomes::Said);
+                } else {
+                    faults.serves(7);
+                }
+            }
+            said
+        };
+        assert_eq!([said(1), said(10), said(11)], [0, 0, 1]);
+        let mut longer = Faults::default();
+        let times = (0..200).filter(|at| {
+            let is_said = fails(&mut longer, &there, at * 50 * MS) == Becomes::Said;
+            if is_said {
+                longer.serves(7);
+            }
+            is_said
+        });
+        assert!(times.count() <= 200 * 50 / 500);
+    }
+
+    #[test]
     fn of_one_agent_no_more_is_remembered_than_could_be_served_and_one_sentence_is_said() {
         let mut faults = Faults::default();
         let many = 0..2 * PER_AGENT_MAX as Netns;

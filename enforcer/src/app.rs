@@ -55,7 +55,6 @@ use crate::executables::Executables;
 use crate::helper;
 use crate::kernel::{Attached, KernelConfig, Ports};
 use crate::listeners::{Sockets, Unbound};
-use crate::loopback;
 use crate::namespaces::Site;
 use crate::notify::{self, Notifier};
 use crate::origin;
@@ -175,7 +174,6 @@ async fn daemon((config, digest): (Config, String), policy: Policy, room: Room) 
     })?;
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
-    let loopback = loopback::addresses().context("looking for the loopback's addresses")?;
 
     let files = Files::in_run_dir(&config.run_dir);
     let tls = upstream::verified_tls(roots::system(&files.bundle), config.upstream_ca.as_deref())?;
@@ -245,7 +243,6 @@ async fn daemon((config, digest): (Config, String), policy: Policy, room: Room) 
         marks,
         prefixes: config.shared_prefixes_said(),
         quota: Arc::clone(&quota),
-        is_without_ipv6: loopback.len() < 2,
     };
     let kernel = kernel::AgentWindows::new(shared, watched);
 

@@ -5,6 +5,8 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::AsFd;
 
+use socket2::{Domain, Socket, Type};
+
 use crate::kernel::Ports;
 use crate::loopback;
 use crate::sockopt::{netns_cookie, tell_marks};
@@ -21,6 +23,8 @@ pub struct Sockets {
     /// Whether it has no network that this host's root has given it: whoever is in it is to have no way out but what a window opens, and no names are
     /// asked for that carry word out.
     pub is_strict: bool,
+    /// Whether it has ::1 now, to which agents' IPv6 sockets are led. The daemon listens there in any case.
+    pub has_ipv6: bool,
     /// For what is led to the proxy.
     pub proxy: Vec<TcpListener>,
     /// For what is served beside it.
@@ -72,7 +76,7 @@ impl fmt::Display for Key {
 }
 
 impl Sockets {
-    /// Binds them all, on each address that the loopback has here.
+    /// Binds them all, on each address that the loopback has here, or may come to have.
     ///
     /// # Errors
     /// [`Unbound`]: the first that could not be; none is bound then.
@@ -106,6 +110,7 @@ impl Sockets {
         Ok(Self {
             netns: netns.map_err(at_all)?,
             is_strict: false,
+            has_ipv6: loopback::has_ipv6(),
             proxy,
             beside: Beside {
                 names,
@@ -118,11 +123,12 @@ impl Sockets {
 
 fn listener(address: SocketAddr, key: Key) -> Result<TcpListener, Unbound> {
     let bound = || {
-        // It has the standard library's SO_REUSEADDR: a start does not wait for connections of the last run to be forgotten.
-        let listener = TcpListener::bind(address)?;
-        rustix::net::listen(&listener, BACKLOG)?;
-        listener.set_nonblocking(true)?;
-        Ok(listener)
+        let socket = socket(address, Type::STREAM)?;
+        // A start does not wait for connections of the last run to be forgotten.
+        socket.set_reuse_address(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        Ok(socket.into())
     };
     bound().map_err(|source| Unbound {
         address,
@@ -131,12 +137,22 @@ fn listener(address: SocketAddr, key: Key) -> Result<TcpListener, Unbound> {
     })
 }
 
+/// One that can be bound at ::1 also where that is not there: once it comes, agents are led to it at once, and nobody else can have taken its port.
+fn socket(address: SocketAddr, kind: Type) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), kind, None)?;
+    if address.is_ipv6() {
+        socket.set_freebind_v6(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
 fn datagrams(address: SocketAddr) -> Result<UdpSocket, Unbound> {
     let bound = || {
-        let socket = UdpSocket::bind(address)?;
+        let socket = socket(address, Type::DGRAM)?;
+        socket.bind(&address.into())?;
         tell_marks(socket.as_fd())?;
-        socket.set_nonblocking(true)?;
-        Ok(socket)
+        Ok(socket.into())
     };
     bound().map_err(|source| Unbound {
         address,

@@ -4,11 +4,12 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
 use rustix::io::Errno;
+use socket2::{Domain, Socket, Type};
 
 /// What `status` says of a host without the second one.
-pub const WITHOUT_IPV6: &str = "IPv6 is switched off on this host (it has no ::1), so the daemon serves 127.0.0.1 alone: what agents ask over IPv6 sockets, an IPv4 address in one included, is refused. Clients must use IPv4 sockets (Java: -Djava.net.preferIPv4Stack=true). Where IPv6 is switched on later, start the daemon again";
+pub const WITHOUT_IPV6: &str = "IPv6 is switched off on this host (it has no ::1), so the daemon serves 127.0.0.1 alone: what agents ask over IPv6 sockets, an IPv4 address in one included, is refused. Clients must use IPv4 sockets (Java: -Djava.net.preferIPv4Stack=true). Once IPv6 is switched on it is served";
 
-/// The loopback's addresses: 127.0.0.1, and ::1 where this host has it.
+/// Where the daemon listens: 127.0.0.1, and ::1 where the kernel has IPv6, though it may be switched off here. It may be switched on later.
 ///
 /// # Errors
 /// When the kernel gives no socket for another reason than that it has no IPv6.
@@ -17,9 +18,9 @@ pub fn addresses() -> io::Result<&'static [IpAddr]> {
         IpAddr::V4(Ipv4Addr::LOCALHOST),
         IpAddr::V6(Ipv6Addr::LOCALHOST),
     ];
-    match UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)) {
+    match Socket::new(Domain::IPV6, Type::DGRAM, None) {
         Ok(_) => Ok(BOTH),
-        Err(error) if says_that_there_is_none(&error) => Ok(&BOTH[..1]),
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::AFNOSUPPORT) => Ok(&BOTH[..1]),
         Err(error) => Err(error),
     }
 }
@@ -27,7 +28,8 @@ pub fn addresses() -> io::Result<&'static [IpAddr]> {
 /// Whether there is ::1; where that cannot be found out, it is taken to be.
 #[must_use]
 pub fn has_ipv6() -> bool {
-    addresses().map_or(true, |addresses| addresses.len() > 1)
+    let bound = UdpSocket::bind((Ipv6Addr::LOCALHOST, 0));
+    bound.map_or_else(|error| !says_that_there_is_none(&error), |_| true)
 }
 
 /// Switched off at run time (`disable_ipv6`), or when the kernel started (`ipv6.disable=1`) or was built.

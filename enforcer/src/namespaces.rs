@@ -90,6 +90,14 @@ impl Seen {
         agents.is_some_and(|agents| agents.contains_key(agent))
     }
 
+    /// That namespace by one of this agent's there.
+    #[must_use]
+    pub fn place(&self, netns: Netns, agent: &AgentName) -> Option<Place> {
+        let door = *self.places.get(&netns)?.get(agent)?;
+        let agent = agent.clone();
+        Some(Place { netns, agent, door })
+    }
+
     /// Whether one of this agent's may be.
     fn may_have_of(&self, netns: Netns, agent: &AgentName) -> bool {
         self.has_of(netns, agent) || self.hidden.contains(agent) || self.partly.contains(agent)

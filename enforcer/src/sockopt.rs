@@ -143,6 +143,26 @@ pub fn disconnect(fd: BorrowedFd<'_>) -> io::Result<()> {
     }
 }
 
+/// Whether the interface `lo` is up in the network namespace that a socket lives in. Waits for nobody who changes interfaces.
+///
+/// # Errors
+/// When the kernel does not say: the root of a namespace can call its loopback otherwise.
+pub fn is_lo_up(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    // SAFETY: it is bytes and integers, for which zeros are valid.
+    let mut asked: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in asked.ifr_name.iter_mut().zip(*b"lo") {
+        *to = from.cast_signed() as libc::c_char;
+    }
+    // SAFETY: the request reads and writes one of these.
+    let done = unsafe { libc::ioctl(fd.as_raw_fd(), libc::SIOCGIFFLAGS, &raw mut asked) };
+    if done != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has written the flags.
+    let flags = unsafe { asked.ifr_ifru.ifru_flags };
+    Ok(libc::c_int::from(flags) & libc::IFF_UP != 0)
+}
+
 /// The cookie of the network namespace that a socket lives in: stable, unique within a boot.
 ///
 /// # Errors

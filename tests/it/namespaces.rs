@@ -4,6 +4,7 @@ mod apart;
 mod bridge;
 mod dead;
 mod flood;
+mod loopback;
 mod names;
 mod newcomers;
 mod sandbox;

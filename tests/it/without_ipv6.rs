@@ -8,14 +8,19 @@ use serde_json::{Value, json};
 /// A world whose host has no IPv6, its daemon started.
 fn world() -> World {
     let mut world = World::without_daemon(Family::V4);
+    switch(&world, "1");
+    world.start_daemon();
+    world
+}
+
+/// Switches IPv6 off there, or on.
+fn switch(world: &World, is_off: &str) {
     world.stage.on(Side::Host, || {
         for interface in ["all", "default", "lo", "wire0"] {
             let switch = format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6");
-            std::fs::write(switch, "1").expect("switches it off");
+            std::fs::write(switch, is_off).expect("switches it");
         }
     });
-    world.start_daemon();
-    world
 }
 
 #[test]
@@ -58,6 +63,18 @@ fn what_is_asked_over_sockets_of_ipv6_is_refused_there() {
         }
     }
     assert_eq!(wire.packets(), 0);
+}
+
+#[test]
+fn ipv6_that_is_switched_on_later_is_served_without_a_new_start() {
+    let world = world();
+    let _ = world.open_window("demo-project.finance:read", "5m");
+    let mapped = BIGQUERY4.to_ipv6_mapped();
+    assert_ne!(world.probe(Who::Agent, mapped.into()), "ok");
+    switch(&world, "0");
+    assert_eq!(world.probe(Who::Agent, mapped.into()), "ok");
+    let checks = world.status()["checks"].to_string();
+    assert!(!checks.contains("IPv6 is switched off"), "{checks}");
 }
 
 #[test]

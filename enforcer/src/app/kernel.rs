@@ -22,7 +22,7 @@ use crate::dns::marks::Marks;
 use crate::dns::questions::Questions;
 use crate::engine::{KernelFault, Windows};
 use crate::kernel::{Kernel, KernelError};
-use crate::loopback::WITHOUT_IPV6;
+use crate::loopback::{WITHOUT_IPV6, has_ipv6};
 use crate::proxy::quota::Quota;
 use crate::subordinate::{Prefix, Subordinate};
 use crate::workload;
@@ -286,8 +286,6 @@ pub(super) struct Watched {
     pub(super) prefixes: String,
     /// How many connections there are, and may be.
     pub(super) quota: Arc<Quota>,
-    /// Whether the daemon serves IPv4 alone, as the host had no other when it started.
-    pub(super) is_without_ipv6: bool,
 }
 
 impl Watched {
@@ -475,9 +473,9 @@ impl Windows for AgentWindows {
             &namespaces.problems,
         ));
         checks.push(watched.quota.check());
-        if watched.is_without_ipv6 {
-            checks.push(CheckView::of("IPv6", WITHOUT_IPV6, &[]));
-        }
+        let here = (!has_ipv6()).then(|| WITHOUT_IPV6.to_owned());
+        let without = here.into_iter().chain(namespaces.without_ipv6.clone());
+        checks.extend(without.map(|said| CheckView::of("IPv6", said, &[])));
         checks
     }
 

@@ -7,6 +7,7 @@ mod deaths;
 mod faults;
 pub(super) mod hints;
 mod lanes;
+mod loopbacks;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -23,6 +24,7 @@ use tokio_util::task::TaskTracker;
 use self::faults::{Becomes, Faults};
 use self::hints::Hints;
 use self::lanes::{Lanes, SHARE, Turn};
+use self::loopbacks::Insides;
 use super::post::Post;
 use super::services::Services;
 use crate::causes::Causes;
@@ -54,6 +56,8 @@ pub(super) struct Told {
     pub(super) served: usize,
     /// What is wrong with others: one sentence each.
     pub(super) problems: Vec<String>,
+    /// Where there is no IPv6 of those that are served, and what to do about it: that is how they were made, and nothing is wrong.
+    pub(super) without_ipv6: Option<String>,
 }
 
 /// Keeps the listeners where the agents are.
@@ -81,6 +85,8 @@ struct Now {
     faults: Faults,
     /// How many more of each agent's may be served now; those of which nothing is spent are not remembered.
     paces: BTreeMap<AgentName, Bucket>,
+    /// Into which of those that are served was looked last.
+    looked_into: Netns,
 }
 
 impl Now {
@@ -104,6 +110,8 @@ struct Served {
     /// One of its processes there, when it began.
     process: Process,
     cookie: u64,
+    /// Whether it has ::1, as far as was looked.
+    has_ipv6: bool,
     /// What came by its listeners ends with it: an open connection would keep the namespace alive.
     post: Post,
 }
@@ -113,7 +121,7 @@ struct Looked {
     /// What was served when it began.
     before: BTreeMap<Netns, AgentName>,
     /// Nothing where it came to nothing.
-    seen: Option<Seen>,
+    seen: Option<(Seen, Insides)>,
     took: Duration,
 }
 
@@ -160,7 +168,8 @@ impl Keep {
         own: Netns,
         took: Duration,
     ) -> impl Future<Output = Looked> + Send + use<> {
-        let (before, clock) = (now.whose(), Arc::clone(&self.clock));
+        let (before, after) = (now.whose(), now.looked_into);
+        let clock = Arc::clone(&self.clock);
         let workloads = Arc::clone(&self.workloads);
         let share = u32::try_from(SHARE).unwrap_or(u32::MAX);
         let rest = took.saturating_mul(share).clamp(LOOK, LOOK_MAX);
@@ -170,12 +179,13 @@ impl Keep {
             let all = workloads.all();
             let served = before.clone();
             let looked = tokio::task::spawn_blocking(move || {
-                let seen = look::look(&all, own, Depth::Processes);
-                if changes(&served, &served, &seen).is_empty() {
-                    return seen;
+                let mut seen = look::look(&all, own, Depth::Processes);
+                if !changes(&served, &served, &seen).is_empty() {
+                    // Nothing is left that a thread is in which has gone there by itself.
+                    seen = look::look(&all, own, Depth::Threads);
                 }
-                // Nothing is left that a thread is in which has gone there by itself.
-                look::look(&all, own, Depth::Threads)
+                let insides = Insides::look(&served, &seen, after);
+                (seen, insides)
             });
             let seen = looked.await.ok();
             let took_ns = clock.now().boot_ns.saturating_sub(began_ns);
@@ -189,7 +199,7 @@ impl Keep {
 
     /// Does at once what is to be done about what is served, and has what else was seen wait for its agents' turns.
     async fn looked(&mut self, now: &mut Now, lanes: &mut Lanes, looked: Looked) {
-        let Some(seen) = looked.seen else {
+        let Some((seen, insides)) = looked.seen else {
             return;
         };
         // One that the kernel still leads to is tried again.
@@ -209,6 +219,7 @@ impl Keep {
                 Step::HandOver(_) => {}
             }
         }
+        self.looked_into(now, insides).await;
         self.line_up(now, lanes, &seen);
         self.tell(now);
     }
@@ -340,7 +351,7 @@ impl Keep {
         sockets: Sockets,
         stop: &CancellationToken,
     ) -> Result<Served, Failed> {
-        let cookie = sockets.netns;
+        let (cookie, has_ipv6) = (sockets.netns, sockets.has_ipv6);
         let process = process(place.door.pid);
         let event = self.is_served(place, process.clone());
         let recorded = self.engine.record(event).await;
@@ -365,6 +376,7 @@ impl Keep {
             agent: place.agent.clone(),
             process,
             cookie,
+            has_ipv6,
             post,
         })
     }
@@ -436,6 +448,7 @@ impl Keep {
         let told = Told {
             served: now.served.len(),
             problems: here.into_iter().chain(now.faults.sentences()).collect(),
+            without_ipv6: loopbacks::without_ipv6(now),
         };
         self.told
             .send_if_modified(|before| std::mem::replace(before, told.clone()) != told);
@@ -460,6 +473,7 @@ fn enter_one(workloads: &Workloads, place: &Place, ports: Ports) -> Result<Socke
         EnterError::Gone => Failed::Gone,
         EnterError::NotPermitted
         | EnterError::LoopbackDown
+        | EnterError::NoAddress
         | EnterError::PortTaken(_)
         | EnterError::Other(_) => Failed::Why(error.to_string()),
     })

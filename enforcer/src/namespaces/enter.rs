@@ -3,16 +3,19 @@
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use socket2::{Domain, Socket, Type};
 
 use super::interfaces::has_only_a_loopback;
 use super::{Door, Netns, owner};
 use crate::kernel::Ports;
 use crate::listeners::{Sockets, Unbound};
+use crate::loopback;
+use crate::sockopt::is_lo_up;
 use crate::workload;
 
 /// Why the daemon does not listen there; the text names the cure.
@@ -31,6 +34,11 @@ pub enum EnterError {
         "its loopback is down, so nothing can be led to the daemon there: have the sandbox set it up (ip link set lo up)"
     )]
     LoopbackDown,
+    /// Its loopback is up, and has no address.
+    #[error(
+        "its loopback has no 127.0.0.1 any more, so nothing can be led to the daemon there: have the sandbox put it back (ip addr add 127.0.0.1/8 dev lo)"
+    )]
+    NoAddress,
     /// Somebody there has one of the daemon's ports.
     #[error(
         "somebody in it listens on {0}, which is the daemon's: end that, or name another port in the configuration"
@@ -50,23 +58,45 @@ pub fn enter(door: Door, netns: Netns, ports: Ports) -> Result<Sockets, EnterErr
     let namespace = open(door, netns)?;
     // One of which it is not known is nobody's who may be given more.
     let is_anothers = !owner::is_this_hosts(namespace.as_fd()).unwrap_or(false);
+    inside(&namespace, || {
+        check_loopback()?;
+        let bound = Sockets::bind(ports).map_err(|unbound| of_bind(&unbound))?;
+        Ok(Sockets {
+            is_strict: is_anothers || has_only_a_loopback(),
+            ..bound
+        })
+    })
+}
+
+/// Looks into the network namespace that a thread is in, where that is `netns`: whether agents can still be led to the daemon there by 127.0.0.1, and, where
+/// they can, by ::1. Waits for nobody, nor for who changes interfaces.
+///
+/// # Errors
+/// [`EnterError`]: they cannot, or that could not be found out.
+pub fn has_ipv6(door: Door, netns: Netns) -> Result<bool, EnterError> {
+    inside(&open(door, netns)?, || {
+        check_loopback()?;
+        Ok(loopback::has_ipv6())
+    })
+}
+
+/// Does something on a thread of its own, which is in that namespace and ends.
+fn inside<T: Send>(
+    namespace: &File,
+    work: impl FnOnce() -> Result<T, EnterError> + Send,
+) -> Result<T, EnterError> {
     let done = std::thread::scope(|scope| {
         let work = || {
             move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
                 .map_err(|errno| not_entered(&errno.into()))?;
-            check_loopback()?;
-            let bound = Sockets::bind(ports).map_err(|unbound| of_bind(&unbound))?;
-            Ok(Sockets {
-                is_strict: is_anothers || has_only_a_loopback(),
-                ..bound
-            })
+            work()
         };
         let thread = std::thread::Builder::new().name("namespace".to_owned());
         let started = thread.spawn_scoped(scope, work);
         started.map(|thread| thread.join())
     });
     match done {
-        Ok(Ok(bound)) => bound,
+        Ok(Ok(done)) => done,
         Ok(Err(_)) => Err(EnterError::Other("its thread panicked".to_owned())),
         Err(error) => Err(EnterError::Other(format!("no thread: {error}"))),
     }
@@ -83,12 +113,21 @@ fn open(door: Door, netns: Netns) -> Result<File, EnterError> {
     }
 }
 
-/// Before any address was ever given to it a namespace lets its loopback's be bound all the same, and leads nothing there.
+/// Before any address was ever given to it a namespace lets its loopback's be bound all the same, and leads nothing there. Nor does it where the loopback
+/// was up and is down: its address stays, and what is sent there is lost.
 fn check_loopback() -> Result<(), EnterError> {
-    let led = || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.connect((Ipv4Addr::LOCALHOST, 9));
-    led().map_err(|error: io::Error| {
+    let socket =
+        Socket::new(Domain::IPV4, Type::DGRAM, None).map_err(|error| not_entered(&error))?;
+    // What the kernel does not say is seen below.
+    let is_up = is_lo_up(socket.as_fd()).ok();
+    if is_up == Some(false) {
+        return Err(EnterError::LoopbackDown);
+    }
+    let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into();
+    let led = socket.bind(&at(0)).and_then(|()| socket.connect(&at(9)));
+    led.map_err(|error| {
         if [ErrorKind::NetworkUnreachable, ErrorKind::AddrNotAvailable].contains(&error.kind()) {
-            EnterError::LoopbackDown
+            is_up.map_or(EnterError::LoopbackDown, |_| EnterError::NoAddress)
         } else {
             not_entered(&error)
         }
@@ -228,6 +267,27 @@ mod tests {
             let occupant = Occupant::with(namespaces, first);
             let bound = enter(occupant.door(), occupant.netns(), PORTS).expect("enters");
             assert_eq!(bound.is_strict, is_strict, "{namespaces:?} {first}");
+        }
+    }
+
+    #[test]
+    fn where_127_0_0_1_leads_nowhere_any_more_and_whether_there_is_ipv6_is_seen_inside() {
+        let without = "echo 1 >/proc/sys/net/ipv6/conf/lo/disable_ipv6";
+        let gone = "ip addr del 127.0.0.1/8 dev lo";
+        let cases = [
+            ("true", Ok(true)),
+            (without, Ok(false)),
+            ("ip link set lo down", Err(EnterError::LoopbackDown)),
+            (gone, Err(EnterError::NoAddress)),
+        ];
+        for (first, expected) in cases {
+            let occupant = Occupant::with(&["--net"], first);
+            let (door, netns) = (occupant.door(), occupant.netns());
+            assert_eq!(has_ipv6(door, netns), expected, "{first}");
+            let bound = enter(door, netns, PORTS);
+            // At ::1 as well, whether it is there or is to come.
+            let shape = bound.map(|bound| (bound.proxy.len(), bound.has_ipv6));
+            assert_eq!(shape, expected.map(|has_ipv6| (2, has_ipv6)), "{first}");
         }
     }
 

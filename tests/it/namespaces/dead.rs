@@ -16,7 +16,7 @@ const DEATHS: (usize, u64) = (3, 2_500_000_000);
 const LOGGED_MAX: usize = 16 * 1024;
 
 /// An agent's process in a namespace of its own, in which it is served.
-fn served(world: &World, who: Who) -> Apart {
+pub(super) fn served(world: &World, who: Who) -> Apart {
     let mut agent = Apart::whose(world, who);
     agent.goes_apart();
     let _ = agent.must(&format!("reach {BIGQUERY4} 443"));
@@ -30,7 +30,7 @@ fn of<'a>(events: &'a [Value], agent: &str) -> Vec<&'a Value> {
         .collect()
 }
 
-fn has_rows(agent: &mut Apart) {
+pub(super) fn has_rows(agent: &mut Apart) {
     let _ = agent.must(&format!("reach {BIGQUERY4} 443"));
     let [status, body] = answer(agent.must(&format!("query {BIGQUERY4}")));
     assert_eq!(status, 200, "{body}");

@@ -47,6 +47,14 @@ def lo(how):
         fcntl.ioctl(any_socket, SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", IFF_UP if how == "up" else 0))
 
 
+def blinks(count):
+    """Has its loopback be down for a moment so often: long enough to be found so, and shorter than what is told of."""
+    for _ in range(int(count)):
+        for how in ("down", "up"):
+            lo(how)
+            time.sleep(0.1)
+
+
 def connect(address, port):
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as made:
@@ -101,9 +109,11 @@ def relay(address, port, to):
     threading.Thread(target=take_turns, daemon=True).start()
 
 
-def listen():
-    """Without a bind: the kernel gives it a port by itself, on every address."""
-    made = socket.socket()
+def listen(family="4"):
+    """Without a bind: the kernel gives it a port by itself, on every address of a family."""
+    made = socket.socket(socket.AF_INET6 if family == "6" else socket.AF_INET)
+    if family == "6":
+        made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
     KEPT.append(made)
     made.listen()
     return made.getsockname()[1]
@@ -320,7 +330,7 @@ def pid():
     return os.getpid()
 
 
-WORDS = {word.__name__: word for word in (unshare, again, lo, connect, reach, bind, listen, relay, setting, datagram, frame, ask, pair, hold, opens, held, holds, query, multipath, give, take, with_taken, thread, lost, tries, flood, destroys, run, pid)}
+WORDS = {word.__name__: word for word in (unshare, again, lo, blinks, connect, reach, bind, listen, relay, setting, datagram, frame, ask, pair, hold, opens, held, holds, query, multipath, give, take, with_taken, thread, lost, tries, flood, destroys, run, pid)}
 
 for line in sys.stdin:
     word, *arguments = line.split()

@@ -13,6 +13,8 @@ const LASTING_NS: u64 = 500_000_000;
 /// How long it is remembered what could not be served and was not seen since: a thread that is alone in a namespace is seen only when the kernel refuses
 /// it. What is remembered is said and recorded once.
 pub(super) const REMEMBERED_NS: u64 = 10_000_000_000;
+/// How long after one record of what cannot be served another says of it that it is so for another reason by now, nanoseconds.
+const RECORDED_AGAIN_NS: u64 = 5_000_000_000;
 /// What cannot be served is tried again when as much time has gone by as it has been so, but after this much at the latest, nanoseconds.
 const PATIENCE_NS: u64 = 250_000_000;
 
@@ -35,7 +37,10 @@ struct Fails {
     why: String,
     since_boot_ns: u64,
     tried_boot_ns: u64,
+    /// Whether that reason is on record.
     is_said: bool,
+    /// When it was put on record last, for whatever reason.
+    recorded_boot_ns: Option<u64>,
 }
 
 /// What becomes of a failure.
@@ -74,6 +79,7 @@ impl Faults {
             since_boot_ns: boot_ns,
             tried_boot_ns: boot_ns,
             is_said: false,
+            recorded_boot_ns: None,
         });
         known.tried_boot_ns = boot_ns;
         if known.why != why {
@@ -81,7 +87,12 @@ impl Faults {
             known.is_said = false;
         }
         let lasts = boot_ns.saturating_sub(known.since_boot_ns) >= LASTING_NS;
-        if lasts && !std::mem::replace(&mut known.is_said, true) {
+        // Whoever has it fail for one reason and another in turn has few records of it.
+        let is_due = known
+            .recorded_boot_ns
+            .is_none_or(|then| boot_ns.saturating_sub(then) >= RECORDED_AGAIN_NS);
+        if lasts && is_due && !std::mem::replace(&mut known.is_said, true) {
+            known.recorded_boot_ns = Some(boot_ns);
             Becomes::Said
         } else {
             Becomes::Remembered
@@ -152,7 +163,8 @@ pub(super) fn more(count: usize, words: &str) -> String {
 
 /// Names the one that has been so the longest, so that it says the same as long as that is so.
 fn failed_sentence((agent, failed): (&AgentName, &BTreeMap<Netns, Fails>)) -> Option<String> {
-    let said = || failed.iter().filter(|(_, fails)| fails.is_said);
+    let is_told = |fails: &Fails| fails.recorded_boot_ns.is_some();
+    let said = || failed.iter().filter(|(_, fails)| is_told(fails));
     let (netns, fails) = said().min_by_key(|(_, fails)| fails.since_boot_ns)?;
     let others = more(said().count(), "nor are");
     let why = &fails.why;
@@ -229,6 +241,48 @@ mod tests {
         assert_eq!(taken, Becomes::Said);
         faults.has_gone(&there);
         assert_eq!(faults.sentences(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_fails_for_another_reason_each_time_has_few_records_and_is_told_of_all_the_while() {
+        let mut faults = Faults::default();
+        let there = place(7, "one");
+        let mut said = 0;
+        for at in 0..240_u64 {
+            let why = if at % 2 == 0 { "one" } else { "another" };
+            let becomes = faults.fail(&there, why.to_owned(), at * 250 * MS);
+            said += usize::from(becomes == Becomes::Said);
+            assert_eq!(faults.sentences().len(), usize::from(at > 1), "{at}");
+        }
+        assert_eq!(said, 60 / 5);
+    }
+
+    #[test]
+    fn what_is_served_but_for_moments_is_not_said_and_whoever_goes_on_with_more_has_little_said() {
+        let there = place(7, "one");
+        // How often it is said of what is looked at so often and cannot be served so many times out of eleven.
+        let said = |bad: u64| {
+            let mut faults = Faults::default();
+            let mut said = 0;
+            for at in 0..200 {
+                if at % 11 < bad {
+                    said += u64::from(fails(&mut faults, &there, at * 50 * MS) == Becomes::Said);
+                } else {
+                    faults.serves(7);
+                }
+            }
+            said
+        };
+        assert_eq!([said(1), said(10), said(11)], [0, 0, 1]);
+        let mut longer = Faults::default();
+        let times = (0..200).filter(|at| {
+            let is_said = fails(&mut longer, &there, at * 50 * MS) == Becomes::Said;
+            if is_said {
+                longer.serves(7);
+            }
+            is_said
+        });
+        assert!(times.count() <= 200 * 50 / 500);
     }
 
     #[test]

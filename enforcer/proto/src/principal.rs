@@ -65,6 +65,9 @@ impl<'de> Deserialize<'de> for AgentName {
     }
 }
 
+/// The uid of nobody (`(uid_t)-1`, setresuid(2)): of a process of which nothing is known but its number.
+pub const UID_UNKNOWN: u32 = u32::MAX;
+
 /// One life of a process, as the kernel reports it: a pid may be used again, its start time may not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Process {
@@ -72,13 +75,37 @@ pub struct Process {
     pub pid: u32,
     /// `start_boottime`, nanoseconds on the boot-time clock; 0 when the kernel did not say.
     pub start_boot_ns: u64,
-    /// User id in the initial user namespace.
+    /// User id in the initial user namespace; [`UID_UNKNOWN`] where the process had ended before that was read.
     pub uid: u32,
     /// The task's name. Evidence for people, chosen by the process itself; never decides.
     pub comm: String,
 }
 
 impl Process {
+    /// One of which nothing is known but its number, if that.
+    #[must_use]
+    pub const fn unknown(pid: u32) -> Self {
+        Self {
+            pid,
+            start_boot_ns: 0,
+            uid: UID_UNKNOWN,
+            comm: String::new(),
+        }
+    }
+
+    /// In words: its number, what it is called in at most so many characters, and its uid.
+    #[must_use]
+    pub fn words(&self, name_chars: usize) -> String {
+        match (self.pid, self.uid) {
+            (0, UID_UNKNOWN) => "a process that is not known any more".to_owned(),
+            (pid, UID_UNKNOWN) => format!("pid {pid} (ended by then)"),
+            (pid, uid) => format!(
+                "pid {pid} ({}, uid {uid})",
+                safe_line(&self.comm, name_chars)
+            ),
+        }
+    }
+
     /// Whether both are one life of one process. A start that the kernel did not say is nobody's.
     #[must_use]
     pub const fn is_same_life(&self, other: &Self) -> bool {

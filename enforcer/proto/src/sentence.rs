@@ -11,12 +11,7 @@ use crate::text::safe_line;
 const SQL_CHARS: usize = 160;
 
 fn who(process: &Process) -> String {
-    format!(
-        "pid {} ({}, uid {})",
-        process.pid,
-        safe_line(&process.comm, 16),
-        process.uid
-    )
+    process.words(16)
 }
 
 fn reads(tables: &[TableRef], bytes: u64) -> String {
@@ -572,6 +567,11 @@ mod tests {
     fn a_served_namespace_is_told_with_its_container_and_image_where_those_are_known() {
         let before = r#"{"kind":"namespace_served","agent":"bot","process":{"pid":7,"start_boot_ns":1,"uid":2001,"comm":"sleep"},"netns":42}"#;
         let event: Event = serde_json::from_str(before).expect("an older record is read");
+        assert_eq!(
+            who(&Process::unknown(7)),
+            "pid 7 (ended by then)",
+            "and not root's"
+        );
         let told = "netns    42 is served, where bot runs pid 7 (sleep, uid 2001)";
         assert_eq!(sentence(&event), told);
         // A record that says nothing of a container is written as it always was: its hash is over these bytes.

@@ -125,7 +125,7 @@ impl Callers for Origins {
         let of_agent = known.filter(|known| known.agent == agent);
         Some(of_agent.unwrap_or_else(|| Caller {
             agent,
-            process: process(0, 0, 0, &[0; 16]),
+            process: Process::unknown(0),
         }))
     }
 

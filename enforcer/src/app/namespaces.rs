@@ -505,11 +505,13 @@ impl fmt::Display for Failed {
 
 /// A process as this host sees it; one that has gone is known by its number.
 fn process(pid: u32) -> Process {
-    let stat = workload::stat(pid).ok();
+    let (Ok(stat), Ok(uid)) = (workload::stat(pid), workload::uid_of(pid)) else {
+        return Process::unknown(pid);
+    };
     Process {
         pid,
-        start_boot_ns: stat.as_ref().map_or(0, |stat| stat.start_boot_ns),
-        uid: workload::uid_of(pid).unwrap_or_default(),
-        comm: stat.map(|stat| stat.comm).unwrap_or_default(),
+        start_boot_ns: stat.start_boot_ns,
+        uid,
+        comm: stat.comm,
     }
 }

@@ -4,7 +4,7 @@ use crate::audit::Record;
 use crate::event::{About, Event};
 use crate::id::GrantId;
 use crate::ledger::Ledger;
-use crate::principal::{AgentName, Approver, ContainerOrigin, Process};
+use crate::principal::{AgentName, Approver, ContainerOrigin, Process, UID_UNKNOWN};
 use crate::refusal::Code;
 use crate::search::Filter;
 use crate::size;
@@ -61,6 +61,9 @@ fn bound(most: u64, said: impl Fn(u64) -> String) -> String {
 }
 
 fn who(process: &Process) -> String {
+    if process.uid == UID_UNKNOWN {
+        return process.words(0);
+    }
     format!(
         "pid {}, {}, uid {}",
         process.pid,

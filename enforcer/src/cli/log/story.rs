@@ -207,12 +207,7 @@ fn quoted(text: &str) -> Vec<String> {
 }
 
 fn by(process: &Process) -> String {
-    format!(
-        "by pid {} ({}, uid {})",
-        process.pid,
-        safe_line(&process.comm, 16),
-        process.uid
-    )
+    format!("by {}", process.words(16))
 }
 
 /// The processes above the one that asked, and its unit.

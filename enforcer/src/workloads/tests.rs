@@ -249,6 +249,44 @@ fn a_container_that_is_called_otherwise_by_now_is_closed_and_said_until_it_has_g
 }
 
 #[test]
+fn of_a_container_that_gave_its_name_to_another_it_is_said_that_it_is_refused_and_of_the_agent_that_it_is_the_other()
+ {
+    let (root, workloads, at) = containers(&['a', 'b']);
+    workloads.tell(&says(&[('a', "agentbox"), ('b', "other")]));
+    let _ = look(&workloads);
+    workloads.tell(&says(&[('a', "aside"), ('b', "agentbox")]));
+    for _ in 0..2 {
+        let looked = look(&workloads);
+        let [first, second] = [&at[0], &at[1]].map(|at| root.path().join(at));
+        assert_eq!(looked.found[&bot()].folder, second);
+        assert_eq!(closed(&root, &looked), [at[0].clone()].into());
+        let said = format!(
+            "agent bot has its workload in {} now, and what was its workload, or may have been, is refused: its cgroup {} is there, and no runtime tells any more of a container in it that is called so: stop that, or call it so again and the other one otherwise",
+            second.display(),
+            first.display()
+        );
+        assert_eq!(looked.problems, [said]);
+    }
+}
+
+#[test]
+fn of_a_unit_that_is_found_no_more_and_elsewhere_as_well_it_is_said_that_it_is_refused() {
+    let (root, workloads) = world(&["a.slice/bot.service"], "enforcer");
+    let [unit, other] = ["a.slice", "b.slice"].map(|at| root.path().join(at).join(UNIT));
+    let _ = look(&workloads);
+    chown(root.path().join("a.slice"), Some(3003), None).expect("gives it away");
+    std::fs::create_dir_all(&other).expect("makes a folder");
+    let looked = look(&workloads);
+    assert_eq!(looked.found[&bot()].folder, other);
+    let said = format!(
+        "agent bot has its workload in {} now, and what was its workload, or may have been, is refused: its cgroup {} is there, and is not found any more: others than root may own one above it; stop what runs in it",
+        other.display(),
+        unit.display()
+    );
+    assert_eq!(looked.problems, [said]);
+}
+
+#[test]
 fn while_no_runtime_answers_a_container_stays_the_agents_and_another_in_its_place_does_not_become_it()
  {
     let (root, workloads, at) = containers(&['a']);

@@ -32,11 +32,7 @@ impl Owner {
         opened
     }
 
-    fn open(
-        &mut self,
-        now: Now,
-        decision: &Decision,
-    ) -> Result<Option<GrantId>, Refusal> {
+    fn open(&mut self, now: Now, decision: &Decision) -> Result<Option<GrantId>, Refusal> {
         let mut opened = None;
         for effect in &decision.then {
             if let Effect::OpenWindow {

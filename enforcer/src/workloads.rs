@@ -76,6 +76,8 @@ pub struct Looked {
     pub is_partial: bool,
     /// Why others cannot be one, and what is wrong with the executables that agents are narrowed to: one sentence each.
     pub problems: Vec<String>,
+    /// What is wrong only where it lasts, since it passes as containers start and end: one sentence each.
+    pub passing: Vec<String>,
 }
 
 /// What one look has seen so far.
@@ -142,7 +144,10 @@ impl Workloads {
         let told = self.told();
         for ((agent, workload, _), sought) in self.agents.iter().zip(self.seek(&told)) {
             let (any, checked) = match sought {
-                Sought::Absent => (Vec::new(), Ok(None)),
+                Sought::Absent => {
+                    looked.passing.extend(containers::untraced(agent, &told));
+                    (Vec::new(), Ok(None))
+                }
                 Sought::At(folder) => {
                     let checked = self.checked(folder.clone(), &mut seen);
                     (vec![folder], checked)

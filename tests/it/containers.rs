@@ -250,6 +250,37 @@ fn of_two_containers_with_the_agents_label_neither_has_its_window_and_that_is_sa
 }
 
 #[test]
+fn of_a_container_whose_cgroup_is_made_where_none_is_looked_for_it_is_said_what_is_wrong_and_one_started_elsewhere_is_the_agent()
+ {
+    let mut world = world(NAME);
+    world.start_daemon();
+    let world = world;
+    let mut podman = Podman::new(&world);
+    podman.serve();
+    let root = world.stage.cgroups.root();
+    let digits = "0123456789abcdef".repeat(4);
+    let root = root.file_name().expect("a name").display().to_string();
+    let parent = format!("/{root}/containers/{digits}");
+    let run = world.stage.dir().join("run").display().to_string();
+    let volume = format!("{run}:{run}:ro");
+    let options = ["--cgroup-parent", &parent, "--volume", &volume];
+    let id = podman.start_with("agentbox", "a=b", "host", &options);
+    let socket = Podman::socket(&world);
+    let said = format!(
+        "agent finance-bot has no workload, so no window opens for it: its container {} runs, as {} says, and no cgroup that is called like it was found",
+        &id[..12],
+        socket.display()
+    );
+    wait_until_said(&world, &said);
+    assert_eq!(connects(&podman, "agentbox"), "EPERM");
+    podman.must(&["rm", "--force", "--time", "0", "agentbox"]);
+    podman.start("agentbox", "a=b", "host");
+    wait_until_well(&world);
+    let _ = open_window(&world, &podman, "agentbox");
+    has_rows(&query(&podman, "agentbox"));
+}
+
+#[test]
 fn while_its_runtime_is_silent_a_container_that_is_known_keeps_its_window_and_no_new_one_gets_it() {
     let mut world = world(NAME);
     world.start_daemon();

@@ -46,6 +46,14 @@ pub(super) struct Shared {
     enforce: Enforce,
 }
 
+/// What is wrong with the workloads, by one look.
+#[derive(Debug, Default)]
+pub(super) struct Followed {
+    pub(super) problems: Vec<String>,
+    /// What is wrong only where it lasts.
+    pub(super) passing: Vec<String>,
+}
+
 struct State {
     kernel: Kernel,
     /// The agents that were told to the kernel, with their cgroup's id.
@@ -142,13 +150,22 @@ impl Shared {
     /// Looks where the workloads are, and where that has changed tells the kernel: windows of those that have gone go first, those of who
     /// has come back come last. What is in doubt stays an agent's, without a window. Gives what is wrong with the others. `first`: until
     /// everything could be looked at once, whoever is no agent is enforced on like before.
-    pub(super) fn follow(&self, first: bool) -> Result<Vec<String>, KernelError> {
+    pub(super) fn follow(&self, first: bool) -> Result<Followed, KernelError> {
+        let mut looked = self.workloads.look();
+        let passing = std::mem::take(&mut looked.passing);
+        let problems = self.take(looked, first)?;
+        Ok(Followed { problems, passing })
+    }
+
+    /// Takes what a look gave for what there is now, and tells the kernel where that is another than before.
+    fn take(&self, looked: Looked, first: bool) -> Result<Vec<String>, KernelError> {
         let Looked {
             found,
             closed,
             is_partial,
             mut problems,
-        } = self.workloads.look();
+            passing: _,
+        } = looked;
         problems.extend(self.overtaken(&found));
         let now: BTreeMap<AgentName, u64> = found
             .iter()

@@ -8,10 +8,10 @@ use std::sync::{Arc, PoisonError};
 
 use enforcer_proto::principal::{AgentName, ContainerOrigin};
 
-use super::Workloads;
 use super::called::{container_at, container_ids};
 use super::find::{Sought, find};
-use super::told::{Meant, Told};
+use super::told::{Meant, Told, short};
+use super::{Workloads, no_workload};
 use crate::config::Workload;
 use crate::runtimes::{Answer, Container};
 use crate::workload;
@@ -158,4 +158,20 @@ impl Workloads {
         let mut ids = container_ids(folder.file_name()?.to_str()?);
         ids.find_map(|id| told.container(id)).cloned()
     }
+}
+
+/// What is said of an agent whose one container runs, as a runtime says, while no cgroup of it was found: not at once, since a runtime tells of a
+/// container that has just ended until it knows.
+pub(super) fn untraced(agent: &AgentName, told: &Told) -> Option<String> {
+    let meant = told.of(agent);
+    let one = match (&meant.doubt, meant.containers.as_slice()) {
+        (None, [one]) if !one.is_remembered => one,
+        (None | Some(_), [] | [_, ..]) => return None,
+    };
+    let why = format!(
+        "its container {} runs, as {} says, and no cgroup that is called like it was found where runtimes make them, below folders that are root's and outside of what is itself called like a container (a folder of 64 hexadecimal digits, a pod's as well): start it anew without such a --cgroup-parent, in its runtime's own pods and with cgroups, or name its cgroup by its path (cgroup = PATH)",
+        short(&one.id),
+        one.socket.display()
+    );
+    Some(no_workload(agent, &why))
 }

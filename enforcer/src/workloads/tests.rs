@@ -327,6 +327,27 @@ fn a_container_whose_runtime_never_answered_is_refused_and_nothing_is_settled_by
     assert_eq!(looked.problems.len(), 2, "{:?}", looked.problems);
 }
 
+#[test]
+fn a_container_that_runs_and_whose_cgroup_is_not_found_is_said_to_be_so_where_that_lasts() {
+    let nested = format!("docker/{}/{}", id('f'), id('a'));
+    let agentbox = Workload::ContainerName("agentbox".to_owned());
+    let (root, workloads) = world_of(agentbox, &[&nested], "enforcer");
+    workloads.tell(&says(&[('a', "agentbox")]));
+    let looked = look(&workloads);
+    assert!(looked.found.is_empty() && looked.problems.is_empty() && !looked.is_partial);
+    assert_eq!(looked.passing.len(), 1);
+    let said = &looked.passing[0];
+    let why = "agent bot has no workload, so no window opens for it: its container aaaaaaaaaaaa runs, as /run/runtime.sock says, and no cgroup that is called like it was found";
+    assert!(said.starts_with(why) && said.contains("start it anew without such a --cgroup-parent"));
+    assert_eq!(look(&workloads).passing, [said.clone()]);
+    // Where a runtime makes it, and where none runs, there is nothing to say.
+    std::fs::create_dir(root.path().join("docker").join(id('a'))).expect("makes a folder");
+    assert_eq!(look(&workloads).passing, Vec::<String>::new());
+    std::fs::remove_dir(root.path().join("docker").join(id('a'))).expect("removes");
+    workloads.tell(&says(&[('a', "other")]));
+    assert_eq!(look(&workloads).passing, Vec::<String>::new());
+}
+
 /// What a container's root, which is the host's without a user namespace, makes in its own cgroup where it can write that.
 const OTHERS: [&str; 4] = [
     "machine.slice/libpod-cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc.scope",

@@ -65,6 +65,13 @@ fn connects_as(podman: &Podman<'_>, user: &str, name: &str) -> String {
     connects_by(podman, &["--user", user], name)
 }
 
+/// What becomes of a container's question for a name.
+fn asks(podman: &Podman<'_>, name: &str) -> String {
+    let script = "import errno, socket\ntry:\n    socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect(('10.77.8.7', 53))\n    print('ok')\nexcept OSError as error:\n    print(errno.errorcode.get(error.errno, error))";
+    let output = podman.inside(name, Path::new("/usr/bin/python3"), &["-c", script]);
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
 fn connects_by(podman: &Podman<'_>, options: &[&str], name: &str) -> String {
     let script = "import errno, socket\ntry:\n    socket.create_connection(('10.77.8.7', 443), 2)\n    print('ok')\nexcept OSError as error:\n    print(errno.errorcode.get(error.errno, error))";
     let python = Path::new("/usr/bin/python3");
@@ -247,6 +254,42 @@ fn of_two_containers_with_the_agents_label_neither_has_its_window_and_that_is_sa
     podman.must(&["rm", "--force", "--time", "0", "two"]);
     wait_until_well(&world);
     has_rows(&query(&podman, "one"));
+}
+
+#[test]
+fn in_a_network_of_its_own_a_client_in_a_container_in_doubt_is_refused_at_once_and_that_is_on_record()
+ {
+    let mut world = world(LABEL);
+    world.start_daemon();
+    let world = world;
+    let mut podman = Podman::new(&world);
+    podman.serve();
+    let both = ["one", "two"];
+    for name in both {
+        podman.start(name, "role=finance-bot", "none");
+    }
+    wait_until_said(&world, "are called so");
+    for name in both {
+        wait_for("it is known to be in doubt", || {
+            connects(&podman, name) == "EPERM"
+        });
+        assert_eq!(asks(&podman, name), "EPERM");
+        // One that tries again where it is told to: it would for minutes.
+        let to = "--connect-to ::10.77.8.7:443 https://bigquery.googleapis.com/";
+        let again = "--silent --show-error --retry 600 --retry-connrefused --retry-delay 1";
+        let args: Vec<&str> = again.split(' ').chain(to.split(' ')).collect();
+        let curl = podman.inside(name, Path::new("/usr/bin/curl"), &args);
+        let said = String::from_utf8_lossy(&curl.stderr).into_owned();
+        assert!(!curl.status.success() && !said.contains("retry"), "{said}");
+    }
+    wait_for("the record", || {
+        let refused = world.events("kernel_refused");
+        let verdicts = refused.iter().map(|event| &event["verdict"]);
+        let words = "connect4 refused: whether the workload is the agent's is in doubt";
+        let mut refused = refused.iter().zip(verdicts);
+        refused.any(|(event, verdict)| verdict == words && event["agent"] == "finance-bot")
+    });
+    assert_eq!(world.events("namespace_served"), Vec::<Value>::new());
 }
 
 #[test]

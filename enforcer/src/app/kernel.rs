@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use enforcer_ebpf::map::{AGENTS_MAX, CLOSED_DROP};
+use enforcer_ebpf::map::{AGENTS_MAX, CLOSED_IN_DOUBT};
 use enforcer_ebpf::{Agent as KernelAgent, Window};
 use enforcer_proto::id::GrantId;
 use enforcer_proto::principal::AgentName;
@@ -229,7 +229,7 @@ impl Shared {
             .chain(known)
             .filter(|(id, _)| !open.contains(id))
             .map(|(id, agent)| {
-                let closed = CLOSED_DROP;
+                let closed = CLOSED_IN_DOUBT;
                 (id, KernelAgent { closed, ..agent })
             })
             .collect();

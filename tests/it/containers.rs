@@ -330,7 +330,7 @@ fn while_its_runtime_is_silent_a_container_that_is_known_keeps_its_window_and_no
     let world = world;
     let mut podman = Podman::new(&world);
     podman.serve();
-    podman.start("agentbox", "a=b", "host");
+    let first = podman.start("agentbox", "a=b", "host");
     let _ = open_window(&world, &podman, "agentbox");
     podman.silence();
     wait_until_said(&world, "which containers run is not known at");
@@ -341,6 +341,11 @@ fn while_its_runtime_is_silent_a_container_that_is_known_keeps_its_window_and_no
     podman.must(&["rm", "--force", "--time", "0", "agentbox"]);
     podman.start("agentbox", "a=b", "host");
     assert_ne!(connects(&podman, "agentbox"), "ok");
+    let gone = format!(
+        "no window opens for it: its container {} has gone",
+        &first[..12]
+    );
+    wait_until_said(&world, &gone);
     podman.serve();
     // A socket that somebody else could answer at is not believed either.
     let socket = Podman::socket(&world);

@@ -315,6 +315,34 @@ fn while_no_runtime_answers_a_container_stays_the_agents_and_another_in_its_plac
 }
 
 #[test]
+fn while_no_runtime_answers_it_is_said_of_an_agent_whose_container_has_gone_that_a_new_one_is_not_known()
+ {
+    let (root, workloads, at) = containers(&['a']);
+    workloads.tell(&says(&[('a', "agentbox")]));
+    let _ = look(&workloads);
+    workloads.tell(&is_silent());
+    let _ = look(&workloads);
+    std::fs::remove_dir(root.path().join(&at[0])).expect("removes");
+    // The new one, of which nobody tells.
+    std::fs::create_dir(root.path().join("docker").join(id('b'))).expect("makes a folder");
+    for _ in 0..2 {
+        let looked = look(&workloads);
+        is_said(
+            &looked,
+            "agent bot has no workload, so no window opens for it: its container aaaaaaaaaaaa has gone, and whether another is called so now is not known while /run/runtime.sock does not say which run",
+        );
+        assert!(looked.closed.is_empty());
+        assert_eq!(looked.problems.len(), 2, "{:?}", looked.problems);
+        workloads.tell(&is_silent());
+    }
+    workloads.tell(&says(&[('b', "agentbox")]));
+    let looked = look(&workloads);
+    let new = root.path().join("docker").join(id('b'));
+    assert_eq!(looked.found[&bot()].folder, new);
+    assert_eq!(looked.problems, Vec::<String>::new());
+}
+
+#[test]
 fn a_container_whose_runtime_never_answered_is_refused_and_nothing_is_settled_by_that() {
     let (root, workloads, _) = containers(&['a']);
     workloads.tell(&is_silent());

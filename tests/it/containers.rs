@@ -263,11 +263,12 @@ fn in_a_network_of_its_own_a_client_in_a_container_in_doubt_is_refused_at_once_a
     world.start_daemon();
     let world = world;
     let mut podman = Podman::new(&world);
-    podman.serve();
     let both = ["one", "two"];
     for name in both {
         podman.start(name, "role=finance-bot", "none");
     }
+    // Told of both at once: one alone would be served as the agent for a moment.
+    podman.serve();
     wait_until_said(&world, "are called so");
     for name in both {
         assert_eq!(connects(&podman, name), "EPERM");

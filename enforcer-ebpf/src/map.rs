@@ -49,6 +49,8 @@ pub const CLOSED_DROP: u32 = 2;
 /// `Agent::closed`: without a window `connect()` fails where only BigQuery answers. On a shared address the agent may want a name that it is
 /// allowed, so the proxy decides there.
 pub const CLOSED_DROP_DEDICATED: u32 = 3;
+/// `Agent::closed`: the cgroup was an agent's, or may be one, and is not known to be it: nobody in it has a window, or is come for.
+pub const CLOSED_IN_DOUBT: u32 = 4;
 /// `Endpoint::class`: only BigQuery answers there.
 pub const CLASS_DEDICATED: u32 = 1;
 /// `Endpoint::class`: other Google names answer there too.
@@ -82,7 +84,7 @@ pub struct Window {
 pub struct Agent {
     /// The uid it must run as, or [`UID_ANY`].
     pub uid: u32,
-    /// [`CLOSED_EXPLAIN`], [`CLOSED_DROP`] or [`CLOSED_DROP_DEDICATED`].
+    /// [`CLOSED_EXPLAIN`], [`CLOSED_DROP`], [`CLOSED_DROP_DEDICATED`] or [`CLOSED_IN_DOUBT`].
     pub closed: u32,
     /// [`NAMES_FORWARD`]; anything else counts as [`NAMES_STRICT`].
     pub names: u32,

@@ -1,7 +1,7 @@
 //! The decision, pure: the same function in the kernel, in the tests and in the daemon's fake. Nothing allows by default.
 
 use crate::map::{
-    Agent, CLASS_METADATA, CLASS_SHARED, CLOSED_DROP_DEDICATED, CLOSED_EXPLAIN,
+    Agent, CLASS_METADATA, CLASS_SHARED, CLOSED_DROP_DEDICATED, CLOSED_EXPLAIN, CLOSED_IN_DOUBT,
     ENCRYPTED_NAMES_PORT, ENDPOINT_PORT, ENFORCE_AGENTS, Endpoint, HEARTBEAT_NS_MAX, METADATA_PORT,
     NAMES_FORWARD, NAMES_PORT, UID_ANY, Window,
 };
@@ -102,6 +102,8 @@ pub enum Reason {
     Multipath = 24,
     /// Data in a connection's first packet.
     DataWithFirst = 25,
+    /// A cgroup that was an agent's workload, or may be one, and is not known to be it.
+    InDoubt = 26,
 }
 
 impl Reason {
@@ -134,6 +136,7 @@ impl Reason {
             23 => Self::NotFirst,
             24 => Self::Multipath,
             25 => Self::DataWithFirst,
+            26 => Self::InDoubt,
             _ => return None,
         })
     }
@@ -168,6 +171,7 @@ impl Reason {
             Self::Astray => "what is led to the daemon does not leave by an interface",
             Self::Multipath => "multipath TCP is served on this host's own network alone",
             Self::DataWithFirst => "data does not go with a connection's first packet",
+            Self::InDoubt => "whether the workload is the agent's is in doubt",
             Self::NotFirst => "the packet is not the first of its socket's",
             Self::Encapsulated => "what the frame carries is not read",
             Self::KernelPrograms => "agents have no say over the kernel's programs",
@@ -271,6 +275,9 @@ const fn to_metadata(facts: &Facts) -> Verdict {
 /// A process in an agent's workload, toward an endpoint.
 #[inline(always)]
 const fn of_agent(facts: &Facts, agent: &Agent, is_shared: bool) -> Verdict {
+    if is_in_doubt(facts) {
+        return Verdict::Deny(Reason::InDoubt);
+    }
     if agent.uid != UID_ANY && agent.uid != facts.uid {
         return Verdict::Deny(Reason::WrongUid);
     }
@@ -321,12 +328,23 @@ const fn not_served(facts: &Facts) -> Option<Reason> {
 #[inline(always)]
 const fn cannot_lead(facts: &Facts) -> Option<Reason> {
     if !facts.is_served_netns {
-        return Some(Reason::OtherNetns);
+        // For an agent the daemon comes there, and who is told so tries again; for one in doubt nobody does.
+        return Some(if is_in_doubt(facts) {
+            Reason::InDoubt
+        } else {
+            Reason::OtherNetns
+        });
     }
     if !is_alive(facts) {
         return Some(Reason::DaemonSilent);
     }
     None
+}
+
+/// Whether the task's cgroup is an agent's in doubt.
+#[inline(always)]
+const fn is_in_doubt(facts: &Facts) -> bool {
+    matches!(facts.agent, Some(agent) if agent.closed == CLOSED_IN_DOUBT)
 }
 
 /// Whether the window is open at `now`: `[opens, closes)`.

@@ -8,6 +8,7 @@ mod doctor;
 mod ends;
 mod identity;
 mod kernel;
+mod lasting;
 mod log;
 mod minting;
 mod namespaces;

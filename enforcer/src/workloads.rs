@@ -4,6 +4,7 @@
 mod called;
 mod containers;
 mod find;
+mod kept;
 mod told;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -75,6 +76,8 @@ pub struct Looked {
     pub is_partial: bool,
     /// Why others cannot be one, and what is wrong with the executables that agents are narrowed to: one sentence each.
     pub problems: Vec<String>,
+    /// What is wrong only where it lasts, since it passes as containers start and end: one sentence each.
+    pub passing: Vec<String>,
 }
 
 /// What one look has seen so far.
@@ -141,7 +144,10 @@ impl Workloads {
         let told = self.told();
         for ((agent, workload, _), sought) in self.agents.iter().zip(self.seek(&told)) {
             let (any, checked) = match sought {
-                Sought::Absent => (Vec::new(), Ok(None)),
+                Sought::Absent => {
+                    looked.passing.extend(containers::untraced(agent, &told));
+                    (Vec::new(), Ok(None))
+                }
                 Sought::At(folder) => {
                     let checked = self.checked(folder.clone(), &mut seen);
                     (vec![folder], checked)
@@ -198,44 +204,6 @@ impl Workloads {
                 .join(below.iter().take(levels).collect::<PathBuf>()),
             Err(_) => folder,
         }
-    }
-
-    /// Closes what was a workload, or closed, at the last look, is neither now, and has not gone: only that it has gone lets it go.
-    fn keep(&self, looked: &mut Looked) {
-        let now = self.now();
-        let found: BTreeSet<u64> = looked.found.values().map(|found| found.id).collect();
-        let was_found = now.found.iter().map(|(agent, found)| {
-            let (agent, folder) = (agent.clone(), found.folder.clone());
-            (found.id, Closed { agent, folder })
-        });
-        let was_closed = now.closed.iter().map(|(id, closed)| (*id, closed.clone()));
-        for (id, closed) in was_found.chain(was_closed) {
-            let is_known = found.contains(&id) || looked.closed.contains_key(&id);
-            if is_known || workload::has_gone(&closed.folder, id) {
-                continue;
-            }
-            looked.problems.extend(self.why_kept(&closed));
-            looked.closed.insert(id, closed);
-        }
-    }
-
-    /// What is said of a cgroup that was an agent's, and is there still. Of one that a container has just ended in, nothing.
-    fn why_kept(&self, closed: &Closed) -> Option<String> {
-        let shown = closed.folder.display();
-        let is_told = self.workload(&closed.agent).is_some_and(Workload::is_told);
-        if is_told && workload::is_empty(&closed.folder) {
-            return None;
-        }
-        let why = if is_told {
-            format!(
-                "its cgroup {shown} is there, and no runtime tells any more of a container in it that is called so: stop that, or call it so again"
-            )
-        } else {
-            format!(
-                "its cgroup {shown} is there, and is not found any more: others than root may own one above it"
-            )
-        };
-        Some(no_workload(&closed.agent, &why))
     }
 
     /// Whether a cgroup that is named by its path lies as deep as the kernel looks, there or not.

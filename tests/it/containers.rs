@@ -65,6 +65,13 @@ fn connects_as(podman: &Podman<'_>, user: &str, name: &str) -> String {
     connects_by(podman, &["--user", user], name)
 }
 
+/// What becomes of a container's question for a name.
+fn asks(podman: &Podman<'_>, name: &str) -> String {
+    let script = "import errno, socket\ntry:\n    socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect(('10.77.8.7', 53))\n    print('ok')\nexcept OSError as error:\n    print(errno.errorcode.get(error.errno, error))";
+    let output = podman.inside(name, Path::new("/usr/bin/python3"), &["-c", script]);
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
 fn connects_by(podman: &Podman<'_>, options: &[&str], name: &str) -> String {
     let script = "import errno, socket\ntry:\n    socket.create_connection(('10.77.8.7', 443), 2)\n    print('ok')\nexcept OSError as error:\n    print(errno.errorcode.get(error.errno, error))";
     let python = Path::new("/usr/bin/python3");
@@ -250,13 +257,79 @@ fn of_two_containers_with_the_agents_label_neither_has_its_window_and_that_is_sa
 }
 
 #[test]
+fn in_a_network_of_its_own_a_client_in_a_container_in_doubt_is_refused_at_once_and_that_is_on_record()
+ {
+    let mut world = world(LABEL);
+    world.start_daemon();
+    let world = world;
+    let mut podman = Podman::new(&world);
+    let both = ["one", "two"];
+    for name in both {
+        podman.start(name, "role=finance-bot", "none");
+    }
+    // Told of both at once: one alone would be served as the agent for a moment.
+    podman.serve();
+    wait_until_said(&world, "are called so");
+    for name in both {
+        assert_eq!(connects(&podman, name), "EPERM");
+        assert_eq!(asks(&podman, name), "EPERM");
+        // One that tries again where it is told to: it would for minutes.
+        let to = "--connect-to ::10.77.8.7:443 https://bigquery.googleapis.com/";
+        let again = "--silent --show-error --retry 20 --retry-connrefused --retry-delay 1";
+        let args: Vec<&str> = again.split(' ').chain(to.split(' ')).collect();
+        let curl = podman.inside(name, Path::new("/usr/bin/curl"), &args);
+        let said = String::from_utf8_lossy(&curl.stderr).into_owned();
+        assert!(!curl.status.success() && !said.contains("retry"), "{said}");
+    }
+    wait_for("the record", || {
+        let refused = world.events("kernel_refused");
+        let verdicts = refused.iter().map(|event| &event["verdict"]);
+        let words = "connect4 refused: whether the workload is the agent's is in doubt";
+        let mut refused = refused.iter().zip(verdicts);
+        refused.any(|(event, verdict)| verdict == words && event["agent"] == "finance-bot")
+    });
+    assert_eq!(world.events("namespace_served"), Vec::<Value>::new());
+}
+
+#[test]
+fn of_a_container_whose_cgroup_is_made_where_none_is_looked_for_it_is_said_what_is_wrong_and_one_started_elsewhere_is_the_agent()
+ {
+    let mut world = world(NAME);
+    world.start_daemon();
+    let world = world;
+    let mut podman = Podman::new(&world);
+    podman.serve();
+    let root = world.stage.cgroups.root();
+    let digits = "0123456789abcdef".repeat(4);
+    let root = root.file_name().expect("a name").display().to_string();
+    let parent = format!("/{root}/containers/{digits}");
+    let run = world.stage.dir().join("run").display().to_string();
+    let volume = format!("{run}:{run}:ro");
+    let options = ["--cgroup-parent", &parent, "--volume", &volume];
+    let id = podman.start_with("agentbox", "a=b", "host", &options);
+    let socket = Podman::socket(&world);
+    let said = format!(
+        "agent finance-bot has no workload, so no window opens for it: its container {} runs, as {} says, and no cgroup that is called like it was found",
+        &id[..12],
+        socket.display()
+    );
+    wait_until_said(&world, &said);
+    assert_eq!(connects(&podman, "agentbox"), "EPERM");
+    podman.must(&["rm", "--force", "--time", "0", "agentbox"]);
+    podman.start("agentbox", "a=b", "host");
+    wait_until_well(&world);
+    let _ = open_window(&world, &podman, "agentbox");
+    has_rows(&query(&podman, "agentbox"));
+}
+
+#[test]
 fn while_its_runtime_is_silent_a_container_that_is_known_keeps_its_window_and_no_new_one_gets_it() {
     let mut world = world(NAME);
     world.start_daemon();
     let world = world;
     let mut podman = Podman::new(&world);
     podman.serve();
-    podman.start("agentbox", "a=b", "host");
+    let first = podman.start("agentbox", "a=b", "host");
     let _ = open_window(&world, &podman, "agentbox");
     podman.silence();
     wait_until_said(&world, "which containers run is not known at");
@@ -267,6 +340,11 @@ fn while_its_runtime_is_silent_a_container_that_is_known_keeps_its_window_and_no
     podman.must(&["rm", "--force", "--time", "0", "agentbox"]);
     podman.start("agentbox", "a=b", "host");
     assert_ne!(connects(&podman, "agentbox"), "ok");
+    let gone = format!(
+        "no window opens for it: its container {} has gone",
+        &first[..12]
+    );
+    wait_until_said(&world, &gone);
     podman.serve();
     // A socket that somebody else could answer at is not believed either.
     let socket = Podman::socket(&world);
@@ -342,6 +420,35 @@ fn a_container_that_is_started_with_the_options_that_are_printed_asks_for_a_wind
     let write = podman.command(&touch).output().expect("podman runs");
     let said = String::from_utf8_lossy(&write.stderr);
     assert!(said.contains("Read-only file system"), "{said}");
+}
+
+#[test]
+fn a_containers_first_command_that_tries_again_is_served_once_its_runtime_has_told_of_it() {
+    let mut world = world(NAME);
+    world.start_daemon();
+    let world = world;
+    let mut podman = Podman::new(&world);
+    podman.serve();
+    let config = world.config().display().to_string();
+    let print = ["client", "setup", "--config", &config, "--print", "podman"];
+    let printed = world.cli(Who::Operator, &print).stdout;
+    let printed = String::from_utf8(printed).expect("text");
+    let host = "--network none --log-driver k8s-file --volume /usr:/usr:ro --volume /etc:/etc:ro";
+    let options: Vec<&str> = host.split(' ').chain(printed.split_whitespace()).collect();
+    let url = "https://bigquery.googleapis.com/bigquery/v2/projects/demo-project/datasets";
+    let curl = [
+        "curl",
+        "--silent",
+        "--show-error",
+        "--retry",
+        "9",
+        "--retry-all-errors",
+        url,
+    ];
+    podman.run_command(IMAGE, "agentbox", "a=b", &options, &curl);
+    podman.must(&["wait", "agentbox"]);
+    let said = podman.must(&["logs", "agentbox"]);
+    assert!(said.contains("[window."), "{said}");
 }
 
 #[test]

@@ -18,7 +18,9 @@ use enforcer::engine::HEARTBEAT;
 use enforcer::kernel::{Attached, KernelConfig, Ports, attach};
 use enforcer::sockopt::netns_cookie;
 use enforcer::workload;
-use enforcer_ebpf::map::{CLOSED_DROP, CLOSED_DROP_DEDICATED, CLOSED_EXPLAIN, NAMES_FORWARD};
+use enforcer_ebpf::map::{
+    CLOSED_DROP, CLOSED_DROP_DEDICATED, CLOSED_EXPLAIN, CLOSED_IN_DOUBT, NAMES_FORWARD,
+};
 use enforcer_ebpf::opening::Said;
 use enforcer_ebpf::{Agent, Origin, Window};
 use enforcer_proto::wire::Enforce;
@@ -844,6 +846,28 @@ fn a_network_namespace_without_the_proxy_is_refused_even_inside_a_window() {
                 &args,
             );
             assert_eq!(said, told, "{how} to {to}");
+        }
+    }
+}
+
+#[test]
+fn a_network_namespace_without_the_proxy_is_refused_for_good_where_whose_the_cgroup_is_is_in_doubt()
+{
+    for (closed, told) in [(CLOSED_EXPLAIN, "ECONNREFUSED"), (CLOSED_IN_DOUBT, "EPERM")] {
+        let mut kernel = Kernel::new(closed);
+        kernel.open(LONG);
+        for to in [BIGQUERY4.to_string(), BIGQUERY6.to_string()] {
+            for (how, port) in [("tcp", "443"), ("udp", "53"), ("tcp", "53")] {
+                let args = [how, &to, port];
+                let said = probe_with(
+                    &kernel.stage,
+                    Side::Internet,
+                    &kernel.agent,
+                    AGENT_UID,
+                    &args,
+                );
+                assert_eq!(said, told, "{how} to {to}, port {port}");
+            }
         }
     }
 }

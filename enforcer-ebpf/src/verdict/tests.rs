@@ -128,7 +128,19 @@ proptest! {
         facts.is_own_port = false;
         if is_question(&facts) && !facts.is_daemon {
             let verdict = decide(&facts);
-            prop_assert!(matches!(verdict, Verdict::ToNames | Verdict::Deny(Reason::OtherNetns | Reason::DaemonSilent | Reason::Ambiguous)));
+            prop_assert!(matches!(verdict, Verdict::ToNames | Verdict::Deny(Reason::OtherNetns | Reason::DaemonSilent | Reason::Ambiguous | Reason::InDoubt)));
+        }
+    }
+
+    #[test]
+    fn who_is_in_doubt_is_led_to_no_proxy_and_never_told_to_try_again_and_nobody_else_is_in_doubt(mut facts in facts(), is_in_doubt in any::<bool>()) {
+        if let (true, Some(agent)) = (is_in_doubt, &mut facts.agent) { agent.closed = CLOSED_IN_DOUBT }
+        let verdict = decide(&facts);
+        if facts.agent.is_some_and(|agent| agent.closed == CLOSED_IN_DOUBT) {
+            let is_led = matches!(verdict, Verdict::Redirect { .. });
+            prop_assert!(!is_led && verdict != Verdict::Deny(Reason::OtherNetns));
+        } else {
+            prop_assert!(verdict != Verdict::Deny(Reason::InDoubt));
         }
     }
 
@@ -251,12 +263,51 @@ fn who_is_no_agent_is_led_to_the_proxy_on_a_shared_address_and_only_for_tcp_to_p
 }
 
 #[test]
+fn who_is_in_doubt_is_told_so_whatever_it_asks_for_and_where_nobody_serves_it() {
+    let of = |closed, is_served_netns, port, class| {
+        let agent = Some(Agent {
+            uid: 7,
+            closed,
+            names: NAMES_STRICT,
+            mark: 1,
+        });
+        let endpoint = Some(Endpoint { class });
+        let facts = Facts {
+            agent,
+            agent_cgroup: 1,
+            creator_cgroup: 1,
+            is_served_netns,
+            port,
+            endpoint,
+            ..nobody()
+        };
+        decide(&facts)
+    };
+    let (is, own) = (CLOSED_IN_DOUBT, false);
+    for verdict in [
+        of(is, true, 443, CLASS_SHARED),
+        of(is, own, 443, CLASS_DEDICATED),
+        of(is, own, 80, CLASS_SHARED),
+        of(is, own, 80, CLASS_METADATA),
+        of(is, own, 53, CLASS_SHARED),
+    ] {
+        assert_eq!(verdict, Verdict::Deny(Reason::InDoubt));
+    }
+    for port in [53, 80] {
+        let verdict = of(CLOSED_EXPLAIN, own, port, CLASS_METADATA);
+        assert_eq!(verdict, Verdict::Deny(Reason::OtherNetns));
+    }
+    // Where it is served, names and the stand-in are answered by the daemon, which knows whose that is.
+    assert_eq!(of(is, true, 53, CLASS_SHARED), Verdict::ToNames);
+}
+
+#[test]
 fn every_reason_reads_back_from_its_number() {
     let known = (0..40)
         .filter_map(Reason::from_number)
         .inspect(|reason| assert!(!reason.words().is_empty()))
         .count();
-    assert_eq!(known, 25);
+    assert_eq!(known, 26);
 }
 
 #[test]

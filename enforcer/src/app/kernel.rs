@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use enforcer_ebpf::map::{AGENTS_MAX, CLOSED_DROP};
+use enforcer_ebpf::map::{AGENTS_MAX, CLOSED_IN_DOUBT};
 use enforcer_ebpf::{Agent as KernelAgent, Window};
 use enforcer_proto::id::GrantId;
 use enforcer_proto::principal::AgentName;
@@ -44,6 +44,14 @@ pub(super) struct Shared {
     asking: (u64, KernelAgent),
     uids: BTreeSet<u32>,
     enforce: Enforce,
+}
+
+/// What is wrong with the workloads, by one look.
+#[derive(Debug, Default)]
+pub(super) struct Followed {
+    pub(super) problems: Vec<String>,
+    /// What is wrong only where it lasts.
+    pub(super) passing: Vec<String>,
 }
 
 struct State {
@@ -142,13 +150,22 @@ impl Shared {
     /// Looks where the workloads are, and where that has changed tells the kernel: windows of those that have gone go first, those of who
     /// has come back come last. What is in doubt stays an agent's, without a window. Gives what is wrong with the others. `first`: until
     /// everything could be looked at once, whoever is no agent is enforced on like before.
-    pub(super) fn follow(&self, first: bool) -> Result<Vec<String>, KernelError> {
+    pub(super) fn follow(&self, first: bool) -> Result<Followed, KernelError> {
+        let mut looked = self.workloads.look();
+        let passing = std::mem::take(&mut looked.passing);
+        let problems = self.take(looked, first)?;
+        Ok(Followed { problems, passing })
+    }
+
+    /// Takes what a look gave for what there is now, and tells the kernel where that is another than before.
+    fn take(&self, looked: Looked, first: bool) -> Result<Vec<String>, KernelError> {
         let Looked {
             found,
             closed,
             is_partial,
             mut problems,
-        } = self.workloads.look();
+            passing: _,
+        } = looked;
         problems.extend(self.overtaken(&found));
         let now: BTreeMap<AgentName, u64> = found
             .iter()
@@ -212,7 +229,7 @@ impl Shared {
             .chain(known)
             .filter(|(id, _)| !open.contains(id))
             .map(|(id, agent)| {
-                let closed = CLOSED_DROP;
+                let closed = CLOSED_IN_DOUBT;
                 (id, KernelAgent { closed, ..agent })
             })
             .collect();

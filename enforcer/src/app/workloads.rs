@@ -14,7 +14,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::kernel::Shared;
+use super::kernel::{Followed, Shared};
+use super::lasting::Lasting;
 use crate::causes::Causes;
 use crate::clock::Clock;
 use crate::config::{Config, WhenClosed, WhichNames};
@@ -67,13 +68,16 @@ pub(super) fn keep(
     stop: CancellationToken,
     tasks: &TaskTracker,
 ) -> Result<watch::Receiver<Vec<String>>, KernelError> {
-    let (sender, problems) = watch::channel(shared.follow(true)?);
+    let mut lasting = Lasting::default();
+    let first = said(shared.follow(true)?, &mut lasting, clock.now().boot_ns);
+    let (sender, problems) = watch::channel(first);
     tasks.spawn(async move {
         let again = async {
             let mut pause = LOOK;
             loop {
                 tokio::time::sleep(pause).await;
                 let (now, took) = look_again(Arc::clone(&shared), Arc::clone(&clock)).await;
+                let now = said(now, &mut lasting, clock.now().boot_ns);
                 pause = LOOK.max(took * LOOK_SHARE);
                 sender.send_if_modified(|before| {
                     let is_news = *before != now;
@@ -93,19 +97,33 @@ pub(super) fn keep(
     Ok(problems)
 }
 
+/// What is said of what a look found to be wrong.
+fn said(followed: Followed, lasting: &mut Lasting, boot_ns: u64) -> Vec<String> {
+    let Followed {
+        mut problems,
+        passing,
+    } = followed;
+    problems.extend(lasting.of(passing, boot_ns));
+    problems
+}
+
 /// Looks once more, on a thread that may wait for the file system. Gives what is wrong, and how long it took.
-async fn look_again(shared: Arc<Shared>, clock: Arc<dyn Clock>) -> (Vec<String>, Duration) {
+async fn look_again(shared: Arc<Shared>, clock: Arc<dyn Clock>) -> (Followed, Duration) {
     let looked = tokio::task::spawn_blocking(move || {
         let began_ns = clock.now().boot_ns;
-        let problems = shared.follow(false);
+        let followed = shared.follow(false);
         let took_ns = clock.now().boot_ns.saturating_sub(began_ns);
-        (problems, Duration::from_nanos(took_ns))
+        (followed, Duration::from_nanos(took_ns))
     });
     let (problems, took) = match looked.await {
-        Ok((Ok(problems), took)) => return (problems, took),
+        Ok((Ok(followed), took)) => return (followed, took),
         Ok((Err(error), took)) => (Causes(&error).to_string(), took),
         Err(error) => (error.to_string(), LOOK),
     };
     let problem = format!("the kernel was not told where the workloads are: {problems}");
-    (vec![problem], took)
+    let followed = Followed {
+        problems: vec![problem],
+        passing: Vec::new(),
+    };
+    (followed, took)
 }

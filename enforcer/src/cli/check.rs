@@ -203,6 +203,8 @@ fn host(config: &Config) -> Result<(), Failure> {
         mut problems,
         closed: _,
         is_partial: _,
+        // One look does not show whether it lasts.
+        passing: _,
     } = workloads.look();
     // Where it is not there yet, the daemon makes it.
     problems.extend(workloads.daemon_problem().ok().flatten());

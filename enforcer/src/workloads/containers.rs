@@ -8,10 +8,10 @@ use std::sync::{Arc, PoisonError};
 
 use enforcer_proto::principal::{AgentName, ContainerOrigin};
 
-use super::Workloads;
 use super::called::{container_at, container_ids};
 use super::find::{Sought, find};
-use super::told::{Meant, Told};
+use super::told::{Meant, Seen, Told, short};
+use super::{Workloads, no_workload};
 use crate::config::Workload;
 use crate::runtimes::{Answer, Container};
 use crate::workload;
@@ -53,10 +53,7 @@ impl Workloads {
     fn of_told(&self, agent: &AgentName, meant: &Meant, found: Vec<Sought>) -> Sought {
         let why = match (&meant.doubt, meant.containers.as_slice()) {
             (None, [one]) if !one.is_remembered => None,
-            // Its id may be another's by now; its cgroup is the one that it was, or there is none.
-            (None, [_]) => (!self.is_as_it_was(agent, &found)).then(|| {
-                "its container's cgroup is not the one that it was when a runtime told of it last, and none tells of it now".to_owned()
-            }),
+            (None, [one]) => self.why_not_remembered(agent, one, &found),
             (None, [] | [_, ..]) => None,
             (Some(why), _) => Some(why.clone()),
         };
@@ -87,16 +84,29 @@ impl Workloads {
         Sought::InDoubt { any, is_whole, why }
     }
 
-    /// Whether a container's cgroup is the one that the agent has already, or has gone.
-    fn is_as_it_was(&self, agent: &AgentName, found: &[Sought]) -> bool {
+    /// Why an agent's container is not the one that a runtime which is silent now told of, if so. Its id may be another's by now: its cgroup is the one
+    /// that it was, or it has gone, and a new one in its place is not known.
+    fn why_not_remembered(
+        &self,
+        agent: &AgentName,
+        one: &Seen,
+        found: &[Sought],
+    ) -> Option<String> {
         match found {
             [Sought::At(folder)] => {
                 let known = self.of(agent).map(|known| known.id);
-                workload::cgroup_id(folder).is_ok_and(|id| known == Some(id))
+                let is_same = workload::cgroup_id(folder).is_ok_and(|id| known == Some(id));
+                (!is_same).then(|| {
+                    "its container's cgroup is not the one that it was when a runtime told of it last, and none tells of it now".to_owned()
+                })
             }
-            [Sought::Absent] | [] => true,
+            [Sought::Absent] => Some(format!(
+                "its container {} has gone, and whether another is called so now is not known while {} does not say which run",
+                short(&one.id),
+                one.socket.display()
+            )),
             // Said for what it is.
-            [Sought::InDoubt { .. }] | [_, _, ..] => true,
+            [] | [Sought::InDoubt { .. }] | [_, _, ..] => None,
         }
     }
 
@@ -158,4 +168,20 @@ impl Workloads {
         let mut ids = container_ids(folder.file_name()?.to_str()?);
         ids.find_map(|id| told.container(id)).cloned()
     }
+}
+
+/// What is said of an agent whose one container runs, as a runtime says, while no cgroup of it was found: not at once, since a runtime tells of a
+/// container that has just ended until it knows.
+pub(super) fn untraced(agent: &AgentName, told: &Told) -> Option<String> {
+    let meant = told.of(agent);
+    let one = match (&meant.doubt, meant.containers.as_slice()) {
+        (None, [one]) if !one.is_remembered => one,
+        (None | Some(_), [] | [_, ..]) => return None,
+    };
+    let why = format!(
+        "its container {} runs, as {} says, and no cgroup that is called like it was found where runtimes make them, below folders that are root's and outside of what is itself called like a container (a folder of 64 hexadecimal digits, a pod's as well): start it anew without such a --cgroup-parent, in its runtime's own pods and with cgroups, or name its cgroup by its path (cgroup = PATH)",
+        short(&one.id),
+        one.socket.display()
+    );
+    Some(no_workload(agent, &why))
 }

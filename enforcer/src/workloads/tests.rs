@@ -249,6 +249,44 @@ fn a_container_that_is_called_otherwise_by_now_is_closed_and_said_until_it_has_g
 }
 
 #[test]
+fn of_a_container_that_gave_its_name_to_another_it_is_said_that_it_is_refused_and_of_the_agent_that_it_is_the_other()
+ {
+    let (root, workloads, at) = containers(&['a', 'b']);
+    workloads.tell(&says(&[('a', "agentbox"), ('b', "other")]));
+    let _ = look(&workloads);
+    workloads.tell(&says(&[('a', "aside"), ('b', "agentbox")]));
+    for _ in 0..2 {
+        let looked = look(&workloads);
+        let [first, second] = [&at[0], &at[1]].map(|at| root.path().join(at));
+        assert_eq!(looked.found[&bot()].folder, second);
+        assert_eq!(closed(&root, &looked), [at[0].clone()].into());
+        let said = format!(
+            "agent bot has its workload in {} now, and what was its workload, or may have been, is refused: its cgroup {} is there, and no runtime tells any more of a container in it that is called so: stop that, or call it so again and the other one otherwise",
+            second.display(),
+            first.display()
+        );
+        assert_eq!(looked.problems, [said]);
+    }
+}
+
+#[test]
+fn of_a_unit_that_is_found_no_more_and_elsewhere_as_well_it_is_said_that_it_is_refused() {
+    let (root, workloads) = world(&["a.slice/bot.service"], "enforcer");
+    let [unit, other] = ["a.slice", "b.slice"].map(|at| root.path().join(at).join(UNIT));
+    let _ = look(&workloads);
+    chown(root.path().join("a.slice"), Some(3003), None).expect("gives it away");
+    std::fs::create_dir_all(&other).expect("makes a folder");
+    let looked = look(&workloads);
+    assert_eq!(looked.found[&bot()].folder, other);
+    let said = format!(
+        "agent bot has its workload in {} now, and what was its workload, or may have been, is refused: its cgroup {} is there, and is not found any more: others than root may own one above it; stop what runs in it",
+        other.display(),
+        unit.display()
+    );
+    assert_eq!(looked.problems, [said]);
+}
+
+#[test]
 fn while_no_runtime_answers_a_container_stays_the_agents_and_another_in_its_place_does_not_become_it()
  {
     let (root, workloads, at) = containers(&['a']);
@@ -277,6 +315,34 @@ fn while_no_runtime_answers_a_container_stays_the_agents_and_another_in_its_plac
 }
 
 #[test]
+fn while_no_runtime_answers_it_is_said_of_an_agent_whose_container_has_gone_that_a_new_one_is_not_known()
+ {
+    let (root, workloads, at) = containers(&['a']);
+    workloads.tell(&says(&[('a', "agentbox")]));
+    let _ = look(&workloads);
+    workloads.tell(&is_silent());
+    let _ = look(&workloads);
+    std::fs::remove_dir(root.path().join(&at[0])).expect("removes");
+    // The new one, of which nobody tells.
+    std::fs::create_dir(root.path().join("docker").join(id('b'))).expect("makes a folder");
+    for _ in 0..2 {
+        let looked = look(&workloads);
+        is_said(
+            &looked,
+            "agent bot has no workload, so no window opens for it: its container aaaaaaaaaaaa has gone, and whether another is called so now is not known while /run/runtime.sock does not say which run",
+        );
+        assert!(looked.closed.is_empty());
+        assert_eq!(looked.problems.len(), 2, "{:?}", looked.problems);
+        workloads.tell(&is_silent());
+    }
+    workloads.tell(&says(&[('b', "agentbox")]));
+    let looked = look(&workloads);
+    let new = root.path().join("docker").join(id('b'));
+    assert_eq!(looked.found[&bot()].folder, new);
+    assert_eq!(looked.problems, Vec::<String>::new());
+}
+
+#[test]
 fn a_container_whose_runtime_never_answered_is_refused_and_nothing_is_settled_by_that() {
     let (root, workloads, _) = containers(&['a']);
     workloads.tell(&is_silent());
@@ -287,6 +353,27 @@ fn a_container_whose_runtime_never_answered_is_refused_and_nothing_is_settled_by
     );
     assert!(looked.is_partial && closed(&root, &looked).is_empty());
     assert_eq!(looked.problems.len(), 2, "{:?}", looked.problems);
+}
+
+#[test]
+fn a_container_that_runs_and_whose_cgroup_is_not_found_is_said_to_be_so_where_that_lasts() {
+    let nested = format!("docker/{}/{}", id('f'), id('a'));
+    let agentbox = Workload::ContainerName("agentbox".to_owned());
+    let (root, workloads) = world_of(agentbox, &[&nested], "enforcer");
+    workloads.tell(&says(&[('a', "agentbox")]));
+    let looked = look(&workloads);
+    assert!(looked.found.is_empty() && looked.problems.is_empty() && !looked.is_partial);
+    assert_eq!(looked.passing.len(), 1);
+    let said = &looked.passing[0];
+    let why = "agent bot has no workload, so no window opens for it: its container aaaaaaaaaaaa runs, as /run/runtime.sock says, and no cgroup that is called like it was found";
+    assert!(said.starts_with(why) && said.contains("start it anew without such a --cgroup-parent"));
+    assert_eq!(look(&workloads).passing, looked.passing);
+    // Where a runtime makes it, and where none runs, there is nothing to say.
+    std::fs::create_dir(root.path().join("docker").join(id('a'))).expect("makes a folder");
+    assert_eq!(look(&workloads).passing, Vec::<String>::new());
+    std::fs::remove_dir(root.path().join("docker").join(id('a'))).expect("removes");
+    workloads.tell(&says(&[('a', "other")]));
+    assert_eq!(look(&workloads).passing, Vec::<String>::new());
 }
 
 /// What a container's root, which is the host's without a user namespace, makes in its own cgroup where it can write that.

@@ -24,7 +24,8 @@ pub(super) struct Meant {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Seen {
     pub(super) id: String,
-    socket: PathBuf,
+    /// Where that was told.
+    pub(super) socket: PathBuf,
     /// Whether its runtime was asked since and did not answer: it is then the container that it was, and no new one with its id.
     pub(super) is_remembered: bool,
 }
@@ -210,7 +211,7 @@ impl Meant {
     }
 }
 
-fn short(id: &str) -> &str {
+pub(super) fn short(id: &str) -> &str {
     id.get(..12).unwrap_or(id)
 }
 

@@ -254,8 +254,20 @@ impl<'a> Podman<'a> {
         self.run(IMAGE, name, label, &options)
     }
 
-    /// One of this image, with these options and the project's own programs.
+    /// One of this image that waits, with these options and the project's own programs.
     pub(super) fn run(&self, image: &str, name: &str, label: &str, options: &[&str]) -> String {
+        self.run_command(image, name, label, options, &["sleep", "600"])
+    }
+
+    /// The same that does this from its first moment on.
+    pub(super) fn run_command(
+        &self,
+        image: &str,
+        name: &str,
+        label: &str,
+        options: &[&str],
+        command: &[&str],
+    ) -> String {
         let world = self.world;
         let dir = world.stage.dir();
         let root = world.stage.cgroups.root();
@@ -294,7 +306,8 @@ impl<'a> Podman<'a> {
             args.extend(["--volume", volume]);
         }
         args.extend(options);
-        args.extend([image, "sleep", "600"]);
+        args.push(image);
+        args.extend(command);
         self.must(&args)
     }
 

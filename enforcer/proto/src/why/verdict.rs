@@ -124,6 +124,10 @@ pub const fn explained(reason: Reason) -> Explained {
             "The client uses TCP Fast Open toward the daemon. What a socket says first is taken up behind its first packet; this one was dropped, and the kernel sends it again without data, so that the connection goes on.",
             "Nothing need be done. To have no such records turn TCP Fast Open off in the client.",
         ),
+        Reason::InDoubt => (
+            "Whether the workload is the agent's is in doubt: two containers or units are called so, it was renamed or replaced while it runs, or others than root can write it. It may be an agent's, so nobody in it is served.",
+            "Trying again does not help: do what `enforcer status` says of the agent, such as to stop, rename or relabel the other one.",
+        ),
         Reason::OutsideWorkload => (
             "The process runs as an agent's uid, as one that is subordinate to it, or in a user namespace that such a one made, outside that agent's workload: started by cron or a login, say, or by a file that is set-user-id.",
             "Start it inside the agent's workload: enforcer run --agent NAME -- COMMAND",
@@ -142,7 +146,7 @@ mod tests {
             let verdict = format!("connect4 refused: {}", reason.words());
             assert_eq!(named_in(&verdict), Some(reason));
         }
-        assert_eq!(all().count(), 25);
+        assert_eq!(all().count(), 26);
         assert_eq!(named_in("connect4 refused: another reason"), None);
     }
 }

@@ -182,6 +182,12 @@ impl Kernel {
         self.probe(&self.agent, AGENT_UID, how, &to.to_string(), 443)
     }
 
+    /// The agent, in a network namespace that is not the host's.
+    fn agent_elsewhere(&self, how: &str, to: &str, port: &str) -> String {
+        let args = [how, to, port];
+        probe_with(&self.stage, Side::Internet, &self.agent, AGENT_UID, &args)
+    }
+
     fn origin(&self, listener: usize) -> (Option<Origin>, SocketAddr) {
         let (stream, peer) = self.listeners[listener].accept().expect("accepts");
         (self.attached.origins.of_connection(stream.as_fd()), peer)
@@ -837,14 +843,7 @@ fn a_network_namespace_without_the_proxy_is_refused_even_inside_a_window() {
     for to in [BIGQUERY4.to_string(), BIGQUERY6.to_string()] {
         // Whoever tries again may find the daemon there; what is not served anywhere is refused for good.
         for (how, told) in [("tcp", "ECONNREFUSED"), ("udp", "EPERM")] {
-            let args = [how, &to, "443"];
-            let said = probe_with(
-                &kernel.stage,
-                Side::Internet,
-                &kernel.agent,
-                AGENT_UID,
-                &args,
-            );
+            let said = kernel.agent_elsewhere(how, &to, "443");
             assert_eq!(said, told, "{how} to {to}");
         }
     }
@@ -858,14 +857,7 @@ fn a_network_namespace_without_the_proxy_is_refused_for_good_where_whose_the_cgr
         kernel.open(LONG);
         for to in [BIGQUERY4.to_string(), BIGQUERY6.to_string()] {
             for (how, port) in [("tcp", "443"), ("udp", "53"), ("tcp", "53")] {
-                let args = [how, &to, port];
-                let said = probe_with(
-                    &kernel.stage,
-                    Side::Internet,
-                    &kernel.agent,
-                    AGENT_UID,
-                    &args,
-                );
+                let said = kernel.agent_elsewhere(how, &to, port);
                 assert_eq!(said, told, "{how} to {to}, port {port}");
             }
         }

@@ -71,6 +71,21 @@ pub(super) fn beside(world: &World, who: Who, pid: &Value) -> Apart {
     Apart(Client::start(with_script(world, &mut command)))
 }
 
+/// A script that somebody runs in the network namespace that another process is in, with what a container has by default: it may make packets there.
+pub(super) fn makes_packets(world: &World, who: Who, pid: &Value, by: &str) -> Command {
+    let cgroup = world.cgroup_of(who);
+    let mut command = world
+        .stage
+        .command_in(Side::Host, Some(&cgroup), None, "nsenter");
+    let uid = who.uid().expect("it has one");
+    command.arg(format!("--net=/proc/{pid}/ns/net"));
+    command.args(["setpriv", "--clear-groups"]);
+    command.args([format!("--reuid={uid}"), format!("--regid={uid}")]);
+    command.args(["--inh-caps=+net_raw", "--ambient-caps=+net_raw"]);
+    command.arg("/usr/bin/python3").arg(script(by));
+    command
+}
+
 /// The status of an answer, and the beginning of its body.
 pub(super) fn answer(told: Value) -> [Value; 2] {
     let told = told.as_array().cloned().expect("a list");

@@ -1,11 +1,11 @@
 //! Questions for names where others may make packets and change them: each is told what everybody is in a datagram, and what is its own by a connection.
 
-use harness::stage::{OTHER6, Side};
-use harness::world::{AGENT_UID, Client, Family, Who, World, script, wait_for};
+use harness::stage::OTHER6;
+use harness::world::{AGENT_UID, Client, Family, Who, World, wait_for};
 use serde_json::{Value, json};
 
 use super::OTHER4;
-use super::apart::{Apart, beside};
+use super::apart::{Apart, beside, makes_packets};
 
 /// The port that the one agent asks from.
 const PORT: &str = "40007";
@@ -31,23 +31,11 @@ fn shared(world: &mut World) -> (Apart, Apart) {
     (root, agent)
 }
 
-/// What another agent's process there is told that has what a container has by default: it may make packets.
+/// What another agent's process there is told that may make packets.
 fn asks_in_its_place(world: &World, root: &mut Apart, names: [&str; 2]) -> Value {
     let pid = root.must("pid");
-    let cgroup = world.cgroup_of(Who::OtherAgent);
-    let mut command = world
-        .stage
-        .command_in(Side::Host, Some(&cgroup), None, "nsenter");
-    let uid = Who::OtherAgent.uid().expect("it has one");
-    command.arg(format!("--net=/proc/{pid}/ns/net"));
-    command.args(["setpriv", "--clear-groups"]);
-    command.args([format!("--reuid={uid}"), format!("--regid={uid}")]);
-    command.args(["--inh-caps=+net_raw", "--ambient-caps=+net_raw"]);
-    command
-        .args(["/usr/bin/python3"])
-        .arg(script("agent/asks.py"))
-        .args([NAMES_PORT, PORT])
-        .args(names);
+    let mut command = makes_packets(world, Who::OtherAgent, &pid, "agent/asks.py");
+    command.args([NAMES_PORT, PORT]).args(names);
     Client::start(command).receive()
 }
 

@@ -1,11 +1,10 @@
 //! Who may make packets in a network namespace, and speaks under the numbers of a connection that another agent has made there.
 
-use harness::stage::Side;
 use harness::world::{AGENT_UID, Client, Family, Who, World, script};
 use serde_json::{Value, json};
 
 use super::BIGQUERY4;
-use super::apart::{Apart, answer};
+use super::apart::{Apart, answer, makes_packets};
 
 /// The code of what somebody else has said.
 const FOREIGN: &str = "tls.foreign";
@@ -14,20 +13,10 @@ const INSUFFICIENT: &str = "tls.insufficient_security";
 /// The daemon's port for connections.
 const PROXY_PORT: &str = "841";
 
-/// A process of the other agent's in the namespace that another one is in, with what a container has by default: it may make packets there.
+/// A process of the other agent's in the namespace that another one is in, which speaks in its place.
 fn takes_over(world: &World, pid: &Value, how: &str) -> Client {
-    let cgroup = world.cgroup_of(Who::OtherAgent);
-    let mut command = world
-        .stage
-        .command_in(Side::Host, Some(&cgroup), None, "nsenter");
-    let uid = Who::OtherAgent.uid().expect("it has one");
-    command.arg(format!("--net=/proc/{pid}/ns/net"));
-    command.args(["setpriv", "--clear-groups"]);
-    command.args([format!("--reuid={uid}"), format!("--regid={uid}")]);
-    command.args(["--inh-caps=+net_raw", "--ambient-caps=+net_raw"]);
+    let mut command = makes_packets(world, Who::OtherAgent, pid, "agent/takeover.py");
     command
-        .args(["/usr/bin/python3"])
-        .arg(script("agent/takeover.py"))
         .arg(world.stage.dir().join("run/ca.pem"))
         .args([PROXY_PORT, how]);
     Client::start(command)

@@ -21,8 +21,8 @@ use tokio_util::sync::CancellationToken;
 
 /// How long nothing is taken after the kernel gave none: it may have no file descriptors to give.
 const PAUSE: Duration = Duration::from_millis(20);
-/// How many connections of one listener may be under way of which it is not known whose they are, which takes some milliseconds at most. Whoever may make
-/// packets in a network namespace makes any number there that are nobody's, and does not take everybody's places by them.
+/// How many connections of one listener may be under way of which it is not known whose they are, or who speaks on them. Whoever may make
+/// packets in a network namespace makes any number there, and does not take everybody's places by them.
 const UNKNOWN_MAX: usize = 32;
 /// How often it is said at most that connections could not be accepted, of all listeners together: agents may bring that about on many.
 const SAID_EVERY: Duration = Duration::from_secs(10);

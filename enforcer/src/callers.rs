@@ -62,8 +62,10 @@ pub trait Callers: Send + Sync {
     /// none such here.
     async fn origin(&self, stream: &TcpStream, from: SocketAddr) -> Result<Peer, Option<Process>>;
     /// Whether these bytes, the first that came, are what the socket of that very connection has said: whoever may make packets in its network namespace
-    /// can speak in its place. `None` where that is not known any more. Can be asked once, but where there is more to come.
+    /// can speak in its place. `None` where that is not known any more.
     fn has_said(&self, peer: &Peer, came: &[u8]) -> Option<Said>;
+    /// That is not asked about any more.
+    fn forget_said(&self, peer: &Peer);
     /// Whether the kernel has given a datagram, in the network namespace with that cookie, the mark of the daemon's own probe.
     fn is_probe(&self, mark: u32, netns: u64) -> bool;
     /// Who sent a datagram from `peer` to a port in the daemon's own network namespace, which the kernel has given this mark; `None` where it was not led here,

@@ -14,6 +14,8 @@ const SO_PEERPIDFD: libc::c_int = 77;
 const SIOCOUTQNSD: libc::Ioctl = 0x894b;
 /// The most supplementary groups a process can have (`NGROUPS_MAX`).
 const GROUPS_MAX: usize = 65_536;
+/// The loopback is the first interface of each network namespace (`LOOPBACK_IFINDEX`, include/net/flow.h), and stays so.
+const LOOPBACK_INDEX: libc::c_int = 1;
 
 /// Reads an option into `out` and gives the bytes the kernel wrote. `T` must be plain integers.
 fn get<T: Copy>(fd: BorrowedFd<'_>, option: libc::c_int, out: &mut [T]) -> io::Result<usize> {
@@ -143,20 +145,19 @@ pub fn disconnect(fd: BorrowedFd<'_>) -> io::Result<()> {
     }
 }
 
-/// Whether the interface `lo` is up in the network namespace that a socket lives in. Waits for nobody who changes interfaces.
+/// Whether the loopback is up in the network namespace that a socket lives in, whatever its root calls it. Waits for nobody who changes interfaces.
 ///
 /// # Errors
-/// When the kernel does not say: the root of a namespace can call its loopback otherwise.
-pub fn is_lo_up(fd: BorrowedFd<'_>) -> io::Result<bool> {
+/// When the kernel does not say.
+pub fn is_loopback_up(fd: BorrowedFd<'_>) -> io::Result<bool> {
     // SAFETY: it is bytes and integers, for which zeros are valid.
     let mut asked: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (to, from) in asked.ifr_name.iter_mut().zip(*b"lo") {
-        *to = from.cast_signed() as libc::c_char;
-    }
-    // SAFETY: the request reads and writes one of these.
-    let done = unsafe { libc::ioctl(fd.as_raw_fd(), libc::SIOCGIFFLAGS, &raw mut asked) };
-    if done != 0 {
-        return Err(io::Error::last_os_error());
+    asked.ifr_ifru.ifru_ifindex = LOOPBACK_INDEX;
+    for request in [libc::SIOCGIFNAME, libc::SIOCGIFFLAGS] {
+        // SAFETY: each reads and writes one of these; the second reads the name that the first has written.
+        if unsafe { libc::ioctl(fd.as_raw_fd(), request, &raw mut asked) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
     }
     // SAFETY: the kernel has written the flags.
     let flags = unsafe { asked.ifr_ifru.ifru_flags };

@@ -111,6 +111,10 @@ impl Callers for Origins {
         self.origins.has_said(&peer.origin, peer.port, came)
     }
 
+    fn forget_said(&self, peer: &Peer) {
+        self.origins.forget_said(&peer.origin, peer.port);
+    }
+
     fn is_probe(&self, mark: u32, netns: u64) -> bool {
         netns == self.own_netns && self.marks.number(mark) == Some(self.marks.probe())
     }

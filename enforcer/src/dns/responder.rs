@@ -250,20 +250,24 @@ impl Responder {
                 return Ok(());
             }
         };
-        let _among_all = place.known();
-        let Some(_place) = self.places.connection_of(&caller.agent) else {
-            self.too_many(caller);
-            return Ok(());
-        };
         let asks = (&caller, namespace.is_strict);
         if peer.is_apart {
-            for question in self.first_questions(&mut stream, &peer).await? {
+            // Others there may hold it in the agent's name: it has a place among those of its listener as long as it is there, and none of the agent's.
+            let _place = place;
+            let first = self.first_questions(&mut stream, &peer).await;
+            self.callers.forget_said(&peer);
+            for question in first {
                 if !self.reply(&mut stream, asks, question, from).await? {
                     break;
                 }
             }
             return Ok(());
         }
+        let _among_all = place.known();
+        let Some(_place) = self.places.connection_of(&caller.agent) else {
+            self.too_many(caller);
+            return Ok(());
+        };
         // Each message begins with its length (RFC 1035, 4.2.2).
         while let Ok(length) = tokio::time::timeout(IDLE, stream.read_u16()).await {
             let length = usize::from(length?);
@@ -310,7 +314,10 @@ impl Responder {
     }
 
     fn too_many(&self, caller: Caller) {
-        let what = format!("Agent {} asks for names too fast", caller.agent);
+        let what = format!(
+            "Agent {} asks for too many names at once, or too fast",
+            caller.agent
+        );
         let refusal = Refusal::new(Code::Overloaded, what);
         self.refused
             .add(Some(caller.agent), Some(caller.process), refusal);

@@ -828,17 +828,20 @@ impl Origins {
     }
 
     /// What the socket at the other end of a connection, whose origin this is, has said first as it left it, beside what came; `None` where that is not known
-    /// any more. Can be asked once, but where there is more to come: the kernel's memory of it is let go.
+    /// any more.
     #[must_use]
     pub fn has_said(&self, origin: &Origin, client_port: u16, came: &[u8]) -> Option<Said> {
         let key = OpeningKey::of(origin, client_port);
+        let openings = self.openings.lock().unwrap_or_else(PoisonError::into_inner);
+        let opening = openings.get(&key, 0).ok()?;
+        Some(opening.beside(self.secret, came))
+    }
+
+    /// Lets go of what a socket has said first: it is not asked about any more.
+    pub fn forget_said(&self, origin: &Origin, client_port: u16) {
+        let key = OpeningKey::of(origin, client_port);
         let mut openings = self.openings.lock().unwrap_or_else(PoisonError::into_inner);
-        let opening = openings.get(&key, 0).ok();
-        let said = opening.map(|opening| opening.beside(self.secret, came));
-        if said != Some(Said::More) {
-            let _ = openings.remove(&key);
-        }
-        said
+        let _ = openings.remove(&key);
     }
 
     /// The origin of a connection that the daemon has accepted; `None` where it was not led here by the kernel. The kernel has left it with

@@ -15,7 +15,7 @@ use super::{Door, Netns, owner};
 use crate::kernel::Ports;
 use crate::listeners::{Sockets, Unbound};
 use crate::loopback;
-use crate::sockopt::is_lo_up;
+use crate::sockopt::is_loopback_up;
 use crate::workload;
 
 /// Why the daemon does not listen there; the text names the cure.
@@ -39,6 +39,11 @@ pub enum EnterError {
         "its loopback has no 127.0.0.1 any more, so nothing can be led to the daemon there: have the sandbox put it back (ip addr add 127.0.0.1/8 dev lo)"
     )]
     NoAddress,
+    /// Its own rules refuse what is sent to 127.0.0.1.
+    #[error(
+        "its own routes or rules keep what is sent to 127.0.0.1 from there, so nothing can be led to the daemon: take those away (ip rule, ip route show table all)"
+    )]
+    NotLed,
     /// Somebody there has one of the daemon's ports.
     #[error(
         "somebody in it listens on {0}, which is the daemon's: end that, or name another port in the configuration"
@@ -119,7 +124,7 @@ fn check_loopback() -> Result<(), EnterError> {
     let socket =
         Socket::new(Domain::IPV4, Type::DGRAM, None).map_err(|error| not_entered(&error))?;
     // What the kernel does not say is seen below.
-    let is_up = is_lo_up(socket.as_fd()).ok();
+    let is_up = is_loopback_up(socket.as_fd()).ok();
     if is_up == Some(false) {
         return Err(EnterError::LoopbackDown);
     }
@@ -128,6 +133,8 @@ fn check_loopback() -> Result<(), EnterError> {
     led.map_err(|error| {
         if [ErrorKind::NetworkUnreachable, ErrorKind::AddrNotAvailable].contains(&error.kind()) {
             is_up.map_or(EnterError::LoopbackDown, |_| EnterError::NoAddress)
+        } else if error.kind() == ErrorKind::PermissionDenied {
+            EnterError::NotLed
         } else {
             not_entered(&error)
         }
@@ -274,11 +281,15 @@ mod tests {
     fn where_127_0_0_1_leads_nowhere_any_more_and_whether_there_is_ipv6_is_seen_inside() {
         let without = "echo 1 >/proc/sys/net/ipv6/conf/lo/disable_ipv6";
         let gone = "ip addr del 127.0.0.1/8 dev lo";
+        let renamed = "ip link set lo down && ip link set lo name x";
+        let ruled = "ip rule add pref 9 lookup local && ip rule del pref 0 && ip rule add pref 0 to 127.0.0.0/8 prohibit";
         let cases = [
             ("true", Ok(true)),
             (without, Ok(false)),
             ("ip link set lo down", Err(EnterError::LoopbackDown)),
             (gone, Err(EnterError::NoAddress)),
+            (renamed, Err(EnterError::LoopbackDown)),
+            (ruled, Err(EnterError::NotLed)),
         ];
         for (first, expected) in cases {
             let occupant = Occupant::with(&["--net"], first);

@@ -67,7 +67,9 @@ impl Proxy {
         barred: Option<&Refusal>,
     ) -> Result<Shaken, No> {
         let (hello, stream) = peek(stream).await.map_err(No::Reset)?;
-        heard(peer, self.origins.has_said(peer, stream.came())).map_err(No::Reset)?;
+        let said = self.origins.has_said(peer, stream.came());
+        self.origins.forget_said(peer);
+        heard(peer, said).map_err(No::Reset)?;
         let serves = match way(&hello.name, &self.protected, self.who(peer, barred)) {
             Way::Splice => return Ok(Shaken::Splice(stream)),
             Way::Refused(refusal) => return Err(No::Reset(refusal)),

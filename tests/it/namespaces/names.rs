@@ -101,6 +101,25 @@ fn questions_that_come_by_one_connection_are_all_answered_where_they_are_all_tha
 }
 
 #[test]
+fn names_that_are_asked_for_at_once_are_all_told_and_connections_that_do_not_go_on_keep_nobody_from_one_for_long()
+ {
+    let mut world = World::without_daemon(Family::V4);
+    let (_root, mut agent) = shared(&mut world);
+    let told = agent.must(&format!("many 100 example.com {OTHER4}"));
+    assert_eq!(told, 100);
+    // As who may make packets there can have any agent's connections begin.
+    agent.must(&format!("drips 100 {OTHER4}"));
+    let mut elsewhere = Apart::of(&world);
+    let ask = format!("ask example.com {OTHER4} tcp");
+    assert_eq!(elsewhere.must(&ask), json!([OTHER4]));
+    wait_for("there it is told again", || {
+        agent.does(&ask) == json!({"ok": [OTHER4]})
+    });
+    let refused = world.events("connection_refused");
+    assert_eq!(refused, Vec::<Value>::new());
+}
+
+#[test]
 fn a_question_has_no_mark_where_others_could_read_it_and_one_that_they_put_on_it_says_nothing() {
     let world = World::start(Family::V4);
     let mut agent = Apart::of(&world);

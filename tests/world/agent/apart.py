@@ -175,6 +175,28 @@ def pair(name, server):
     return [struct.unpack("!6H", answer[:12])[3] for answer in answers]
 
 
+def many(count, name, server):
+    """Asks so often at once, as a resolver does. How many were told something."""
+    told = []
+
+    def asks():
+        told.extend(ask(name, server, "udp"))
+
+    threads = [threading.Thread(target=asks) for _ in range(int(count))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return len(told)
+
+
+def drips(count, server):
+    """Begins so many connections with questions, and does not go on with any."""
+    for _ in range(int(count)):
+        KEPT.append(socket.create_connection((server, 53), 5))
+        KEPT[-1].sendall(b"\xff\xff")
+
+
 def hold(address):
     """Opens a connection with BigQuery, and keeps it."""
     context = ssl.create_default_context(cafile=sys.argv[1])
@@ -330,7 +352,7 @@ def pid():
     return os.getpid()
 
 
-WORDS = {word.__name__: word for word in (unshare, again, lo, blinks, connect, reach, bind, listen, relay, setting, datagram, frame, ask, pair, hold, opens, held, holds, query, multipath, give, take, with_taken, thread, lost, tries, flood, destroys, run, pid)}
+WORDS = {word.__name__: word for word in (unshare, again, lo, blinks, connect, reach, bind, listen, relay, setting, datagram, frame, ask, pair, many, drips, hold, opens, held, holds, query, multipath, give, take, with_taken, thread, lost, tries, flood, destroys, run, pid)}
 
 for line in sys.stdin:
     word, *arguments = line.split()

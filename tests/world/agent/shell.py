@@ -1,7 +1,8 @@
 """A shell with jobs on a terminal, in which a command is run in the background and brought to the foreground.
 
 Its arguments: what the command is run by. It prints in a line of JSON each what came of a job that was started in the background, of one that was brought
-to the foreground and was typed to, of one whose words a pipeline prints, and of one that was stopped and goes on.
+to the foreground and was typed to, of one whose words a pipeline prints and whose input ends, of one that was stopped and goes on, and of one that goes on
+in the background.
 """
 
 import json
@@ -9,12 +10,17 @@ import os
 import pty
 import select
 import shlex
+import signal
 import sys
+import termios
 import time
 
 RUN = shlex.join(sys.argv[1:])
-PATIENCE_S = 20
+PATIENCE_S = 10
 ASKS = "atonce "
+READS = 'read line; echo "read <$line>"'
+#: Where the attributes of a terminal have what becomes of output.
+OUTPUT = 1
 
 
 def until(terminal, *words):
@@ -33,10 +39,19 @@ def told(terminal, line, word):
     return word in shown or shown
 
 
-def begins(terminal):
-    """Starts one in the background, and waits for its first words and the shell's next question."""
-    os.write(terminal, f"{RUN} sh -c 'echo be''gun; read line; echo \"read <$line>\"' &\n".encode())
-    until(terminal, "begun", ASKS)
+def begins(terminal, then):
+    """Starts one in the background, and waits for its first words and the shell's next question. Gives its number."""
+    os.write(terminal, f"{RUN} sh -c 'echo be''gun; {then}' & echo num''ber $!.\n".encode())
+    shown = until(terminal, "begun", "number ", ASKS)
+    return int(shown.partition("number ")[2].partition(".")[0])
+
+
+def comes(terminal, line):
+    """Brings one to the foreground, and waits until it listens: the terminal is changed for it, as for no shell."""
+    os.write(terminal, line.encode() + b"\n")
+    deadline = time.monotonic() + PATIENCE_S
+    while termios.tcgetattr(terminal)[OUTPUT] & termios.OPOST and time.monotonic() < deadline:
+        time.sleep(0.02)
 
 
 shell, terminal = pty.fork()
@@ -45,11 +60,26 @@ if shell == 0:
 os.write(terminal, b"PS1='at''once '\n")
 until(terminal, ASKS)
 print(json.dumps(told(terminal, f"{RUN} sh -c 'echo beg''un' > /dev/null 2>&1 & wait; echo end''ed $?", "ended 0")))
-begins(terminal)
-# It is looked for the foreground: what is typed until then waits.
-print(json.dumps(told(terminal, "fg\ntyped", "read <typed>")))
-print(json.dumps(told(terminal, f"{RUN} sh -c 'echo on''e; echo tw''o' | cat", "one\r\ntwo\r\n")))
-begins(terminal)
-print(json.dumps(told(terminal, "kill -STOP %1; fg\nagain", "read <again>")))
+begins(terminal, READS)
+comes(terminal, "fg")
+print(json.dumps(told(terminal, "typed", "read <typed>")))
+os.write(terminal, f"{RUN} sh -c 'echo on''e; echo tw''o; cat' | cat\n".encode())
+shown = until(terminal, "one\r\ntwo\r\n")
+# The end of what is typed, as it is meant for the command.
+os.write(terminal, b"\4")
+print(json.dumps("one\r\ntwo\r\n" in shown and ASKS in until(terminal, ASKS)))
+job = begins(terminal, READS)
+os.kill(job, signal.SIGSTOP)
+while " T " not in open(f"/proc/{job}/stat").read():
+    time.sleep(0.02)
+os.write(terminal, b"\n")
+until(terminal, "Stopped", ASKS)
+comes(terminal, "fg")
+print(json.dumps(told(terminal, "again", "read <again>")))
+job = begins(terminal, "sleep 2; echo ov''er")
+comes(terminal, "fg")
+os.kill(job, signal.SIGTSTP)
+until(terminal, ASKS)
+print(json.dumps(told(terminal, "bg; wait; echo end''ed $?", "ended 0")))
 os.close(terminal)
 os.waitpid(shell, 0)

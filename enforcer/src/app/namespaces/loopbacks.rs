@@ -64,7 +64,9 @@ impl Keep {
                     served.has_ipv6 = has_ipv6;
                     now.faults.serves(place.netns);
                 }
-                Err(error @ (EnterError::LoopbackDown | EnterError::NoAddress)) => {
+                Err(
+                    error @ (EnterError::LoopbackDown | EnterError::NoAddress | EnterError::NotLed),
+                ) => {
                     self.leads_nowhere(now, place, error.to_string()).await;
                 }
                 // It may be well: it is looked at again, and left by others where it has gone.

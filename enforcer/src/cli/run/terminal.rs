@@ -7,6 +7,9 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
+use super::FOREGROUND_LOOK;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::getpgrp;
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::termios::{
@@ -102,7 +105,7 @@ impl Relay {
             self.make_raw();
             let to = Arc::clone(&self.ours);
             // It ends with this process: nothing else ends a read of a terminal.
-            std::thread::spawn(move || pass_on(rustix::stdio::stdin(), to.as_fd()));
+            std::thread::spawn(move || pass_on_typed(to.as_fd()));
         }
     }
 
@@ -114,17 +117,18 @@ impl Relay {
         self.listen();
     }
 
-    /// What else writes to the terminal, such as the next program of a pipeline, needs it as it is.
+    /// All that is typed is the command's terminal's to understand.
     fn make_raw(&mut self) {
-        if !io::stdout().is_terminal() {
-            return;
-        }
         let Ok(now) = tcgetattr(rustix::stdio::stdin()) else {
             return;
         };
         let before = self.raw.get_or_insert(now);
         let mut raw = before.clone();
         raw.make_raw();
+        if !io::stdout().is_terminal() {
+            // What else writes to it, such as the next program of a pipeline, has its lines end as before.
+            raw.output_modes = before.output_modes;
+        }
         // What was typed ahead is kept. One that cannot be changed has gone, which its reader hears as well.
         let _ = tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, &raw);
     }
@@ -165,27 +169,56 @@ fn callers() -> Option<BorrowedFd<'static>> {
     }
 }
 
-/// Whether this process may read its terminal, and change it.
+/// Whether this process may read the terminal, and change it: not in the background of its own. One that is not its own has no background.
 fn is_in_foreground() -> bool {
-    tcgetpgrp(rustix::stdio::stdin()).is_ok_and(|foreground| foreground == getpgrp())
+    tcgetpgrp(rustix::stdio::stdin()).map_or(true, |foreground| foreground == getpgrp())
+}
+
+/// Passes on what is typed while this process is in the foreground.
+fn pass_on_typed(to: BorrowedFd<'_>) {
+    let wait = Timespec {
+        tv_sec: 0,
+        tv_nsec: FOREGROUND_LOOK.subsec_nanos().into(),
+    };
+    let stdin = rustix::stdio::stdin();
+    loop {
+        if !is_in_foreground() {
+            std::thread::sleep(FOREGROUND_LOOK);
+            continue;
+        }
+        let mut typed = [PollFd::new(&stdin, PollFlags::IN)];
+        let is_typed = match poll(&mut typed, Some(&wait)) {
+            Ok(0) | Err(rustix::io::Errno::INTR) => false,
+            Ok(_) => true,
+            Err(_) => return,
+        };
+        // A shell may have taken the terminal back meanwhile.
+        if is_typed && is_in_foreground() && !pass_on_once(stdin, to) {
+            return;
+        }
+    }
 }
 
 /// Passes bytes on until either side ends: a terminal does with EIO.
 fn pass_on(from: BorrowedFd<'_>, to: BorrowedFd<'_>) {
-    let mut chunk = vec![0; CHUNK_BYTES];
-    loop {
-        let count = match rustix::io::read(from, chunk.as_mut_slice()) {
-            Err(rustix::io::Errno::INTR) => continue,
-            Ok(0) | Err(_) => return,
-            Ok(count) => count,
-        };
-        let mut left = &chunk[..count];
-        while !left.is_empty() {
-            match rustix::io::write(to, left) {
-                Err(rustix::io::Errno::INTR) => {}
-                Ok(0) | Err(_) => return,
-                Ok(count) => left = &left[count..],
-            }
+    while pass_on_once(from, to) {}
+}
+
+/// Passes on what there is; whether there may be more.
+fn pass_on_once(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> bool {
+    let mut chunk = [0; CHUNK_BYTES];
+    let count = match rustix::io::read(from, &mut chunk) {
+        Err(rustix::io::Errno::INTR) => return true,
+        Ok(0) | Err(_) => return false,
+        Ok(count) => count,
+    };
+    let mut left = &chunk[..count];
+    while !left.is_empty() {
+        match rustix::io::write(to, left) {
+            Err(rustix::io::Errno::INTR) => {}
+            Ok(0) | Err(_) => return false,
+            Ok(count) => left = &left[count..],
         }
     }
+    true
 }

@@ -5,6 +5,7 @@
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use enforcer_ebpf::opening::{OPENING_BYTES_MAX, Said as Beside};
 use enforcer_proto::refusal::{Code, Refusal};
@@ -16,7 +17,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::{TcpStream, UdpSocket};
 
 use super::super::told::{letters, told_anybody};
-use super::{IDLE, Namespace, Responder, Said, encode, read};
+use super::{Namespace, Responder, Said, encode, read};
 use crate::callers::Peer;
 use crate::namespaces::Site;
 use crate::pace::Bucket;
@@ -24,6 +25,8 @@ use crate::proxy::Came;
 
 /// The most that is read of a connection there, bytes: what its socket said first is known so far.
 const FIRST_BYTES_MAX: usize = OPENING_BYTES_MAX as usize;
+/// How long all of that may take to come: whoever may make packets there can have an agent's connection begin and not go on.
+const FIRST: Duration = Duration::from_secs(3);
 
 impl Responder {
     /// Answers a datagram, whoever has sent it.
@@ -37,7 +40,7 @@ impl Responder {
             return;
         };
         if !self.callers.is_led(from, (namespace.netns, port)) {
-            return self.of_nobody(&namespace.site);
+            return self.not_led(&namespace.site);
         }
         if !pace.take(1, self.clock.now().boot_ns) {
             return self.too_fast(&namespace.site);
@@ -73,23 +76,35 @@ impl Responder {
         }
     }
 
-    /// The questions that a connection begins with, once they are all that its socket has said; none where they are not.
+    /// The questions that a connection begins with, once they are all that its socket has said; none where they are not, or where it takes too long.
     pub(super) async fn first_questions(
         &self,
         stream: &mut TcpStream,
         peer: &Peer,
-    ) -> io::Result<Vec<Vec<u8>>> {
+    ) -> Vec<Vec<u8>> {
+        let asked = tokio::time::timeout(FIRST, self.begins_with(stream, peer));
+        match asked.await {
+            Ok(Ok(questions)) => questions,
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "a connection with questions ended");
+                Vec::new()
+            }
+            Err(_) => Vec::new(),
+        }
+    }
+
+    async fn begins_with(&self, stream: &mut TcpStream, peer: &Peer) -> io::Result<Vec<Vec<u8>>> {
         let mut came = Vec::new();
         loop {
-            let read = tokio::time::timeout(IDLE, stream.read_buf(&mut came)).await??;
-            if read == 0 || came.len() > FIRST_BYTES_MAX {
+            if stream.read_buf(&mut came).await? == 0 || came.len() > FIRST_BYTES_MAX {
                 return Err(ErrorKind::InvalidData.into());
             }
-            let Some(questions) = whole(&came) else {
-                continue;
-            };
             match self.callers.has_said(peer, &came) {
-                Some(Beside::This) => return Ok(questions),
+                Some(Beside::This) => {
+                    if let Some(questions) = whole(&came) {
+                        return Ok(questions);
+                    }
+                }
                 Some(Beside::More) => {}
                 Some(Beside::Other) => return Ok(self.foreign(peer)),
                 None => return Ok(self.forgotten(peer)),
@@ -112,6 +127,13 @@ impl Responder {
         let process = Some(peer.process.clone());
         self.refused.add(peer.agent.clone(), process, refusal);
         Vec::new()
+    }
+
+    /// No socket was led here that has this end: it was put on the loopback by hand.
+    fn not_led(&self, site: &Site) {
+        let what = format!("A question for a name{site} was not led here by the kernel");
+        let refusal = Refusal::new(Code::CallerUnknown, what);
+        self.refused.add_nobodys(Came::Question, site, refusal);
     }
 
     fn too_fast(&self, site: &Site) {

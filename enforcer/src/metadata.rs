@@ -9,7 +9,7 @@ pub(crate) mod placeholder;
 
 use std::convert::Infallible;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -27,8 +27,8 @@ use crate::callers::{Bounds, Caller, Callers, Places, of_agent};
 use crate::clock::Clock;
 use crate::config;
 use crate::namespaces::Site;
-use crate::pace::Pace;
-use crate::proxy::Coalesce;
+use crate::pace::{Bucket, Pace};
+use crate::proxy::{Came, Coalesce};
 
 pub use placeholder::Placeholders;
 
@@ -44,6 +44,8 @@ pub const BOUNDS: Bounds = Bounds {
 };
 /// How long the head of a request may take.
 const HEAD: Duration = Duration::from_secs(10);
+/// How long a connection may last in an agent's own network namespace.
+const APART: Duration = Duration::from_secs(10);
 /// The longest head of a request, bytes.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 
@@ -69,16 +71,25 @@ impl std::fmt::Debug for Server {
     }
 }
 
+/// Where one listener is.
+struct Here {
+    site: Site,
+    /// How fast may be asked there, where it cannot be told whose each question is.
+    pace: Mutex<Bucket>,
+}
+
 /// Serves one listener until `stop`, or as long as it listens.
 pub async fn serve(
     server: Arc<Server>,
     (listener, site): (TcpListener, Site),
     stop: CancellationToken,
 ) -> Ended {
+    let pace = Mutex::new(Bucket::new(BOUNDS.pace));
+    let here = Arc::new(Here { site, pace });
     let serve = |stream, from, place| {
-        let (server, stop, site) = (Arc::clone(&server), stop.clone(), site.clone());
+        let (server, stop, here) = (Arc::clone(&server), stop.clone(), Arc::clone(&here));
         async move {
-            let connection = server.connection(stream, (from, place), &site);
+            let connection = server.connection(stream, (from, place), &here);
             stop.run_until_cancelled(connection).await;
         }
     };
@@ -86,26 +97,41 @@ pub async fn serve(
 }
 
 impl Server {
-    async fn connection(&self, stream: TcpStream, (from, place): (SocketAddr, Place), site: &Site) {
-        let caller = match of_agent(self.callers.as_ref(), &stream, from).await {
-            Ok((_, caller)) => caller,
-            Err(process) => return self.refused.add_unknown(from, site, process),
+    async fn connection(&self, stream: TcpStream, (from, place): (SocketAddr, Place), here: &Here) {
+        let (peer, caller) = match of_agent(self.callers.as_ref(), &stream, from).await {
+            Ok(of_agent) => of_agent,
+            Err(process) => return self.refused.add_unknown(from, &here.site, process),
         };
+        if peer.is_apart {
+            // Others there may hold it in the agent's name, and ask: none of that is counted as the agent's, and it does not last.
+            let _place = place;
+            let served = self.answers(stream, &caller, || self.is_in_pace(here));
+            let _ = tokio::time::timeout(APART, served).await;
+            return;
+        }
         let _among_all = place.known();
         let Some(_place) = self.places.connection_of(&caller.agent) else {
             return self.too_many(&caller);
         };
-        let service = hyper::service::service_fn(|request: Request<Incoming>| {
+        let in_pace = || {
             let now = self.clock.now().boot_ns;
-            let reply = match self.places.question_of(&caller.agent, now) {
-                Some(_place) => {
-                    let token = || self.placeholders.of(&caller.agent);
-                    answer::answer(&self.config, &caller.agent, token, &request)
-                }
-                None => {
-                    self.too_many(&caller);
-                    answer::Reply::too_many()
-                }
+            let place = self.places.question_of(&caller.agent, now);
+            if place.is_none() {
+                self.too_many(&caller);
+            }
+            place.is_some()
+        };
+        self.answers(stream, &caller, in_pace).await;
+    }
+
+    /// Answers each question that comes by a connection, where that is in pace.
+    async fn answers(&self, stream: TcpStream, caller: &Caller, is_in_pace: impl Fn() -> bool) {
+        let service = hyper::service::service_fn(|request: Request<Incoming>| {
+            let reply = if is_in_pace() {
+                let token = || self.placeholders.of(&caller.agent);
+                answer::answer(&self.config, &caller.agent, token, &request)
+            } else {
+                answer::Reply::too_many()
             };
             std::future::ready(Ok::<Response<Full<Bytes>>, Infallible>(
                 reply.into_response(),
@@ -120,6 +146,20 @@ impl Server {
         if let Err(error) = served {
             tracing::debug!(%error, "a connection to the metadata server's stand-in ended");
         }
+    }
+
+    fn is_in_pace(&self, here: &Here) -> bool {
+        let now = self.clock.now().boot_ns;
+        let mut pace = here.pace.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_in_pace = pace.take(1, now);
+        drop(pace);
+        if !is_in_pace {
+            let what = format!("The metadata server is asked too much{}", here.site);
+            let refusal = Refusal::new(Code::Overloaded, what);
+            self.refused
+                .add_nobodys(Came::Connection, &here.site, refusal);
+        }
+        is_in_pace
     }
 
     fn too_many(&self, caller: &Caller) {

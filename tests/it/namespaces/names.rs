@@ -108,13 +108,25 @@ fn names_that_are_asked_for_at_once_are_all_told_and_connections_that_do_not_go_
     let told = agent.must(&format!("many 100 example.com {OTHER4}"));
     assert_eq!(told, 100);
     // As who may make packets there can have any agent's connections begin.
-    agent.must(&format!("drips 100 {OTHER4}"));
+    agent.must(&format!("drips 100 {OTHER4} 53"));
     let mut elsewhere = Apart::of(&world);
     let ask = format!("ask example.com {OTHER4} tcp");
     assert_eq!(elsewhere.must(&ask), json!([OTHER4]));
     wait_for("there it is told again", || {
         agent.does(&ask) == json!({"ok": [OTHER4]})
     });
+    let refused = world.events("connection_refused");
+    assert_eq!(refused, Vec::<Value>::new());
+}
+
+#[test]
+fn connections_with_the_metadata_server_that_do_not_go_on_keep_an_agent_from_it_nowhere_else() {
+    let mut world = World::without_daemon(Family::V4);
+    let (_root, mut agent) = shared(&mut world);
+    agent.must("drips 100 169.254.169.254 80");
+    let mut elsewhere = Apart::of(&world);
+    let told = elsewhere.runs("curl --silent --max-time 5 -H Metadata-Flavor:Google http://169.254.169.254/computeMetadata/v1/project/project-id");
+    assert_eq!(told, "demo-project");
     let refused = world.events("connection_refused");
     assert_eq!(refused, Vec::<Value>::new());
 }

@@ -190,10 +190,10 @@ def many(count, name, server):
     return len(told)
 
 
-def drips(count, server):
+def drips(count, server, port):
     """Begins so many connections with questions, and does not go on with any."""
     for _ in range(int(count)):
-        KEPT.append(socket.create_connection((server, 53), 5))
+        KEPT.append(socket.create_connection((server, int(port)), 5))
         KEPT[-1].sendall(b"\xff\xff")
 
 

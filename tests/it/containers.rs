@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use harness::capture::Capture;
-use harness::stage::Side;
+use harness::stage::{OTHER4, Side};
 use harness::world::{Family, Who, World, client_script, enforcer, venv_python, wait_for};
 use serde_json::{Value, json};
 
@@ -385,6 +385,10 @@ fn a_container_on_a_bridge_has_rows_within_a_window_and_one_beside_it_that_is_no
     has_rows(&query(&podman, "agentbox"));
     let _ = world.json(Who::Approver, &["revoke", &grant]);
     is_refused(&query(&podman, "agentbox"));
+    // It is told all names, by whichever way its C library asks for them.
+    let found = podman.bare("agentbox", Path::new("getent"), &["ahosts", "example.com"]);
+    let found = String::from_utf8_lossy(&found.stdout).into_owned();
+    assert!(found.starts_with(&OTHER4.to_string()), "{found}");
     assert_eq!(world.events("namespace_served").len(), 1);
 }
 

@@ -87,7 +87,7 @@ pub trait Tokens: Send + Sync {
     /// What to send with a request in an open window.
     ///
     /// # Errors
-    /// [`Code::TokenUnavailable`].
+    /// [`TokenUnavailable`](enforcer_proto::refusal::Code::TokenUnavailable).
     async fn for_query(&self, window: &OpenWindow) -> Result<Credential, Refusal>;
     /// Begins to have one for queries, without waiting for it: it will be asked for soon.
     fn begin(&self, window: &OpenWindow);
@@ -95,7 +95,7 @@ pub trait Tokens: Send + Sync {
     /// minted for this. It is never given out for a query.
     ///
     /// # Errors
-    /// [`Code::TokenUnavailable`].
+    /// [`TokenUnavailable`](enforcer_proto::refusal::Code::TokenUnavailable).
     async fn for_cancel(&self, window: &OpenWindow) -> Result<Credential, Refusal>;
     /// BigQuery does not take this one: what of it is held is dropped, so that whoever asks next has another minted.
     async fn refused(&self, window: &OpenWindow, credential: &Credential);

@@ -21,9 +21,9 @@ use tokio_util::sync::CancellationToken;
 
 /// How long nothing is taken after the kernel gave none: it may have no file descriptors to give.
 const PAUSE: Duration = Duration::from_millis(20);
-/// How many connections of one listener may be under way of which it is not known whose they are, or who speaks on them. Whoever may make
-/// packets in a network namespace makes any number there, and does not take everybody's places by them.
-const UNKNOWN_MAX: usize = 32;
+/// How many connections with one service may be under way in a network namespace of which it is not known whose they are, or who speaks on them. Whoever may make
+/// packets there makes any number, and does not take everybody's places by them, nor all of another agent's.
+const UNKNOWN_MAX: usize = 16;
 /// How often it is said at most that connections could not be accepted, of all listeners together: agents may bring that about on many.
 const SAID_EVERY: Duration = Duration::from_secs(10);
 
@@ -46,7 +46,7 @@ pub enum Ended {
 #[derive(Debug)]
 pub struct Place {
     among_all: OwnedSemaphorePermit,
-    /// Among those of its listener of which it is not known whose they are.
+    /// Among those of its namespace of which it is not known whose they are.
     _unknown: OwnedSemaphorePermit,
 }
 
@@ -86,9 +86,15 @@ enum Next {
     Dead,
 }
 
+/// Places for those of which it is not known whose they are, for the listeners of one service in a network namespace.
+#[must_use]
+pub fn unknown() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(UNKNOWN_MAX))
+}
+
 /// Gives each connection of `listener`, which does not block, with its place, to `serve`, in a task of its own, until `stop` or as long as it listens.
 pub async fn each<P, S>(
-    listener: TcpListener,
+    (listener, unknown): (TcpListener, Arc<Semaphore>),
     stop: CancellationToken,
     place: impl Fn() -> P + Send,
     serve: impl Fn(TcpStream, SocketAddr, Place) -> S + Send,
@@ -106,7 +112,6 @@ where
             return Ended::Dead;
         }
     };
-    let unknown = Arc::new(Semaphore::new(UNKNOWN_MAX));
     loop {
         let next = async {
             let mut comes = listener.readable().await?;
@@ -178,7 +183,7 @@ mod tests {
                     let _ = to.send(());
                     async move { drop((stream, place)) }
                 };
-                let _ = each(listener, stop, place, serve).await;
+                let _ = each((listener, unknown()), stop, place, serve).await;
             });
         }
         for address in addresses.iter().rev().take(3) {
@@ -203,7 +208,13 @@ mod tests {
                     let _ = held.send((stream, place));
                     std::future::ready(())
                 };
-                each(listener, CancellationToken::new(), place, serve).await
+                each(
+                    (listener, unknown()),
+                    CancellationToken::new(),
+                    place,
+                    serve,
+                )
+                .await
             }
         });
         let mut clients = Vec::new();
@@ -240,7 +251,13 @@ mod tests {
                 let _ = served.send(());
                 std::future::ready(())
             };
-            each(listener, CancellationToken::new(), place, serve).await
+            each(
+                (listener, unknown()),
+                CancellationToken::new(),
+                place,
+                serve,
+            )
+            .await
         });
         if is_waited_for {
             let _client = TcpStream::connect(to).await.expect("connects");

@@ -20,6 +20,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::accept::{self, Ended, Place};
@@ -34,8 +35,8 @@ pub use placeholder::Placeholders;
 
 /// What agents may have here. A client asks a few times when it starts.
 pub const BOUNDS: Bounds = Bounds {
-    connections: 128,
-    connections_per_agent: 16,
+    connections: 256,
+    connections_per_agent: 32,
     questions_per_agent: 16,
     pace: Pace {
         burst: 500,
@@ -81,7 +82,8 @@ struct Here {
 /// Serves one listener until `stop`, or as long as it listens.
 pub async fn serve(
     server: Arc<Server>,
-    (listener, site): (TcpListener, Site),
+    (listener, unknown): (TcpListener, Arc<Semaphore>),
+    site: Site,
     stop: CancellationToken,
 ) -> Ended {
     let pace = Mutex::new(Bucket::new(BOUNDS.pace));
@@ -93,7 +95,13 @@ pub async fn serve(
             stop.run_until_cancelled(connection).await;
         }
     };
-    accept::each(listener, stop.clone(), || server.places.connection(), serve).await
+    accept::each(
+        (listener, unknown),
+        stop.clone(),
+        || server.places.connection(),
+        serve,
+    )
+    .await
 }
 
 impl Server {
@@ -103,8 +111,11 @@ impl Server {
             Err(process) => return self.refused.add_unknown(from, &here.site, process),
         };
         if peer.is_apart {
-            // Others there may hold it in the agent's name, and ask: none of that is counted as the agent's, and it does not last.
+            // Others there may hold it in the agent's name, and ask: it does not last, and those of one namespace are fewer than the agent has.
             let _place = place;
+            let Some(_of_agent) = self.places.connection_of(&caller.agent) else {
+                return self.too_many(&caller);
+            };
             let served = self.answers(stream, &caller, || self.is_in_pace(here));
             let _ = tokio::time::timeout(APART, served).await;
             return;

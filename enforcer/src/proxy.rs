@@ -183,7 +183,13 @@ pub async fn serve(
         let (proxy, gone) = (Arc::clone(&proxy), gone.clone());
         proxy.connection(stream, (peer, site.clone()), place, gone)
     };
-    accept::each(listener, stop, || proxy.quota.connection(), serve).await
+    accept::each(
+        (listener, accept::unknown()),
+        stop,
+        || proxy.quota.connection(),
+        serve,
+    )
+    .await
 }
 
 impl Proxy {

@@ -145,23 +145,35 @@ pub fn disconnect(fd: BorrowedFd<'_>) -> io::Result<()> {
     }
 }
 
-/// Whether the loopback is up in the network namespace that a socket lives in, whatever its root calls it. Waits for nobody who changes interfaces.
+/// Whether the loopback is up in the network namespace that a socket lives in; `None` where its root has called it otherwise: by a name that another chose the
+/// kernel would look for a module to load.
 ///
 /// # Errors
 /// When the kernel does not say.
-pub fn is_loopback_up(fd: BorrowedFd<'_>) -> io::Result<bool> {
+pub fn is_loopback_up(fd: BorrowedFd<'_>) -> io::Result<Option<bool>> {
     // SAFETY: it is bytes and integers, for which zeros are valid.
-    let mut asked: libc::ifreq = unsafe { std::mem::zeroed() };
-    asked.ifr_ifru.ifru_ifindex = LOOPBACK_INDEX;
-    for request in [libc::SIOCGIFNAME, libc::SIOCGIFFLAGS] {
-        // SAFETY: each reads and writes one of these; the second reads the name that the first has written.
-        if unsafe { libc::ioctl(fd.as_raw_fd(), request, &raw mut asked) } != 0 {
-            return Err(io::Error::last_os_error());
-        }
+    let mut named: libc::ifreq = unsafe { std::mem::zeroed() };
+    named.ifr_ifru.ifru_ifindex = LOOPBACK_INDEX;
+    // SAFETY: the request reads and writes one of these.
+    if unsafe { libc::ioctl(fd.as_raw_fd(), libc::SIOCGIFNAME, &raw mut named) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let mut lo = [0; libc::IFNAMSIZ];
+    for (to, from) in lo.iter_mut().zip(*b"lo") {
+        *to = from.cast_signed() as libc::c_char;
+    }
+    if named.ifr_name != lo {
+        return Ok(None);
+    }
+    let mut asked = named;
+    asked.ifr_name = lo;
+    // SAFETY: as above.
+    if unsafe { libc::ioctl(fd.as_raw_fd(), libc::SIOCGIFFLAGS, &raw mut asked) } != 0 {
+        return Err(io::Error::last_os_error());
     }
     // SAFETY: the kernel has written the flags.
     let flags = unsafe { asked.ifr_ifru.ifru_flags };
-    Ok(libc::c_int::from(flags) & libc::IFF_UP != 0)
+    Ok(Some(libc::c_int::from(flags) & libc::IFF_UP != 0))
 }
 
 /// The cookie of the network namespace that a socket lives in: stable, unique within a boot.

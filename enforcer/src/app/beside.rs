@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
 use super::post::Post;
+use crate::accept;
 use crate::callers::{Callers, Places};
 use crate::clock::Clock;
 use crate::config::Config;
@@ -65,10 +66,12 @@ impl Beside {
         post: &Post,
         tasks: &TaskTracker,
     ) -> Result<()> {
+        let (of_names, of_metadata) = (accept::unknown(), accept::unknown());
         for listener in sockets.names {
             let responder = Arc::clone(&self.responder);
-            let listener = (listener, namespace.clone());
-            let serves = responder::serve_connections(responder, listener, post.stop.clone());
+            let listener = (listener, Arc::clone(&of_names));
+            let here = namespace.clone();
+            let serves = responder::serve_connections(responder, listener, here, post.stop.clone());
             post.spawn(tasks, serves);
         }
         for socket in sockets.datagrams {
@@ -84,8 +87,10 @@ impl Beside {
         for listener in sockets.metadata {
             if let Some(server) = &self.metadata {
                 let server = Arc::clone(server);
-                let listener = (listener, namespace.site.clone());
-                post.spawn(tasks, metadata::serve(server, listener, post.stop.clone()));
+                let listener = (listener, Arc::clone(&of_metadata));
+                let site = namespace.site.clone();
+                let serves = metadata::serve(server, listener, site, post.stop.clone());
+                post.spawn(tasks, serves);
             }
         }
         Ok(())

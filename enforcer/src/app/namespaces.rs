@@ -474,6 +474,7 @@ fn enter_one(workloads: &Workloads, place: &Place, ports: Ports) -> Result<Socke
         EnterError::NotPermitted
         | EnterError::LoopbackDown
         | EnterError::NoAddress
+        | EnterError::Renamed
         | EnterError::NotLed
         | EnterError::PortTaken(_)
         | EnterError::Other(_) => Failed::Why(error.to_string()),

@@ -22,6 +22,7 @@ use rustix::process::{Pid, Signal, getpgid, kill_process, kill_process_group};
 use tokio::process::Child;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
 
 use super::wait::{self, Pending};
 use super::{Failure, ask};
@@ -202,8 +203,8 @@ async fn ended(
     let mut resumed = signal(SignalKind::from_raw(libc::SIGCONT))?;
     // A shell that brings a job to the foreground says so to none that runs.
     let mut look = tokio::time::interval(FOREGROUND_LOOK);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let is_to_listen = relay.as_ref().is_some_and(|relay| relay.is_to_listen());
         let passed_on = tokio::select! {
             status = child.wait() => return Ok(status?),
             _ = resized.recv() => {
@@ -218,9 +219,9 @@ async fn ended(
                 }
                 continue;
             }
-            _ = look.tick(), if is_to_listen => {
+            _ = look.tick(), if relay.is_some() => {
                 if let Some(relay) = &mut relay {
-                    relay.listen();
+                    relay.attend();
                 }
                 continue;
             }

@@ -23,6 +23,7 @@ use hickory_server::server::Request;
 use hickory_server::zone_handler::MessageResponseBuilder;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::Names;
@@ -40,8 +41,8 @@ use crate::proxy::{Came, Coalesce};
 
 /// What agents may have here.
 pub const BOUNDS: Bounds = Bounds {
-    connections: 256,
-    connections_per_agent: 16,
+    connections: 512,
+    connections_per_agent: 32,
     questions_per_agent: 64,
     pace: Pace {
         burst: 1000,
@@ -56,6 +57,9 @@ const DATAGRAM_BYTES_MAX: u16 = 1232;
 const DATAGRAM_BYTES_PLAIN: u16 = 512;
 /// How long a connection may wait for the next question, or for its client to read.
 const IDLE: Duration = Duration::from_secs(10);
+
+/// How long a connection may last in an agent's own network namespace.
+const APART: Duration = Duration::from_secs(10);
 
 /// What it is made of.
 pub struct Responder {
@@ -173,7 +177,8 @@ pub async fn serve_datagrams(
 /// Serves connections in a network namespace until `stop`, or as long as the listener listens.
 pub async fn serve_connections(
     responder: Arc<Responder>,
-    (listener, namespace): (TcpListener, Namespace),
+    listener: (TcpListener, Arc<Semaphore>),
+    namespace: Namespace,
     stop: CancellationToken,
 ) -> Ended {
     let serve = |stream, from, place| {
@@ -251,23 +256,19 @@ impl Responder {
             }
         };
         let asks = (&caller, namespace.is_strict);
-        if peer.is_apart {
-            // Others there may hold it in the agent's name: it has a place among those of its listener as long as it is there, and none of the agent's.
-            let _place = place;
-            let first = self.first_questions(&mut stream, &peer).await;
-            self.callers.forget_said(&peer);
-            for question in first {
-                if !self.reply(&mut stream, asks, question, from).await? {
-                    break;
-                }
-            }
-            return Ok(());
-        }
-        let _among_all = place.known();
-        let Some(_place) = self.places.connection_of(&caller.agent) else {
+        let Some(_of_agent) = self.places.connection_of(&caller.agent) else {
             self.too_many(caller);
             return Ok(());
         };
+        if peer.is_apart {
+            // Others there may hold it in the agent's name: it does not last, and those of one namespace are fewer than the agent has.
+            let _place = place;
+            let answers = self.answers_first(&mut stream, &peer, asks);
+            let answered = tokio::time::timeout(APART, answers).await;
+            self.callers.forget_said(&peer);
+            return answered.unwrap_or(Ok(()));
+        }
+        let _among_all = place.known();
         // Each message begins with its length (RFC 1035, 4.2.2).
         while let Ok(length) = tokio::time::timeout(IDLE, stream.read_u16()).await {
             let length = usize::from(length?);

@@ -834,6 +834,7 @@ impl Origins {
         let key = OpeningKey::of(origin, client_port);
         let openings = self.openings.lock().unwrap_or_else(PoisonError::into_inner);
         let opening = openings.get(&key, 0).ok()?;
+        drop(openings);
         Some(opening.beside(self.secret, came))
     }
 

@@ -39,6 +39,11 @@ pub enum EnterError {
         "its loopback has no 127.0.0.1 any more, so nothing can be led to the daemon there: have the sandbox put it back (ip addr add 127.0.0.1/8 dev lo)"
     )]
     NoAddress,
+    /// Its loopback is called otherwise.
+    #[error(
+        "its loopback is not called lo any more, so that it cannot be told whether it is up: have the sandbox call it so again (ip link set NAME name lo)"
+    )]
+    Renamed,
     /// Its own rules refuse what is sent to 127.0.0.1.
     #[error(
         "its own routes or rules keep what is sent to 127.0.0.1 from there, so nothing can be led to the daemon: take those away (ip rule, ip route show table all)"
@@ -125,8 +130,10 @@ fn check_loopback() -> Result<(), EnterError> {
         Socket::new(Domain::IPV4, Type::DGRAM, None).map_err(|error| not_entered(&error))?;
     // What the kernel does not say is seen below.
     let is_up = is_loopback_up(socket.as_fd()).ok();
-    if is_up == Some(false) {
-        return Err(EnterError::LoopbackDown);
+    match is_up {
+        Some(Some(false)) => return Err(EnterError::LoopbackDown),
+        Some(None) => return Err(EnterError::Renamed),
+        Some(Some(true)) | None => {}
     }
     let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into();
     let led = socket.bind(&at(0)).and_then(|()| socket.connect(&at(9)));
@@ -288,7 +295,7 @@ mod tests {
             (without, Ok(false)),
             ("ip link set lo down", Err(EnterError::LoopbackDown)),
             (gone, Err(EnterError::NoAddress)),
-            (renamed, Err(EnterError::LoopbackDown)),
+            (renamed, Err(EnterError::Renamed)),
             (ruled, Err(EnterError::NotLed)),
         ];
         for (first, expected) in cases {

@@ -194,7 +194,7 @@ def drips(count, server, port):
     """Begins so many connections with questions, and does not go on with any."""
     for _ in range(int(count)):
         KEPT.append(socket.create_connection((server, int(port)), 5))
-        KEPT[-1].sendall(b"\xff\xff")
+        KEPT[-1].sendall(b"GE" if port == "80" else b"\xff\xff")
 
 
 def hold(address):

@@ -65,7 +65,10 @@ impl Keep {
                     now.faults.serves(place.netns);
                 }
                 Err(
-                    error @ (EnterError::LoopbackDown | EnterError::NoAddress | EnterError::NotLed),
+                    error @ (EnterError::LoopbackDown
+                    | EnterError::NoAddress
+                    | EnterError::Renamed
+                    | EnterError::NotLed),
                 ) => {
                     self.leads_nowhere(now, place, error.to_string()).await;
                 }

@@ -72,10 +72,11 @@ impl Terminal {
         let mut relay = Relay {
             ours,
             raw: None,
+            is_raw: false,
             is_listening: false,
             all_said,
         };
-        relay.listen();
+        relay.attend();
         relay
     }
 }
@@ -86,6 +87,8 @@ pub(super) struct Relay {
     ours: Arc<OwnedFd>,
     /// How the caller's terminal was, where it was changed.
     raw: Option<Termios>,
+    /// Whether it is changed now.
+    is_raw: bool,
     /// Whether what is typed is passed on.
     is_listening: bool,
     /// Ends when the command's terminal has nothing more to say.
@@ -93,28 +96,32 @@ pub(super) struct Relay {
 }
 
 impl Relay {
-    /// Whether what is typed is to be passed on, and is not yet.
-    pub(super) fn is_to_listen(&self) -> bool {
-        !self.is_listening && io::stdin().is_terminal()
-    }
-
-    /// Passes on what is typed, where this process is in the foreground of its terminal: in the background whoever reads one, or changes it, is stopped.
-    pub(super) fn listen(&mut self) {
-        if self.is_to_listen() && is_in_foreground() {
-            self.is_listening = true;
+    /// Passes on what is typed while this process is in the foreground of its terminal: in the background whoever reads one, or changes it, is stopped. A shell
+    /// has the terminal as it likes meanwhile.
+    pub(super) fn attend(&mut self) {
+        if !io::stdin().is_terminal() {
+            return;
+        }
+        if !is_in_foreground() {
+            self.is_raw = false;
+            return;
+        }
+        if !self.is_raw {
+            self.is_raw = true;
             self.make_raw();
+        }
+        if !self.is_listening {
+            self.is_listening = true;
             let to = Arc::clone(&self.ours);
             // It ends with this process: nothing else ends a read of a terminal.
             std::thread::spawn(move || pass_on_typed(to.as_fd()));
         }
     }
 
-    /// It was stopped, and goes on: the shell has had the terminal meanwhile.
+    /// It was stopped, and goes on.
     pub(super) fn resume(&mut self) {
-        if self.is_listening && is_in_foreground() {
-            self.make_raw();
-        }
-        self.listen();
+        self.is_raw = false;
+        self.attend();
     }
 
     /// All that is typed is the command's terminal's to understand.

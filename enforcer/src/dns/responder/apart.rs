@@ -18,13 +18,15 @@ use tokio::net::{TcpStream, UdpSocket};
 
 use super::super::told::{letters, told_anybody};
 use super::{Namespace, Responder, Said, encode, read};
-use crate::callers::Peer;
+use crate::callers::{Caller, Peer};
 use crate::namespaces::Site;
 use crate::pace::Bucket;
 use crate::proxy::Came;
 
 /// The most that is read of a connection there, bytes: what its socket said first is known so far.
 const FIRST_BYTES_MAX: usize = OPENING_BYTES_MAX as usize;
+/// How many questions of one connection are answered there: both families' of a few names.
+const QUESTIONS_MAX: usize = 16;
 /// How long all of that may take to come: whoever may make packets there can have an agent's connection begin and not go on.
 const FIRST: Duration = Duration::from_secs(3);
 
@@ -76,28 +78,28 @@ impl Responder {
         }
     }
 
-    /// The questions that a connection begins with, once they are all that its socket has said; none where they are not, or where it takes too long.
-    pub(super) async fn first_questions(
+    /// Answers the questions that a connection begins with, once they are all that its socket has said; none where they are not.
+    pub(super) async fn answers_first(
         &self,
         stream: &mut TcpStream,
         peer: &Peer,
-    ) -> Vec<Vec<u8>> {
-        let asked = tokio::time::timeout(FIRST, self.begins_with(stream, peer));
-        match asked.await {
-            Ok(Ok(questions)) => questions,
-            Ok(Err(error)) => {
-                tracing::debug!(%error, "a connection with questions ended");
-                Vec::new()
+        asks: (&Caller, bool),
+    ) -> io::Result<()> {
+        let questions = tokio::time::timeout(FIRST, self.begins_with(stream, peer)).await??;
+        let from = stream.peer_addr()?;
+        for question in questions.into_iter().take(QUESTIONS_MAX) {
+            if !self.reply(stream, asks, question, from).await? {
+                break;
             }
-            Err(_) => Vec::new(),
         }
+        Ok(())
     }
 
     async fn begins_with(&self, stream: &mut TcpStream, peer: &Peer) -> io::Result<Vec<Vec<u8>>> {
-        let mut came = Vec::new();
+        let mut came = Vec::with_capacity(FIRST_BYTES_MAX + 1);
         loop {
-            if stream.read_buf(&mut came).await? == 0 || came.len() > FIRST_BYTES_MAX {
-                return Err(ErrorKind::InvalidData.into());
+            if stream.read_buf(&mut came).await? == 0 {
+                return Err(ErrorKind::UnexpectedEof.into());
             }
             match self.callers.has_said(peer, &came) {
                 Some(Beside::This) => {
@@ -113,8 +115,7 @@ impl Responder {
     }
 
     fn foreign(&self, peer: &Peer) -> Vec<Vec<u8>> {
-        let what =
-            "The question for a name that came is not what the process that connected has sent";
+        let what = "The question for a name that came is not what the process that connected has sent, or is longer than is known of that (4096 bytes)";
         self.not_answered(peer, Refusal::new(Code::QuestionForeign, what))
     }
 

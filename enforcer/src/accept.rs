@@ -166,6 +166,13 @@ mod tests {
 
     use super::*;
 
+    fn listening() -> (TcpListener, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
+        listener.set_nonblocking(true).expect("sets it");
+        let to = listener.local_addr().expect("an address");
+        (listener, to)
+    }
+
     #[tokio::test]
     async fn listeners_to_which_nobody_comes_leave_the_only_place_to_who_comes() {
         let only = Arc::new(Semaphore::new(1));
@@ -173,9 +180,8 @@ mod tests {
         let stop = CancellationToken::new();
         let mut addresses = Vec::new();
         for _ in 0..100 {
-            let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
-            listener.set_nonblocking(true).expect("sets it");
-            addresses.push(listener.local_addr().expect("an address"));
+            let (listener, address) = listening();
+            addresses.push(address);
             let (only, to, stop) = (Arc::clone(&only), to.clone(), stop.clone());
             tokio::spawn(async move {
                 let place = || async { Arc::clone(&only).acquire_owned().await.expect("open") };
@@ -196,9 +202,7 @@ mod tests {
     #[tokio::test]
     async fn whoever_makes_connections_that_are_nobodys_takes_few_of_everybodys_places() {
         let all = Arc::new(Semaphore::new(10 * UNKNOWN_MAX));
-        let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
-        listener.set_nonblocking(true).expect("sets it");
-        let to = listener.local_addr().expect("an address");
+        let (listener, to) = listening();
         let (held, mut holds) = tokio::sync::mpsc::unbounded_channel();
         tokio::spawn({
             let all = Arc::clone(&all);
@@ -235,9 +239,7 @@ mod tests {
 
     /// How waiting ends for a listener that somebody ends, before it is waited for or while it is.
     async fn ended(is_waited_for: bool) -> Ended {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
-        listener.set_nonblocking(true).expect("sets it");
-        let to = listener.local_addr().expect("an address");
+        let (listener, to) = listening();
         let other = listener.try_clone().expect("clones");
         let end = || rustix::net::shutdown(&other, rustix::net::Shutdown::Both).expect("ends it");
         if !is_waited_for {

@@ -50,7 +50,8 @@ def comes(terminal, line):
     """Brings one to the foreground, and waits until it listens: the terminal is changed for it, as for no shell."""
     os.write(terminal, line.encode() + b"\n")
     deadline = time.monotonic() + PATIENCE_S
-    while termios.tcgetattr(terminal)[OUTPUT] & termios.OPOST and time.monotonic() < deadline:
+    while termios.tcgetattr(terminal)[OUTPUT] & termios.OPOST:
+        assert time.monotonic() < deadline, "it does not listen"
         time.sleep(0.02)
 
 

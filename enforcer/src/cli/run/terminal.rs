@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::FOREGROUND_LOOK;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::process::getpgrp;
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::termios::{
@@ -176,9 +177,13 @@ fn callers() -> Option<BorrowedFd<'static>> {
     }
 }
 
-/// Whether this process may read the terminal, and change it: not in the background of its own. One that is not its own has no background.
+/// Whether this process may read the terminal, and change it: not in the background of its own. One that is not its own has no background, and of one that
+/// has gone its reader hears. What else the kernel says is no leave.
 fn is_in_foreground() -> bool {
-    tcgetpgrp(rustix::stdio::stdin()).map_or(true, |foreground| foreground == getpgrp())
+    match tcgetpgrp(rustix::stdio::stdin()) {
+        Ok(foreground) => foreground == getpgrp(),
+        Err(error) => [Errno::NOTTY, Errno::IO].contains(&error),
+    }
 }
 
 /// Passes on what is typed while this process is in the foreground.
@@ -195,7 +200,7 @@ fn pass_on_typed(to: BorrowedFd<'_>) {
         }
         let mut typed = [PollFd::new(&stdin, PollFlags::IN)];
         let is_typed = match poll(&mut typed, Some(&wait)) {
-            Ok(0) | Err(rustix::io::Errno::INTR) => false,
+            Ok(0) | Err(Errno::INTR) => false,
             Ok(_) => true,
             Err(_) => return,
         };
@@ -215,14 +220,14 @@ fn pass_on(from: BorrowedFd<'_>, to: BorrowedFd<'_>) {
 fn pass_on_once(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> bool {
     let mut chunk = [0; CHUNK_BYTES];
     let count = match rustix::io::read(from, &mut chunk) {
-        Err(rustix::io::Errno::INTR) => return true,
+        Err(Errno::INTR) => return true,
         Ok(0) | Err(_) => return false,
         Ok(count) => count,
     };
     let mut left = &chunk[..count];
     while !left.is_empty() {
         match rustix::io::write(to, left) {
-            Err(rustix::io::Errno::INTR) => {}
+            Err(Errno::INTR) => {}
             Ok(0) | Err(_) => return false,
             Ok(count) => left = &left[count..],
         }

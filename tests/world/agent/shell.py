@@ -1,8 +1,8 @@
 """A shell with jobs on a terminal, in which a command is run in the background and brought to the foreground.
 
 Its arguments: what the command is run by. It prints in a line of JSON each what came of a job that was started in the background, of one that was brought
-to the foreground and was typed to, of one whose words a pipeline prints and whose input ends, of one that was stopped and goes on, and of one that goes on
-in the background.
+to the foreground and was typed to, of one whose words a pipeline prints and whose input ends, of one whose words a pager shows, which reads keys, of one
+that asks for a password in a pipeline, of one that was stopped and goes on, and of one that goes on in the background.
 """
 
 import json
@@ -19,8 +19,19 @@ RUN = shlex.join(sys.argv[1:])
 PATIENCE_S = 10
 ASKS = "atonce "
 READS = 'read line; echo "read <$line>"'
-#: Where the attributes of a terminal have what becomes of output.
-OUTPUT = 1
+#: Where the attributes of a terminal have what becomes of output, and of what is typed.
+OUTPUT, LOCAL = 1, 3
+#: What reads keys from the terminal while its input is a pipeline's, and puts the terminal back.
+PAGER = """
+import os, sys, termios, tty
+keys = os.open("/dev/tty", os.O_RDWR)
+before = termios.tcgetattr(keys)
+tty.setcbreak(keys)
+print("shows", sys.stdin.readline().strip(), flush=True)
+print("keys", b"".join(os.read(keys, 1) for _ in range(KEYS)).decode(), flush=True)
+termios.tcsetattr(keys, termios.TCSADRAIN, before)
+"""
+KEYS = "jkjkjkjkq"
 
 
 def until(terminal, *words):
@@ -66,9 +77,29 @@ comes(terminal, "fg")
 print(json.dumps(told(terminal, "typed", "read <typed>")))
 os.write(terminal, f"{RUN} sh -c 'echo on''e; echo tw''o; cat' | cat\n".encode())
 shown = until(terminal, "one\r\ntwo\r\n")
-# The end of what is typed, as it is meant for the command.
-os.write(terminal, b"\4")
+# A line, and the end of what is typed, as they are meant for the command.
+os.write(terminal, b"line\n\4")
 print(json.dumps("one\r\ntwo\r\n" in shown and ASKS in until(terminal, ASKS)))
+pager = PAGER.replace("KEYS", str(len(KEYS)))
+os.write(terminal, f"{RUN} sh -c 'echo wor''ds; exec sleep {PATIENCE_S}' | python3 -c {shlex.quote(pager)}\n".encode())
+until(terminal, "shows words")
+for key in KEYS:
+    # It is looked for in between whether the command wants it.
+    time.sleep(0.1)
+    os.write(terminal, key.encode())
+shown = until(terminal, f"keys {KEYS}")
+os.write(terminal, b"\3")
+until(terminal, ASKS)
+as_it_was = told(terminal, "stty -a | tr -s '; ' '\\n' | grep -cx -e icanon -e echo", "\n2\r")
+print(json.dumps(f"keys {KEYS}" in shown and as_it_was))
+os.write(terminal, f"{RUN} python3 -c 'import getpass; print(\"to\" + \"ld\", getpass.getpass(\"pass\" + \"word \")[::-1])' | cat\n".encode())
+until(terminal, "password ")
+deadline = time.monotonic() + PATIENCE_S
+while termios.tcgetattr(terminal)[LOCAL] & termios.ECHO and time.monotonic() < deadline:
+    time.sleep(0.02)
+os.write(terminal, b"terces\n")
+shown = until(terminal, "told secret", ASKS)
+print(json.dumps("told secret" in shown and "terces" not in shown))
 job = begins(terminal, READS)
 os.kill(job, signal.SIGSTOP)
 while " T " not in open(f"/proc/{job}/stat").read():

@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::Stdio;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
@@ -14,7 +15,8 @@ use rustix::io::Errno;
 use rustix::process::getpgrp;
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::termios::{
-    OptionalActions, Termios, tcgetattr, tcgetpgrp, tcgetwinsize, tcsetattr, tcsetwinsize,
+    LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcgetpgrp, tcgetwinsize,
+    tcsetattr, tcsetwinsize,
 };
 
 /// How long the command's last words may take to be passed on after it has ended. What it left running may hold the terminal for longer.
@@ -73,7 +75,7 @@ impl Terminal {
         let mut relay = Relay {
             ours,
             raw: None,
-            is_raw: false,
+            typed: Arc::default(),
             is_listening: false,
             all_said,
         };
@@ -88,8 +90,7 @@ pub(super) struct Relay {
     ours: Arc<OwnedFd>,
     /// How the caller's terminal was, where it was changed.
     raw: Option<Termios>,
-    /// Whether it is changed now.
-    is_raw: bool,
+    typed: Arc<Typed>,
     /// Whether what is typed is passed on.
     is_listening: bool,
     /// Ends when the command's terminal has nothing more to say.
@@ -98,30 +99,36 @@ pub(super) struct Relay {
 
 impl Relay {
     /// Passes on what is typed while this process is in the foreground of its terminal: in the background whoever reads one, or changes it, is stopped. A shell
-    /// has the terminal as it likes meanwhile.
+    /// has the terminal as it likes meanwhile, and in a pipeline the next program has it until the command wants it.
     pub(super) fn attend(&mut self) {
         if !io::stdin().is_terminal() {
             return;
         }
         if !is_in_foreground() {
-            self.is_raw = false;
+            self.typed.is_raw.store(false, Relaxed);
             return;
         }
-        if !self.is_raw {
-            self.is_raw = true;
+        if !self.typed.is_raw.load(Relaxed) && (io::stdout().is_terminal() || self.is_wanted()) {
             self.make_raw();
+            self.typed.is_raw.store(true, Relaxed);
         }
         if !self.is_listening {
             self.is_listening = true;
-            let to = Arc::clone(&self.ours);
+            let (to, typed) = (Arc::clone(&self.ours), Arc::clone(&self.typed));
             // It ends with this process: nothing else ends a read of a terminal.
-            std::thread::spawn(move || pass_on_typed(to.as_fd()));
+            std::thread::spawn(move || typed.pass_on(to.as_fd()));
         }
+    }
+
+    /// Whether the command wants keys of the terminal that the next program of its pipeline has as well: it has changed its own, as who asks for a password does.
+    fn is_wanted(&self) -> bool {
+        let as_made = LocalModes::ICANON | LocalModes::ECHO;
+        gives_lines(rustix::stdio::stdin()) && !has(self.ours.as_fd(), as_made)
     }
 
     /// It was stopped, and goes on.
     pub(super) fn resume(&mut self) {
-        self.is_raw = false;
+        self.typed.is_raw.store(false, Relaxed);
         self.attend();
     }
 
@@ -186,29 +193,71 @@ fn is_in_foreground() -> bool {
     }
 }
 
-/// Passes on what is typed while this process is in the foreground.
-fn pass_on_typed(to: BorrowedFd<'_>) {
-    let wait = Timespec {
-        tv_sec: 0,
-        tv_nsec: FOREGROUND_LOOK.subsec_nanos().into(),
-    };
-    let stdin = rustix::stdio::stdin();
-    loop {
-        if !is_in_foreground() {
-            std::thread::sleep(FOREGROUND_LOOK);
-            continue;
-        }
-        let mut typed = [PollFd::new(&stdin, PollFlags::IN)];
-        let is_typed = match poll(&mut typed, Some(&wait)) {
-            Ok(0) | Err(Errno::INTR) => false,
-            Ok(_) => true,
-            Err(_) => return,
+/// What is typed at the caller's terminal.
+#[derive(Debug, Default)]
+struct Typed {
+    /// Whether that is changed for the command now.
+    is_raw: AtomicBool,
+}
+
+impl Typed {
+    /// Passes on what is typed while this process is in the foreground.
+    fn pass_on(&self, to: BorrowedFd<'_>) {
+        let wait = Timespec {
+            tv_sec: 0,
+            tv_nsec: FOREGROUND_LOOK.subsec_nanos().into(),
         };
-        // A shell may have taken the terminal back meanwhile.
-        if is_typed && is_in_foreground() && !pass_on_once(stdin, to) {
-            return;
+        loop {
+            if !self.is_ours() {
+                std::thread::sleep(FOREGROUND_LOOK);
+                continue;
+            }
+            // A shell may have taken the terminal back meanwhile.
+            if is_typed(wait) && self.is_ours() && !self.pass_on_once(to) {
+                return;
+            }
         }
     }
+
+    /// Whether it may be read. One that gives single keys and was not changed for the command was by the next program of the pipeline, a pager, which reads them
+    /// and puts it back as it found it.
+    fn is_ours(&self) -> bool {
+        let gives = self.is_raw.load(Relaxed) || gives_lines(rustix::stdio::stdin());
+        gives && is_in_foreground()
+    }
+
+    /// Passes on what there is; whether there may be more.
+    fn pass_on_once(&self, to: BorrowedFd<'_>) -> bool {
+        if self.is_raw.load(Relaxed) {
+            return pass_on_once(rustix::stdio::stdin(), to);
+        }
+        let mut line = [0; CHUNK_BYTES];
+        match rustix::io::read(rustix::stdio::stdin(), &mut line) {
+            Err(Errno::INTR) => true,
+            Err(_) => false,
+            // The end of what is typed is a key to the command's terminal.
+            Ok(0) => tcgetattr(to)
+                .is_ok_and(|now| write_all(to, &[now.special_codes[SpecialCodeIndex::VEOF]])),
+            Ok(count) => write_all(to, &line[..count]),
+        }
+    }
+}
+
+/// Whether a terminal has these modes.
+fn has(terminal: BorrowedFd<'_>, modes: LocalModes) -> bool {
+    tcgetattr(terminal).is_ok_and(|now| now.local_modes.contains(modes))
+}
+
+/// Whether a terminal gives what is typed in lines, which it shows and lets be mended.
+fn gives_lines(terminal: BorrowedFd<'_>) -> bool {
+    has(terminal, LocalModes::ICANON)
+}
+
+/// Whether something was typed that can be read, or is within a while. Of a terminal that has gone its reader hears.
+fn is_typed(within: Timespec) -> bool {
+    let stdin = rustix::stdio::stdin();
+    let mut typed = [PollFd::new(&stdin, PollFlags::IN)];
+    !matches!(poll(&mut typed, Some(&within)), Ok(0) | Err(Errno::INTR))
 }
 
 /// Passes bytes on until either side ends: a terminal does with EIO.
@@ -224,7 +273,11 @@ fn pass_on_once(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> bool {
         Ok(0) | Err(_) => return false,
         Ok(count) => count,
     };
-    let mut left = &chunk[..count];
+    write_all(to, &chunk[..count])
+}
+
+/// Whether all could be written.
+fn write_all(to: BorrowedFd<'_>, mut left: &[u8]) -> bool {
     while !left.is_empty() {
         match rustix::io::write(to, left) {
             Err(Errno::INTR) => {}

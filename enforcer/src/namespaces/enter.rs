@@ -7,6 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 
+use rustix::io::Errno;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use socket2::{Domain, Socket, Type};
 
@@ -44,7 +45,7 @@ pub enum EnterError {
         "its loopback is not called lo any more, so that it cannot be told whether it is up: have the sandbox call it so again (ip link set NAME name lo)"
     )]
     Renamed,
-    /// Its own rules refuse what is sent to 127.0.0.1.
+    /// Its own rules or routes refuse what is sent to 127.0.0.1.
     #[error(
         "its own routes or rules keep what is sent to 127.0.0.1 from there, so nothing can be led to the daemon: take those away (ip rule, ip route show table all)"
     )]
@@ -136,14 +137,23 @@ fn check_loopback() -> Result<(), EnterError> {
         Some(Some(true)) | None => {}
     }
     let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into();
-    let led = socket.bind(&at(0)).and_then(|()| socket.connect(&at(9)));
-    led.map_err(|error| {
-        if [ErrorKind::NetworkUnreachable, ErrorKind::AddrNotAvailable].contains(&error.kind()) {
+    socket.bind(&at(0)).map_err(|error| {
+        if error.kind() == ErrorKind::AddrNotAvailable {
             is_up.map_or(EnterError::LoopbackDown, |_| EnterError::NoAddress)
-        } else if error.kind() == ErrorKind::PermissionDenied {
-            EnterError::NotLed
         } else {
             not_entered(&error)
+        }
+    })?;
+    socket.connect(&at(9)).map_err(|error| {
+        let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+        match errno {
+            // Before any address was given to it, where it could not be seen whether it is up.
+            Some(Errno::NETUNREACH) if is_up.is_none() => EnterError::LoopbackDown,
+            // What the kinds of rules and routes that refuse are told by: `fib_props` and `fib4_rule_action` of the kernel.
+            Some(Errno::NETUNREACH | Errno::HOSTUNREACH | Errno::INVAL | Errno::ACCESS) => {
+                EnterError::NotLed
+            }
+            Some(_) | None => not_entered(&error),
         }
     })
 }
@@ -289,17 +299,29 @@ mod tests {
         let without = "echo 1 >/proc/sys/net/ipv6/conf/lo/disable_ipv6";
         let gone = "ip addr del 127.0.0.1/8 dev lo";
         let renamed = "ip link set lo down && ip link set lo name x";
-        let ruled = "ip rule add pref 9 lookup local && ip rule del pref 0 && ip rule add pref 0 to 127.0.0.0/8 prohibit";
-        let cases = [
-            ("true", Ok(true)),
-            (without, Ok(false)),
-            ("ip link set lo down", Err(EnterError::LoopbackDown)),
-            (gone, Err(EnterError::NoAddress)),
-            (renamed, Err(EnterError::Renamed)),
-            (ruled, Err(EnterError::NotLed)),
+        let mut cases = vec![
+            ("true".to_owned(), Ok(true)),
+            (without.to_owned(), Ok(false)),
+            (
+                "ip link set lo down".to_owned(),
+                Err(EnterError::LoopbackDown),
+            ),
+            (gone.to_owned(), Err(EnterError::NoAddress)),
+            (renamed.to_owned(), Err(EnterError::Renamed)),
         ];
+        for how in ["prohibit", "unreachable", "blackhole"] {
+            let first = "ip rule add pref 9 lookup local && ip rule del pref 0";
+            let rule = format!("{first} && ip rule add pref 0 to 127.0.0.0/8 {how}");
+            let route = format!(
+                "{first} && ip rule add pref 0 lookup 99 && ip route add {how} 127.0.0.0/8 table 99"
+            );
+            cases.extend([rule, route].map(|ruled| (ruled, Err(EnterError::NotLed))));
+        }
+        // No rule at all.
+        let none = "ip rule del pref 0".to_owned();
+        cases.push((none, Err(EnterError::NotLed)));
         for (first, expected) in cases {
-            let occupant = Occupant::with(&["--net"], first);
+            let occupant = Occupant::with(&["--net"], &first);
             let (door, netns) = (occupant.door(), occupant.netns());
             assert_eq!(has_ipv6(door, netns), expected, "{first}");
             let bound = enter(door, netns, PORTS);

@@ -189,7 +189,9 @@ fn what_packets_made_by_hand_have_brought_there_names_the_namespace_and_for_whom
     );
     let mut whats = vec![
         format!("A connection from 127.0.0.1:2047 {site} was not led here by the kernel"),
-        format!("A question for a name {site} was not led here by the kernel"),
+        format!(
+            "A question for a name {site} was not led here by the kernel, or came among too many for that to be known"
+        ),
     ];
     let nobodys = || {
         let mut refused = world.events("connection_refused");

@@ -130,9 +130,11 @@ impl Responder {
         Vec::new()
     }
 
-    /// No socket was led here that has this end: it was put on the loopback by hand.
+    /// No socket is known to have been led here that has this end: it was put on the loopback by hand, or thousands of others have asked since.
     fn not_led(&self, site: &Site) {
-        let what = format!("A question for a name{site} was not led here by the kernel");
+        let what = format!(
+            "A question for a name{site} was not led here by the kernel, or came among too many for that to be known"
+        );
         let refusal = Refusal::new(Code::CallerUnknown, what);
         self.refused.add_nobodys(Came::Question, site, refusal);
     }

@@ -8,11 +8,13 @@
 
 use crate::record::Origin;
 
-/// The most bytes that are taken up, and so the longest hello. Those with post-quantum keys have about two thousand.
+/// The most bytes that are taken up, whole words, and so the longest hello. Those with post-quantum keys have about two thousand. What is said behind them
+/// is not known.
 pub const OPENING_BYTES_MAX: u32 = 4096;
-/// [`Opening::bytes`] of what was longer, or could not be read.
+/// [`Opening::bytes`] of what could not be read.
 pub const UNKNOWN: u32 = u32::MAX;
 const WORD_BYTES: u32 = 8;
+const _: () = assert!(OPENING_BYTES_MAX.is_multiple_of(WORD_BYTES));
 
 /// Which connection it is of: by whose it is and when it was led here, as both ends have it, so that no other process's takes its place whatever port
 /// that has.
@@ -63,11 +65,11 @@ pub struct Opening {
 /// What a socket has said first, beside what came by its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Said {
-    /// Exactly that.
+    /// Exactly that, as far as it is known.
     This,
     /// More: what came may be its beginning.
     More,
-    /// Something else, or more than is known.
+    /// Something else, or longer than is known.
     Other,
 }
 
@@ -98,9 +100,16 @@ impl Opening {
     #[inline(always)]
     #[must_use]
     pub const fn goes_on_at(&self, sequence: u32, acknowledged: u64) -> bool {
-        self.bytes <= OPENING_BYTES_MAX
+        self.bytes < OPENING_BYTES_MAX
             && sequence == self.first.wrapping_add(self.bytes)
             && acknowledged <= self.bytes as u64 + 1
+    }
+
+    /// Whether all is known that will be.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_full(&self) -> bool {
+        self.bytes >= OPENING_BYTES_MAX
     }
 
     /// Whether a whole word can be taken up at once.
@@ -190,13 +199,30 @@ mod tests {
                 said.byte(*byte);
                 rest = after;
             }
-            while let Some((word, after)) = rest.split_first_chunk() {
+            while let Some((word, after)) = rest.split_first_chunk().filter(|_| !said.is_full()) {
                 said.word(u64::from_le_bytes(*word));
                 rest = after;
+            }
+            if said.is_full() {
+                break;
             }
             rest.iter().for_each(|byte| said.byte(*byte));
         }
         said
+    }
+
+    #[test]
+    fn of_what_is_longer_than_there_is_room_for_the_beginning_is_known() {
+        let bytes: [u8; 5000] = core::array::from_fn(|at| (at * 7 % 251) as u8);
+        let room = OPENING_BYTES_MAX as usize;
+        for size in [1, 13, 4093, 4096, 5000] {
+            let said = in_packets(KEY, &bytes, size);
+            assert!(said.is_full() && !said.goes_on_at(100 + OPENING_BYTES_MAX, 1));
+            assert_eq!(said.beside(KEY, &bytes[..room]), Said::This, "{size}");
+            assert_eq!(said.beside(KEY, &bytes[..room - 1]), Said::More);
+            assert_eq!(said.beside(KEY, &bytes[..room + 1]), Said::Other);
+            assert_eq!(said.beside(KEY, &bytes[1..=room]), Said::Other);
+        }
     }
 
     /// The end of `SipHash-2-4`, which nothing else here needs.

@@ -21,8 +21,8 @@ use tokio_util::sync::CancellationToken;
 
 /// How long nothing is taken after the kernel gave none: it may have no file descriptors to give.
 const PAUSE: Duration = Duration::from_millis(20);
-/// How many connections with one service may be under way in a network namespace of which it is not known whose they are, or who speaks on them. Whoever may make
-/// packets there makes any number, and does not take everybody's places by them, nor all of another agent's.
+/// How many connections with one service may be under way in a network namespace of which it is not known whose they are. Whoever may make packets there makes
+/// any number, and does not take everybody's places by them.
 const UNKNOWN_MAX: usize = 16;
 /// How often it is said at most that connections could not be accepted, of all listeners together: agents may bring that about on many.
 const SAID_EVERY: Duration = Duration::from_secs(10);

@@ -41,6 +41,12 @@ pub struct Peer {
 }
 
 impl Peer {
+    /// The cookie of that network namespace, where it is such a one.
+    #[must_use]
+    pub fn apart(&self) -> Option<u64> {
+        self.is_apart.then_some(self.origin.netns)
+    }
+
     /// Whose it is, where it is an agent's.
     #[must_use]
     pub fn caller(&self) -> Option<Caller> {
@@ -99,6 +105,8 @@ pub struct Bounds {
     pub connections: usize,
     /// Connections of one agent; one more is ended at once.
     pub connections_per_agent: usize,
+    /// Connections of one agent from one network namespace of its own, where others may make them in its name; one more is ended at once.
+    pub connections_apart: usize,
     /// Questions of one agent under way; what becomes of one more is the service's to say.
     pub questions_per_agent: usize,
     /// How fast one agent may ask; what becomes of what comes faster, likewise.
@@ -112,12 +120,43 @@ struct Share {
     pace: Arc<Mutex<Bucket>>,
 }
 
-/// Places, given back when what holds them is dropped. No agent's share can be used up by another.
+/// A place for an agent's connection.
+#[derive(Debug)]
+pub struct OfAgent {
+    _among_its_own: OwnedSemaphorePermit,
+    _apart: Option<Apart>,
+}
+
+/// How many connections each agent has from each network namespace of its own.
+type CountsApart = Mutex<BTreeMap<(u64, AgentName), usize>>;
+
+/// One of those.
+#[derive(Debug)]
+struct Apart {
+    of: (u64, AgentName),
+    counts: Arc<CountsApart>,
+}
+
+impl Drop for Apart {
+    fn drop(&mut self) {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.of) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.of);
+            }
+        }
+    }
+}
+
+/// Places, given back when what holds them is dropped. No agent's share can be used up by another, but for what those can who may make packets in a network
+/// namespace of its own.
 #[derive(Debug)]
 pub struct Places {
     bounds: Bounds,
     connections: Arc<Semaphore>,
     shares: Mutex<BTreeMap<AgentName, Share>>,
+    apart: Arc<CountsApart>,
 }
 
 impl Places {
@@ -128,6 +167,7 @@ impl Places {
             bounds,
             connections: Arc::new(Semaphore::new(bounds.connections)),
             shares: Mutex::default(),
+            apart: Arc::default(),
         }
     }
 
@@ -144,9 +184,32 @@ impl Places {
         place.expect("the semaphore is never closed")
     }
 
-    /// A place for a connection of `agent`'s, if there is one.
-    pub fn connection_of(&self, agent: &AgentName) -> Option<OwnedSemaphorePermit> {
-        self.share(agent).connections.try_acquire_owned().ok()
+    /// A place for a connection of `agent`'s, which it has made in the network namespace with that cookie, where that is one of its own; `None` where there is none.
+    pub fn connection_of(&self, agent: &AgentName, apart: Option<u64>) -> Option<OfAgent> {
+        let apart = match apart {
+            Some(netns) => Some(self.apart(netns, agent)?),
+            None => None,
+        };
+        let among_its_own = self.share(agent).connections.try_acquire_owned().ok()?;
+        Some(OfAgent {
+            _among_its_own: among_its_own,
+            _apart: apart,
+        })
+    }
+
+    fn apart(&self, netns: u64, agent: &AgentName) -> Option<Apart> {
+        let of = (netns, agent.clone());
+        let mut counts = self.apart.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.get(&of).copied().unwrap_or(0);
+        if count >= self.bounds.connections_apart {
+            return None;
+        }
+        counts.insert(of.clone(), count + 1);
+        drop(counts);
+        Some(Apart {
+            of,
+            counts: Arc::clone(&self.apart),
+        })
     }
 
     /// A place for a question of `agent`'s, if there is one and it does not ask too fast.
@@ -187,7 +250,8 @@ mod tests {
 
     const BOUNDS: Bounds = Bounds {
         connections: 4,
-        connections_per_agent: 1,
+        connections_per_agent: 2,
+        connections_apart: 1,
         questions_per_agent: 2,
         pace: Pace {
             burst: 3,
@@ -199,11 +263,32 @@ mod tests {
     fn an_agent_uses_up_its_own_places_and_nobody_elses() {
         let places = Places::new(BOUNDS);
         let [bot, ops] = ["bot", "ops"].map(|name| name.parse::<AgentName>().expect("a name"));
-        let held = places.connection_of(&bot).expect("a place");
-        assert!(places.connection_of(&bot).is_none());
-        assert!(places.connection_of(&ops).is_some());
+        let held = [(); 2].map(|()| places.connection_of(&bot, None).expect("a place"));
+        assert!(places.connection_of(&bot, None).is_none());
+        assert!(places.connection_of(&ops, None).is_some());
         drop(held);
-        assert!(places.connection_of(&bot).is_some());
+        assert!(places.connection_of(&bot, None).is_some());
+    }
+
+    #[test]
+    fn in_one_network_namespace_it_does_not_use_up_what_it_has_elsewhere_nor_what_others_have_there()
+     {
+        let places = Places::new(BOUNDS);
+        let [bot, ops] = ["bot", "ops"].map(|name| name.parse::<AgentName>().expect("a name"));
+        let held = places.connection_of(&bot, Some(7)).expect("a place");
+        assert!(places.connection_of(&bot, Some(7)).is_none());
+        let others = [
+            places.connection_of(&bot, Some(8)),
+            places.connection_of(&ops, Some(7)),
+        ];
+        assert!(others.iter().all(Option::is_some));
+        drop((held, others));
+        // What was not given is not counted.
+        let all = [None, None].map(|apart| places.connection_of(&bot, apart));
+        assert!(places.connection_of(&bot, Some(7)).is_none());
+        drop(all);
+        assert!(places.connection_of(&bot, Some(7)).is_some());
+        assert!(places.apart.lock().expect("locks").is_empty());
     }
 
     #[test]

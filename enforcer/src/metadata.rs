@@ -35,8 +35,9 @@ pub use placeholder::Placeholders;
 
 /// What agents may have here. A client asks a few times when it starts.
 pub const BOUNDS: Bounds = Bounds {
-    connections: 256,
-    connections_per_agent: 32,
+    connections: 512,
+    connections_per_agent: 64,
+    connections_apart: 48,
     questions_per_agent: 16,
     pace: Pace {
         burst: 500,
@@ -110,20 +111,16 @@ impl Server {
             Ok(of_agent) => of_agent,
             Err(process) => return self.refused.add_unknown(from, &here.site, process),
         };
+        let _among_all = place.known();
+        let Some(_of_agent) = self.places.connection_of(&caller.agent, peer.apart()) else {
+            return self.too_many(&caller);
+        };
         if peer.is_apart {
             // Others there may hold it in the agent's name, and ask: it does not last, and those of one namespace are fewer than the agent has.
-            let _place = place;
-            let Some(_of_agent) = self.places.connection_of(&caller.agent) else {
-                return self.too_many(&caller);
-            };
             let served = self.answers(stream, &caller, || self.is_in_pace(here));
             let _ = tokio::time::timeout(APART, served).await;
             return;
         }
-        let _among_all = place.known();
-        let Some(_place) = self.places.connection_of(&caller.agent) else {
-            return self.too_many(&caller);
-        };
         let in_pace = || {
             let now = self.clock.now().boot_ns;
             let place = self.places.question_of(&caller.agent, now);

@@ -260,7 +260,7 @@ impl Proxy {
         agent: AgentName,
         gone: &CancellationToken,
     ) {
-        let _place = match self.quota.connection_of(&agent) {
+        let _place = match self.quota.connection_of(&agent, peer.apart()) {
             Ok(place) => place,
             Err(refusal) => {
                 self.refuse(peer, refusal);

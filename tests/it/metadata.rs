@@ -229,8 +229,8 @@ fn who_asks_the_stand_in_too_much_is_told_so_on_record_and_keeps_nobody_else_fro
     assert_eq!(flood("2000", "0", "0"), "200 429\nTrue");
     wait_for("the record", || records() > 0);
     let before = records();
-    // Of eighty and the one that is asked over, thirty-two are an agent's to have (`metadata::BOUNDS`).
-    assert_eq!(flood("1", "80", "49"), "200\nTrue");
+    // Of a hundred and the one that is asked over, sixty-four are an agent's to have (`metadata::BOUNDS`).
+    assert_eq!(flood("1", "100", "37"), "200\nTrue");
     wait_for("the record", || records() > before);
     assert_eq!(
         world.probe_port(Who::OtherAgent, "tcp", SERVER4.into(), 80),

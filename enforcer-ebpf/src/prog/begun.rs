@@ -180,7 +180,7 @@ fn said(skb: &SkBuff, at: usize, from: u16, sequence: u32) -> Option<Reason> {
         return None;
     }
     let is_whole = sends_next(skb).is_some_and(|bytes| head + bytes == end);
-    if !is_whole || take_up(skb, &mut opening, head) != end {
+    if !is_whole || (take_up(skb, &mut opening, head) != end && !opening.is_full()) {
         opening.bytes = UNKNOWN;
     }
     // What is forgotten by now stays so.
@@ -188,7 +188,7 @@ fn said(skb: &SkBuff, at: usize, from: u16, sequence: u32) -> Option<Reason> {
     None
 }
 
-/// Takes up what stands there, and gives where that ends. How much it is is known by where nothing can be read any more: the verifier counts a loop
+/// Takes up what stands there and there is room for, and gives where that ends. How much it is is known by where nothing can be read any more: the verifier counts a loop
 /// by its bound alone.
 #[inline(always)]
 fn take_up(skb: &SkBuff, opening: &mut Opening, mut at: usize) -> usize {
@@ -202,7 +202,7 @@ fn take_up(skb: &SkBuff, opening: &mut Opening, mut at: usize) -> usize {
         seen += 1;
     }
     seen = 0;
-    while seen < OPENING_BYTES_MAX as usize / WORD_BYTES {
+    while seen < OPENING_BYTES_MAX as usize / WORD_BYTES && !opening.is_full() {
         let Ok(word) = skb.load::<u64>(at) else {
             break;
         };
@@ -211,7 +211,7 @@ fn take_up(skb: &SkBuff, opening: &mut Opening, mut at: usize) -> usize {
         seen += 1;
     }
     seen = 0;
-    while seen < WORD_BYTES {
+    while seen < WORD_BYTES && !opening.is_full() {
         let Ok(byte) = skb.load::<u8>(at) else {
             break;
         };

@@ -41,8 +41,9 @@ use crate::proxy::{Came, Coalesce};
 
 /// What agents may have here.
 pub const BOUNDS: Bounds = Bounds {
-    connections: 512,
-    connections_per_agent: 32,
+    connections: 1024,
+    connections_per_agent: 128,
+    connections_apart: 96,
     questions_per_agent: 64,
     pace: Pace {
         burst: 1000,
@@ -256,19 +257,18 @@ impl Responder {
             }
         };
         let asks = (&caller, namespace.is_strict);
-        let Some(_of_agent) = self.places.connection_of(&caller.agent) else {
+        let _among_all = place.known();
+        let Some(_of_agent) = self.places.connection_of(&caller.agent, peer.apart()) else {
             self.too_many(caller);
             return Ok(());
         };
         if peer.is_apart {
             // Others there may hold it in the agent's name: it does not last, and those of one namespace are fewer than the agent has.
-            let _place = place;
-            let answers = self.answers_first(&mut stream, &peer, asks);
+            let answers = self.answers_known(&mut stream, &peer, asks);
             let answered = tokio::time::timeout(APART, answers).await;
             self.callers.forget_said(&peer);
             return answered.unwrap_or(Ok(()));
         }
-        let _among_all = place.known();
         // Each message begins with its length (RFC 1035, 4.2.2).
         while let Ok(length) = tokio::time::timeout(IDLE, stream.read_u16()).await {
             let length = usize::from(length?);
@@ -293,10 +293,11 @@ impl Responder {
         from: SocketAddr,
     ) -> io::Result<bool> {
         let now_boot_ns = self.clock.now().boot_ns;
-        let Some(_place) = self.places.question_of(&caller.agent, now_boot_ns) else {
+        if !self.places.take_of(&caller.agent, 1, now_boot_ns) {
             self.too_many(caller.clone());
             return Ok(false);
-        };
+        }
+        let _turn = self.places.turn_of(&caller.agent).await;
         let asked = self.answer((caller, is_strict), question, from, Protocol::Tcp);
         let Some(answer) = asked.await else {
             return Ok(false);

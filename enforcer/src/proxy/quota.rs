@@ -4,14 +4,17 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use enforcer_ebpf::map::NAMESPACES_MAX;
 use enforcer_proto::principal::AgentName;
 use enforcer_proto::refusal::{Code, Refusal};
 use enforcer_proto::wire::{CheckState, CheckView};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::splice::FILES_PER_SPLICE;
-use crate::callers::{Bounds, Places};
+use crate::callers::{Bounds, OfAgent, Places};
 use crate::config::AGENTS_MAX;
+use crate::dns::responder;
+use crate::metadata;
 use crate::pace::Pace;
 use crate::upstream::KEPT_MAX;
 
@@ -22,6 +25,8 @@ pub const CONNECTIONS_MAX: usize = AGENTS_MAX;
 pub const CONNECTIONS_LEAST: usize = 2048;
 /// The most connections of one agent at once; one more is reset.
 pub const CONNECTIONS_PER_AGENT_MAX: usize = 128;
+/// How many of these may be from one network namespace of its own: who shares that can keep them there from ending.
+pub const CONNECTIONS_APART_MAX: usize = 96;
 /// The most requests of one agent that are read or answered at once, on all its connections together; one more waits. Each may hold a
 /// body of [`crate::bigquery::json::BODY_BYTES_MAX`], so this bounds an agent's memory as well.
 pub const REQUESTS_PER_AGENT_MAX: usize = 128;
@@ -42,14 +47,20 @@ pub const NOBODYS_CONNECTIONS_MAX: usize = 2048;
 pub const NOBODYS_CONNECTIONS_LEAST: usize = 1024;
 /// The most of them of one uid.
 pub const CONNECTIONS_PER_UID_MAX: usize = 512;
-/// The file descriptors for everything else: requests on their way upstream, control, maps, log, `/proc`.
-const FILES_BESIDE: usize = 2048;
+/// The file descriptors for connections beside those with the proxy.
+const FILES_SERVED: usize = responder::BOUNDS.connections + metadata::BOUNDS.connections;
+/// The file descriptors for everything else: requests on their way upstream, control, maps, log, `/proc`, and some network namespaces.
+const FILES_BESIDE: usize = 1280 + FILES_SERVED;
+/// The sockets in one network namespace: of both families the proxy's, those for names, which are two, and the metadata server's.
+const FILES_PER_NAMESPACE: usize = 8;
 /// The file descriptors that the daemon must be allowed to have open at once.
 pub const FILES_LEAST: usize =
     CONNECTIONS_LEAST + NOBODYS_CONNECTIONS_LEAST * FILES_PER_SPLICE + KEPT_MAX + FILES_BESIDE;
-/// With how many it has room for all that the bounds allow.
-pub const FILES_WANTED: usize =
+/// With how many it has room for all connections that the bounds allow.
+const FILES_OF_ALL: usize =
     CONNECTIONS_MAX + NOBODYS_CONNECTIONS_MAX * FILES_PER_SPLICE + KEPT_MAX + FILES_BESIDE;
+/// With how many there is room for all network namespaces beside them.
+pub const FILES_WANTED: usize = FILES_OF_ALL + NAMESPACES_MAX as usize * FILES_PER_NAMESPACE;
 
 /// From how much of a bound on it is said to be nearly used up, percent.
 const BUSY_PERCENT: usize = 80;
@@ -153,6 +164,7 @@ impl Quota {
         let bounds = Bounds {
             connections: room.agents,
             connections_per_agent: CONNECTIONS_PER_AGENT_MAX,
+            connections_apart: CONNECTIONS_APART_MAX,
             questions_per_agent: REQUESTS_PER_AGENT_MAX,
             pace: PACE,
         };
@@ -200,13 +212,19 @@ impl Quota {
         self.places.connection().await
     }
 
-    /// A place for a connection of `agent`'s.
+    /// A place for a connection of `agent`'s, from the network namespace with that cookie, where that is one of its own.
     ///
     /// # Errors
     /// [`Code::Overloaded`] when it has as many as it may.
-    pub fn connection_of(&self, agent: &AgentName) -> Result<OwnedSemaphorePermit, Refusal> {
-        self.places.connection_of(agent).ok_or_else(|| {
-            let what = format!("Agent {agent} has {CONNECTIONS_PER_AGENT_MAX} connections already");
+    pub fn connection_of(&self, agent: &AgentName, apart: Option<u64>) -> Result<OfAgent, Refusal> {
+        self.places.connection_of(agent, apart).ok_or_else(|| {
+            let what = if apart.is_some() {
+                format!(
+                    "Agent {agent} has {CONNECTIONS_APART_MAX} connections from its network namespace already, or {CONNECTIONS_PER_AGENT_MAX} in all"
+                )
+            } else {
+                format!("Agent {agent} has {CONNECTIONS_PER_AGENT_MAX} connections already")
+            };
             Refusal::new(Code::Overloaded, what)
         })
     }
@@ -349,12 +367,12 @@ mod tests {
         let past = FILES_LEAST + agents + FILES_PER_SPLICE;
         assert_eq!(room(past), Some((CONNECTIONS_MAX, 1025)));
         assert_eq!(
-            Room::within(FILES_WANTED - 6).map(|room| room.nobodys),
+            Room::within(FILES_OF_ALL - 6).map(|room| room.nobodys),
             Some(2047)
         );
-        assert_eq!(Room::within(FILES_WANTED), Some(Room::ALL));
+        assert_eq!(Room::within(FILES_OF_ALL), Some(Room::ALL));
         assert_eq!(Room::within(usize::MAX), Some(Room::ALL));
-        for files in FILES_LEAST..=FILES_WANTED {
+        for files in FILES_LEAST..=FILES_OF_ALL {
             let room = Room::within(files).expect("room");
             let used = room.agents + room.nobodys * FILES_PER_SPLICE + KEPT_MAX + FILES_BESIDE;
             assert!(used <= files, "{room} with {files}");
@@ -366,13 +384,16 @@ mod tests {
         let quota = Quota::new(Room::ALL);
         let (greedy, modest) = (agent("greedy"), agent("modest"));
         let mut held: Vec<_> = (0..CONNECTIONS_PER_AGENT_MAX)
-            .map(|_| quota.connection_of(&greedy).expect("a place"))
+            .map(|_| quota.connection_of(&greedy, None).expect("a place"))
             .collect();
-        let refusal = quota.connection_of(&greedy).expect_err("is refused");
+        let refusal = quota.connection_of(&greedy, None).expect_err("is refused");
         assert_eq!(refusal.code, Code::Overloaded);
-        assert!(quota.connection_of(&modest).is_ok());
+        assert!(quota.connection_of(&modest, None).is_ok());
         drop(held.pop());
-        assert!(quota.connection_of(&greedy).is_ok(), "a place came back");
+        assert!(
+            quota.connection_of(&greedy, None).is_ok(),
+            "a place came back"
+        );
     }
 
     #[test]
@@ -401,7 +422,7 @@ mod tests {
         }
         assert!(quota.connection_of_nobody(77).is_err(), "the bound of all");
         assert!(
-            quota.connection_of(&agent("bot")).is_ok(),
+            quota.connection_of(&agent("bot"), None).is_ok(),
             "agents have places of their own"
         );
         drop(held.pop());

@@ -175,6 +175,29 @@ def pair(name, server):
     return [struct.unpack("!6H", answer[:12])[3] for answer in answers]
 
 
+def in_turn(count, name, server):
+    """So many questions by one connection, each when the one before it was answered: how many are."""
+    return by_one(count, name, server, 1)
+
+
+def by_one(count, name, server, at_once=0):
+    """So many questions by one connection, so many in one write: how many are answered before it ends, or all are."""
+    asked = struct.pack("!6H", 7, 0x100, 1, 0, 0, 0) + b"".join(bytes([len(part)]) + part.encode() for part in name.split(".")) + b"\0\0\1\0\1"
+    asked = struct.pack("!H", len(asked)) + asked
+    answered, at_once = 0, at_once or int(count)
+    with socket.create_connection((server, 53), 5) as made:
+        told = made.makefile("rb")
+        while answered < int(count):
+            if answered % at_once == 0:
+                made.sendall(asked * at_once)
+            length = told.read(2)
+            if not length:
+                break
+            told.read(*struct.unpack("!H", length))
+            answered += 1
+    return answered
+
+
 def many(count, name, server):
     """Asks so often at once, as a resolver does. How many were told something."""
     told = []
@@ -352,7 +375,7 @@ def pid():
     return os.getpid()
 
 
-WORDS = {word.__name__: word for word in (unshare, again, lo, blinks, connect, reach, bind, listen, relay, setting, datagram, frame, ask, pair, many, drips, hold, opens, held, holds, query, multipath, give, take, with_taken, thread, lost, tries, flood, destroys, run, pid)}
+WORDS = {word.__name__: word for word in (unshare, again, lo, blinks, connect, reach, bind, listen, relay, setting, datagram, frame, ask, pair, in_turn, by_one, many, drips, hold, opens, held, holds, query, multipath, give, take, with_taken, thread, lost, tries, flood, destroys, run, pid)}
 
 for line in sys.stdin:
     word, *arguments = line.split()

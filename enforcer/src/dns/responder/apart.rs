@@ -2,7 +2,7 @@
 //! what everybody is, and all else is to be asked by a connection. Of that the kernel knows whose it is and what its socket said first, and only that is
 //! answered.
 
-use std::io::{self, ErrorKind};
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,8 +13,9 @@ use hickory_resolver::proto::op::{OpCode, ResponseCode};
 use hickory_resolver::proto::rr::Name;
 use hickory_server::net::xfer::Protocol;
 use hickory_server::server::Request;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
+use tokio::time::Instant;
 
 use super::super::told::{letters, told_anybody};
 use super::{Namespace, Responder, Said, encode, read};
@@ -23,12 +24,16 @@ use crate::namespaces::Site;
 use crate::pace::Bucket;
 use crate::proxy::Came;
 
-/// The most that is read of a connection there, bytes: what its socket said first is known so far.
-const FIRST_BYTES_MAX: usize = OPENING_BYTES_MAX as usize;
-/// How many questions of one connection are answered there: both families' of a few names.
-const QUESTIONS_MAX: usize = 16;
-/// How long all of that may take to come: whoever may make packets there can have an agent's connection begin and not go on.
+/// The most that is answered of a connection there, bytes, and so some hundred questions: what its socket said is known so far.
+const KNOWN_BYTES_MAX: usize = OPENING_BYTES_MAX as usize;
+/// How much of it is read at once, bytes.
+const READ_BYTES: usize = 512;
+/// The most that is read behind that, bytes.
+const UNANSWERED_BYTES_MAX: u64 = 64 * 1024;
+/// How long the first question may take to come: whoever may make packets there can have an agent's connection begin and not go on.
 const FIRST: Duration = Duration::from_secs(3);
+/// A question's length before it (RFC 1035, 4.2.2).
+const LENGTH_BYTES: usize = 2;
 
 impl Responder {
     /// Answers a datagram, whoever has sent it.
@@ -78,56 +83,71 @@ impl Responder {
         }
     }
 
-    /// Answers the questions that a connection begins with, once they are all that its socket has said; none where they are not.
-    pub(super) async fn answers_first(
+    /// Answers each question that comes by a connection, once all that has come is what its socket has said, as far as that is known. What comes behind is left
+    /// unanswered, for the client to ask by another.
+    pub(super) async fn answers_known(
         &self,
         stream: &mut TcpStream,
         peer: &Peer,
         asks: (&Caller, bool),
     ) -> io::Result<()> {
-        let questions = tokio::time::timeout(FIRST, self.begins_with(stream, peer)).await??;
         let from = stream.peer_addr()?;
-        for question in questions.into_iter().take(QUESTIONS_MAX) {
-            if !self.reply(stream, asks, question, from).await? {
-                break;
+        let first_until = Instant::now() + FIRST;
+        let (mut came, mut answered) = (Vec::new(), 0);
+        while came.len() < KNOWN_BYTES_MAX {
+            let mut next = [0; READ_BYTES];
+            let room = READ_BYTES.min(KNOWN_BYTES_MAX - came.len());
+            let read = stream.read(&mut next[..room]);
+            let read = if answered == 0 {
+                tokio::time::timeout_at(first_until, read).await??
+            } else {
+                read.await?
+            };
+            if read == 0 {
+                return Ok(());
+            }
+            came.extend_from_slice(&next[..read]);
+            if question(&came[answered..]).is_none() {
+                continue;
+            }
+            match self.is_known(peer, &came) {
+                Ok(true) => {}
+                // The rest is on its way.
+                Ok(false) => continue,
+                Err(refusal) => {
+                    let (agent, process) = (peer.agent.clone(), peer.process.clone());
+                    self.refused.add(agent, Some(process), refusal);
+                    return Ok(());
+                }
+            }
+            while let Some(next) = question(&came[answered..]) {
+                answered += LENGTH_BYTES + next.len();
+                if !self.reply(stream, asks, next.to_vec(), from).await? {
+                    return Ok(());
+                }
             }
         }
+        // What is closed while more comes is reset, and an answer on its way may be lost by that.
+        stream.shutdown().await?;
+        let mut behind = stream.take(UNANSWERED_BYTES_MAX);
+        tokio::io::copy(&mut behind, &mut tokio::io::sink()).await?;
         Ok(())
     }
 
-    async fn begins_with(&self, stream: &mut TcpStream, peer: &Peer) -> io::Result<Vec<Vec<u8>>> {
-        let mut came = Vec::with_capacity(FIRST_BYTES_MAX + 1);
-        loop {
-            if stream.read_buf(&mut came).await? == 0 {
-                return Err(ErrorKind::UnexpectedEof.into());
+    /// Whether what came is all that the socket of the connection has said.
+    fn is_known(&self, peer: &Peer, came: &[u8]) -> Result<bool, Refusal> {
+        match self.callers.has_said(peer, came) {
+            Some(Beside::This) => Ok(true),
+            Some(Beside::More) => Ok(false),
+            Some(Beside::Other) => {
+                let what = "The question for a name that came is not what the process that connected has sent";
+                Err(Refusal::new(Code::QuestionForeign, what))
             }
-            match self.callers.has_said(peer, &came) {
-                Some(Beside::This) => {
-                    if let Some(questions) = whole(&came) {
-                        return Ok(questions);
-                    }
-                }
-                Some(Beside::More) => {}
-                Some(Beside::Other) => return Ok(self.foreign(peer)),
-                None => return Ok(self.forgotten(peer)),
+            None => {
+                let what = "What the process that asks for a name has sent is not known any more, since too many connections have begun";
+                Err(Refusal::new(Code::Overloaded, what))
             }
         }
-    }
-
-    fn foreign(&self, peer: &Peer) -> Vec<Vec<u8>> {
-        let what = "The question for a name that came is not what the process that connected has sent, or is longer than is known of that (4096 bytes)";
-        self.not_answered(peer, Refusal::new(Code::QuestionForeign, what))
-    }
-
-    fn forgotten(&self, peer: &Peer) -> Vec<Vec<u8>> {
-        let what = "What the process that asks for a name has sent is not known any more, since too many connections have begun";
-        self.not_answered(peer, Refusal::new(Code::Overloaded, what))
-    }
-
-    fn not_answered(&self, peer: &Peer, refusal: Refusal) -> Vec<Vec<u8>> {
-        let process = Some(peer.process.clone());
-        self.refused.add(peer.agent.clone(), process, refusal);
-        Vec::new()
     }
 
     /// No socket is known to have been led here that has this end: it was put on the loopback by hand, or thousands of others have asked since.
@@ -146,15 +166,10 @@ impl Responder {
     }
 }
 
-/// The messages, each behind its length (RFC 1035, 4.2.2), where the last is whole and there is one.
-fn whole(came: &[u8]) -> Option<Vec<Vec<u8>>> {
-    let (mut messages, mut rest) = (Vec::new(), came);
-    while let Some((length, behind)) = rest.split_first_chunk() {
-        let (message, behind) = behind.split_at_checked(u16::from_be_bytes(*length).into())?;
-        messages.push(message.to_vec());
-        rest = behind;
-    }
-    (rest.is_empty() && !messages.is_empty()).then_some(messages)
+/// The next question, behind its length, where it is whole.
+fn question(rest: &[u8]) -> Option<&[u8]> {
+    let (length, behind) = rest.split_first_chunk()?;
+    behind.get(..u16::from_be_bytes(*length).into())
 }
 
 #[cfg(test)]
@@ -162,14 +177,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn messages_are_whole_where_the_last_is() {
-        let ab = [[1_u8, 2].to_vec(), Vec::new(), [3].to_vec()];
+    fn a_question_is_next_once_all_of_it_has_come() {
         let all = [0, 2, 1, 2, 0, 0, 0, 1, 3];
-        assert_eq!(whole(&all).as_deref(), Some(ab.as_slice()));
-        for cut in [1, 2, 3, 5, 7, 8] {
-            assert_eq!(whole(&all[..cut]), None, "{cut}");
+        for cut in 0..4 {
+            assert_eq!(question(&all[..cut]), None, "{cut}");
         }
-        assert_eq!(whole(&[]), None);
-        assert_eq!(whole(&all[..4]).as_deref(), Some(&ab[..1]));
+        assert_eq!(question(&all), Some(&all[2..4]));
+        assert_eq!(question(&all[4..]), Some(&[][..]));
+        assert_eq!(question(&all[6..8]), None);
+        assert_eq!(question(&all[6..]), Some(&[3][..]));
     }
 }

@@ -261,6 +261,9 @@ enum Command {
         /// The half that becomes the command.
         #[arg(long, hide = true)]
         inside: bool,
+        /// What ties it to the other.
+        #[arg(long, hide = true)]
+        tie: Option<i32>,
         /// The command and its arguments.
         #[arg(trailing_var_arg = true, required = true)]
         command: Vec<std::ffi::OsString>,
@@ -271,6 +274,9 @@ enum Command {
         /// A signal that the command was not to hear from the start.
         #[arg(long)]
         unheard: Vec<i32>,
+        /// What ties it to `enforcer run`.
+        #[arg(long)]
+        tie: Option<i32>,
         /// The command and its arguments.
         #[arg(trailing_var_arg = true, required = true)]
         command: Vec<std::ffi::OsString>,
@@ -438,6 +444,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
             only_env,
             sandbox,
             inside,
+            tie,
             command,
         } => {
             let terms = scope.zip(reason);
@@ -457,12 +464,17 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
                 keep_env: &keep_env,
                 only_env: &only_env,
                 is_inside: inside,
+                tie,
                 is_sandboxed: sandbox,
                 command: &command,
             });
         }
-        Command::Sandboxed { unheard, command } => {
-            return Err(run::sandbox::become_command(&unheard, &command));
+        Command::Sandboxed {
+            unheard,
+            tie,
+            command,
+        } => {
+            return Err(run::sandbox::become_command(&unheard, tie, &command));
         }
         Command::Notify { command } => return notify::run(&cli.socket, command, cli.json),
         Command::Client { command } => return client::run(&cli.socket, &command, cli.json),

@@ -361,13 +361,17 @@ fn a_command_runs_in_a_session_and_a_terminal_of_its_own_with_little_of_the_call
 fn a_command_is_a_job_of_a_shell_in_the_background_in_the_foreground_in_a_pipeline_and_when_it_goes_on()
  {
     let world = World::start(Family::V4);
-    let mut command = world.run_as(Who::Operator, "/usr/bin/python3");
-    command.arg(script("agent/shell.py")).arg(enforcer());
-    command.args(["run", "--agent", "finance-bot", "--"]);
-    let ended = command.stdin(Stdio::null()).output().expect("runs");
-    let said = String::from_utf8_lossy(&ended.stdout);
-    let said: Vec<&str> = said.lines().collect();
-    assert_eq!(said, ["true"; 7], "{ended:?}");
+    for further in [&["--sandbox"][..], &[]] {
+        let mut command = world.run_as(Who::Operator, "/usr/bin/python3");
+        command.arg(script("agent/shell.py")).arg(enforcer());
+        command.args(["run", "--agent", "finance-bot"]);
+        command.args(further).arg("--");
+        command.current_dir(world.own_folder(Who::Agent, "work"));
+        let ended = command.stdin(Stdio::null()).output().expect("runs");
+        let said = String::from_utf8_lossy(&ended.stdout);
+        let said: Vec<&str> = said.lines().collect();
+        assert_eq!(said, ["true"; 8], "{ended:?}");
+    }
 }
 
 #[test]

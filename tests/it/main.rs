@@ -43,6 +43,7 @@ mod proxy;
 mod resolver;
 mod restart;
 mod routing;
+mod runner;
 mod shared;
 mod startup;
 mod storage;

@@ -2,11 +2,14 @@
 //! session, and passes on: bytes between the caller's terminal and the command's own, signals, and the exit code.
 
 mod confine;
+mod heard;
 mod inside;
 pub(super) mod sandbox;
 mod terminal;
+pub(super) mod tie;
 
 use std::ffi::OsString;
+use std::os::fd::RawFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{ExitCode, ExitStatus, Stdio};
@@ -20,24 +23,15 @@ use enforcer_proto::refusal::Code;
 use enforcer_proto::wire::{Ask, GrantView, Reply};
 use rustix::process::{Pid, Signal, getpgid, kill_process, kill_process_group};
 use tokio::process::Child;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
 use super::wait::{self, Pending};
 use super::{Failure, ask};
 use crate::workload;
+use heard::Heard;
 use terminal::{Relay, Terminal};
+use tie::{Runner, Tie};
 
-/// What ends a command unless it sees to it itself, and is passed on to it.
-const PASSED_ON: [Signal; 6] = [
-    Signal::TERM,
-    Signal::INT,
-    Signal::HUP,
-    Signal::QUIT,
-    Signal::USR1,
-    Signal::USR2,
-];
 /// How often it is looked whether a command that was started in the background is in the foreground by now.
 const FOREGROUND_LOOK: Duration = Duration::from_millis(200);
 
@@ -56,6 +50,8 @@ pub(super) struct Run<'a> {
     pub(super) window_of: Option<RequestId>,
     /// Whether this is the child.
     pub(super) is_inside: bool,
+    /// By which number the child was handed its [`Tie`], where it was started by this.
+    pub(super) tie: Option<RawFd>,
     /// Whether the command is to be in a sandbox.
     pub(super) is_sandboxed: bool,
     pub(super) command: &'a [OsString],
@@ -69,6 +65,7 @@ pub(super) fn run(run: &Run<'_>) -> Result<ExitCode, Failure> {
     if run.is_sandboxed {
         // Before anybody is asked for a window that nothing could be done with.
         sandbox::Sandbox::here()?;
+        sandbox::streams_are_let_in()?;
     }
     let status = ask::runtime()?.block_on(async {
         let Some(terms) = run.terms else {
@@ -144,11 +141,24 @@ async fn give_back(socket: &Path, grant: &GrantView) {
 
 async fn outside(run: &Run<'_>, window_of: Option<RequestId>) -> anyhow::Result<ExitStatus> {
     let terminal = Terminal::replacing_the_callers().context("making a terminal")?;
-    let mut child = child(run, terminal.as_ref(), window_of).context("starting a process")?;
-    let mut relay = terminal.map(Terminal::relay);
-    let status = ended(&mut child, run.is_sandboxed, relay.as_mut()).await?;
-    if let Some(relay) = relay {
-        relay.finish();
+    let (mut tie, theirs) = tie::pair().context("making a pair of sockets")?;
+    let started = child(run, terminal.as_ref(), window_of, &theirs);
+    let mut child = started.context("starting a process")?;
+    drop(theirs);
+    // What is not to be heard from the start, the child does not hear either: it has this from the system, and not from here.
+    let mut heard = Heard::begin().context("listening for signals")?;
+    let mut job = Job {
+        pid: child
+            .id()
+            .and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?)),
+        is_sandboxed: run.is_sandboxed,
+        hears: !run.is_sandboxed,
+        untold: Vec::new(),
+        relay: terminal.map(Terminal::relay),
+    };
+    let status = job.ended(&mut child, &mut heard, &mut tie).await?;
+    if let Some(relay) = job.relay {
+        relay.finish(&mut heard.passed_on).await;
     }
     Ok(status)
 }
@@ -158,6 +168,7 @@ fn child(
     run: &Run<'_>,
     terminal: Option<&Terminal>,
     window_of: Option<RequestId>,
+    tie: &Tie,
 ) -> std::io::Result<Child> {
     let mut command = tokio::process::Command::new("/proc/self/exe");
     // As a command has it whose folder is another: a sandbox's, or one that it goes to.
@@ -168,6 +179,7 @@ fn child(
         command.arg("--json");
     }
     command.args(["run", "--inside", "--agent", run.agent.as_str()]);
+    command.arg("--tie").arg(tie.hand_over()?.to_string());
     if run.is_sandboxed {
         command.arg("--sandbox");
     }
@@ -189,64 +201,93 @@ fn child(
     command.spawn()
 }
 
-/// Waits for the command's end, passing on signals and the size of the window.
-async fn ended(
-    child: &mut Child,
+/// The command that is run, as a job of the caller's.
+struct Job {
+    /// The child: none where it has ended already.
+    pid: Option<Pid>,
     is_sandboxed: bool,
-    mut relay: Option<&mut Relay>,
-) -> anyhow::Result<ExitStatus> {
-    let pid = child
-        .id()
-        .and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
-    let mut resized = signal(SignalKind::window_change())?;
-    let mut signals = signals()?;
-    let mut resumed = signal(SignalKind::from_raw(libc::SIGCONT))?;
-    // A shell that brings a job to the foreground says so to none that runs.
-    let mut look = tokio::time::interval(FOREGROUND_LOOK);
-    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        let passed_on = tokio::select! {
-            status = child.wait() => return Ok(status?),
-            _ = resized.recv() => {
-                if let Some(relay) = &relay {
-                    relay.resize();
-                }
-                continue;
-            }
-            _ = resumed.recv() => {
-                if let Some(relay) = &mut relay {
-                    relay.resume();
-                }
-                continue;
-            }
-            _ = look.tick(), if relay.is_some() => {
-                if let Some(relay) = &mut relay {
-                    relay.attend();
-                }
-                continue;
-            }
-            Some(signal) = signals.recv() => signal,
-        };
-        // The child leads a group of its own as soon as it has left our session. One that has ended needs no signal.
-        if let Some(pid) = pid
-            && kill_process_group(group(pid, is_sandboxed), passed_on).is_err()
-        {
-            let _ = kill_process(pid, passed_on);
-        }
-    }
+    /// Whether it hears what is passed on. In a sandbox only the command does, once it is there.
+    hears: bool,
+    /// What it is to hear by then.
+    untold: Vec<Signal>,
+    relay: Option<Relay>,
 }
 
-/// What this process is told, and has the command told.
-fn signals() -> std::io::Result<mpsc::UnboundedReceiver<Signal>> {
-    let (to, signals) = mpsc::unbounded_channel();
-    for passed_on in PASSED_ON {
-        let mut comes = signal(SignalKind::from_raw(passed_on.as_raw()))?;
-        let to = to.clone();
-        tokio::spawn(
-            async move { while comes.recv().await.is_some() && to.send(passed_on).is_ok() {} },
-        );
+impl Job {
+    /// Waits for the command's end, passing on signals and the size of the window.
+    async fn ended(
+        &mut self,
+        child: &mut Child,
+        heard: &mut Heard,
+        tie: &mut Runner,
+    ) -> std::io::Result<ExitStatus> {
+        // A shell that brings a job to the foreground says so to none that runs.
+        let mut look = tokio::time::interval(FOREGROUND_LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                status = child.wait() => return status,
+                () = tie.is_heard(), if !self.hears => {
+                    self.hears = true;
+                    for signal in std::mem::take(&mut self.untold) {
+                        self.pass_on(signal);
+                    }
+                }
+                Some(signal) = heard.passed_on.recv() => self.pass_on(signal),
+                () = Heard::stops(&mut heard.stops) => self.stop(),
+                _ = heard.resized.recv() => {
+                    if let Some(relay) = &self.relay {
+                        relay.resize();
+                    }
+                }
+                _ = heard.resumed.recv() => self.resume(),
+                _ = look.tick(), if self.relay.is_some() => {
+                    if let Some(relay) = &mut self.relay {
+                        relay.attend();
+                    }
+                }
+            }
+        }
     }
-    Ok(signals)
+
+    /// Tells the command, or keeps it until it hears.
+    fn pass_on(&mut self, signal: Signal) {
+        if !self.hears {
+            if !self.untold.contains(&signal) {
+                self.untold.push(signal);
+            }
+            return;
+        }
+        // The child leads a group of its own as soon as it has left our session. One that has ended needs no signal.
+        if let Some(pid) = self.pid
+            && kill_process_group(group(pid, self.is_sandboxed), signal).is_err()
+        {
+            let _ = kill_process(pid, signal);
+        }
+    }
+
+    /// Stops, the command first, until the shell lets its job go on.
+    fn stop(&mut self) {
+        if let Some(relay) = &mut self.relay {
+            relay.give_back();
+        }
+        let group = self.pid.map(|pid| group(pid, self.is_sandboxed));
+        let tell = |signal| {
+            if let Some(group) = group {
+                let _ = kill_process_group(group, signal);
+            }
+        };
+        tell(Signal::STOP);
+        heard::stop();
+        tell(Signal::CONT);
+        self.resume();
+    }
+
+    fn resume(&mut self) {
+        if let Some(relay) = &mut self.relay {
+            relay.resume();
+        }
+    }
 }
 
 /// The group of the command's that signals are for. In a sandbox the child is bubblewrap, whose child is the first process in it, and that one's child is

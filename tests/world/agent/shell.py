@@ -1,7 +1,7 @@
 """A shell with jobs on a terminal, in which a command is run in the background and brought to the foreground.
 
 Its arguments: what the command is run by. It prints in a line of JSON each what came of a job that was started in the background, of one that was brought
-to the foreground and was typed to, of one whose words a pipeline prints and whose input ends, of one whose words a pager shows, which reads keys, of one
+to the foreground and was typed to, of one that the key for it stops and that goes on where it was, of one whose words a pipeline prints and whose input ends, of one whose words a pager shows, which reads keys, of one
 that asks for a password in a pipeline, of one that was stopped and goes on, and of one that goes on in the background.
 """
 
@@ -75,6 +75,17 @@ print(json.dumps(told(terminal, f"{RUN} sh -c 'echo beg''un' > /dev/null 2>&1 & 
 begins(terminal, READS)
 comes(terminal, "fg")
 print(json.dumps(told(terminal, "typed", "read <typed>")))
+os.write(terminal, f"{RUN} sh -c 'echo re''ady; read line; echo \"read <$line>\"'\n".encode())
+until(terminal, "ready")
+# As long as it takes to be listened to: a terminal stops nobody by the key before.
+deadline = time.monotonic() + PATIENCE_S
+while termios.tcgetattr(terminal)[OUTPUT] & termios.OPOST and time.monotonic() < deadline:
+    time.sleep(0.02)
+os.write(terminal, b"\x1a")
+stopped = until(terminal, "Stopped", ASKS)
+comes(terminal, "fg")
+went_on = told(terminal, "on", "read <on>")
+print(json.dumps("Stopped" in stopped and went_on))
 os.write(terminal, f"{RUN} sh -c 'echo on''e; echo tw''o; cat' | cat\n".encode())
 shown = until(terminal, "one\r\ntwo\r\n")
 # A line, and the end of what is typed, as they are meant for the command.

@@ -2,7 +2,7 @@
 //! and becomes the command. Nothing of the caller's reaches the command but what is named here.
 #![expect(
     unsafe_code,
-    reason = "close_range and signal have no safe bindings: one closes what others may own, the other runs code in the middle of other code"
+    reason = "close_range has no safe binding: it closes what others may own"
 )]
 
 use std::ffi::{OsStr, OsString};
@@ -18,9 +18,11 @@ use nix::unistd::{Gid, Uid, User, setgid, setgroups, setuid};
 use rustix::process::Signal;
 
 use super::super::{Failure, ask};
+use super::Run;
 use super::confine::confine;
+use super::heard::become_deaf;
 use super::sandbox::{self, Sandbox, Shown};
-use super::{PASSED_ON, Run};
+use super::tie::Tie;
 
 /// What a command gets of the caller's environment without being asked for.
 const KEPT: [&str; 4] = ["PATH", "LANG", "TERM", "TZ"];
@@ -37,6 +39,9 @@ pub(super) fn become_command(run: &Run<'_>) -> Result<(), Failure> {
         .command
         .split_first()
         .ok_or_else(|| anyhow!("there is no command to run"))?;
+    let tie = run.tie.map(Tie::handed).transpose();
+    let tie = tie.context("looking for `enforcer run`")?;
+    end_with_the_runner(tie.as_ref(), Signal::KILL)?;
     leave_the_callers_session().context("leaving the caller's session")?;
     let reply = ask::runtime()?.block_on(join(run))?;
     let Reply::Joined(joined) = reply else {
@@ -63,8 +68,7 @@ pub(super) fn become_command(run: &Run<'_>) -> Result<(), Failure> {
     } else {
         Signal::TERM
     };
-    rustix::process::set_parent_process_death_signal(Some(ends))
-        .context("being told of the caller's end")?;
+    end_with_the_runner(tie.as_ref(), ends)?;
     close_on_exec_from(3).context("closing the caller's files")?;
     let home = user.map_or_else(|| OsString::from("/"), |user| user.dir.into_os_string());
     let mut environment = if run.only_env.is_empty() {
@@ -86,7 +90,10 @@ pub(super) fn become_command(run: &Run<'_>) -> Result<(), Failure> {
         let sandbox = Sandbox::here()?;
         sandbox.is_open_to(uid.as_raw())?;
         let unheard = become_deaf();
-        let (bubblewrap, first) = sandbox.program(shown(run.socket, &joined.env), &unheard)?;
+        let tie = tie.as_ref().map(Tie::hand_over).transpose();
+        let tie = tie.context("handing over what ties the command to `enforcer run`")?;
+        let shown = shown(run.socket, &joined.env);
+        let (bubblewrap, first) = sandbox.program(shown, &unheard, tie)?;
         let mut command = std::process::Command::new(bubblewrap);
         command.args(first).arg(program);
         command
@@ -168,23 +175,14 @@ fn leave_the_callers_session() -> io::Result<()> {
     Ok(())
 }
 
-/// From now on this process, and what it becomes, hears none of what is passed on: bubblewrap does not end by it, so that the command in its sandbox ends as
-/// it chooses to, and says so by its exit code. What comes until the command hears it again is lost. Gives what it has not heard before either, as a
-/// command of nohup's.
-fn become_deaf() -> Vec<i32> {
-    let numbers = PASSED_ON.map(Signal::as_raw).into_iter();
-    // SAFETY: no code of ours runs in a handler: what is set is what the kernel itself does. These may be set, so that it cannot fail.
-    let before = |number: &i32| unsafe { libc::signal(*number, libc::SIG_IGN) } == libc::SIG_IGN;
-    numbers.filter(before).collect()
-}
-
-/// The command hears it again, but for what it was not to hear from the start.
-pub(super) fn hear_but_for(unheard: &[i32]) {
-    let numbers = PASSED_ON.map(Signal::as_raw).into_iter();
-    for number in numbers.filter(|number| !unheard.contains(number)) {
-        // SAFETY: as above.
-        unsafe { libc::signal(number, libc::SIG_DFL) };
+/// Has this process end with `enforcer run`, or by this: where that has ended before the kernel was told.
+fn end_with_the_runner(tie: Option<&Tie>, by: Signal) -> Result<(), Failure> {
+    rustix::process::set_parent_process_death_signal(Some(by))
+        .context("being told of the caller's end")?;
+    if tie.is_some_and(|tie| !tie.has_runner()) {
+        return Err(Failure::Other(anyhow!("`enforcer run` has ended")));
     }
+    Ok(())
 }
 
 /// Drops to `uid` for good: groups first, or they could not be dropped any more.

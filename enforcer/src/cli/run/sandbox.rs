@@ -5,6 +5,7 @@ mod folders;
 
 use std::ffi::{OsStr, OsString};
 use std::net::{Ipv4Addr, UdpSocket};
+use std::os::fd::RawFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,7 +15,8 @@ use enforcer_ebpf::map::NAMES_PORT;
 use rustix::fs::{Access, access};
 
 use super::super::Failure;
-use super::inside::hear_but_for;
+use super::heard::hear_but_for;
+use super::tie::Tie;
 use folders::Folders;
 pub(super) use folders::Shown;
 
@@ -83,7 +85,7 @@ impl Sandbox {
     }
 
     /// The program, and its first arguments: the command and its own come after them. It is this program first, which waits in the sandbox until
-    /// it is served, and becomes the command ([`become_command`]), which hears no signal that is `unheard`.
+    /// it is served, and becomes the command ([`become_command`]), which hears no signal that is `unheard`, and ends by its `tie` where `enforcer run` has.
     ///
     /// # Errors
     /// When this program is nowhere.
@@ -91,6 +93,7 @@ impl Sandbox {
         &self,
         mut shown: Shown,
         unheard: &[i32],
+        tie: Option<RawFd>,
     ) -> Result<(&Path, Vec<OsString>)> {
         let me = std::env::current_exe().context("looking for this program")?;
         shown.files.push(me.clone());
@@ -101,6 +104,7 @@ impl Sandbox {
                 .iter()
                 .map(|signal| format!("--unheard={signal}").into()),
         );
+        words.extend(tie.map(|tie| format!("--tie={tie}").into()));
         words.push("--".into());
         Ok((&self.bubblewrap, words))
     }
@@ -130,9 +134,55 @@ fn arguments(folders: &Folders, working: &Path, shown: &Shown) -> Vec<OsString> 
     words
 }
 
+/// Whether the command may have this process's standard streams in its sandbox: by a folder it would have what is beside it, whatever is shown there, and by
+/// a socket of the network what is at its other end.
+///
+/// # Errors
+/// When it may not.
+pub(super) fn streams_are_let_in() -> Result<(), Failure> {
+    use rustix::fs::{FileType, fstat};
+    use rustix::net::{AddressFamily, sockopt::socket_domain};
+    let streams = [
+        ("input", rustix::stdio::stdin()),
+        ("output", rustix::stdio::stdout()),
+        ("error output", rustix::stdio::stderr()),
+    ];
+    for (name, stream) in streams {
+        // One that is closed is nothing.
+        let Ok(found) = fstat(stream) else { continue };
+        let what = match FileType::from_raw_mode(found.st_mode) {
+            FileType::Directory => "a folder",
+            FileType::BlockDevice => "a disk",
+            FileType::Socket if socket_domain(stream) != Ok(AddressFamily::UNIX) => {
+                "a socket of the network"
+            }
+            FileType::RegularFile
+            | FileType::Symlink
+            | FileType::Fifo
+            | FileType::Socket
+            | FileType::CharacterDevice
+            | FileType::Unknown => continue,
+        };
+        return Err(Failure::Usage(format!(
+            "standard {name} is {what}, which --sandbox does not let in: give it a file, a pipe or a terminal"
+        )));
+    }
+    Ok(())
+}
+
 /// Waits until the daemon listens in this sandbox, and becomes the command. Gives why it has not become it.
-pub(in crate::cli) fn become_command(unheard: &[i32], command: &[OsString]) -> Failure {
+pub(in crate::cli) fn become_command(
+    unheard: &[i32],
+    tie: Option<RawFd>,
+    command: &[OsString],
+) -> Failure {
     hear_but_for(unheard);
+    // From here on bubblewrap's end is this process's, and bubblewrap ends with `enforcer run`.
+    match tie.map(Tie::handed).transpose() {
+        Ok(Some(tie)) if tie.has_runner() => tie.hears(),
+        Ok(None) => {}
+        Ok(Some(_)) | Err(_) => return Failure::Other(anyhow!("`enforcer run` has ended")),
+    }
     let Some((program, arguments)) = command.split_first() else {
         return Failure::Other(anyhow!("there is no command to run"));
     };

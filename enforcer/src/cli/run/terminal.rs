@@ -4,23 +4,27 @@ use std::io::{self, IsTerminal};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::Stdio;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::FOREGROUND_LOOK;
+use super::heard::is_ignored;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::getpgrp;
+use rustix::process::{Signal, getpgrp, kill_process_group};
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::termios::{
-    LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcgetpgrp, tcgetwinsize,
-    tcsetattr, tcsetwinsize,
+    LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcgetpgrp, tcgetsid,
+    tcgetwinsize, tcsetattr, tcsetwinsize,
 };
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::oneshot;
 
-/// How long the command's last words may take to be passed on after it has ended. What it left running may hold the terminal for longer.
+/// How long nothing more of the command's comes before its last words have been passed on, where what it left running holds the terminal.
 const LAST_WORDS: Duration = Duration::from_millis(500);
+/// More than a terminal of the kernel's holds that was not read yet, bytes: what comes behind is of what it left running.
+const HELD_BYTES_MAX: usize = 128 * 1024;
 /// How much is passed on at once, bytes.
 const CHUNK_BYTES: usize = 16 * 1024;
 
@@ -64,19 +68,22 @@ impl Terminal {
     pub(super) fn relay(self) -> Relay {
         let Self { ours, theirs } = self;
         drop(theirs);
-        let (said, all_said) = channel();
-        let from = Arc::clone(&ours);
+        let (ends, all_said) = oneshot::channel();
+        let said = Arc::<Said>::default();
+        let (from, says) = (Arc::clone(&ours), Arc::clone(&said));
         std::thread::spawn(move || {
             if let Some(to) = callers() {
-                pass_on(from.as_fd(), to);
+                says.pass_on(from.as_fd(), to);
             }
-            drop(said);
+            // It is dropped there at the latest, where nobody waits.
+            let _ = ends.send(());
         });
         let mut relay = Relay {
             ours,
             raw: None,
             typed: Arc::default(),
             is_listening: false,
+            said,
             all_said,
         };
         relay.attend();
@@ -93,8 +100,9 @@ pub(super) struct Relay {
     typed: Arc<Typed>,
     /// Whether what is typed is passed on.
     is_listening: bool,
+    said: Arc<Said>,
     /// Ends when the command's terminal has nothing more to say.
-    all_said: Receiver<()>,
+    all_said: oneshot::Receiver<()>,
 }
 
 impl Relay {
@@ -156,9 +164,35 @@ impl Relay {
         }
     }
 
-    /// Waits for what the command has said and was not passed on yet.
-    pub(super) fn finish(self) {
-        let _ = self.all_said.recv_timeout(LAST_WORDS);
+    /// Gives the caller's terminal back as it was, until [`Relay::resume`].
+    pub(super) fn give_back(&mut self) {
+        if self.typed.is_raw.swap(false, Relaxed)
+            && let Some(before) = self.raw.as_ref().filter(|_| is_in_foreground())
+        {
+            let _ = tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, before);
+        }
+    }
+
+    /// Waits for what the command has said and was not passed on yet, however slowly it is read, or until this process is told to end: keys are the terminal's
+    /// own by then.
+    pub(super) async fn finish(mut self, told: &mut UnboundedReceiver<Signal>) {
+        self.typed.is_over.store(true, Relaxed);
+        self.give_back();
+        let at_its_end = self.said.bytes.load(Relaxed);
+        let mut before = at_its_end;
+        loop {
+            tokio::select! {
+                _ = &mut self.all_said => return,
+                _ = told.recv() => return,
+                () = tokio::time::sleep(LAST_WORDS) => {}
+            }
+            let now = self.said.bytes.load(Relaxed);
+            let is_quiet = now == before && !self.said.is_being_read.load(Relaxed);
+            if is_quiet || now - at_its_end > HELD_BYTES_MAX {
+                return;
+            }
+            before = now;
+        }
     }
 }
 
@@ -198,6 +232,8 @@ fn is_in_foreground() -> bool {
 struct Typed {
     /// Whether that is changed for the command now.
     is_raw: AtomicBool,
+    /// Whether the command has ended: nothing is read for it any more.
+    is_over: AtomicBool,
 }
 
 impl Typed {
@@ -223,24 +259,49 @@ impl Typed {
     /// and puts it back as it found it.
     fn is_ours(&self) -> bool {
         let gives = self.is_raw.load(Relaxed) || gives_lines(rustix::stdio::stdin());
-        gives && is_in_foreground()
+        gives && is_in_foreground() && !self.is_over.load(Relaxed)
     }
 
     /// Passes on what there is; whether there may be more.
     fn pass_on_once(&self, to: BorrowedFd<'_>) -> bool {
+        let stdin = rustix::stdio::stdin();
+        let mut typed = [0; CHUNK_BYTES];
         if self.is_raw.load(Relaxed) {
-            return pass_on_once(rustix::stdio::stdin(), to);
+            let Some(count) = read(stdin, &mut typed) else {
+                return false;
+            };
+            let typed = &typed[..count];
+            let Some(at) = stops_at(to, typed) else {
+                return write_all(to, typed);
+            };
+            // What is typed behind it is for whoever has the terminal then.
+            let is_written = write_all(to, &typed[..at]);
+            let _ = kill_process_group(getpgrp(), Signal::TSTP);
+            return is_written;
         }
-        let mut line = [0; CHUNK_BYTES];
-        match rustix::io::read(rustix::stdio::stdin(), &mut line) {
+        match rustix::io::read(stdin, &mut typed) {
             Err(Errno::INTR) => true,
             Err(_) => false,
             // The end of what is typed is a key to the command's terminal.
             Ok(0) => tcgetattr(to)
                 .is_ok_and(|now| write_all(to, &[now.special_codes[SpecialCodeIndex::VEOF]])),
-            Ok(count) => write_all(to, &line[..count]),
+            Ok(count) => write_all(to, &typed[..count]),
         }
     }
+}
+
+/// Where the key is among those typed that stops a job, if the command's terminal takes it for that and the command's own group would be stopped by it. The
+/// kernel stops no group in whose session nobody is left to let it go on, and the command's is such a one; those of a shell in there it does.
+fn stops_at(terminal: BorrowedFd<'_>, typed: &[u8]) -> Option<usize> {
+    let now = tcgetattr(terminal).ok()?;
+    let key = now.special_codes[SpecialCodeIndex::VSUSP];
+    if key == 0 || !now.local_modes.contains(LocalModes::ISIG) {
+        return None;
+    }
+    let at = typed.iter().position(|typed| *typed == key)?;
+    let leader = tcgetsid(terminal).ok()?;
+    let is_its_own = tcgetpgrp(terminal) == Ok(leader);
+    (is_its_own && !is_ignored(leader, Signal::TSTP)).then_some(at)
 }
 
 /// Whether a terminal has these modes.
@@ -260,20 +321,40 @@ fn is_typed(within: Timespec) -> bool {
     !matches!(poll(&mut typed, Some(&within)), Ok(0) | Err(Errno::INTR))
 }
 
-/// Passes bytes on until either side ends: a terminal does with EIO.
-fn pass_on(from: BorrowedFd<'_>, to: BorrowedFd<'_>) {
-    while pass_on_once(from, to) {}
+/// What the command says.
+#[derive(Debug, Default)]
+struct Said {
+    /// How much of it was passed on, bytes.
+    bytes: AtomicUsize,
+    /// Whether the caller's terminal has not taken all of it yet.
+    is_being_read: AtomicBool,
 }
 
-/// Passes on what there is; whether there may be more.
-fn pass_on_once(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> bool {
-    let mut chunk = [0; CHUNK_BYTES];
-    let count = match rustix::io::read(from, &mut chunk) {
-        Err(Errno::INTR) => return true,
-        Ok(0) | Err(_) => return false,
-        Ok(count) => count,
-    };
-    write_all(to, &chunk[..count])
+impl Said {
+    /// Passes it on until either side ends: a terminal does with EIO.
+    fn pass_on(&self, from: BorrowedFd<'_>, to: BorrowedFd<'_>) {
+        let mut chunk = [0; CHUNK_BYTES];
+        while let Some(count) = read(from, &mut chunk) {
+            self.is_being_read.store(true, Relaxed);
+            let is_written = write_all(to, &chunk[..count]);
+            self.bytes.fetch_add(count, Relaxed);
+            self.is_being_read.store(false, Relaxed);
+            if !is_written {
+                return;
+            }
+        }
+    }
+}
+
+/// Reads what there is; nothing where there will be no more.
+fn read(from: BorrowedFd<'_>, chunk: &mut [u8]) -> Option<usize> {
+    loop {
+        match rustix::io::read(from, &mut *chunk) {
+            Err(Errno::INTR) => {}
+            Ok(0) | Err(_) => return None,
+            Ok(count) => return Some(count),
+        }
+    }
 }
 
 /// Whether all could be written.

@@ -1,0 +1,115 @@
+//! What becomes of a command when `enforcer run` is ended at whatever moment, and of what the command says where that is read slowly.
+
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use harness::world::{Family, Who, World, enforcer, wait_for};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// The moments at which it is ended: from before the command is begun until it runs.
+const MOMENTS_MS: std::ops::Range<u64> = 0..80;
+/// So far apart.
+const STEP_MS: usize = 5;
+
+/// A command that is not over for a while.
+fn run(world: &World, further: &[&str]) -> Command {
+    let mut command = world.run_as(Who::Operator, enforcer());
+    command.args(["run", "--agent", "finance-bot"]);
+    command.args(further).args(["--", "sleep", "600"]);
+    command.current_dir(world.own_folder(Who::Agent, "work"));
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+/// Ends it after so long.
+fn ended(mut command: Command, after_ms: u64, by: Signal) -> Child {
+    let child = command.spawn().expect("starts");
+    // Between any two steps of its start: which, the clock alone says.
+    std::thread::sleep(Duration::from_millis(after_ms));
+    kill_process(Pid::from_child(&child), by).expect("signals");
+    child
+}
+
+fn nobody_is_left(world: &World) {
+    let procs = world.cgroup_of(Who::Agent).join("cgroup.procs");
+    wait_for("nobody is left", || {
+        std::fs::read_to_string(&procs).is_ok_and(|pids| pids.is_empty())
+    });
+}
+
+#[test]
+fn a_command_ends_with_who_ran_it_at_whatever_moment_that_is_killed() {
+    let world = World::start(Family::V4);
+    for further in [&["--sandbox"][..], &[]] {
+        for after_ms in MOMENTS_MS.step_by(STEP_MS) {
+            let mut child = ended(run(&world, further), after_ms, Signal::KILL);
+            child.wait().expect("ends");
+        }
+        nobody_is_left(&world);
+    }
+}
+
+#[test]
+fn a_command_is_told_to_end_at_whatever_moment_who_runs_it_is_told() {
+    let world = World::start(Family::V4);
+    for further in [&["--sandbox"][..], &[]] {
+        for after_ms in MOMENTS_MS.step_by(STEP_MS) {
+            let mut child = ended(run(&world, further), after_ms, Signal::TERM);
+            let mut status = None;
+            wait_for("it ends", || {
+                status = child.try_wait().expect("waits");
+                status.is_some()
+            });
+            let is_well = status.is_some_and(|status| status.success());
+            assert!(!is_well, "{further:?} after {after_ms} ms");
+        }
+        nobody_is_left(&world);
+    }
+}
+
+/// Runs its arguments on a terminal that it reads as a slow line does, and prints the last line and the exit code.
+const ON_A_SLOW_TERMINAL: &str = r#"
+import os, pty, sys, time
+pid, terminal = pty.fork()
+if pid == 0:
+    os.execv(sys.argv[1], sys.argv[1:])
+said = b""
+try:
+    while part := os.read(terminal, 2048):
+        said += part
+        time.sleep(0.05)
+except OSError:
+    pass
+print(said.split()[-1].decode(), os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"#;
+
+#[test]
+fn all_that_a_command_says_is_shown_however_slowly_it_is_read() {
+    let world = World::start(Family::V4);
+    let mut command = world.run_as(Who::Operator, "/usr/bin/python3");
+    command.args(["-c", ON_A_SLOW_TERMINAL]).arg(enforcer());
+    command.args(["run", "--agent", "finance-bot", "--", "seq", "14000"]);
+    let ended = command.stdin(Stdio::null()).output().expect("runs");
+    assert_eq!(String::from_utf8_lossy(&ended.stdout), "14000 0\n");
+}
+
+#[test]
+fn a_sandbox_is_given_no_folder_and_no_socket_of_the_network_for_a_stream() {
+    let world = World::start(Family::V4);
+    let folder = std::fs::File::open("/").expect("opens");
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("binds");
+    let streams = [
+        (Stdio::from(folder), "standard input is a folder"),
+        (
+            std::os::fd::OwnedFd::from(listener).into(),
+            "standard input is a socket of the network",
+        ),
+    ];
+    for (stream, why) in streams {
+        let mut command = run(&world, &["--sandbox"]);
+        command.stdin(stream).stderr(Stdio::piped());
+        let ended = command.output().expect("runs");
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert!(!ended.status.success() && said.contains(why), "{said}");
+    }
+}

@@ -125,7 +125,9 @@ impl Workloads {
         for (_, workload, _) in &self.agents {
             match workload {
                 Workload::Cgroup(path) => workload::make(&self.root.join(path))?,
-                Workload::Unit(_)
+                Workload::CgroupLike(_)
+                | Workload::Unit(_)
+                | Workload::UnitLike(_)
                 | Workload::User(_)
                 | Workload::Container(_)
                 | Workload::Pod(_)
@@ -210,7 +212,9 @@ impl Workloads {
     fn is_shallow(&self, workload: &Workload) -> Result<(), String> {
         match workload {
             Workload::Cgroup(path) => check_depth(&self.mount, &self.root.join(path)),
-            Workload::Unit(_)
+            Workload::CgroupLike(_)
+            | Workload::Unit(_)
+            | Workload::UnitLike(_)
             | Workload::User(_)
             | Workload::Container(_)
             | Workload::Pod(_)

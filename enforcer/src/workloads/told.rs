@@ -136,7 +136,9 @@ fn means(workload: &Workload, container: &Container) -> bool {
             container.labels.get(key).is_some_and(|held| held == value)
         }),
         Workload::Cgroup(_)
+        | Workload::CgroupLike(_)
         | Workload::Unit(_)
+        | Workload::UnitLike(_)
         | Workload::User(_)
         | Workload::Container(_)
         | Workload::Pod(_) => false,

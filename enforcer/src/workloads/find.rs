@@ -10,6 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::called::{container_ids, is_container, is_slice};
+use super::unknown::Containers;
 use crate::config::{AGENTS_MAX, Workload, pattern};
 use crate::workload::is_gone;
 
@@ -35,7 +36,17 @@ pub enum Sought {
 }
 
 /// Where each of `workloads` is below `root`, in their order.
+#[must_use]
 pub fn find(root: &Path, workloads: &[&Workload]) -> Vec<Sought> {
+    find_beside(root, workloads, &mut None)
+}
+
+/// The same, and which containers there are besides, where that is asked for.
+pub(super) fn find_beside(
+    root: &Path,
+    workloads: &[&Workload],
+    containers: &mut Option<Containers>,
+) -> Vec<Sought> {
     let by_name = workloads
         .iter()
         .copied()
@@ -65,10 +76,11 @@ pub fn find(root: &Path, workloads: &[&Workload]) -> Vec<Sought> {
             })
             .collect(),
         matching: by_name.map(|workload| (workload, Vec::new())).collect(),
+        containers: containers.take(),
         looked_at: 0,
         unseen: None,
     };
-    if !walk.matching.is_empty() {
+    if !walk.matching.is_empty() || walk.containers.is_some() {
         let top = Place {
             folder: root,
             name: None,
@@ -78,6 +90,7 @@ pub fn find(root: &Path, workloads: &[&Workload]) -> Vec<Sought> {
         };
         walk.below(&top);
     }
+    *containers = walk.containers.take();
     let found = workloads.iter().map(|workload| match workload {
         Workload::Cgroup(path) => there(root.join(path)),
         Workload::User(uid) => there(root.join(format!("user.slice/user-{uid}.slice"))),
@@ -196,6 +209,8 @@ struct Walk<'a> {
     paths_like: Vec<(&'a Workload, Vec<&'a str>)>,
     /// Those that are patterns of units' names.
     units_like: Vec<(&'a Workload, &'a str)>,
+    /// The containers that there are, where they are asked for.
+    containers: Option<Containers>,
     looked_at: usize,
     /// Why not everything was looked at, if so.
     unseen: Option<String>,
@@ -270,6 +285,9 @@ impl Walk<'_> {
 
     /// Takes in a cgroup of this name, for the workloads that are called so.
     fn called(&mut self, name: &str, path: &Path, is_for_units: bool) {
+        if let Some(containers) = &mut self.containers {
+            container_ids(name).for_each(|id| containers.see(id));
+        }
         let ids = container_ids(name);
         let beginnings = ids.flat_map(|id| self.id_chars.iter().map(|chars| &id[..*chars]));
         let containers = beginnings.map(|id| Workload::Container(id.to_owned()));

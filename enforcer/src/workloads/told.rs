@@ -88,6 +88,11 @@ impl Told {
         known.chain(running).collect()
     }
 
+    /// Whether each agent's container is what it is by the other.
+    pub(super) fn means_the_same(&self, other: &Self) -> bool {
+        self.meant == other.meant
+    }
+
     pub(super) fn of(&self, agent: &AgentName) -> &Meant {
         self.meant.get(agent).unwrap_or(&NOT_ASKED)
     }

@@ -194,7 +194,7 @@ async fn daemon((config, digest): (Config, String), policy: Policy, room: Room) 
         stop.clone(),
         &tasks,
     )?;
-    runtimes::keep(&config, &places.workloads, &stop, &tasks);
+    runtimes::keep(&config, &places.workloads, &clock, &stop, &tasks);
     let old = OldFlows {
         enforce: config.enforce,
         daemon: workload::cgroup_id(&places.daemon)?,

@@ -5,6 +5,7 @@ mod estimator;
 mod file;
 mod hsm;
 mod notify;
+pub(crate) mod pattern;
 mod policy;
 mod prefixes;
 mod program;
@@ -138,8 +139,12 @@ pub struct Metadata {
 pub enum Workload {
     /// A cgroup below the cgroup root, which the daemon makes.
     Cgroup(PathBuf),
+    /// The one cgroup below the cgroup root whose path is like this one: `*` is any part of a name.
+    CgroupLike(PathBuf),
     /// A systemd unit, by its whole name: a service, a scope or a slice.
     Unit(String),
+    /// The one unit whose name is like this one.
+    UnitLike(String),
     /// Everything that runs under a login of this uid's, its own service manager included.
     User(u32),
     /// A container, by its id or the beginning of it.
@@ -156,7 +161,9 @@ impl std::fmt::Display for Workload {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Cgroup(path) => write!(f, "cgroup {}", path.display()),
+            Self::CgroupLike(path) => write!(f, "the cgroup like {}", path.display()),
             Self::Unit(name) => write!(f, "unit {name}"),
+            Self::UnitLike(name) => write!(f, "the unit like {name}"),
             Self::User(uid) => write!(f, "everything of user {uid}"),
             Self::Container(id) => write!(f, "container {id}"),
             Self::Pod(uid) => write!(f, "pod {uid}"),
@@ -202,7 +209,9 @@ impl Agent {
         let of_workload = match &self.workload {
             Workload::User(uid) => Some(*uid),
             Workload::Cgroup(_)
+            | Workload::CgroupLike(_)
             | Workload::Unit(_)
+            | Workload::UnitLike(_)
             | Workload::Container(_)
             | Workload::Pod(_)
             | Workload::ContainerName(_)

@@ -6,6 +6,7 @@ mod containers;
 mod find;
 mod kept;
 mod told;
+mod unknown;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -15,7 +16,9 @@ use enforcer_ebpf::map::CGROUP_LEVELS;
 use enforcer_proto::principal::AgentName;
 
 pub use find::{Sought, find};
+use tokio::sync::Notify;
 use told::Told;
+use unknown::Unknown;
 
 use crate::apart::Apart;
 use crate::config::{Agent, Workload};
@@ -44,6 +47,10 @@ pub struct Workloads {
     executables: Vec<(AgentName, Executables)>,
     /// What runtimes said of containers.
     told: RwLock<Arc<Told>>,
+    /// They have said something else of an agent's.
+    told_more: Notify,
+    /// Containers of which they have not told.
+    unknown: Unknown,
     now: RwLock<Now>,
 }
 
@@ -107,6 +114,8 @@ impl Workloads {
             daemon,
             agents: agents.collect(),
             told: RwLock::default(),
+            told_more: Notify::new(),
+            unknown: Unknown::default(),
             now: RwLock::default(),
         }
     }
@@ -125,7 +134,9 @@ impl Workloads {
         for (_, workload, _) in &self.agents {
             match workload {
                 Workload::Cgroup(path) => workload::make(&self.root.join(path))?,
-                Workload::Unit(_)
+                Workload::CgroupLike(_)
+                | Workload::Unit(_)
+                | Workload::UnitLike(_)
                 | Workload::User(_)
                 | Workload::Container(_)
                 | Workload::Pod(_)
@@ -210,7 +221,9 @@ impl Workloads {
     fn is_shallow(&self, workload: &Workload) -> Result<(), String> {
         match workload {
             Workload::Cgroup(path) => check_depth(&self.mount, &self.root.join(path)),
-            Workload::Unit(_)
+            Workload::CgroupLike(_)
+            | Workload::Unit(_)
+            | Workload::UnitLike(_)
             | Workload::User(_)
             | Workload::Container(_)
             | Workload::Pod(_)

@@ -11,6 +11,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use enforcer::clock::{Clock, SystemClock};
 use harness::capture::Capture;
 use harness::stage::{OTHER4, Side};
 use harness::world::{Family, Who, World, client_script, enforcer, venv_python, wait_for};
@@ -671,6 +672,59 @@ fn whatever_a_runtime_says_in_place_of_its_containers_its_agents_alone_are_refus
         );
     }
     assert!(world.daemon_log().contains("it answered 503"));
+}
+
+#[test]
+fn where_a_container_is_seen_of_which_no_runtime_has_told_they_are_asked_at_once_and_not_for_ever()
+{
+    let mut world = World::with_a_silent_far_side();
+    world.edit_config("cgroup = \"agents/finance-bot\"", NAME);
+    let socket = world.stage.dir().join("runtime.sock");
+    let runtimes = format!("[runtimes]\nsockets = [\"{}\"]\n[token]", socket.display());
+    world.edit_config("[token]", &runtimes);
+    let listener = UnixListener::bind(&socket).expect("binds");
+    std::fs::set_permissions(&socket, PermissionsExt::from_mode(0o600)).expect("sets a mode");
+    let (asked, questions) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let _ = stream.read(&mut [0; 4096]);
+            let none = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]";
+            let _ = stream.write_all(none);
+            if asked.send(SystemClock.now().boot_ns).is_err() {
+                return;
+            }
+        }
+    });
+    world.start_daemon();
+    let mut last = questions.recv().expect("a question");
+    // How long after the last one each comes.
+    let mut next = || {
+        let at = questions.recv().expect("another question");
+        at - std::mem::replace(&mut last, at)
+    };
+    // Less than a second, as late as one of two may have come.
+    let second = 700_000_000;
+    for _ in 0..3 {
+        let after = next();
+        assert!(after >= second, "nothing is new: {after:?}");
+    }
+    let _container = world
+        .stage
+        .cgroups
+        .make(&format!("docker/{}", "a".repeat(64)));
+    let mut late = 0;
+    while next() >= second {
+        late += 1;
+        assert!(late < 3, "none comes sooner");
+    }
+    // It is none that this runtime tells of: in time they are asked no oftener for it.
+    let mut calm = 0;
+    let mut all = 0;
+    while calm < 3 {
+        calm = if next() >= second { calm + 1 } else { 0 };
+        all += 1;
+    }
+    assert!(all <= 16, "{all}");
 }
 
 /// Played by [`a_killed_test_leaves_nothing_of_its_containers_behind`] in a process of its own.

@@ -15,6 +15,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use enforcer::clock::{Clock, SystemClock};
 use enforcer::dns::SYNTHETIC;
 use harness::stage::{BIGQUERY4, BIGQUERY6, OTHER4};
 use harness::world::{
@@ -226,6 +227,44 @@ fn a_namespace_whose_loopback_is_down_is_refused_in_one_sentence_until_it_is_up(
     let _ = agent.must(&format!("reach {to}"));
     wait_for("nothing is wrong", || problems(&world).is_empty());
     assert_eq!(world.events("namespace_refused").len(), 1);
+}
+
+#[test]
+fn of_two_that_cannot_be_served_each_reason_is_told_and_of_one_that_has_ended_nothing_any_more() {
+    let world = World::start(Family::V4);
+    let to = format!("{BIGQUERY4} 443");
+    let mut down = Apart::of(&world);
+    down.must("unshare");
+    let _ = down.does(&format!("connect {to}"));
+    wait_for("it is said", || problems(&world).len() == 1);
+    let mut taken = Apart::of(&world);
+    taken.must("unshare");
+    gives_only(&mut taken, 841);
+    assert_eq!(taken.must("listen"), 841);
+    taken.must("lo up");
+    let _ = taken.does(&format!("connect {to}"));
+    let both = |said: &str| said.contains("loopback is down") && said.contains("127.0.0.1:841");
+    wait_for("both are said", || {
+        problems(&world).iter().any(|said| both(said))
+    });
+    let refused = world.events("namespace_refused");
+    assert_eq!(refused.len(), 2, "{refused:?}");
+    drop(down);
+    let ended_ns = SystemClock.now().boot_ns;
+    let left = format!(
+        "network namespace {} of agent finance-bot is not served, so what it asks from there is refused: {}",
+        refused[1]["netns"],
+        refused[1]["why"].as_str().expect("words")
+    );
+    wait_for("the other alone is said", || {
+        problems(&world) == [left.as_str()]
+    });
+    drop(taken);
+    wait_for("nothing is wrong", || problems(&world).is_empty());
+    // It is remembered for ten seconds, so that it has no other record.
+    let took_ns = SystemClock.now().boot_ns - ended_ns;
+    assert!(took_ns < 8_000_000_000, "{took_ns}");
+    assert_eq!(world.events("namespace_refused").len(), 2);
 }
 
 #[test]

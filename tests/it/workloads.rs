@@ -303,6 +303,52 @@ fn a_container_is_an_agent_by_its_id() {
 }
 
 #[test]
+fn what_a_pattern_means_is_the_agent_through_new_names_and_of_two_neither_is_nor_is_it_nobody() {
+    for (workload, [first, second, inside]) in [
+        (
+            "cgroup = \"pods.slice/*bot*\"",
+            [
+                "pods.slice/bot-1",
+                "pods.slice/my-bot-2",
+                "machine.slice/libpod-ID.scope/pods.slice/bot-3",
+            ],
+        ),
+        (
+            "unit = \"bot@*.service\"",
+            [
+                "system.slice/system-bot.slice/bot@1.service",
+                "system.slice/system-bot.slice/bot@2.service",
+                "machine.slice/libpod-ID.scope/system.slice/bot@3.service",
+            ],
+        ),
+    ] {
+        let (mut world, wire) = world(workload);
+        world.start_daemon();
+        let make = |path: &str| world.stage.cgroups.make(&path.replace("ID", CONTAINER));
+        // Of a container's own root, who makes what it likes there.
+        let inside = make(inside);
+        let first = make(first);
+        wait_until_seen(&world, &first);
+        open_window(&world, &first);
+        assert_eq!(connect(&world, &first, AGENT_UID), "ok");
+        assert_eq!(connect(&world, &inside, AGENT_UID), "EPERM");
+        let second = make(second);
+        wait_until_said(
+            &world,
+            "are called so: stop one of them, or name more of the agent's in the configuration",
+        );
+        for cgroup in [&first, &second] {
+            assert_eq!(connect(&world, cgroup, AGENT_UID), "EPERM");
+        }
+        std::fs::remove_dir(&first).expect("removes");
+        wait_for("the window to have gone to the other", || {
+            connect(&world, &second, AGENT_UID) == "ok"
+        });
+        assert_eq!(wire.packets(), 0);
+    }
+}
+
+#[test]
 fn a_cgroup_that_others_than_root_can_write_is_no_workload() {
     let (world, _wire) = world("cgroup = \"agents/finance-bot\"");
     let cgroup = world.stage.cgroups.make("agents/finance-bot");

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 pub use about::About;
 pub use bounded::{
-    COMM_BYTES_MAX, GIDS_RECORDED_MAX, REFUSED_SQL_BYTES_MAX, REQUEST_LINE_BYTES_MAX,
-    TEXT_BYTES_MAX,
+    COMM_BYTES_MAX, FAULT_BYTES_MAX, FAULTS_RECORDED_MAX, GIDS_RECORDED_MAX, REFUSED_SQL_BYTES_MAX,
+    REQUEST_LINE_BYTES_MAX, TEXT_BYTES_MAX,
 };
 pub use kind::{KINDS, UnknownKind, kind_named};
 

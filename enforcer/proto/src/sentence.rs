@@ -1,11 +1,11 @@
 //! The one-line sentence of an event: what is shown of a record, next to its number and time, by the command line, exports and the console alike.
 
 use crate::asking::FromQuery;
-use crate::event::Event;
+use crate::event::{Event, FAULT_BYTES_MAX, FAULTS_RECORDED_MAX};
 use crate::principal::{AgentName, ContainerOrigin, Process};
 use crate::scope::TableRef;
 use crate::size;
-use crate::text::safe_line;
+use crate::text::{keep, safe_line};
 
 /// The longest SQL that is shown on one line, characters; JSON has it whole.
 const SQL_CHARS: usize = 160;
@@ -48,6 +48,16 @@ fn sql(text: Option<&String>) -> String {
     text.map_or_else(String::new, |text| {
         format!(": {}", safe_line(text, SQL_CHARS))
     })
+}
+
+/// Each with its end, where the cure stands: as many and as long as a record holds, and what one has beyond that is counted.
+fn each_fault(faults: &[String]) -> String {
+    let mut each: Vec<String> = faults
+        .iter()
+        .map(|fault| safe_line(fault, FAULT_BYTES_MAX))
+        .collect();
+    keep(&mut each, FAULTS_RECORDED_MAX);
+    each.join("; ")
 }
 
 /// In which container a process is, where that is known.
@@ -304,7 +314,7 @@ pub fn sentence(event: &Event) -> String {
             "HEALTHY  the enforcement is as it should be".to_owned()
         }
         Event::HealthChanged { faults } => {
-            format!("UNWELL   {}", safe_line(&faults.join("; "), 400))
+            format!("UNWELL   {}", each_fault(faults))
         }
         Event::QueryAsked {
             grant,
@@ -562,6 +572,59 @@ pub fn sentence(event: &Event) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What is said where a container of Kubernetes' is an agent's, and another was: two paths as that makes them, and then what to do.
+    fn with_real_paths(agent: &str) -> String {
+        let cgroup = |digit: char| {
+            let id = String::from(digit).repeat(64);
+            let pod = "kubepods-burstable-pod8dbc0b14_47a8_4b23_9f0e_6a2d1c3b4a5f.slice";
+            format!(
+                "/sys/fs/cgroup/kubepods.slice/kubepods-burstable.slice/{pod}/cri-containerd-{id}.scope"
+            )
+        };
+        format!(
+            "agent {agent} has its workload in {} now, and what was its workload, or may have been, is refused: its cgroup {} is there, and no runtime tells any more of a container in it that is called so: stop that, or call it so again and the other one otherwise",
+            cgroup('a'),
+            cgroup('b')
+        )
+    }
+
+    #[test]
+    fn each_fault_is_told_whole_with_its_cure_however_many_there_are_and_nothing_of_a_record_is_lost()
+     {
+        let told = |faults: Vec<String>| sentence(&Event::HealthChanged { faults }.bounded());
+        let faults: Vec<String> = (0..FAULTS_RECORDED_MAX)
+            .map(|number| with_real_paths(&format!("agent-{number}")))
+            .collect();
+        assert_eq!(
+            told(faults.clone()),
+            format!("UNWELL   {}", faults.join("; "))
+        );
+        let more = [faults, vec!["one".to_owned(), "more".to_owned()]].concat();
+        let said = told(more);
+        assert!(said.ends_with("otherwise; and 3 more"), "{said}");
+        // The longest that a record holds, each character of one byte and of more, or one that is made visible.
+        for longest in ["x", "é", "\n", "\u{1b}"] {
+            let longest = longest.repeat(FAULT_BYTES_MAX);
+            let event = Event::HealthChanged {
+                faults: vec![longest; 40],
+            }
+            .bounded();
+            let Event::HealthChanged { faults } = &event else {
+                panic!("another");
+            };
+            let whole: Vec<String> = faults
+                .iter()
+                .map(|fault| safe_line(fault, usize::MAX))
+                .collect();
+            assert_eq!(sentence(&event), format!("UNWELL   {}", whole.join("; ")));
+        }
+        // Of a record that another program wrote as much is told.
+        let faults = vec!["y".repeat(10 * FAULT_BYTES_MAX); 1000];
+        let said = sentence(&Event::HealthChanged { faults });
+        assert!(said.ends_with("…; and 969 more"), "{}", said.len());
+        assert!(said.len() < (FAULTS_RECORDED_MAX + 1) * (FAULT_BYTES_MAX + 8));
+    }
 
     #[test]
     fn a_served_namespace_is_told_with_its_container_and_image_where_those_are_known() {

@@ -147,6 +147,11 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Ends when runtimes have said another thing of an agent's container than before.
+    pub(super) async fn told_more(&self) {
+        self.workloads.told_more().await;
+    }
+
     /// Looks where the workloads are, and where that has changed tells the kernel: windows of those that have gone go first, those of who
     /// has come back come last. What is in doubt stays an agent's, without a window. Gives what is wrong with the others. `first`: until
     /// everything could be looked at once, whoever is no agent is enforced on like before.

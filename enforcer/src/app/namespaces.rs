@@ -34,7 +34,7 @@ use crate::kernel::{self, Ports};
 use crate::listeners::Sockets;
 use crate::namespaces::enter::{EnterError, enter};
 use crate::namespaces::look::{self, Depth};
-use crate::namespaces::{Netns, PACE, Place, Room, Seen, Site, Step, changes, unserved};
+use crate::namespaces::{Door, Netns, PACE, Place, Room, Seen, Site, Step, changes, unserved};
 use crate::pace::Bucket;
 use crate::workload;
 use crate::workloads::Workloads;
@@ -109,6 +109,8 @@ struct Served {
     agent: AgentName,
     /// One of its processes there, when it began.
     process: Process,
+    /// By which of its threads it was entered.
+    door: Door,
     cookie: u64,
     /// Whether it has ::1, as far as was looked.
     has_ipv6: bool,
@@ -121,8 +123,15 @@ struct Looked {
     /// What was served when it began.
     before: BTreeMap<Netns, AgentName>,
     /// Nothing where it came to nothing.
-    seen: Option<(Seen, Insides)>,
+    seen: Option<Found>,
     took: Duration,
+}
+
+struct Found {
+    seen: Seen,
+    insides: Insides,
+    /// Of what is told of as not served, where nobody is any more.
+    gone: Vec<Place>,
 }
 
 impl Keep {
@@ -169,6 +178,7 @@ impl Keep {
         took: Duration,
     ) -> impl Future<Output = Looked> + Send + use<> {
         let (before, after) = (now.whose(), now.looked_into);
+        let told = now.faults.told();
         let clock = Arc::clone(&self.clock);
         let workloads = Arc::clone(&self.workloads);
         let share = u32::try_from(SHARE).unwrap_or(u32::MAX);
@@ -185,7 +195,12 @@ impl Keep {
                     seen = look::look(&all, own, Depth::Threads);
                 }
                 let insides = Insides::look(&served, &seen, after);
-                (seen, insides)
+                let gone = look::gone(told, &seen, workloads.mount(), &all);
+                Found {
+                    seen,
+                    insides,
+                    gone,
+                }
             });
             let seen = looked.await.ok();
             let took_ns = clock.now().boot_ns.saturating_sub(began_ns);
@@ -199,12 +214,17 @@ impl Keep {
 
     /// Does at once what is to be done about what is served, and has what else was seen wait for its agents' turns.
     async fn looked(&mut self, now: &mut Now, lanes: &mut Lanes, looked: Looked) {
-        let Some((seen, insides)) = looked.seen else {
+        let Some(Found {
+            seen,
+            insides,
+            gone,
+        }) = looked.seen
+        else {
             return;
         };
         // One that the kernel still leads to is tried again.
         self.bury(now).await;
-        now.faults.look(&seen, self.boot_ns());
+        now.faults.look(&seen, &gone, self.boot_ns());
         let boot_ns = self.boot_ns();
         now.paces.retain(|_, pace| !pace.is_full(boot_ns));
         lanes.retain(&self.workloads.all().into_keys().collect());
@@ -375,6 +395,7 @@ impl Keep {
         Ok(Served {
             agent: place.agent.clone(),
             process,
+            door: place.door,
             cookie,
             has_ipv6,
             post,
@@ -408,7 +429,7 @@ impl Keep {
             return;
         };
         let (agent, netns) = (place.agent, place.netns);
-        served.process = process;
+        (served.process, served.door) = (process, place.door);
         served.post.site.hand_over(agent.clone());
         let agent = std::mem::replace(&mut served.agent, agent);
         self.engine

@@ -91,7 +91,9 @@ impl Places {
 fn are_fixed(config: &Config) -> bool {
     config.agents.iter().all(|agent| match agent.workload {
         config::Workload::Cgroup(_) => true,
-        config::Workload::Unit(_)
+        config::Workload::CgroupLike(_)
+        | config::Workload::Unit(_)
+        | config::Workload::UnitLike(_)
         | config::Workload::User(_)
         | config::Workload::Container(_)
         | config::Workload::Pod(_)

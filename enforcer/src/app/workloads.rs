@@ -23,7 +23,7 @@ use crate::dns::marks::Marks;
 use crate::kernel::KernelError;
 use crate::{prove, workload};
 
-/// How long after one look the next begins. What runs in a workload that was not seen yet is nobody's.
+/// How long after one look the next begins at the latest, but for its rest. What runs in a workload that was not seen yet is nobody's.
 const LOOK: Duration = Duration::from_millis(250);
 /// A look takes at most one part of so many of the time, however many cgroups the host has.
 const LOOK_SHARE: u32 = 10;
@@ -73,12 +73,15 @@ pub(super) fn keep(
     let (sender, problems) = watch::channel(first);
     tasks.spawn(async move {
         let again = async {
-            let mut pause = LOOK;
+            let mut rest = Duration::ZERO;
             loop {
-                tokio::time::sleep(pause).await;
+                tokio::time::sleep(rest).await;
+                let left = LOOK.saturating_sub(rest);
+                // What a runtime has told of is looked for at once.
+                let _ = tokio::time::timeout(left, shared.told_more()).await;
                 let (now, took) = look_again(Arc::clone(&shared), Arc::clone(&clock)).await;
                 let now = said(now, &mut lasting, clock.now().boot_ns);
-                pause = LOOK.max(took * LOOK_SHARE);
+                rest = took * LOOK_SHARE;
                 sender.send_if_modified(|before| {
                     let is_news = *before != now;
                     if is_news {

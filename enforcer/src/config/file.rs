@@ -14,6 +14,7 @@ use super::audit::AuditFile;
 use super::estimator::EstimatorFile;
 use super::hsm::{HsmFile, KeyStore};
 use super::notify::{self, HookFile};
+use super::pattern;
 use super::program;
 use super::runtimes::{self, RuntimesFile};
 use super::{
@@ -532,8 +533,25 @@ fn check_apart_from_helpers(agents: &[Agent], helpers: &Path) -> Result<(), Stri
                     helpers.display()
                 ));
             }
+            Workload::CgroupLike(path) if pattern::may_be_nested(path, helpers) => {
+                return Err(format!(
+                    "agent {}: a cgroup that is called like {}, and that of the programs that the daemon runs, {}, may lie inside one another",
+                    agent.name,
+                    path.display(),
+                    helpers.display()
+                ));
+            }
+            Workload::UnitLike(name) if is_called(name, helpers) => {
+                return Err(format!(
+                    "agent {}: the cgroup of the programs that the daemon runs, {}, may be called like {name}",
+                    agent.name,
+                    helpers.display()
+                ));
+            }
             Workload::Cgroup(_)
+            | Workload::CgroupLike(_)
             | Workload::Unit(_)
+            | Workload::UnitLike(_)
             | Workload::User(_)
             | Workload::Container(_)
             | Workload::Pod(_)
@@ -632,12 +650,31 @@ fn check_executables(agent: &AgentName, paths: &[PathBuf]) -> Result<(), String>
     }
 }
 
+/// A cgroup, by its path or what that is like.
+fn by_path(path: PathBuf) -> Workload {
+    let is_pattern = path.to_str().is_some_and(pattern::is_pattern);
+    if is_pattern {
+        Workload::CgroupLike(path)
+    } else {
+        Workload::Cgroup(path)
+    }
+}
+
+/// A unit, by its name or what that is like.
+fn by_unit(name: String) -> Workload {
+    if pattern::is_pattern(&name) {
+        Workload::UnitLike(name)
+    } else {
+        Workload::Unit(name)
+    }
+}
+
 /// The one workload that a section names.
 fn workload_of(file: &AgentFile, daemon: &Path) -> Result<Workload, String> {
     let agent = &file.name;
     let named = [
-        file.cgroup.clone().map(Workload::Cgroup),
-        file.unit.clone().map(Workload::Unit),
+        file.cgroup.clone().map(by_path),
+        file.unit.clone().map(by_unit),
         file.user.map(Workload::User),
         file.container.clone().map(Workload::Container),
         file.pod.clone().map(Workload::Pod),
@@ -654,9 +691,22 @@ fn workload_of(file: &AgentFile, daemon: &Path) -> Result<Workload, String> {
     let wrong = match &workload {
         Workload::Cgroup(path) => {
             check_below(&format!("agent {agent}: cgroup"), path)?;
-            is_nested(path, daemon).then_some("its cgroup and the daemon's lie inside one another")
+            let is_nested = is_nested(path, daemon);
+            let wrong = is_nested.then_some("its cgroup and the daemon's lie inside one another");
+            pattern::wrong_path(path).or(wrong)
         }
-        Workload::Unit(name) => {
+        Workload::CgroupLike(path) => {
+            check_below(&format!("agent {agent}: cgroup"), path)?;
+            let is_nested = pattern::may_be_nested(path, daemon);
+            let wrong = is_nested.then_some(
+                "a cgroup that is called so, and the daemon's, may lie inside one another",
+            );
+            pattern::wrong_path(path).or(wrong)
+        }
+        Workload::UnitLike(name) if is_called(name, daemon) => {
+            Some("the daemon's own unit may be called so")
+        }
+        Workload::Unit(name) | Workload::UnitLike(name) => {
             let kinds = [".service", ".scope", ".slice"];
             let is_unit = is_plain(name) && kinds.iter().any(|kind| name.ends_with(kind));
             if name.starts_with("user@") {
@@ -664,7 +714,9 @@ fn workload_of(file: &AgentFile, daemon: &Path) -> Result<Workload, String> {
                     "a user's own service manager belongs to the user: name everything of the user's (`user = UID`)",
                 )
             } else {
-                (!is_unit).then_some("`unit` is the whole name of a .service, .scope or .slice")
+                let wrong = "`unit` is the whole name of a .service, .scope or .slice";
+                let wrong = (!is_unit).then_some(wrong);
+                wrong.or_else(|| pattern::wrong_unit(name))
             }
         }
         Workload::User(uid) => (*uid == 0).then_some("root is no agent: `user` must not be 0"),
@@ -690,22 +742,42 @@ fn workload_of(file: &AgentFile, daemon: &Path) -> Result<Workload, String> {
     }
 }
 
+/// Whether a pattern of units' names means a cgroup's.
+fn is_called(pattern: &str, cgroup: &Path) -> bool {
+    let name = cgroup.file_name().unwrap_or_default();
+    pattern::means(pattern, &name.to_string_lossy())
+}
+
 /// Which names and workloads agents have already.
 #[derive(Default)]
 struct Taken {
     names: BTreeSet<AgentName>,
     cgroups: Apart<AgentName>,
     others: BTreeMap<Workload, AgentName>,
+    /// Those that are patterns, and those that patterns may mean: the first is often empty, and each of the one is held against each of the other.
+    patterns: Vec<(Workload, AgentName)>,
+    plain: Vec<(Workload, AgentName)>,
 }
 
 impl Taken {
     /// The agent that has this name, or a workload that is this one or lies inside of it or around it, as far as their names tell.
     fn by(&self, name: &AgentName, workload: &Workload) -> Option<AgentName> {
         let of_name = self.names.get(name);
+        let of_pattern = || {
+            let mut patterns = self.patterns.iter();
+            let means = patterns.find(|(pattern, _)| may_mean(pattern, workload));
+            means.map(|(_, name)| name)
+        };
         let of_workload = || match workload {
-            Workload::Cgroup(path) => self.cgroups.related(path),
-            Workload::Unit(_)
-            | Workload::User(_)
+            Workload::Cgroup(path) => self.cgroups.related(path).or_else(of_pattern),
+            Workload::Unit(_) => self.others.get(workload).or_else(of_pattern),
+            Workload::CgroupLike(_) | Workload::UnitLike(_) => {
+                let mut plain = self.plain.iter();
+                let meant = plain.find(|(other, _)| may_mean(workload, other));
+                let same = self.others.get(workload);
+                same.or_else(|| meant.map(|(_, name)| name))
+            }
+            Workload::User(_)
             | Workload::Container(_)
             | Workload::Pod(_)
             | Workload::ContainerName(_)
@@ -716,17 +788,40 @@ impl Taken {
 
     fn take(&mut self, name: &AgentName, workload: &Workload) {
         self.names.insert(name.clone());
+        let both = || (workload.clone(), name.clone());
         match workload {
-            Workload::Cgroup(path) => self.cgroups.insert(path.clone(), name.clone()),
-            Workload::Unit(_)
-            | Workload::User(_)
+            Workload::Cgroup(path) => {
+                self.cgroups.insert(path.clone(), name.clone());
+                return self.plain.push(both());
+            }
+            Workload::CgroupLike(_) | Workload::UnitLike(_) => self.patterns.push(both()),
+            Workload::Unit(_) => self.plain.push(both()),
+            Workload::User(_)
             | Workload::Container(_)
             | Workload::Pod(_)
             | Workload::ContainerName(_)
-            | Workload::ContainerLabel(_) => {
-                self.others.insert(workload.clone(), name.clone());
-            }
+            | Workload::ContainerLabel(_) => {}
         }
+        self.others.insert(workload.clone(), name.clone());
+    }
+}
+
+/// Whether what a pattern means may be this one, or lie inside of it or around it: a section that names one has it for itself.
+fn may_mean(pattern: &Workload, plain: &Workload) -> bool {
+    match pattern {
+        Workload::CgroupLike(pattern) => {
+            matches!(plain, Workload::Cgroup(path) if pattern::may_be_nested(pattern, path))
+        }
+        Workload::UnitLike(pattern) => {
+            matches!(plain, Workload::Unit(name) if pattern::means(pattern, name))
+        }
+        Workload::Cgroup(_)
+        | Workload::Unit(_)
+        | Workload::User(_)
+        | Workload::Container(_)
+        | Workload::Pod(_)
+        | Workload::ContainerName(_)
+        | Workload::ContainerLabel(_) => false,
     }
 }
 

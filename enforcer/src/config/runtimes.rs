@@ -59,9 +59,13 @@ impl Workload {
     pub const fn is_told(&self) -> bool {
         match self {
             Self::ContainerName(_) | Self::ContainerLabel(_) => true,
-            Self::Cgroup(_) | Self::Unit(_) | Self::User(_) | Self::Container(_) | Self::Pod(_) => {
-                false
-            }
+            Self::Cgroup(_)
+            | Self::CgroupLike(_)
+            | Self::Unit(_)
+            | Self::UnitLike(_)
+            | Self::User(_)
+            | Self::Container(_)
+            | Self::Pod(_) => false,
         }
     }
 }

@@ -374,6 +374,68 @@ fn bytes_are_read_with_decimal_units() {
     }
 }
 
+#[test]
+fn a_cgroup_or_unit_may_be_named_by_what_it_is_like_and_no_other_pattern_is_taken_for_a_name() {
+    let workload = |named: &str| {
+        let text = GOOD.replace("cgroup = \"agents/finance-bot\"", named);
+        assert_ne!(text, GOOD);
+        load(&text).map(|config| config.agents[0].workload.clone())
+    };
+    let like = |path: &str| Workload::CgroupLike(path.into());
+    let of = |named| workload(named).expect("loads");
+    assert_eq!(of("cgroup = \"a/*bot*\""), like("a/*bot*"));
+    assert_eq!(of("cgroup = \"b*/x/b-*\""), like("b*/x/b-*"));
+    let unit = Workload::UnitLike("bot@*.service".to_owned());
+    assert_eq!(of("unit = \"bot@*.service\""), unit);
+    for (named, why) in [
+        ("cgroup = \"a/bot?\"", "only `*` is a pattern"),
+        ("cgroup = \"a/[ab]\"", "only `*` is a pattern"),
+        ("cgroup = \"a/**/b\"", "only `*` is a pattern"),
+        ("cgroup = \"a/*\"", "the last name in `cgroup` would be any"),
+        ("cgroup = \"/a/*b\"", "must be a path below the cgroup root"),
+        ("cgroup = \"*nforcer\"", "may lie inside one another"),
+        ("cgroup = \"*/x/b-*\"", "may lie inside one another"),
+        (
+            "cgroup = \"*-helpers/a\"",
+            "the programs that the daemon runs",
+        ),
+        ("unit = \"bot@?.service\"", "only `*` is a pattern"),
+        ("unit = \"*.service\"", "`unit` would be any"),
+        ("unit = \"bot@*\"", "is the whole name of a .service"),
+        ("unit = \"user@*.service\"", "belongs to the user"),
+    ] {
+        let refused = workload(named).expect_err(named);
+        assert!(refused.contains(why), "{named}: {refused}");
+    }
+}
+
+#[test]
+fn a_pattern_that_means_another_agents_workload_is_refused() {
+    let both = |one: &str, other: &str| {
+        let (before, _) = GOOD.split_once("[[agent]]").expect("an agent");
+        let section =
+            |name, workload| format!("[[agent]]\nname = \"{name}\"\n{workload}\nuid = 2001\n");
+        load(&format!(
+            "{before}{}{}",
+            section("finance-bot", one),
+            section("ops-bot", other)
+        ))
+    };
+    for (one, other) in [
+        ("cgroup = \"a/*bot\"", "cgroup = \"a/my-bot\""),
+        ("cgroup = \"a/*bot\"", "cgroup = \"a/my-bot/inner\""),
+        ("cgroup = \"a/*bot\"", "cgroup = \"a/*bot\""),
+        ("unit = \"bot@*.service\"", "unit = \"bot@1.service\""),
+    ] {
+        for (one, other) in [(one, other), (other, one)] {
+            let refused = both(one, other).expect_err("is refused");
+            assert!(refused.contains("the same name or workload"), "{refused}");
+        }
+    }
+    both("cgroup = \"a/*bot\"", "cgroup = \"a/other\"").expect("loads");
+    both("unit = \"bot@*.service\"", "unit = \"bots@1.service\"").expect("loads");
+}
+
 /// A host with so many agents, each with a workload of another kind than its neighbour's.
 fn host_of(agents: usize) -> String {
     let (before, _) = GOOD.split_once("[[agent]]").expect("an agent");

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use enforcer_proto::principal::AgentName;
 
-use super::{Door, Netns, Seen};
+use super::{Door, Netns, Place, Seen};
 use crate::workload;
 use crate::workloads::Found;
 
@@ -100,6 +100,23 @@ pub fn is_there(door: Door, netns: Netns, mount: &Path, folder: &Path) -> bool {
         mount.join(below).starts_with(folder)
     });
     in_workload && netns_at(&door.path()).is_ok_and(|found| found == netns)
+}
+
+/// Of these, those that nobody of their agents' is in any more, as far as a look has seen and those show by whom each was known: a thread that is alone somewhere
+/// is not seen by a look at processes.
+#[must_use]
+pub fn gone(
+    places: Vec<Place>,
+    seen: &Seen,
+    mount: &Path,
+    workloads: &BTreeMap<AgentName, Found>,
+) -> Vec<Place> {
+    let is_there = |place: &Place| {
+        let found = workloads.get(&place.agent);
+        found.is_some_and(|found| is_there(place.door, place.netns, mount, &found.folder))
+    };
+    let has_gone = |place: &Place| !seen.may_have_of(place.netns, &place.agent) && !is_there(place);
+    places.into_iter().filter(has_gone).collect()
 }
 
 /// Where each thread of a process is, of as many as are looked at. The first thread comes first.

@@ -35,7 +35,9 @@ impl Wanted {
                     wanted.labels.insert(label.clone());
                 }
                 Workload::Cgroup(_)
+                | Workload::CgroupLike(_)
                 | Workload::Unit(_)
+                | Workload::UnitLike(_)
                 | Workload::User(_)
                 | Workload::Container(_)
                 | Workload::Pod(_) => {}

@@ -9,8 +9,9 @@ use std::sync::{Arc, PoisonError};
 use enforcer_proto::principal::{AgentName, ContainerOrigin};
 
 use super::called::{container_at, container_ids};
-use super::find::{Sought, find};
+use super::find::{Sought, find_beside};
 use super::told::{Meant, Seen, Told, short};
+use super::unknown::Containers;
 use super::{Workloads, no_workload};
 use crate::config::Workload;
 use crate::runtimes::{Answer, Container};
@@ -36,7 +37,17 @@ impl Workloads {
             })
             .collect();
         let all: Vec<&Workload> = wanted.iter().flatten().collect();
-        let mut found = find(&self.root, &all).into_iter();
+        let is_told = self
+            .agents
+            .iter()
+            .any(|(_, workload, _)| workload.is_told());
+        let mut containers = is_told.then(Containers::default);
+        let mut found = find_beside(&self.root, &all, &mut containers).into_iter();
+        if let Some(containers) = containers {
+            let ids = containers.into_ids();
+            self.unknown
+                .see(ids.filter(|id| told.container(id).is_none()));
+        }
         let sought = self.agents.iter().zip(&wanted);
         let sought = sought.map(|((agent, workload, _), wanted)| {
             let mut found: Vec<Sought> = found.by_ref().take(wanted.len()).collect();
@@ -114,8 +125,23 @@ impl Workloads {
     pub fn tell(&self, answers: &[Answer]) {
         let agents = self.agents.iter();
         let agents = agents.map(|(agent, workload, _)| (agent, workload));
-        let after = Arc::new(self.told().after(answers, agents));
+        let before = self.told();
+        let after = Arc::new(before.after(answers, agents));
+        let is_news = !after.means_the_same(&before);
         *self.told.write().unwrap_or_else(PoisonError::into_inner) = after;
+        if is_news {
+            self.told_more.notify_one();
+        }
+    }
+
+    /// Ends when runtimes have said another thing of an agent's container than before: for the one who looks.
+    pub async fn told_more(&self) {
+        self.told_more.notified().await;
+    }
+
+    /// Ends when a look has seen a container of which no runtime has told: for the one who asks them.
+    pub async fn unknown(&self) {
+        self.unknown.come().await;
     }
 
     /// What was told last. A look that takes long holds up nobody who is told more.

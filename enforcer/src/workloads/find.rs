@@ -10,7 +10,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::called::{container_ids, is_container, is_slice};
-use crate::config::{AGENTS_MAX, Workload};
+use super::unknown::Containers;
+use crate::config::{AGENTS_MAX, Workload, pattern};
 use crate::workload::is_gone;
 
 /// The most cgroups that are looked at: four for each agent that a host may have. On a host with more it is in doubt where those are that are
@@ -35,7 +36,17 @@ pub enum Sought {
 }
 
 /// Where each of `workloads` is below `root`, in their order.
+#[must_use]
 pub fn find(root: &Path, workloads: &[&Workload]) -> Vec<Sought> {
+    find_beside(root, workloads, &mut None)
+}
+
+/// The same, and which containers there are besides, where that is asked for.
+pub(super) fn find_beside(
+    root: &Path,
+    workloads: &[&Workload],
+    containers: &mut Option<Containers>,
+) -> Vec<Sought> {
     let by_name = workloads
         .iter()
         .copied()
@@ -45,22 +56,49 @@ pub fn find(root: &Path, workloads: &[&Workload]) -> Vec<Sought> {
             .iter()
             .filter_map(|wanted| id_chars(wanted))
             .collect(),
+        paths_like: workloads
+            .iter()
+            .filter_map(|wanted| parts(wanted))
+            .collect(),
+        units_like: workloads
+            .iter()
+            .copied()
+            .filter_map(|wanted| match wanted {
+                Workload::UnitLike(name) => Some((wanted, name.as_str())),
+                Workload::Cgroup(_)
+                | Workload::CgroupLike(_)
+                | Workload::Unit(_)
+                | Workload::User(_)
+                | Workload::Container(_)
+                | Workload::Pod(_)
+                | Workload::ContainerName(_)
+                | Workload::ContainerLabel(_) => None,
+            })
+            .collect(),
         matching: by_name.map(|workload| (workload, Vec::new())).collect(),
+        containers: containers.take(),
         looked_at: 0,
         unseen: None,
     };
-    if !walk.matching.is_empty() {
+    if !walk.matching.is_empty() || walk.containers.is_some() {
         let top = Place {
             folder: root,
             name: None,
             is_for_units: true,
+            depth: 0,
+            like: (0..walk.paths_like.len()).collect(),
         };
         walk.below(&top);
     }
+    *containers = walk.containers.take();
     let found = workloads.iter().map(|workload| match workload {
         Workload::Cgroup(path) => there(root.join(path)),
         Workload::User(uid) => there(root.join(format!("user.slice/user-{uid}.slice"))),
-        Workload::Unit(_) | Workload::Container(_) | Workload::Pod(_) => walk.the_one(workload),
+        Workload::CgroupLike(_)
+        | Workload::Unit(_)
+        | Workload::UnitLike(_)
+        | Workload::Container(_)
+        | Workload::Pod(_) => walk.the_one(workload),
         // These have no name among cgroups: whoever knows their ids has those looked for.
         Workload::ContainerName(_) | Workload::ContainerLabel(_) => Sought::Absent,
     });
@@ -87,7 +125,11 @@ fn unseen(folder: &Path, error: &io::Error) -> String {
 /// Whether a workload is found by its cgroup's name, wherever that is.
 const fn is_named(workload: &Workload) -> bool {
     match workload {
-        Workload::Unit(_) | Workload::Container(_) | Workload::Pod(_) => true,
+        Workload::CgroupLike(_)
+        | Workload::Unit(_)
+        | Workload::UnitLike(_)
+        | Workload::Container(_)
+        | Workload::Pod(_) => true,
         Workload::Cgroup(_)
         | Workload::User(_)
         | Workload::ContainerName(_)
@@ -100,9 +142,45 @@ fn id_chars(workload: &Workload) -> Option<usize> {
     match workload {
         Workload::Container(id) => Some(id.len()),
         Workload::Unit(_)
+        | Workload::UnitLike(_)
         | Workload::Pod(_)
         | Workload::Cgroup(_)
+        | Workload::CgroupLike(_)
         | Workload::User(_)
+        | Workload::ContainerName(_)
+        | Workload::ContainerLabel(_) => None,
+    }
+}
+
+/// What to do where two are called so; of what is known by its whole name there is nothing to name.
+const fn cure(workload: &Workload) -> &'static str {
+    match workload {
+        Workload::CgroupLike(_) | Workload::UnitLike(_) => {
+            ": stop one of them, or name more of the agent's in the configuration"
+        }
+        Workload::Cgroup(_)
+        | Workload::Unit(_)
+        | Workload::User(_)
+        | Workload::Container(_)
+        | Workload::Pod(_)
+        | Workload::ContainerName(_)
+        | Workload::ContainerLabel(_) => "",
+    }
+}
+
+/// A workload that is a pattern of a path, and that path's names.
+fn parts<'a>(workload: &&'a Workload) -> Option<(&'a Workload, Vec<&'a str>)> {
+    match workload {
+        Workload::CgroupLike(path) => {
+            let parts: Option<Vec<&str>> = path.iter().map(|part| part.to_str()).collect();
+            Some((workload, parts?))
+        }
+        Workload::Cgroup(_)
+        | Workload::Unit(_)
+        | Workload::UnitLike(_)
+        | Workload::User(_)
+        | Workload::Container(_)
+        | Workload::Pod(_)
         | Workload::ContainerName(_)
         | Workload::ContainerLabel(_) => None,
     }
@@ -115,6 +193,10 @@ struct Place<'a> {
     name: Option<&'a str>,
     /// Whether the service manager puts units there: it and all above it, up to the top, are slices.
     is_for_units: bool,
+    /// How deep below the top.
+    depth: usize,
+    /// Which patterns of paths mean it, as far as it is deep.
+    like: Vec<usize>,
 }
 
 /// One walk over the cgroups, for all workloads that are found by name.
@@ -123,6 +205,12 @@ struct Walk<'a> {
     matching: BTreeMap<&'a Workload, Vec<PathBuf>>,
     /// How much of a container's id is named.
     id_chars: BTreeSet<usize>,
+    /// Those that are patterns of paths, each with its names.
+    paths_like: Vec<(&'a Workload, Vec<&'a str>)>,
+    /// Those that are patterns of units' names.
+    units_like: Vec<(&'a Workload, &'a str)>,
+    /// The containers that there are, where they are asked for.
+    containers: Option<Containers>,
     looked_at: usize,
     /// Why not everything was looked at, if so.
     unseen: Option<String>,
@@ -156,8 +244,10 @@ impl Walk<'_> {
         }
         let name = entry.file_name();
         let name = name.to_str();
+        let mut like = Vec::new();
         if let Some(name) = name {
             self.called(name, &path, place.is_for_units);
+            like = self.alike(name, &path, place);
         }
         if name.is_some_and(|name| is_container(place.name, name)) {
             return;
@@ -176,6 +266,8 @@ impl Walk<'_> {
             folder: &path,
             name,
             is_for_units: place.is_for_units && name.is_some_and(is_slice),
+            depth: place.depth + 1,
+            like,
         });
     }
 
@@ -193,6 +285,9 @@ impl Walk<'_> {
 
     /// Takes in a cgroup of this name, for the workloads that are called so.
     fn called(&mut self, name: &str, path: &Path, is_for_units: bool) {
+        if let Some(containers) = &mut self.containers {
+            container_ids(name).for_each(|id| containers.see(id));
+        }
         let ids = container_ids(name);
         let beginnings = ids.flat_map(|id| self.id_chars.iter().map(|chars| &id[..*chars]));
         let containers = beginnings.map(|id| Workload::Container(id.to_owned()));
@@ -204,6 +299,31 @@ impl Walk<'_> {
                 matching.push(path.to_owned());
             }
         }
+    }
+
+    /// Takes in a cgroup of this name in a place, for the patterns that mean it. Gives those that may mean what lies below it.
+    fn alike(&mut self, name: &str, path: &Path, place: &Place<'_>) -> Vec<usize> {
+        let mut meant: Vec<&Workload> = Vec::new();
+        let mut go_on = Vec::new();
+        for at in &place.like {
+            let (workload, parts) = &self.paths_like[*at];
+            match &parts[place.depth..] {
+                [last] if pattern::means(last, name) => meant.push(workload),
+                [part, ..] if pattern::means(part, name) => go_on.push(*at),
+                [] | [_, ..] => {}
+            }
+        }
+        if place.is_for_units {
+            let units = self.units_like.iter();
+            let units = units.filter(|(_, pattern)| pattern::means(pattern, name));
+            meant.extend(units.map(|(workload, _)| *workload));
+        }
+        for workload in meant {
+            if let Some(matching) = self.matching.get_mut(workload) {
+                matching.push(path.to_owned());
+            }
+        }
+        go_on
     }
 
     /// The one cgroup of a workload's.
@@ -223,9 +343,10 @@ impl Walk<'_> {
                 any: any.to_owned(),
                 is_whole: true,
                 why: format!(
-                    "both {} and {} are called so",
+                    "both {} and {} are called so{}",
                     one.display(),
-                    other.display()
+                    other.display(),
+                    cure(workload)
                 ),
             },
         }
@@ -280,6 +401,60 @@ mod tests {
         assert_eq!(found(&root, &unit).as_deref(), Some(path));
         let absent = Workload::Unit("ot.service".to_owned());
         assert_eq!(found(&root, &absent), None);
+    }
+
+    #[test]
+    fn a_cgroup_is_found_by_what_its_path_is_like_name_by_name() {
+        let root = tree(&[
+            "agents.slice/my-bot-1/inner-bot",
+            "agents.slice/other",
+            "others/bot",
+            "agents.slice/a/b-bot",
+        ]);
+        for (pattern, path) in [
+            ("agents.slice/*bot*", Some("agents.slice/my-bot-1")),
+            ("*/my-bot-*", Some("agents.slice/my-bot-1")),
+            ("*/*/inner*", Some("agents.slice/my-bot-1/inner-bot")),
+            ("agents.slice/*/b-bot", Some("agents.slice/a/b-bot")),
+            ("oth*/bot", Some("others/bot")),
+            ("agents.slice/*bot", None),
+            ("agents.slice*bot-1", None),
+            ("*bot*", None),
+        ] {
+            let workload = Workload::CgroupLike(pattern.into());
+            assert_eq!(found(&root, &workload).as_deref(), path, "{pattern}");
+        }
+    }
+
+    #[test]
+    fn a_unit_is_found_by_what_its_name_is_like_where_units_are() {
+        let path = "system.slice/system-bot.slice/bot@7.service";
+        let root = tree(&[path, "bots/bot@8.service", "system.slice/bot@x.scope"]);
+        let unit = Workload::UnitLike("bot@*.service".to_owned());
+        assert_eq!(found(&root, &unit).as_deref(), Some(path));
+    }
+
+    #[test]
+    fn nothing_is_like_a_pattern_in_a_container_or_below_what_is_not_roots() {
+        let inside = format!("docker/{ID}/bot");
+        let root = tree(&[&inside, "users/given/bot", "bots/bot"]);
+        let given = root.path().join("users/given");
+        std::os::unix::fs::chown(given, Some(3003), None).expect("gives it away");
+        for (pattern, path) in [
+            ("docker/*/*bot*".to_owned(), None),
+            (format!("docker/{}*/bot", &ID[..12]), None),
+            ("users/*/bot*".to_owned(), None),
+            // The container itself has its name from its runtime; whose the other is is looked at.
+            (
+                format!("docker/{}*", &ID[..12]),
+                Some(format!("docker/{ID}")),
+            ),
+            ("users/giv*".to_owned(), Some("users/given".to_owned())),
+            ("*/bot".to_owned(), Some("bots/bot".to_owned())),
+        ] {
+            let workload = Workload::CgroupLike(pattern.into());
+            assert_eq!(found(&root, &workload), path, "{workload}");
+        }
     }
 
     #[test]

@@ -483,3 +483,35 @@ fn of_two_agents_that_one_container_is_the_second_is_said_to_be_the_same_one() {
     );
     assert_eq!(looked.problems, [said]);
 }
+
+#[test]
+fn of_two_cgroups_that_a_pattern_means_both_are_closed_until_there_is_one() {
+    let both = ["agents.slice/bot-1", "agents.slice/bot-2"];
+    let like = || Workload::CgroupLike("agents.slice/bot-*".into());
+    let (root, workloads) = world_of(like(), &both, "enforcer");
+    let looked = look(&workloads);
+    is_said(
+        &looked,
+        "are called so: stop one of them, or name more of the agent's in the configuration",
+    );
+    assert_eq!(closed(&root, &looked), both.map(PathBuf::from).into());
+    std::fs::remove_dir(root.path().join(both[0])).expect("removes");
+    let looked = look(&workloads);
+    assert_eq!(looked.found[&bot()].folder, root.path().join(both[1]));
+    assert!(looked.problems.is_empty() && looked.closed.is_empty());
+    // Nothing is made of it, and of one that is not root's nothing comes.
+    workloads.make().expect("makes nothing");
+    chown(root.path().join(both[1]), Some(3003), None).expect("gives it away");
+    is_said(&look(&workloads), "belongs to uid 3003");
+    std::fs::remove_dir(root.path().join(both[1])).expect("removes");
+    assert_eq!(look(&workloads), Looked::default());
+}
+
+#[test]
+fn a_pattern_that_means_the_daemons_cgroup_is_nobodys_workload_and_closes_it_not() {
+    let like = Workload::CgroupLike("*/enforcer*".into());
+    let (_root, workloads) = world_of(like, &[], "system.slice/enforcer.service");
+    let looked = look(&workloads);
+    is_said(&looked, "lie inside one another");
+    assert!(looked.closed.is_empty());
+}

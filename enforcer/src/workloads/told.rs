@@ -88,6 +88,11 @@ impl Told {
         known.chain(running).collect()
     }
 
+    /// Whether each agent's container is what it is by the other.
+    pub(super) fn means_the_same(&self, other: &Self) -> bool {
+        self.meant == other.meant
+    }
+
     pub(super) fn of(&self, agent: &AgentName) -> &Meant {
         self.meant.get(agent).unwrap_or(&NOT_ASKED)
     }
@@ -136,7 +141,9 @@ fn means(workload: &Workload, container: &Container) -> bool {
             container.labels.get(key).is_some_and(|held| held == value)
         }),
         Workload::Cgroup(_)
+        | Workload::CgroupLike(_)
         | Workload::Unit(_)
+        | Workload::UnitLike(_)
         | Workload::User(_)
         | Workload::Container(_)
         | Workload::Pod(_) => false,

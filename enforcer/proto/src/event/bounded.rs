@@ -25,9 +25,9 @@ pub const COMM_BYTES_MAX: usize = 64;
 pub const GIDS_RECORDED_MAX: usize = 64;
 
 /// The most faults that one record names; those past it are counted in the place of the last.
-const FAULTS_RECORDED_MAX: usize = 32;
-/// The longest sentence about one of them, bytes.
-const FAULT_BYTES_MAX: usize = 512;
+pub const FAULTS_RECORDED_MAX: usize = 32;
+/// The longest sentence about one of them, bytes. It holds the paths of two cgroups as Kubernetes makes them, and what to do, which stands at its end.
+pub const FAULT_BYTES_MAX: usize = 1024;
 
 impl Event {
     /// The event with every text that somebody else chose within its bound. What was shortened says so.

@@ -4,6 +4,7 @@ use enforcer_proto::event::Event;
 
 use super::deaths::WHY;
 use super::{Keep, Now};
+use crate::namespaces::Place;
 
 impl Keep {
     /// Leaves where a listener has died, of which nothing else tells, and has it wait to be served again. Nothing is led there any more before its other
@@ -16,7 +17,12 @@ impl Keep {
             let Some(left) = self.leave(now, netns).await else {
                 continue;
             };
-            now.faults.die(&left.agent, netns, self.boot_ns());
+            let place = Place {
+                netns,
+                agent: left.agent.clone(),
+                door: left.door,
+            };
+            now.faults.die(&place, self.boot_ns());
             // Each time, since it was served since: it dies no oftener than its pauses let it.
             let event = Event::NamespaceRefused {
                 agent: left.agent,

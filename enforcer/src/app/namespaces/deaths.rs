@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use enforcer_proto::principal::AgentName;
 
 use super::faults::{REMEMBERED_NS, more};
-use crate::namespaces::{Netns, PER_AGENT_MAX, Place};
+use crate::namespaces::{Door, Netns, PER_AGENT_MAX, Place, Seen};
 
 /// How long a namespace is not served after the first death there, and at most: twice as long after each further one, nanoseconds. Each costs records, so that
 /// whoever goes on has few of them. The longest is remembered until it is over.
@@ -22,6 +22,10 @@ pub(super) struct Deaths(BTreeMap<AgentName, BTreeMap<Netns, Dies>>);
 
 #[derive(Debug)]
 struct Dies {
+    /// By whom it was served last.
+    door: Door,
+    /// Whether nobody of the agent's was there any more when all was looked at: it pauses all the same, and is told of no more.
+    has_gone: bool,
     since_boot_ns: u64,
     died_boot_ns: u64,
     pause_ns: u64,
@@ -29,19 +33,22 @@ struct Dies {
 
 impl Deaths {
     /// What was served there for an agent has died.
-    pub(super) fn die(&mut self, agent: &AgentName, netns: Netns, boot_ns: u64) {
-        let of_agent = self.0.entry(agent.clone()).or_default();
+    pub(super) fn die(&mut self, place: &Place, boot_ns: u64) {
+        let of_agent = self.0.entry(place.agent.clone()).or_default();
         let [first, most] = PAUSE_NS;
-        if let Some(known) = of_agent.get_mut(&netns) {
+        if let Some(known) = of_agent.get_mut(&place.netns) {
+            (known.door, known.has_gone) = (place.door, false);
             known.died_boot_ns = boot_ns;
             known.pause_ns = known.pause_ns.saturating_mul(2).min(most);
         } else if of_agent.len() < PER_AGENT_MAX {
             let dies = Dies {
+                door: place.door,
+                has_gone: false,
                 since_boot_ns: boot_ns,
                 died_boot_ns: boot_ns,
                 pause_ns: first,
             };
-            of_agent.insert(netns, dies);
+            of_agent.insert(place.netns, dies);
         }
     }
 
@@ -56,6 +63,34 @@ impl Deaths {
         }
     }
 
+    /// What is told of, each by whom it was served last.
+    pub(super) fn told(&self) -> impl Iterator<Item = Place> {
+        self.0.iter().flat_map(|(agent, of_agent)| {
+            let told = of_agent.iter().filter(|(_, dies)| !dies.has_gone);
+            told.map(|(netns, dies)| Place {
+                netns: *netns,
+                agent: agent.clone(),
+                door: dies.door,
+            })
+        })
+    }
+
+    /// All was looked at, and nobody was in those that have gone.
+    pub(super) fn look(&mut self, seen: &Seen, gone: &[Place]) {
+        for (agent, of_agent) in &mut self.0 {
+            for (netns, dies) in of_agent {
+                dies.has_gone &= !seen.has_of(*netns, agent);
+            }
+        }
+        for place in gone {
+            let of_agent = self.0.get_mut(&place.agent);
+            let known = of_agent.and_then(|of_agent| of_agent.get_mut(&place.netns));
+            if let Some(dies) = known.filter(|dies| dies.door == place.door) {
+                dies.has_gone = true;
+            }
+        }
+    }
+
     /// What has not died again for long enough is forgotten.
     pub(super) fn forget(&mut self, boot_ns: u64) {
         for of_agent in self.0.values_mut() {
@@ -67,8 +102,9 @@ impl Deaths {
     /// One for each agent, which names the one that has been so the longest.
     pub(super) fn sentences(&self) -> impl Iterator<Item = String> {
         self.0.iter().filter_map(|(agent, of_agent)| {
-            let (netns, _) = of_agent.iter().min_by_key(|(_, dies)| dies.since_boot_ns)?;
-            let others = more(of_agent.len(), "and so are");
+            let told = || of_agent.iter().filter(|(_, dies)| !dies.has_gone);
+            let (netns, _) = told().min_by_key(|(_, dies)| dies.since_boot_ns)?;
+            let others = more(told().count(), "and so are");
             Some(format!(
                 "network namespace {netns} of agent {agent} is served with pauses{others}, in which what it asks from there is refused: {WHY}"
             ))
@@ -79,8 +115,6 @@ impl Deaths {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::namespaces::Door;
-
     const MS: u64 = 1_000_000;
 
     fn place(netns: Netns, agent: &str) -> Place {
@@ -97,7 +131,7 @@ mod tests {
         for ms in 0..until_ms {
             deaths.forget(ms * MS);
             if !deaths.rests(place, ms * MS) {
-                deaths.die(&place.agent, place.netns, ms * MS);
+                deaths.die(place, ms * MS);
                 died.push(ms);
             }
         }
@@ -122,18 +156,32 @@ mod tests {
         assert!(!deaths.rests(&place(8, "one"), 39_001 * MS));
         deaths.forget(39_000 * MS + REMEMBERED_NS);
         assert_eq!(deaths.sentences().count(), 0);
-        deaths.die(&there.agent, 7, 60_000 * MS);
+        deaths.die(&there, 60_000 * MS);
         assert!(!deaths.rests(&there, 61_000 * MS));
+    }
+
+    #[test]
+    fn one_that_has_gone_is_told_of_no_more_and_pauses_should_its_number_come_again() {
+        let mut deaths = Deaths::default();
+        let there = place(7, "one");
+        deaths.die(&there, 0);
+        assert_eq!(deaths.told().next().as_ref(), Some(&there));
+        deaths.look(&Seen::default(), std::slice::from_ref(&there));
+        assert_eq!((deaths.told().count(), deaths.sentences().count()), (0, 0));
+        assert!(deaths.rests(&there, 999 * MS));
+        let mut seen = Seen::default();
+        seen.add(7, &there.agent, there.door);
+        deaths.look(&seen, &[]);
+        assert_eq!(deaths.sentences().count(), 1);
     }
 
     #[test]
     fn of_an_agent_whose_listeners_die_wherever_it_goes_no_more_is_served_for_a_while_and_of_others_all()
      {
         let mut deaths = Deaths::default();
-        let agent = place(0, "one").agent;
         let many = 2 * PER_AGENT_MAX as Netns;
         for netns in 0..many {
-            deaths.die(&agent, netns, 0);
+            deaths.die(&place(netns, "one"), 0);
         }
         assert!(deaths.rests(&place(many, "one"), 2000 * MS));
         assert!(!deaths.rests(&place(0, "one"), 2000 * MS));

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use enforcer_proto::principal::AgentName;
 
 use super::deaths::Deaths;
-use crate::namespaces::{Bound, Netns, PER_AGENT_MAX, Place, Seen};
+use crate::namespaces::{Bound, Door, Netns, PER_AGENT_MAX, Place, Seen};
 
 /// How long a namespace cannot be served before that is said, nanoseconds: its own are setting it up.
 const LASTING_NS: u64 = 500_000_000;
@@ -17,6 +17,8 @@ pub(super) const REMEMBERED_NS: u64 = 10_000_000_000;
 const RECORDED_AGAIN_NS: u64 = 5_000_000_000;
 /// What cannot be served is tried again when as much time has gone by as it has been so, but after this much at the latest, nanoseconds.
 const PATIENCE_NS: u64 = 250_000_000;
+/// So many of the reasons why an agent's cannot be served are told, each with one of those.
+const REASONS_MAX: usize = 3;
 
 /// What is wrong, agent by agent: the kernel gives a namespace's number to another's as soon as the first has gone.
 #[derive(Debug, Default)]
@@ -35,6 +37,11 @@ pub(super) struct Faults {
 #[derive(Debug)]
 struct Fails {
     why: String,
+    /// By whom it was tried last.
+    door: Door,
+    /// Whether nobody of the agent's was there any more when all was looked at. It is remembered all the same, as long as any, and told of no more: who makes
+    /// one after another has no more said and tried by that.
+    has_gone: bool,
     since_boot_ns: u64,
     tried_boot_ns: u64,
     /// Whether that reason is on record.
@@ -76,12 +83,15 @@ impl Faults {
         }
         let known = of_agent.entry(place.netns).or_insert_with(|| Fails {
             why: why.clone(),
+            door: place.door,
+            has_gone: false,
             since_boot_ns: boot_ns,
             tried_boot_ns: boot_ns,
             is_said: false,
             recorded_boot_ns: None,
         });
         known.tried_boot_ns = boot_ns;
+        (known.door, known.has_gone) = (place.door, false);
         if known.why != why {
             known.why = why;
             known.is_said = false;
@@ -100,8 +110,21 @@ impl Faults {
     }
 
     /// It was served for that agent, and somebody there has ended that.
-    pub(super) fn die(&mut self, agent: &AgentName, netns: Netns, boot_ns: u64) {
-        self.deaths.die(agent, netns, boot_ns);
+    pub(super) fn die(&mut self, place: &Place, boot_ns: u64) {
+        self.deaths.die(place, boot_ns);
+    }
+
+    /// What is told of, each by whom it was tried or served last: for a look at whether anybody is there still.
+    pub(super) fn told(&self) -> Vec<Place> {
+        let failed = self.failed.iter().flat_map(|(agent, failed)| {
+            let told = failed.iter().filter(|(_, fails)| fails.is_told());
+            told.map(|(netns, fails)| Place {
+                netns: *netns,
+                agent: agent.clone(),
+                door: fails.door,
+            })
+        });
+        failed.chain(self.deaths.told()).collect()
     }
 
     /// It is served, for whomever.
@@ -124,13 +147,25 @@ impl Faults {
         before.is_none()
     }
 
-    /// All was looked at. What was not seen of the same agent, and is not fresh, is forgotten.
-    pub(super) fn look(&mut self, seen: &Seen, boot_ns: u64) {
+    /// All was looked at, and nobody was in those that have gone. What was not seen of the same agent, and is not fresh, is forgotten.
+    pub(super) fn look(&mut self, seen: &Seen, gone: &[Place], boot_ns: u64) {
         let is_fresh = |then: u64| boot_ns.saturating_sub(then) < REMEMBERED_NS;
         for (agent, failed) in &mut self.failed {
-            failed
-                .retain(|netns, fails| seen.has_of(*netns, agent) || is_fresh(fails.tried_boot_ns));
+            failed.retain(|netns, fails| {
+                let is_seen = seen.has_of(*netns, agent);
+                fails.has_gone &= !is_seen;
+                is_seen || is_fresh(fails.tried_boot_ns)
+            });
         }
+        for place in gone {
+            let of_agent = self.failed.get_mut(&place.agent);
+            let known = of_agent.and_then(|failed| failed.get_mut(&place.netns));
+            // Another may have been there since.
+            if let Some(fails) = known.filter(|fails| fails.door == place.door) {
+                fails.has_gone = true;
+            }
+        }
+        self.deaths.look(seen, gone);
         self.failed.retain(|_, failed| !failed.is_empty());
         self.crowded.retain(|_, then| is_fresh(*then));
         self.deaths.forget(boot_ns);
@@ -161,23 +196,40 @@ pub(super) fn more(count: usize, words: &str) -> String {
         })
 }
 
-/// Names the one that has been so the longest, so that it says the same as long as that is so.
+impl Fails {
+    /// Whether it was said on record, and somebody is there still.
+    const fn is_told(&self) -> bool {
+        self.recorded_boot_ns.is_some() && !self.has_gone
+    }
+}
+
+/// Names the one that has been so the longest, so that it says the same as long as that is so, and one of each other reason, the latest first.
 fn failed_sentence((agent, failed): (&AgentName, &BTreeMap<Netns, Fails>)) -> Option<String> {
-    let is_told = |fails: &Fails| fails.recorded_boot_ns.is_some();
-    let said = || failed.iter().filter(|(_, fails)| is_told(fails));
-    let (netns, fails) = said().min_by_key(|(_, fails)| fails.since_boot_ns)?;
-    let others = more(said().count(), "nor are");
+    let mut told: Vec<(&Netns, &Fails)> =
+        failed.iter().filter(|(_, fails)| fails.is_told()).collect();
+    told.sort_by_key(|(_, fails)| fails.since_boot_ns);
+    let mut reasons = BTreeSet::new();
+    let others = more(told.len(), "nor are");
+    told.retain(|(_, fails)| reasons.insert(fails.why.as_str()));
+    let (netns, fails) = told.first()?;
+    let also = told.iter().skip(1).rev().take(REASONS_MAX - 1);
+    let also: String = also
+        .map(|(netns, fails)| format!("; network namespace {netns}: {}", fails.why))
+        .collect();
+    let left_out = if told.len() > REASONS_MAX {
+        "; and more for other reasons"
+    } else {
+        ""
+    };
     let why = &fails.why;
     Some(format!(
-        "network namespace {netns} of agent {agent} is not served{others}, so what it asks from there is refused: {why}"
+        "network namespace {netns} of agent {agent} is not served{others}, so what it asks from there is refused: {why}{also}{left_out}"
     ))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::namespaces::Door;
-
     const MS: u64 = 1_000_000;
 
     fn place(netns: Netns, agent: &str) -> Place {
@@ -213,7 +265,7 @@ mod tests {
         // It is there, which is nothing of the first one's.
         let mut seen = Seen::default();
         seen.add(7, &other.agent, other.door);
-        faults.look(&seen, LASTING_NS + REMEMBERED_NS);
+        faults.look(&seen, &[], LASTING_NS + REMEMBERED_NS);
         let said = faults.sentences();
         assert!(
             said.len() == 1 && said[0].contains("agent other "),
@@ -255,6 +307,65 @@ mod tests {
             assert_eq!(faults.sentences().len(), usize::from(at > 1), "{at}");
         }
         assert_eq!(said, 60 / 5);
+    }
+
+    #[test]
+    fn one_that_has_gone_is_told_of_no_more_and_keeps_its_pace_should_its_number_come_again() {
+        let mut faults = Faults::default();
+        let [gone, there] = [place(7, "one"), place(8, "one")];
+        let taken = || "a port is taken".to_owned();
+        for boot_ns in [0, LASTING_NS] {
+            fails(&mut faults, &gone, boot_ns);
+            faults.fail(&there, taken(), boot_ns + 1);
+        }
+        assert_eq!(
+            faults.sentences(),
+            [
+                "network namespace 7 of agent one is not served, nor are at least 1 more of its, so what it asks from there is refused: its loopback is down; network namespace 8: a port is taken"
+            ]
+        );
+        assert_eq!(faults.told(), [gone.clone(), there.clone()]);
+        let (mut seen, now) = (Seen::default(), LASTING_NS + MS);
+        seen.add(8, &there.agent, there.door);
+        faults.look(&seen, std::slice::from_ref(&gone), now);
+        let of_there = "network namespace 8 of agent one is not served, so what it asks from there is refused: a port is taken";
+        assert_eq!(faults.sentences(), [of_there]);
+        assert_eq!(faults.told(), [there]);
+        // Another of the agent's has its number: it rests as long, has no other record, and is told of.
+        assert!(faults.rests(&gone, now));
+        let again = Place {
+            door: Door::first(2),
+            ..gone.clone()
+        };
+        assert_eq!(fails(&mut faults, &again, now), Becomes::Remembered);
+        assert_eq!(faults.sentences().len(), 1);
+        assert!(faults.sentences()[0].contains("namespace 7 "));
+        // What a look that had begun before says of the first is nothing of that one's.
+        faults.look(&seen, &[gone], now);
+        assert!(faults.sentences()[0].contains("namespace 7 "));
+        faults.look(&seen, std::slice::from_ref(&again), now);
+        assert_eq!(faults.sentences(), [of_there]);
+        // Whoever is seen there is.
+        seen.add(7, &again.agent, again.door);
+        faults.look(&seen, &[], now);
+        assert!(faults.sentences()[0].contains("namespace 7 "));
+    }
+
+    #[test]
+    fn of_more_reasons_than_are_told_the_first_and_the_latest_are() {
+        let mut faults = Faults::default();
+        for boot_ns in [0, LASTING_NS] {
+            for netns in 1..=6 {
+                let why = format!("reason {}", netns.max(2));
+                faults.fail(&place(netns, "one"), why, boot_ns + netns);
+            }
+        }
+        assert_eq!(
+            faults.sentences(),
+            [
+                "network namespace 1 of agent one is not served, nor are at least 4 more of its, so what it asks from there is refused: reason 2; network namespace 6: reason 6; network namespace 5: reason 5; and more for other reasons"
+            ]
+        );
     }
 
     #[test]
@@ -315,7 +426,7 @@ mod tests {
             another,
             "network namespace 1000 of agent other is not served, so what it asks from there is refused: its loopback is down"
         );
-        faults.look(&Seen::default(), LASTING_NS + REMEMBERED_NS + 1000);
+        faults.look(&Seen::default(), &[], LASTING_NS + REMEMBERED_NS + 1000);
         assert_eq!(faults.sentences(), Vec::<String>::new());
     }
 }

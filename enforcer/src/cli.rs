@@ -262,7 +262,7 @@ enum Command {
         #[arg(long, hide = true)]
         inside: bool,
         /// What ties it to the other.
-        #[arg(long, hide = true)]
+        #[arg(long, hide = true, requires = "inside")]
         tie: Option<i32>,
         /// The command and its arguments.
         #[arg(trailing_var_arg = true, required = true)]

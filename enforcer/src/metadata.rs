@@ -35,7 +35,7 @@ pub use placeholder::Placeholders;
 
 /// What agents may have here. A client asks a few times when it starts.
 pub const BOUNDS: Bounds = Bounds {
-    connections: 512,
+    connections: 1024,
     connections_per_agent: 64,
     connections_apart: 48,
     questions_per_agent: 16,

@@ -611,6 +611,29 @@ uid = {OTHER_AGENT_UID}
         self.stage.cgroups.make(&format!("{kind}/{}", who.name()))
     }
 
+    /// From now on this process is the parent of what its children leave behind, so that it is buried by [`World::nobody_is_left`]: a host's first process may
+    /// take its time to, and until then it is in its cgroup.
+    pub fn takes_over_orphans() {
+        let own = rustix::process::getpid();
+        rustix::process::set_child_subreaper(Some(own)).expect("takes over");
+    }
+
+    /// Waits until no process of somebody's is left.
+    pub fn nobody_is_left(&self, who: Who) {
+        let procs = self.cgroup_of(who).join("cgroup.procs");
+        wait_for("nobody is left", || {
+            let pids = std::fs::read_to_string(&procs).expect("reads");
+            for pid in pids.lines() {
+                let pid = pid.parse().ok().and_then(rustix::process::Pid::from_raw);
+                // One that has another parent is that one's to bury.
+                if pid.is_some() {
+                    let _ = rustix::process::waitpid(pid, rustix::process::WaitOptions::NOHANG);
+                }
+            }
+            pids.is_empty()
+        });
+    }
+
     fn environment(&self) -> Vec<(&'static str, OsString)> {
         let run = self.stage.dir().join("run");
         let home = self.stage.dir().join("agent");

@@ -370,7 +370,7 @@ fn a_command_is_a_job_of_a_shell_in_the_background_in_the_foreground_in_a_pipeli
         let ended = command.stdin(Stdio::null()).output().expect("runs");
         let said = String::from_utf8_lossy(&ended.stdout);
         let said: Vec<&str> = said.lines().collect();
-        assert_eq!(said, ["true"; 8], "{ended:?}");
+        assert_eq!(said, ["true"; 9], "{ended:?}");
     }
 }
 

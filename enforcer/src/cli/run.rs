@@ -7,6 +7,7 @@ mod inside;
 pub(super) mod sandbox;
 mod terminal;
 pub(super) mod tie;
+mod typed;
 
 use std::ffi::OsString;
 use std::os::fd::RawFd;
@@ -59,6 +60,7 @@ pub(super) struct Run<'a> {
 
 /// Runs the command to its end, and gives its exit code: that of a shell where a signal ended it.
 pub(super) fn run(run: &Run<'_>) -> Result<ExitCode, Failure> {
+    heard::hear_of_children();
     if run.is_inside {
         inside::become_command(run)?;
     }
@@ -72,9 +74,7 @@ pub(super) fn run(run: &Run<'_>) -> Result<ExitCode, Failure> {
             return Ok::<_, Failure>(outside(run, None).await?);
         };
         let grant = window(run, terms).await?;
-        let status = outside(run, Some(grant.request)).await?;
-        give_back(run.socket, &grant).await;
-        Ok(status)
+        Ok(outside(run, Some(&grant)).await?)
     })?;
     let code = status
         .code()
@@ -139,9 +139,10 @@ async fn give_back(socket: &Path, grant: &GrantView) {
     }
 }
 
-async fn outside(run: &Run<'_>, window_of: Option<RequestId>) -> anyhow::Result<ExitStatus> {
+async fn outside(run: &Run<'_>, window: Option<&GrantView>) -> anyhow::Result<ExitStatus> {
     let terminal = Terminal::replacing_the_callers().context("making a terminal")?;
     let (mut tie, theirs) = tie::pair().context("making a pair of sockets")?;
+    let window_of = window.map(|grant| grant.request);
     let started = child(run, terminal.as_ref(), window_of, &theirs);
     let mut child = started.context("starting a process")?;
     drop(theirs);
@@ -156,11 +157,14 @@ async fn outside(run: &Run<'_>, window_of: Option<RequestId>) -> anyhow::Result<
         untold: Vec::new(),
         relay: terminal.map(Terminal::relay),
     };
-    let status = job.ended(&mut child, &mut heard, &mut tie).await?;
+    let status = job.ended(&mut child, &mut heard, &mut tie).await;
+    if let Some(grant) = window {
+        give_back(run.socket, grant).await;
+    }
     if let Some(relay) = job.relay {
         relay.finish(&mut heard.passed_on).await;
     }
-    Ok(status)
+    Ok(status?)
 }
 
 /// Starts this program again, as the half that becomes the command.

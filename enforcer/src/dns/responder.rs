@@ -41,7 +41,7 @@ use crate::proxy::{Came, Coalesce};
 
 /// What agents may have here.
 pub const BOUNDS: Bounds = Bounds {
-    connections: 1024,
+    connections: 4096,
     connections_per_agent: 128,
     connections_apart: 96,
     questions_per_agent: 64,

@@ -9,7 +9,7 @@ use std::process::Stdio;
 
 use harness::programs::said;
 use harness::stage::Side;
-use harness::world::{Client, Family, Who, World, enforcer, policy, wait_for};
+use harness::world::{Client, Family, Who, World, enforcer, policy};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -220,6 +220,7 @@ while True:
 
 #[test]
 fn a_signal_is_passed_on_to_a_command_in_a_sandbox_which_ends_as_it_chooses_and_with_who_ran_it() {
+    World::takes_over_orphans();
     let world = World::start(Family::V4);
     let run = |further: &[&str]| {
         let mut command = in_a_sandbox(&world, None);
@@ -256,10 +257,7 @@ fn a_signal_is_passed_on_to_a_command_in_a_sandbox_which_ends_as_it_chooses_and_
     let mut rest = String::new();
     said.read_to_string(&mut rest).expect("reads");
     assert_eq!(rest, "");
-    wait_for("nobody is left", || {
-        std::fs::read_to_string(world.cgroup_of(Who::Agent).join("cgroup.procs"))
-            .is_ok_and(|pids| pids.is_empty())
-    });
+    world.nobody_is_left(Who::Agent);
 }
 
 /// Goes to a folder and becomes a command that is not to hear the end of a terminal, as nohup has it.

@@ -2,7 +2,7 @@
 
 Its arguments: what the command is run by. It prints in a line of JSON each what came of a job that was started in the background, of one that was brought
 to the foreground and was typed to, of one that the key for it stops and that goes on where it was, of one whose words a pipeline prints and whose input ends, of one whose words a pager shows, which reads keys, of one
-that asks for a password in a pipeline, of one that was stopped and goes on, and of one that goes on in the background.
+that asks for a password in a pipeline, of a next program that asks for two while the command waits for a line, of one that was stopped and goes on, and of one that goes on in the background.
 """
 
 import json
@@ -111,6 +111,20 @@ while termios.tcgetattr(terminal)[LOCAL] & termios.ECHO and time.monotonic() < d
 os.write(terminal, b"terces\n")
 shown = until(terminal, "told secret", ASKS)
 print(json.dumps("told secret" in shown and "terces" not in shown))
+twice = "import getpass; print('told', [getpass.getpass('pass' + 'word ')[::-1] for _ in range(2)])"
+os.write(terminal, f"{RUN} sh -c 'while read line; do echo took $line >&2; done' | python3 -c {shlex.quote(twice)}\n".encode())
+shown = ""
+for password in (b"eno\n", b"owt\n"):
+    shown += until(terminal, "password ")
+    # The command is waiting, and what was typed before is for whoever asked for it.
+    time.sleep(0.5)
+    os.write(terminal, password)
+shown += until(terminal, "told [")
+os.write(terminal, b"line\n")
+shown += until(terminal, "took line")
+os.write(terminal, b"\3")
+until(terminal, ASKS)
+print(json.dumps(("told ['one', 'two']" in shown and "took line" in shown and "took eno" not in shown and "took owt" not in shown) or shown))
 job = begins(terminal, READS)
 os.kill(job, signal.SIGSTOP)
 while " T " not in open(f"/proc/{job}/stat").read():

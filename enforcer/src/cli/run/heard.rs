@@ -64,6 +64,12 @@ impl Heard {
     }
 }
 
+/// Has this process, and what it starts and becomes, hear of the end of its children, whoever has started it not to: bubblewrap waits for that.
+pub(super) fn hear_of_children() {
+    // SAFETY: no code of ours runs in a handler: what is set is what the kernel itself does.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+}
+
 /// Stops this process, as it would have been without [`Heard`]. Gives when it goes on, at once where the kernel stops none since nobody is there to let it go on.
 pub(super) fn stop() {
     let number = Signal::TSTP.as_raw();

@@ -87,6 +87,7 @@ pub(super) fn become_command(run: &Run<'_>) -> Result<(), Failure> {
         environment.push((name.into(), value.into()));
     }
     let mut command = if run.is_sandboxed {
+        sandbox::streams_are_let_in()?;
         let sandbox = Sandbox::here()?;
         sandbox.is_open_to(uid.as_raw())?;
         let unheard = become_deaf();

@@ -157,11 +157,10 @@ pub(super) fn streams_are_let_in() -> Result<(), Failure> {
                 "a socket of the network"
             }
             FileType::RegularFile
-            | FileType::Symlink
             | FileType::Fifo
             | FileType::Socket
-            | FileType::CharacterDevice
-            | FileType::Unknown => continue,
+            | FileType::CharacterDevice => continue,
+            FileType::Symlink | FileType::Unknown => "nothing to read or write",
         };
         return Err(Failure::Usage(format!(
             "standard {name} is {what}, which --sandbox does not let in: give it a file, a pipe or a terminal"

@@ -7,22 +7,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use super::FOREGROUND_LOOK;
-use super::heard::is_ignored;
+use super::typed::{Typed, is_in_foreground, is_nobodys, wants_keys};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::{Signal, getpgrp, kill_process_group};
+use rustix::process::Signal;
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
-use rustix::termios::{
-    LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcgetpgrp, tcgetsid,
-    tcgetwinsize, tcsetattr, tcsetwinsize,
-};
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::oneshot;
 
-/// How long nothing more of the command's comes before its last words have been passed on, where what it left running holds the terminal.
-const LAST_WORDS: Duration = Duration::from_millis(500);
+/// So often, and so far apart, nothing of the command's is there to be passed on before all has been, where what it left running holds the terminal.
+const QUIET_LOOKS: u32 = 5;
+const QUIET_LOOK: Duration = Duration::from_millis(20);
 /// More than a terminal of the kernel's holds that was not read yet, bytes: what comes behind is of what it left running.
 const HELD_BYTES_MAX: usize = 128 * 1024;
 /// How much is passed on at once, bytes.
@@ -67,6 +64,7 @@ impl Terminal {
     /// Passes on between the terminals until the relay is dropped. The command has been started: its end is let go of here.
     pub(super) fn relay(self) -> Relay {
         let Self { ours, theirs } = self;
+        let typed = Typed::to(theirs.as_fd());
         drop(theirs);
         let (ends, all_said) = oneshot::channel();
         let said = Arc::<Said>::default();
@@ -81,7 +79,7 @@ impl Terminal {
         let mut relay = Relay {
             ours,
             raw: None,
-            typed: Arc::default(),
+            typed: Arc::new(typed),
             is_listening: false,
             said,
             all_said,
@@ -107,36 +105,36 @@ pub(super) struct Relay {
 
 impl Relay {
     /// Passes on what is typed while this process is in the foreground of its terminal: in the background whoever reads one, or changes it, is stopped. A shell
-    /// has the terminal as it likes meanwhile, and in a pipeline the next program has it until the command wants it.
+    /// has the terminal as it likes meanwhile, and in a pipeline the next program has it, but while the command wants it.
     pub(super) fn attend(&mut self) {
         if !io::stdin().is_terminal() {
             return;
         }
         if !is_in_foreground() {
+            // The shell has it as it likes, and gives it as it likes.
             self.typed.is_raw.store(false, Relaxed);
+            self.raw = None;
             return;
         }
-        if !self.typed.is_raw.load(Relaxed) && (io::stdout().is_terminal() || self.is_wanted()) {
+        let is_raw = self.typed.is_raw.load(Relaxed);
+        let is_shared = !io::stdout().is_terminal();
+        if !is_raw && (!is_shared || (is_nobodys() && wants_keys(self.ours.as_fd()))) {
             self.make_raw();
-            self.typed.is_raw.store(true, Relaxed);
+        } else if is_raw && is_shared && !wants_keys(self.ours.as_fd()) {
+            self.give_back();
         }
         if !self.is_listening {
             self.is_listening = true;
             let (to, typed) = (Arc::clone(&self.ours), Arc::clone(&self.typed));
-            // It ends with this process: nothing else ends a read of a terminal.
+            // It ends with this process.
             std::thread::spawn(move || typed.pass_on(to.as_fd()));
         }
-    }
-
-    /// Whether the command wants keys of the terminal that the next program of its pipeline has as well: it has changed its own, as who asks for a password does.
-    fn is_wanted(&self) -> bool {
-        let as_made = LocalModes::ICANON | LocalModes::ECHO;
-        gives_lines(rustix::stdio::stdin()) && !has(self.ours.as_fd(), as_made)
     }
 
     /// It was stopped, and goes on.
     pub(super) fn resume(&mut self) {
         self.typed.is_raw.store(false, Relaxed);
+        self.raw = None;
         self.attend();
     }
 
@@ -145,15 +143,16 @@ impl Relay {
         let Ok(now) = tcgetattr(rustix::stdio::stdin()) else {
             return;
         };
-        let before = self.raw.get_or_insert(now);
-        let mut raw = before.clone();
+        let mut raw = now.clone();
         raw.make_raw();
         if !io::stdout().is_terminal() {
             // What else writes to it, such as the next program of a pipeline, has its lines end as before.
-            raw.output_modes = before.output_modes;
+            raw.output_modes = now.output_modes;
         }
         // What was typed ahead is kept. One that cannot be changed has gone, which its reader hears as well.
         let _ = tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, &raw);
+        self.raw = Some(now);
+        self.typed.is_raw.store(true, Relaxed);
     }
 
     /// Gives the command's terminal the size that the caller's has now.
@@ -166,10 +165,10 @@ impl Relay {
 
     /// Gives the caller's terminal back as it was, until [`Relay::resume`].
     pub(super) fn give_back(&mut self) {
-        if self.typed.is_raw.swap(false, Relaxed)
-            && let Some(before) = self.raw.as_ref().filter(|_| is_in_foreground())
-        {
-            let _ = tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, before);
+        self.typed.is_raw.store(false, Relaxed);
+        if let Some(before) = self.raw.take().filter(|_| is_in_foreground()) {
+            // There is nobody to tell if this fails.
+            let _ = tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, &before);
         }
     }
 
@@ -179,30 +178,32 @@ impl Relay {
         self.typed.is_over.store(true, Relaxed);
         self.give_back();
         let at_its_end = self.said.bytes.load(Relaxed);
-        let mut before = at_its_end;
-        loop {
+        let mut quiet = 0;
+        while quiet < QUIET_LOOKS {
             tokio::select! {
                 _ = &mut self.all_said => return,
                 _ = told.recv() => return,
-                () = tokio::time::sleep(LAST_WORDS) => {}
+                () = tokio::time::sleep(QUIET_LOOK) => {}
             }
-            let now = self.said.bytes.load(Relaxed);
-            let is_quiet = now == before && !self.said.is_being_read.load(Relaxed);
-            if is_quiet || now - at_its_end > HELD_BYTES_MAX {
+            if self.said.bytes.load(Relaxed) - at_its_end > HELD_BYTES_MAX {
                 return;
             }
-            before = now;
+            let is_quiet = !self.said.is_being_read.load(Relaxed) && !is_readable(&self.ours);
+            quiet = if is_quiet { quiet + 1 } else { 0 };
         }
     }
 }
 
 impl Drop for Relay {
     fn drop(&mut self) {
-        if let Some(saved) = self.raw.as_ref().filter(|_| is_in_foreground()) {
-            // There is nobody left to tell if this fails.
-            let _ = tcsetattr(rustix::stdio::stdin(), OptionalActions::Drain, saved);
-        }
+        self.give_back();
     }
+}
+
+/// Whether something can be read there at once.
+fn is_readable(from: &OwnedFd) -> bool {
+    let mut looks = [PollFd::new(from, PollFlags::IN)];
+    poll(&mut looks, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
 }
 
 /// The caller's terminal: the first of its streams that is one, output before input.
@@ -216,109 +217,6 @@ fn callers() -> Option<BorrowedFd<'static>> {
     } else {
         None
     }
-}
-
-/// Whether this process may read the terminal, and change it: not in the background of its own. One that is not its own has no background, and of one that
-/// has gone its reader hears. What else the kernel says is no leave.
-fn is_in_foreground() -> bool {
-    match tcgetpgrp(rustix::stdio::stdin()) {
-        Ok(foreground) => foreground == getpgrp(),
-        Err(error) => [Errno::NOTTY, Errno::IO].contains(&error),
-    }
-}
-
-/// What is typed at the caller's terminal.
-#[derive(Debug, Default)]
-struct Typed {
-    /// Whether that is changed for the command now.
-    is_raw: AtomicBool,
-    /// Whether the command has ended: nothing is read for it any more.
-    is_over: AtomicBool,
-}
-
-impl Typed {
-    /// Passes on what is typed while this process is in the foreground.
-    fn pass_on(&self, to: BorrowedFd<'_>) {
-        let wait = Timespec {
-            tv_sec: 0,
-            tv_nsec: FOREGROUND_LOOK.subsec_nanos().into(),
-        };
-        loop {
-            if !self.is_ours() {
-                std::thread::sleep(FOREGROUND_LOOK);
-                continue;
-            }
-            // A shell may have taken the terminal back meanwhile.
-            if is_typed(wait) && self.is_ours() && !self.pass_on_once(to) {
-                return;
-            }
-        }
-    }
-
-    /// Whether it may be read. One that gives single keys and was not changed for the command was by the next program of the pipeline, a pager, which reads them
-    /// and puts it back as it found it.
-    fn is_ours(&self) -> bool {
-        let gives = self.is_raw.load(Relaxed) || gives_lines(rustix::stdio::stdin());
-        gives && is_in_foreground() && !self.is_over.load(Relaxed)
-    }
-
-    /// Passes on what there is; whether there may be more.
-    fn pass_on_once(&self, to: BorrowedFd<'_>) -> bool {
-        let stdin = rustix::stdio::stdin();
-        let mut typed = [0; CHUNK_BYTES];
-        if self.is_raw.load(Relaxed) {
-            let Some(count) = read(stdin, &mut typed) else {
-                return false;
-            };
-            let typed = &typed[..count];
-            let Some(at) = stops_at(to, typed) else {
-                return write_all(to, typed);
-            };
-            // What is typed behind it is for whoever has the terminal then.
-            let is_written = write_all(to, &typed[..at]);
-            let _ = kill_process_group(getpgrp(), Signal::TSTP);
-            return is_written;
-        }
-        match rustix::io::read(stdin, &mut typed) {
-            Err(Errno::INTR) => true,
-            Err(_) => false,
-            // The end of what is typed is a key to the command's terminal.
-            Ok(0) => tcgetattr(to)
-                .is_ok_and(|now| write_all(to, &[now.special_codes[SpecialCodeIndex::VEOF]])),
-            Ok(count) => write_all(to, &typed[..count]),
-        }
-    }
-}
-
-/// Where the key is among those typed that stops a job, if the command's terminal takes it for that and the command's own group would be stopped by it. The
-/// kernel stops no group in whose session nobody is left to let it go on, and the command's is such a one; those of a shell in there it does.
-fn stops_at(terminal: BorrowedFd<'_>, typed: &[u8]) -> Option<usize> {
-    let now = tcgetattr(terminal).ok()?;
-    let key = now.special_codes[SpecialCodeIndex::VSUSP];
-    if key == 0 || !now.local_modes.contains(LocalModes::ISIG) {
-        return None;
-    }
-    let at = typed.iter().position(|typed| *typed == key)?;
-    let leader = tcgetsid(terminal).ok()?;
-    let is_its_own = tcgetpgrp(terminal) == Ok(leader);
-    (is_its_own && !is_ignored(leader, Signal::TSTP)).then_some(at)
-}
-
-/// Whether a terminal has these modes.
-fn has(terminal: BorrowedFd<'_>, modes: LocalModes) -> bool {
-    tcgetattr(terminal).is_ok_and(|now| now.local_modes.contains(modes))
-}
-
-/// Whether a terminal gives what is typed in lines, which it shows and lets be mended.
-fn gives_lines(terminal: BorrowedFd<'_>) -> bool {
-    has(terminal, LocalModes::ICANON)
-}
-
-/// Whether something was typed that can be read, or is within a while. Of a terminal that has gone its reader hears.
-fn is_typed(within: Timespec) -> bool {
-    let stdin = rustix::stdio::stdin();
-    let mut typed = [PollFd::new(&stdin, PollFlags::IN)];
-    !matches!(poll(&mut typed, Some(&within)), Ok(0) | Err(Errno::INTR))
 }
 
 /// What the command says.
@@ -358,10 +256,14 @@ fn read(from: BorrowedFd<'_>, chunk: &mut [u8]) -> Option<usize> {
 }
 
 /// Whether all could be written.
-fn write_all(to: BorrowedFd<'_>, mut left: &[u8]) -> bool {
+pub(super) fn write_all(to: BorrowedFd<'_>, mut left: &[u8]) -> bool {
     while !left.is_empty() {
         match rustix::io::write(to, left) {
             Err(Errno::INTR) => {}
+            // Others who have it may have asked not to wait; it is not for us to take that back.
+            Err(Errno::AGAIN) => {
+                let _ = poll(&mut [PollFd::new(&to, PollFlags::OUT)], None);
+            }
             Ok(0) | Err(_) => return false,
             Ok(count) => left = &left[count..],
         }

@@ -11,6 +11,8 @@ use std::os::unix::net::UnixStream;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
+use rustix::net::AddressFamily;
+use rustix::net::sockopt::socket_domain;
 use tokio::io::AsyncReadExt;
 
 /// The end of the half that becomes the command. It goes with it at the latest.
@@ -37,13 +39,22 @@ impl Runner {
 }
 
 impl Tie {
-    /// The one that was handed over by this number.
+    /// The one that was handed over by this number, which is none of a standard stream's.
     ///
     /// # Errors
     /// When there is none.
     pub(in crate::cli) fn handed(number: RawFd) -> io::Result<Self> {
+        if number <= libc::STDERR_FILENO {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
         // SAFETY: it is asked about alone, and need not be there.
         let flags = fcntl_getfd(unsafe { BorrowedFd::borrow_raw(number) })?;
+        // What else it might be is not this process's to close.
+        // SAFETY: as above.
+        let domain = socket_domain(unsafe { BorrowedFd::borrow_raw(number) })?;
+        if domain != AddressFamily::UNIX {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
         // SAFETY: it is there, and who has handed it over by its number has it for nothing else.
         let tie = Self(unsafe { OwnedFd::from_raw_fd(number) }.into());
         fcntl_setfd(&tie.0, flags | FdFlags::CLOEXEC)?;
@@ -88,7 +99,9 @@ mod tests {
         assert!(tie.has_runner());
         tie.hears();
         runner.is_heard().await;
-        assert!(Tie::handed(number).is_err(), "it was closed");
+        for none in [-1, 0, 2, number] {
+            assert!(Tie::handed(none).is_err(), "{none}");
+        }
         let (runner, tie) = pair().expect("pairs");
         drop(runner);
         assert!(!tie.has_runner());

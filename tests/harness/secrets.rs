@@ -91,17 +91,17 @@ fn keys(stage: &Path) -> Vec<Secret> {
         let lines = text.lines().filter(|line| !line.starts_with("-----"));
         let body: String = lines.collect();
         let raw = STANDARD.decode(&body).unwrap_or_default();
-        // The checkpoint's key is one line: its last part is the secret.
-        let last = body
-            .rsplit('+')
-            .next()
-            .unwrap_or_default()
-            .as_bytes()
-            .to_vec();
-        [body.clone().into_bytes(), raw, last].map(|bytes| Secret {
-            what: format!("what {name} holds"),
+        // The checkpoint's key is one line: its last part is the secret. In others a plus is a letter, and what is behind the last may be any few.
+        let is_one_line = !text.starts_with("-----");
+        let last = is_one_line.then(|| body.rsplit('+').next()).flatten();
+        let last = last.map(|last| last.as_bytes().to_vec());
+        let all = [Some(body.clone().into_bytes()), Some(raw), last];
+        let what = format!("what {name} holds");
+        let secret = move |bytes| Secret {
+            what: what.clone(),
             bytes,
-        })
+        };
+        all.into_iter().flatten().map(secret)
     };
     KEY_FILES.iter().flat_map(|name| of_file(name)).collect()
 }

@@ -149,6 +149,19 @@ fn wait_for_far(ready: &Path, far: &mut [FarProcess]) {
     });
 }
 
+/// Who was left when a test gave up waiting for them to go.
+#[derive(Default)]
+struct Left(Vec<String>);
+
+#[expect(clippy::print_stderr, reason = "a failed test shows who was left")]
+impl Drop for Left {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- left: {:#?}", self.0);
+        }
+    }
+}
+
 #[expect(
     clippy::print_stderr,
     reason = "a failed test shows what the daemon said"
@@ -621,9 +634,13 @@ uid = {OTHER_AGENT_UID}
     /// Waits until no process of somebody's is left.
     pub fn nobody_is_left(&self, who: Who) {
         let procs = self.cgroup_of(who).join("cgroup.procs");
+        let mut left = Left::default();
         wait_for("nobody is left", || {
             let pids = std::fs::read_to_string(&procs).expect("reads");
+            left.0.clear();
             for pid in pids.lines() {
+                let of = |file| std::fs::read_to_string(format!("/proc/{pid}/{file}"));
+                left.0.push(format!("{:?} {:?}", of("stat"), of("cmdline")));
                 let pid = pid.parse().ok().and_then(rustix::process::Pid::from_raw);
                 // One that has another parent is that one's to bury.
                 if pid.is_some() {

@@ -44,6 +44,31 @@ fn a_command_ends_with_who_ran_it_at_whatever_moment_that_is_killed() {
 }
 
 #[test]
+fn a_sandbox_that_is_stopped_with_its_job_ends_with_who_ran_it() {
+    World::takes_over_orphans();
+    let world = World::start(Family::V4);
+    let mut child = run(&world, &["--sandbox"]).spawn().expect("starts");
+    let states = || {
+        let procs = world.cgroup_of(Who::Agent).join("cgroup.procs");
+        let pids = std::fs::read_to_string(procs).expect("reads");
+        let stat = |pid: &str| std::fs::read_to_string(format!("/proc/{pid}/stat"));
+        let stats = pids.lines().map(|pid| stat(pid).unwrap_or_default());
+        stats.collect::<Vec<_>>()
+    };
+    wait_for("it runs", || {
+        states().iter().any(|stat| stat.contains("(sleep)"))
+    });
+    for stat in states() {
+        let pid = stat.split(' ').next().and_then(|pid| pid.parse().ok());
+        let pid = pid.and_then(Pid::from_raw).expect("a process");
+        kill_process(pid, Signal::STOP).expect("stops");
+    }
+    child.kill().expect("kills");
+    child.wait().expect("ends");
+    world.nobody_is_left(Who::Agent);
+}
+
+#[test]
 fn a_command_is_told_to_end_at_whatever_moment_who_runs_it_is_told() {
     World::takes_over_orphans();
     let world = World::start(Family::V4);

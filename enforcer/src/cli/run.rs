@@ -294,13 +294,14 @@ impl Job {
     }
 }
 
-/// The group of the command's that signals are for. In a sandbox the child is bubblewrap, whose child is the first process in it, and that one's child is
-/// the command: a shell with jobs is in another group than those two.
+/// The group of the command's that signals are for. In a sandbox the child has bubblewrap for its own, whose child is the first process in it, and that one's
+/// child is the command: a shell with jobs is in another group than those.
 fn group(child: Pid, is_sandboxed: bool) -> Pid {
     if !is_sandboxed {
         return child;
     }
-    let command = first_child(child).and_then(first_child);
+    let first = first_child(child).and_then(first_child);
+    let command = first.and_then(first_child);
     let group = command.and_then(|command| getpgid(Some(command)).ok());
     group.unwrap_or(child)
 }

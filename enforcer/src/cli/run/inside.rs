@@ -7,7 +7,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, IsTerminal};
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use anyhow::{Context, anyhow};
 use enforcer_proto::refusal::Code;
 use enforcer_proto::wire::{Ask, Reply};
 use nix::unistd::{Gid, Uid, User, setgid, setgroups, setuid};
-use rustix::process::Signal;
+use rustix::process::{Signal, getpgrp, kill_process_group};
 
 use super::super::{Failure, ask};
 use super::Run;
@@ -61,14 +61,14 @@ pub(super) fn become_command(run: &Run<'_>) -> Result<(), Failure> {
     // Whatever the command executes gains nothing by it: no set-user-id program, no file capability.
     rustix::thread::set_no_new_privs(true).context("giving up further privileges")?;
     confine().context("confining the command")?;
-    // Set after the uid, which would clear it: whoever ends `enforcer run` ends the command. bubblewrap does not hear the other, and has all end that is in
-    // the sandbox.
-    let ends = if run.is_sandboxed {
-        Signal::KILL
+    // Set after the uid, which would clear it: whoever ends `enforcer run` ends the command. What has a sandbox end sees to that itself, also where it was
+    // stopped with its job.
+    let told = if run.is_sandboxed {
+        Signal::CONT
     } else {
         Signal::TERM
     };
-    end_with_the_runner(tie.as_ref(), ends)?;
+    end_with_the_runner(tie.as_ref(), told)?;
     close_on_exec_from(3).context("closing the caller's files")?;
     let home = user.map_or_else(|| OsString::from("/"), |user| user.dir.into_os_string());
     let mut environment = if run.only_env.is_empty() {
@@ -91,18 +91,48 @@ pub(super) fn become_command(run: &Run<'_>) -> Result<(), Failure> {
         let sandbox = Sandbox::here()?;
         sandbox.is_open_to(uid.as_raw())?;
         let unheard = become_deaf();
-        let tie = tie.as_ref().map(Tie::hand_over).transpose();
-        let tie = tie.context("handing over what ties the command to `enforcer run`")?;
         let shown = shown(run.socket, &joined.env);
-        let (bubblewrap, first) = sandbox.program(shown, &unheard, tie)?;
+        let number = tie.as_ref().map(Tie::hand_over).transpose();
+        let number = number.context("handing over what ties the command to `enforcer run`")?;
+        let (bubblewrap, first) = sandbox.program(shown, &unheard, number)?;
         let mut command = std::process::Command::new(bubblewrap);
         command.args(first).arg(program);
         command
     } else {
         std::process::Command::new(program)
     };
-    let error = command.args(arguments).env_clear().envs(environment).exec();
-    Err(Failure::NotRun(command.get_program().to_owned(), error))
+    command.args(arguments).env_clear().envs(environment);
+    match tie {
+        Some(tie) if run.is_sandboxed => Err(keep(&tie, &mut command)),
+        Some(_) | None => {
+            let error = command.exec();
+            Err(Failure::NotRun(command.get_program().to_owned(), error))
+        }
+    }
+}
+
+/// Starts bubblewrap, and ends as it does; or has all that is of it end where `enforcer run` has: bubblewrap itself leaves half a sandbox behind where its end
+/// comes while it makes one.
+fn keep(tie: &Tie, bubblewrap: &mut std::process::Command) -> Failure {
+    let ended = match bubblewrap.spawn() {
+        Ok(mut child) => tie.outlives(&child).and_then(|is_outlived| {
+            if is_outlived {
+                child.wait()
+            } else {
+                // This process as well.
+                kill_process_group(getpgrp(), Signal::KILL)?;
+                Err(io::Error::other("`enforcer run` has ended"))
+            }
+        }),
+        Err(error) => return Failure::NotRun(bubblewrap.get_program().to_owned(), error),
+    };
+    match ended {
+        Ok(status) => {
+            let by_signal = || status.signal().map(|signal| 128 + signal);
+            std::process::exit(status.code().or_else(by_signal).unwrap_or(1))
+        }
+        Err(error) => Failure::Other(anyhow!("waiting for bubblewrap: {error}")),
+    }
 }
 
 /// Joins the workload. Many commands that are run at once wait for each other: the daemon takes few connections of one who asks.
@@ -176,7 +206,7 @@ fn leave_the_callers_session() -> io::Result<()> {
     Ok(())
 }
 
-/// Has this process end with `enforcer run`, or by this: where that has ended before the kernel was told.
+/// Has this process told of the end of `enforcer run` by a signal; an error where that has ended before the kernel knew.
 fn end_with_the_runner(tie: Option<&Tie>, by: Signal) -> Result<(), Failure> {
     rustix::process::set_parent_process_death_signal(Some(by))
         .context("being told of the caller's end")?;

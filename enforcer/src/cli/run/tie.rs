@@ -10,9 +10,10 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
+use rustix::io::{Errno, FdFlags, fcntl_getfd, fcntl_setfd};
 use rustix::net::AddressFamily;
 use rustix::net::sockopt::socket_domain;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::io::AsyncReadExt;
 
 /// The end of the half that becomes the command. It goes with it at the latest.
@@ -71,6 +72,22 @@ impl Tie {
     pub(super) fn has_runner(&self) -> bool {
         let mut ends = [PollFd::new(&self.0, PollFlags::IN)];
         poll(&mut ends, Some(&Timespec::default())) == Ok(0)
+    }
+
+    /// Waits until a child has ended, or `enforcer run` has: whether that is there still.
+    pub(super) fn outlives(&self, child: &std::process::Child) -> io::Result<bool> {
+        let child = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
+        loop {
+            let mut ends = [
+                PollFd::new(&child, PollFlags::IN),
+                PollFd::new(&self.0, PollFlags::IN),
+            ];
+            match poll(&mut ends, None) {
+                Ok(_) => return Ok(!ends[0].revents().is_empty() || ends[1].revents().is_empty()),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     /// Tells that what is passed on is heard from now on.

@@ -158,8 +158,15 @@ async fn outside(run: &Run<'_>, window: Option<&GrantView>) -> anyhow::Result<Ex
         relay: terminal.map(Terminal::relay),
     };
     let status = job.ended(&mut child, &mut heard, &mut tie).await;
+    if let Some(relay) = &mut job.relay {
+        relay.end();
+    }
     if let Some(grant) = window {
-        give_back(run.socket, grant).await;
+        // A daemon that does not answer has it end with this process.
+        tokio::select! {
+            () = give_back(run.socket, grant) => {}
+            _ = heard.passed_on.recv() => {}
+        }
     }
     if let Some(relay) = job.relay {
         relay.finish(&mut heard.passed_on).await;

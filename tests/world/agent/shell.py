@@ -105,9 +105,22 @@ as_it_was = told(terminal, "stty -a | tr -s '; ' '\\n' | grep -cx -e icanon -e e
 print(json.dumps(f"keys {KEYS}" in shown and as_it_was))
 os.write(terminal, f"{RUN} python3 -c 'import getpass; print(\"to\" + \"ld\", getpass.getpass(\"pass\" + \"word \")[::-1])' | cat\n".encode())
 until(terminal, "password ")
-deadline = time.monotonic() + PATIENCE_S
-while termios.tcgetattr(terminal)[LOCAL] & termios.ECHO and time.monotonic() < deadline:
-    time.sleep(0.02)
+
+
+def asks_for_keys():
+    deadline = time.monotonic() + PATIENCE_S
+    while termios.tcgetattr(terminal)[LOCAL] & (termios.ECHO | termios.ICANON) and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+asks_for_keys()
+# Stopped, and on again, it asks for the same.
+os.write(terminal, b"\x1a")
+until(terminal, "Stopped", ASKS)
+os.write(terminal, b"fg\n")
+until(terminal, "fg\r\n")
+time.sleep(0.5)
+asks_for_keys()
 os.write(terminal, b"terces\n")
 shown = until(terminal, "told secret", ASKS)
 print(json.dumps("told secret" in shown and "terces" not in shown))

@@ -1,5 +1,5 @@
 //! The inner half of `enforcer run`: a process of its own, in a session of its own, that joins the workload, gives up what it may not keep
-//! and becomes the command. Nothing of the caller's reaches the command but what is named here.
+//! and becomes the command, or stays beside the sandbox that the command is in. Nothing of the caller's reaches the command but what is named here.
 #![expect(
     unsafe_code,
     reason = "close_range has no safe binding: it closes what others may own"
@@ -111,19 +111,23 @@ pub(super) fn become_command(run: &Run<'_>) -> Result<(), Failure> {
     }
 }
 
-/// Starts bubblewrap, and ends as it does; or has all that is of it end where `enforcer run` has: bubblewrap itself leaves half a sandbox behind where its end
+/// Starts bubblewrap, and ends as it does; whoever is of the agent's uid cannot look into this process, which has changed its own, nor take its files. Or has all that is of it end where `enforcer run` has: bubblewrap itself leaves half a sandbox behind where its end
 /// comes while it makes one.
 fn keep(tie: &Tie, bubblewrap: &mut std::process::Command) -> Failure {
     let ended = match bubblewrap.spawn() {
-        Ok(mut child) => tie.outlives(&child).and_then(|is_outlived| {
-            if is_outlived {
-                child.wait()
-            } else {
+        Ok(mut child) => match tie.outlives(&child) {
+            Ok(true) => child.wait(),
+            gone => {
+                if let Err(error) = gone {
+                    eprintln!("enforcer: the sandbox cannot be watched, and ends: {error}");
+                }
                 // This process as well.
-                kill_process_group(getpgrp(), Signal::KILL)?;
-                Err(io::Error::other("`enforcer run` has ended"))
+                let killed = kill_process_group(getpgrp(), Signal::KILL);
+                Err(killed
+                    .err()
+                    .map_or_else(|| io::Error::other("`enforcer run` has ended"), Into::into))
             }
-        }),
+        },
         Err(error) => return Failure::NotRun(bubblewrap.get_program().to_owned(), error),
     };
     match ended {

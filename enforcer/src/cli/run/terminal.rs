@@ -93,8 +93,8 @@ impl Terminal {
 #[derive(Debug)]
 pub(super) struct Relay {
     ours: Arc<OwnedFd>,
-    /// How the caller's terminal was, where it was changed.
-    raw: Option<Termios>,
+    /// How the caller's terminal was where it was changed, and how it was then.
+    raw: Option<(Termios, Termios)>,
     typed: Arc<Typed>,
     /// Whether what is typed is passed on.
     is_listening: bool,
@@ -111,12 +111,14 @@ impl Relay {
             return;
         }
         if !is_in_foreground() {
-            // The shell has it as it likes, and gives it as it likes.
+            // The shell has it as it likes.
             self.typed.is_raw.store(false, Relaxed);
-            self.raw = None;
             return;
         }
-        let is_raw = self.typed.is_raw.load(Relaxed);
+        // Whoever has changed it meanwhile has it as they like.
+        self.raw.take_if(|(_, raw)| !is_as(raw));
+        let is_raw = self.raw.is_some();
+        self.typed.is_raw.store(is_raw, Relaxed);
         let is_shared = !io::stdout().is_terminal();
         if !is_raw && (!is_shared || (is_nobodys() && wants_keys(self.ours.as_fd()))) {
             self.make_raw();
@@ -134,7 +136,6 @@ impl Relay {
     /// It was stopped, and goes on.
     pub(super) fn resume(&mut self) {
         self.typed.is_raw.store(false, Relaxed);
-        self.raw = None;
         self.attend();
     }
 
@@ -151,7 +152,7 @@ impl Relay {
         }
         // What was typed ahead is kept. One that cannot be changed has gone, which its reader hears as well.
         let _ = tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, &raw);
-        self.raw = Some(now);
+        self.raw = Some((now, raw));
         self.typed.is_raw.store(true, Relaxed);
     }
 
@@ -166,17 +167,22 @@ impl Relay {
     /// Gives the caller's terminal back as it was, until [`Relay::resume`].
     pub(super) fn give_back(&mut self) {
         self.typed.is_raw.store(false, Relaxed);
-        if let Some(before) = self.raw.take().filter(|_| is_in_foreground()) {
+        let given = self.raw.take();
+        if let Some((before, _)) = given.filter(|(_, raw)| is_in_foreground() && is_as(raw)) {
             // There is nobody to tell if this fails.
             let _ = tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, &before);
         }
     }
 
-    /// Waits for what the command has said and was not passed on yet, however slowly it is read, or until this process is told to end: keys are the terminal's
-    /// own by then.
-    pub(super) async fn finish(mut self, told: &mut UnboundedReceiver<Signal>) {
+    /// The command has ended: keys are the caller's terminal's own from now on.
+    pub(super) fn end(&mut self) {
         self.typed.is_over.store(true, Relaxed);
         self.give_back();
+    }
+
+    /// Waits for what the command has said and was not passed on yet, however slowly it is read, or until this process is told to end.
+    pub(super) async fn finish(mut self, told: &mut UnboundedReceiver<Signal>) {
+        self.end();
         let at_its_end = self.said.bytes.load(Relaxed);
         let mut quiet = 0;
         while quiet < QUIET_LOOKS {
@@ -198,6 +204,12 @@ impl Drop for Relay {
     fn drop(&mut self) {
         self.give_back();
     }
+}
+
+/// Whether the caller's terminal is as it was made so.
+fn is_as(made: &Termios) -> bool {
+    tcgetattr(rustix::stdio::stdin())
+        .is_ok_and(|now| now.local_modes == made.local_modes && now.input_modes == made.input_modes)
 }
 
 /// Whether something can be read there at once.

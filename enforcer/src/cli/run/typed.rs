@@ -1,13 +1,13 @@
 //! What is typed at the caller's terminal, and for whom: the command, a shell that has it back, or the next program of a pipeline.
 
+use std::io::IsTerminal;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{Mode, OFlags, fstat, open, stat};
+use rustix::fs::{Mode, OFlags, fstat, makedev, open, stat};
 use rustix::io::Errno;
-use rustix::process::{Signal, getpgrp, kill_process_group};
+use rustix::process::{Pid, Signal, getpgid, getpgrp, getpid, kill_process_group};
 use rustix::termios::{LocalModes, SpecialCodeIndex, tcgetattr, tcgetpgrp, tcgetsid};
 
 use super::FOREGROUND_LOOK;
@@ -64,33 +64,21 @@ impl Typed {
         }
     }
 
-    /// Whether what is typed now is the command's. Where it was not changed for it, others may be asking: for a password, which is not shown, or for a key; then
-    /// it is for them. A line is the command's if it waits for one.
+    /// Whether what is typed now is the command's. In a pipeline others may be asking: for a password, which is not shown, or for a key; then it is for them.
     fn is_for_command(&self) -> bool {
         if !is_in_foreground() || self.is_over.load(Relaxed) {
             return false;
         }
-        self.is_raw.load(Relaxed) || (is_nobodys() && self.is_waited_for())
+        if std::io::stdout().is_terminal() {
+            return self.is_raw.load(Relaxed) || is_nobodys();
+        }
+        let is_wanted = self.is_raw.load(Relaxed) || (is_nobodys() && self.is_waited_for());
+        is_wanted && !do_others_wait()
     }
 
     /// Whether a process waits for what its end of the command's terminal gives. One that cannot be looked at does not.
     fn is_waited_for(&self) -> bool {
-        let waits = |folder: &Path| {
-            // The call that it is in, and its arguments (proc_pid_syscall(5)).
-            let call = std::fs::read_to_string(folder.join("syscall")).ok()?;
-            let mut words = call.split(' ');
-            let is_read = words.next()?.parse() == Ok(libc::SYS_read);
-            let number = words.next()?.strip_prefix("0x")?;
-            let number = u64::from_str_radix(number, 16).ok()?;
-            let found = is_read.then(|| stat(folder.join(format!("fd/{number}"))).ok());
-            let found = found.flatten()?;
-            (Some((found.st_dev, found.st_rdev)) == self.theirs).then_some(())
-        };
-        let Ok(all) = std::fs::read_dir("/proc") else {
-            return false;
-        };
-        let mut all = all.flatten().map(|entry| entry.path());
-        all.any(|folder| waits(&folder).is_some())
+        readers().any(|(_, terminal)| Some(terminal) == self.theirs)
     }
 
     /// Passes on what there is; whether there may be more.
@@ -115,6 +103,44 @@ impl Typed {
         let _ = kill_process_group(getpgrp(), Signal::TSTP);
         is_written
     }
+}
+
+/// Whether another process of the job waits for what is typed at the caller's terminal.
+fn do_others_wait() -> bool {
+    /// `/dev/tty`: whichever is a process's own.
+    const OWN: (u32, u32) = (5, 0);
+    let own = makedev(OWN.0, OWN.1);
+    let callers = fstat(rustix::stdio::stdin()).map(|found| found.st_rdev);
+    let is_of_job = |pid| getpgid(Pid::from_raw(pid)).is_ok_and(|group| group == getpgrp());
+    readers().any(|(pid, (_, terminal))| {
+        (callers == Ok(terminal) || terminal == own)
+            && pid != getpid().as_raw_nonzero().get()
+            && is_of_job(pid)
+    })
+}
+
+/// The processes that wait in `read()` for a terminal, each with that: its file system and number. Those that cannot be looked at are left out.
+fn readers() -> impl Iterator<Item = (i32, (u64, u64))> {
+    let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    all.filter_map(|entry| {
+        let pid = entry.file_name().to_str()?.parse().ok()?;
+        let folder = entry.path();
+        // The call that it is in, and its arguments (proc_pid_syscall(5)).
+        let call = std::fs::read_to_string(folder.join("syscall")).ok()?;
+        let mut words = call.split(' ');
+        if words.next()?.parse() != Ok(libc::SYS_read) {
+            return None;
+        }
+        let number = u64::from_str_radix(words.next()?.strip_prefix("0x")?, 16).ok()?;
+        let file = folder.join(format!("fd/{number}"));
+        // Of others nothing is asked: a file system may be long in answering.
+        let path = std::fs::read_link(&file).ok()?;
+        if !path.starts_with("/dev") {
+            return None;
+        }
+        let found = stat(file).ok()?;
+        Some((pid, (found.st_dev, found.st_rdev)))
+    })
 }
 
 /// Passes on a line. The end of what is typed is a key to the command's terminal.

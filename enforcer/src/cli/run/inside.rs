@@ -111,8 +111,8 @@ pub(super) fn become_command(run: &Run<'_>) -> Result<(), Failure> {
     }
 }
 
-/// Starts bubblewrap, and ends as it does; whoever is of the agent's uid cannot look into this process, which has changed its own, nor take its files. Or has all that is of it end where `enforcer run` has: bubblewrap itself leaves half a sandbox behind where its end
-/// comes while it makes one.
+/// Starts bubblewrap, and ends as it does; or has all that is of it end where `enforcer run` has: bubblewrap itself leaves half a sandbox behind where its end
+/// comes while it makes one. Where this process has become the agent's uid, no other of that uid can look into it or take its files; the kernel sees to that.
 fn keep(tie: &Tie, bubblewrap: &mut std::process::Command) -> Failure {
     let ended = match bubblewrap.spawn() {
         Ok(mut child) => match tie.outlives(&child) {

@@ -107,9 +107,8 @@ impl Typed {
 
 /// Whether another process of the job waits for what is typed at the caller's terminal.
 fn do_others_wait() -> bool {
-    /// `/dev/tty`: whichever is a process's own.
-    const OWN: (u32, u32) = (5, 0);
-    let own = makedev(OWN.0, OWN.1);
+    // `/dev/tty`: whichever is a process's own.
+    let own = makedev(5, 0);
     let callers = fstat(rustix::stdio::stdin()).map(|found| found.st_rdev);
     let is_of_job = |pid| getpgid(Pid::from_raw(pid)).is_ok_and(|group| group == getpgrp());
     readers().any(|(pid, (_, terminal))| {
